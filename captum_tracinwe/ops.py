@@ -1,0 +1,281 @@
+"""The torch ops `captum_tracinwe::row_dot` and `row_dot_terms`: schema, reference, fake, compiled kernels.
+
+Each op is defined here once. The reference below serves every device; a compiled kernel, where one is loaded,
+is preferred by torch's dispatcher, so that nothing in the package asks whether there is one.
+
+One alphabet for the package: N test examples (side a), M training examples (side b), R rows, D columns of a row,
+T positions of a text, V vocabulary, C checkpoints. **`scores[i, j]` is the influence of training example j on test
+example i**; positive means proponent: a training step on j lowers the loss on i.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["NATIVE_LIBRARY", "OPS", "native_error", "row_dot", "row_dot_terms"]
+
+SIDES = "Tensor ptr_a, Tensor ids_a, Tensor values_a, Tensor ptr_b, Tensor ids_b, Tensor values_b"
+OPS = {
+    "row_dot": f"({SIDES}) -> Tensor",
+    "row_dot_terms": f"({SIDES}, Tensor pairs) -> (Tensor pair, Tensor id, Tensor term)",
+}
+VALUE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+# The reference gathers this many elements per side at a time: 16 MiB of float32 stays in the cache's neighbourhood.
+CHUNK_ELEMENTS = 1 << 22
+
+_library = torch.library.Library("captum_tracinwe", "DEF")
+for _name, _schema in OPS.items():
+    _library.define(_name + _schema)
+
+
+def row_dot(
+    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor
+) -> Tensor:
+    r"""Scores of all pairs: ``scores[i, j]`` = Σ over the ids that a's example i and b's example j share of ⟨row, row⟩.
+
+    Both sides are CSR: example i owns the rows ``ptr[i]:ptr[i + 1]``, whose ids ascend and are unique.
+
+    Args:
+        ptr_a, ptr_b (Tensor): int64, ``(N + 1,)`` and ``(M + 1,)``, from 0 to R, never falling.
+        ids_a, ids_b (Tensor): int64, ``(R_a,)`` and ``(R_b,)``, not negative.
+        values_a, values_b (Tensor): ``(R_a, D)`` and ``(R_b, D)``, both of one dtype: float32, float64, float16, bfloat16.
+
+    Returns:
+        Tensor: ``(N, M)``, float64 for float64 values and float32 otherwise; products are accumulated in that type.
+
+    Raises:
+        ValueError: a side is not as described; the message says which and why.
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe.ops import row_dot
+        >>> one = (torch.tensor([0, 2]), torch.tensor([3, 7]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        >>> row_dot(*one, *one)
+        tensor([[30.]])
+    """
+    return torch.ops.captum_tracinwe.row_dot(ptr_a, ids_a, values_a, ptr_b, ids_b, values_b)  # type: ignore[no-any-return]
+
+
+def row_dot_terms(
+    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor, pairs: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The summands of `row_dot`, id by id, for chosen pairs of examples.
+
+    Args:
+        ptr_a, ids_a, values_a, ptr_b, ids_b, values_b (Tensor): the two sides, as in :func:`row_dot`.
+        pairs (Tensor): int64, ``(P, 2)``: (example of a, example of b).
+
+    Returns:
+        tuple: ``(pair, id, term)``, each ``(S,)``: one entry per id shared by the examples of a pair, ordered by pair
+        (an index into ``pairs``), then id. The terms of a pair add up to its score in `row_dot`.
+
+    Raises:
+        ValueError: a side is not as described in `row_dot`, or a pair names an example that is not there.
+    """
+    return torch.ops.captum_tracinwe.row_dot_terms(  # type: ignore[no-any-return]
+        ptr_a, ids_a, values_a, ptr_b, ids_b, values_b, pairs
+    )
+
+
+# ---------------------------------------------------------------------------------------------- what both ops demand
+
+
+def check_rows(side: str, ptr: Tensor, ids: Tensor, values: Tensor) -> None:
+    """Raise ValueError unless ``ptr``, ``ids``, ``values`` are one valid CSR side; ``side`` names it in the message.
+
+    The compiled kernels make the same checks with the same words (``csrc/check.h``).
+    """
+
+    def demand(holds: bool | Tensor, expected: str, got: object) -> None:
+        if not holds:
+            raise ValueError(f"row gradients, side {side}: expected {expected}, got {got}.")
+
+    for name, tensor in (("ptr", ptr), ("ids", ids)):
+        demand(tensor.dtype == torch.int64, f"{name}_{side} of dtype int64", tensor.dtype)
+        demand(tensor.dim() == 1, f"{name}_{side} with 1 dimension", tuple(tensor.shape))
+    demand(values.dim() == 2, f"values_{side} of shape (rows, columns)", tuple(values.shape))
+    demand(
+        values.dtype in VALUE_DTYPES,
+        f"values_{side} of dtype float32, float64, float16 or bfloat16",
+        values.dtype,
+    )
+    demand(
+        ptr.device == ids.device == values.device,
+        f"ptr_{side}, ids_{side} and values_{side} on one device",
+        f"{ptr.device}, {ids.device}, {values.device}",
+    )
+    demand(
+        ids.shape[0] == values.shape[0],
+        f"one id for each row of values_{side}",
+        f"{ids.shape[0]} ids and {values.shape[0]} rows",
+    )
+    demand(ptr.shape[0] > 0, f"ptr_{side} with at least one entry (0)", "none")
+    rows = ids.shape[0]
+    demand(
+        bool((ptr[0] == 0) & (ptr[-1] == rows)),
+        f"ptr_{side} to run from 0 to the number of rows ({rows})",
+        f"{int(ptr[0])} to {int(ptr[-1])}",
+    )
+    demand(
+        bool((ptr[1:] >= ptr[:-1]).all()), f"ptr_{side} never to fall", "an entry smaller than the one before"
+    )
+    if rows == 0:
+        return
+    demand(bool((ids >= 0).all()), f"ids_{side} not negative", f"{int(ids.min())}")
+    ascends = ids[1:] > ids[:-1]
+    inner_starts = ptr[1:-1]
+    ascends[inner_starts[(inner_starts > 0) & (inner_starts < rows)] - 1] = True
+    demand(
+        bool(ascends.all()),
+        f"ids_{side} to ascend, each once, within an example",
+        f"{ids[int(torch.argmin(ascends.int())) : int(torch.argmin(ascends.int())) + 2].tolist()} in a row"
+        if not bool(ascends.all())
+        else "",
+    )
+
+
+def _check_sides(ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor) -> None:
+    check_rows("a", ptr_a, ids_a, values_a)
+    check_rows("b", ptr_b, ids_b, values_b)
+    for what, of_a, of_b in (
+        ("width", values_a.shape[1], values_b.shape[1]),
+        ("dtype", values_a.dtype, values_b.dtype),
+        ("device", values_a.device, values_b.device),
+    ):
+        if of_a != of_b:
+            raise ValueError(
+                f"row gradients: expected both sides to have the same {what}, "
+                f"got {of_a} (side a, test) and {of_b} (side b, training)."
+            )
+
+
+def _check_pairs(ptr_a: Tensor, ptr_b: Tensor, pairs: Tensor) -> None:
+    if pairs.dtype != torch.int64 or pairs.dim() != 2 or pairs.shape[1] != 2 or pairs.device != ptr_a.device:
+        raise ValueError(
+            f"row_dot_terms: expected pairs as an int64 tensor of shape (P, 2) on {ptr_a.device}, "
+            f"got {pairs.dtype} {tuple(pairs.shape)} on {pairs.device}."
+        )
+    limits = torch.tensor([ptr_a.shape[0] - 1, ptr_b.shape[0] - 1], device=pairs.device)
+    if bool(((pairs < 0) | (pairs >= limits)).any()):
+        raise ValueError(
+            f"row_dot_terms: expected pairs (example of a, example of b) below {tuple(limits.tolist())}, "
+            f"got {pairs[((pairs < 0) | (pairs >= limits)).any(1)][0].tolist()}."
+        )
+
+
+# --------------------------------------------------------------------------------------------------------- reference
+
+
+def _examples_of_rows(ptr: Tensor) -> Tensor:
+    return torch.repeat_interleave(torch.arange(ptr.shape[0] - 1, device=ptr.device), ptr[1:] - ptr[:-1])
+
+
+def _expand(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """For each i, ``counts[i]`` numbers from ``starts[i]`` on; beside each number its i."""
+    owner = torch.repeat_interleave(torch.arange(counts.shape[0], device=counts.device), counts)
+    first = torch.cumsum(counts, 0) - counts
+    return owner, torch.arange(owner.shape[0], device=counts.device) - first[owner] + starts[owner]
+
+
+def _products(values_a: Tensor, values_b: Tensor, rows_a: Tensor, rows_b: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """⟨row of a, row of b⟩ for matching rows, chunk by chunk, accumulated in the result's type."""
+    dtype = torch.float64 if values_a.dtype == torch.float64 else torch.float32
+    step = max(1, CHUNK_ELEMENTS // max(1, values_a.shape[1]))
+    for start in range(0, rows_a.shape[0], step):
+        chunk = slice(start, start + step)
+        yield chunk, (values_a[rows_a[chunk]].to(dtype) * values_b[rows_b[chunk]].to(dtype)).sum(1)
+
+
+def _row_dot_reference(
+    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor
+) -> Tensor:
+    _check_sides(ptr_a, ids_a, values_a, ptr_b, ids_b, values_b)
+    scores = _empty_scores(ptr_a, ptr_b, values_a).zero_()
+    sorted_ids, order = torch.sort(ids_b, stable=True)  # rows of b grouped by id: its posting lists
+    first = torch.searchsorted(sorted_ids, ids_a)
+    counts = torch.searchsorted(sorted_ids, ids_a, right=True) - first
+    rows_a, position = _expand(first, counts)
+    rows_b = order[position]
+    cells = _examples_of_rows(ptr_a)[rows_a] * scores.shape[1] + _examples_of_rows(ptr_b)[rows_b]
+    for chunk, products in _products(values_a, values_b, rows_a, rows_b):
+        scores.view(-1).index_add_(0, cells[chunk], products)
+    return scores
+
+
+def _row_dot_terms_reference(
+    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor, pairs: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check_sides(ptr_a, ids_a, values_a, ptr_b, ids_b, values_b)
+    _check_pairs(ptr_a, ptr_b, pairs)
+    # Ids are renumbered over both sides, so that (example, id) fits one integer even for ids beyond 2⁴⁰.
+    names, numbers = torch.unique(torch.cat([ids_a, ids_b]), return_inverse=True)
+    number_a, number_b = numbers[: ids_a.shape[0]], numbers[ids_a.shape[0] :]
+    example_a, example_b = pairs[:, 0], pairs[:, 1]
+    pair, rows_a = _expand(ptr_a[example_a], ptr_a[example_a + 1] - ptr_a[example_a])
+    keys_b = _examples_of_rows(ptr_b) * len(names) + number_b
+    keys = example_b[pair] * len(names) + number_a[rows_a]
+    rows_b = torch.searchsorted(keys_b, keys)
+    shared = torch.zeros_like(keys, dtype=torch.bool)
+    inside = rows_b < keys_b.shape[0]
+    shared[inside] = keys_b[rows_b[inside]] == keys[inside]
+    pair, rows_a, rows_b = pair[shared], rows_a[shared], rows_b[shared]
+    terms = _empty_terms(values_a, pair.shape[0])
+    for chunk, products in _products(values_a, values_b, rows_a, rows_b):
+        terms[chunk] = products
+    return pair, ids_a[rows_a], terms
+
+
+# -------------------------------------------------------------------------------------------------------------- fake
+
+
+def _empty_scores(ptr_a: Tensor, ptr_b: Tensor, values: Tensor) -> Tensor:
+    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
+    return values.new_empty((ptr_a.shape[0] - 1, ptr_b.shape[0] - 1), dtype=dtype)
+
+
+def _empty_terms(values: Tensor, size: int | torch.SymInt) -> Tensor:
+    return values.new_empty((size,), dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
+
+
+def _row_dot_fake(
+    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor
+) -> Tensor:
+    return _empty_scores(ptr_a, ptr_b, values_a)
+
+
+def _row_dot_terms_fake(
+    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor, pairs: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    size = torch.library.get_ctx().new_dynamic_size()
+    return ids_a.new_empty((size,)), ids_a.new_empty((size,)), _empty_terms(values_a, size)
+
+
+_library.impl("row_dot", _row_dot_reference, "CompositeExplicitAutograd")
+_library.impl("row_dot_terms", _row_dot_terms_reference, "CompositeExplicitAutograd")
+torch.library.register_fake("captum_tracinwe::row_dot", _row_dot_fake, lib=_library)
+torch.library.register_fake("captum_tracinwe::row_dot_terms", _row_dot_terms_fake, lib=_library)
+
+
+# --------------------------------------------------------------------------------------------------- compiled library
+
+
+def _load_native() -> tuple[Path | None, str | None]:
+    """Load the compiled kernels if the package was built with them; ``(path, why not)``."""
+    here = Path(__file__).parent
+    suffixes = (sysconfig.get_config_var("EXT_SUFFIX") or ".so", ".abi3.so", ".so")
+    found = [path for path in (here / f"_native{suffix}" for suffix in suffixes) if path.is_file()]
+    if not found:
+        return None, "the package was built without compiled kernels"
+    try:
+        torch.ops.load_library(str(found[0]))
+    except OSError as error:
+        return None, f"{found[0].name} does not load: {error}"
+    return found[0], None
+
+
+NATIVE_LIBRARY, native_error = _load_native()

@@ -1,0 +1,41 @@
+"""What is compiled: one library of torch kernels. Everything else about the package stands in setup.cfg.
+
+CAPTUM_TRACINWE_NATIVE=0 builds a pure wheel (the ops then run their reference in plain torch);
+CAPTUM_TRACINWE_NATIVE=1 makes a failing compiler an error; unset, a failing compiler costs speed, not the install.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import setup
+
+NATIVE = os.environ.get("CAPTUM_TRACINWE_NATIVE", "")
+CSRC = Path("captum_tracinwe", "csrc")
+# torch 2.10's stable ABI: one binary serves that and every later torch.
+DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPy_LIMITED_API=0x030a0000"]
+
+
+def native():
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+
+    cuda = bool(torch.version.cuda and CUDA_HOME)
+    sources = [str(p) for p in sorted(CSRC.glob("cpu/*.cpp")) + (sorted(CSRC.glob("cuda/*.cu")) if cuda else [])]
+    cxx = ["-O3", "-std=c++17", "-fvisibility=hidden", *DEFINES]
+    nvcc = ["-O3", "-std=c++17", "-DUSE_CUDA", *DEFINES]
+    extension = (CUDAExtension if cuda else CppExtension)(
+        "captum_tracinwe._native",
+        sources,
+        depends=[str(p) for p in CSRC.rglob("*.h")],
+        extra_compile_args={"cxx": cxx, "nvcc": nvcc} if cuda else cxx,
+        py_limited_api=True,
+        optional=NATIVE != "1",
+    )
+    return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildExtension},
+            "options": {"bdist_wheel": {"py_limited_api": "cp310"}}}  # fmt: skip
+
+
+if NATIVE not in ("", "0", "1"):
+    sys.exit(f"CAPTUM_TRACINWE_NATIVE={NATIVE!r}: expected 0 (pure Python), 1 (compile or fail), or nothing.")
+setup(**({} if NATIVE == "0" else native()))
