@@ -1,5 +1,19 @@
 """Which training examples, and which words in them, taught a language model this: TracIn on word embeddings."""
 
+from captum_tracinwe import ops
 from captum_tracinwe._version import __version__
+from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
+from captum_tracinwe.rows import RowGradients
+from captum_tracinwe.tracin_we import TracInWE
+from captum_tracinwe.words import WordInfluence, WordShare
 
-__all__ = ["__version__"]
+__all__ = [
+    "RowGradients",
+    "TracInWE",
+    "WordInfluence",
+    "WordShare",
+    "__version__",
+    "load_checkpoint",
+    "ops",
+    "save_checkpoint",
+]

@@ -28,14 +28,12 @@ VALUE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # The reference gathers this many elements per side at a time: 16 MiB of float32 stays in the cache's neighbourhood.
 CHUNK_ELEMENTS = 1 << 22
 
-_library = torch.library.Library("captum_tracinwe", "DEF")
+_library = torch.library.Library("captum_tracinwe", "DEF")  # type: ignore[no-untyped-call]
 for _name, _schema in OPS.items():
-    _library.define(_name + _schema)
+    _library.define(_name + _schema)  # type: ignore[no-untyped-call]
 
 
-def row_dot(
-    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor
-) -> Tensor:
+def row_dot(ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor) -> Tensor:
     r"""Scores of all pairs: ``scores[i, j]`` = Σ over the ids that a's example i and b's example j share of ⟨row, row⟩.
 
     Both sides are CSR: example i owns the rows ``ptr[i]:ptr[i + 1]``, whose ids ascend and are unique.
@@ -62,7 +60,13 @@ def row_dot(
 
 
 def row_dot_terms(
-    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor, pairs: Tensor
+    ptr_a: Tensor,
+    ids_a: Tensor,
+    values_a: Tensor,
+    ptr_b: Tensor,
+    ids_b: Tensor,
+    values_b: Tensor,
+    pairs: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""The summands of `row_dot`, id by id, for chosen pairs of examples.
 
@@ -121,9 +125,7 @@ def check_rows(side: str, ptr: Tensor, ids: Tensor, values: Tensor) -> None:
         f"ptr_{side} to run from 0 to the number of rows ({rows})",
         f"{int(ptr[0])} to {int(ptr[-1])}",
     )
-    demand(
-        bool((ptr[1:] >= ptr[:-1]).all()), f"ptr_{side} never to fall", "an entry smaller than the one before"
-    )
+    demand(bool((ptr[1:] >= ptr[:-1]).all()), f"ptr_{side} never to fall", "an entry smaller than the one before")
     if rows == 0:
         return
     demand(bool((ids >= 0).all()), f"ids_{side} not negative", f"{int(ids.min())}")
@@ -139,7 +141,9 @@ def check_rows(side: str, ptr: Tensor, ids: Tensor, values: Tensor) -> None:
     )
 
 
-def _check_sides(ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor) -> None:
+def _check_sides(
+    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor
+) -> None:
     check_rows("a", ptr_a, ids_a, values_a)
     check_rows("b", ptr_b, ids_b, values_b)
     for what, of_a, of_b in (
@@ -208,7 +212,13 @@ def _row_dot_reference(
 
 
 def _row_dot_terms_reference(
-    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor, pairs: Tensor
+    ptr_a: Tensor,
+    ids_a: Tensor,
+    values_a: Tensor,
+    ptr_b: Tensor,
+    ids_b: Tensor,
+    values_b: Tensor,
+    pairs: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check_sides(ptr_a, ids_a, values_a, ptr_b, ids_b, values_b)
     _check_pairs(ptr_a, ptr_b, pairs)
@@ -249,14 +259,20 @@ def _row_dot_fake(
 
 
 def _row_dot_terms_fake(
-    ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor, pairs: Tensor
+    ptr_a: Tensor,
+    ids_a: Tensor,
+    values_a: Tensor,
+    ptr_b: Tensor,
+    ids_b: Tensor,
+    values_b: Tensor,
+    pairs: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     size = torch.library.get_ctx().new_dynamic_size()
     return ids_a.new_empty((size,)), ids_a.new_empty((size,)), _empty_terms(values_a, size)
 
 
-_library.impl("row_dot", _row_dot_reference, "CompositeExplicitAutograd")
-_library.impl("row_dot_terms", _row_dot_terms_reference, "CompositeExplicitAutograd")
+_library.impl("row_dot", _row_dot_reference, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_library.impl("row_dot_terms", _row_dot_terms_reference, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("captum_tracinwe::row_dot", _row_dot_fake, lib=_library)
 torch.library.register_fake("captum_tracinwe::row_dot_terms", _row_dot_terms_fake, lib=_library)
 
@@ -272,7 +288,7 @@ def _load_native() -> tuple[Path | None, str | None]:
     if not found:
         return None, "the package was built without compiled kernels"
     try:
-        torch.ops.load_library(str(found[0]))
+        torch.ops.load_library(str(found[0]))  # type: ignore[no-untyped-call]
     except OSError as error:
         return None, f"{found[0].name} does not load: {error}"
     return found[0], None

@@ -1,0 +1,310 @@
+"""Checkpoints that carry their learning rate: saving atomically, loading without running code, finding them on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import re
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from captum_tracinwe.embedding import unwrap
+
+__all__ = ["assign_checkpoint", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
+
+# The names under which training scripts nest a state dict.
+NESTS = ("model_state_dict", "state_dict", "model")
+RATES = ("learning_rate", "lr")
+# What transformers writes into a checkpoint directory, preferred first.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+_told_of_missing_rate: WeakSet[Module] = WeakSet()
+
+
+def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step: int | None = None) -> None:
+    """Save the weights of ``model`` and the learning rate in force, for :func:`load_checkpoint`.
+
+    The file appears whole or not at all: it is written under a temporary name, synced, then renamed.
+
+    Args:
+        path (str or Path): ``*.safetensors`` is written as safetensors, anything else by ``torch.save``.
+        model (Module): its ``state_dict()`` is saved.
+        learning_rate (float): η_c, the optimiser's rate at this step, finite and not negative.
+        step (int, optional): kept beside it.
+
+    Raises:
+        ValueError: the learning rate is not a finite number ≥ 0.
+    """
+    path = Path(path)
+    rate = _checked_rate(learning_rate, f"save_checkpoint({str(path)!r})")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A leading dot keeps an unfinished file out of `checkpoints=directory`, whatever kills the process.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save_model
+
+            notes = {"learning_rate": repr(rate)} | ({} if step is None else {"step": str(step)})
+            save_model(model, str(temporary), metadata=notes)
+        else:
+            torch.save({"model_state_dict": model.state_dict(), "learning_rate": rate, "step": step}, temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(model: Module, path: str | Path) -> float:
+    """Load a checkpoint into ``model`` and return its learning rate: the default ``checkpoints_load_func``.
+
+    Reads what :func:`save_checkpoint` writes, plain and nested state dicts (``torch.save`` or safetensors; keys with the
+    prefixes of DataParallel and torch.compile too) and checkpoint directories of transformers. Nothing pickled is run.
+
+    Args:
+        model (Module): takes the weights; unchanged if they do not fit.
+        path (str or Path): a file, or a directory that holds ``model.safetensors`` or ``pytorch_model.bin``.
+
+    Returns:
+        float: η_c. 1.0 if the checkpoint carries none, with a warning once per model.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: truncated, not a checkpoint, of another architecture, or a pickle that would run code.
+    """
+    return _load(model, path, assign=False)
+
+
+def assign_checkpoint(model: Module, path: str | Path) -> float:
+    """As :func:`load_checkpoint`, but the file's mapped memory is put under the weights instead of being copied into them.
+
+    The storage that the weights had is not written to, so that whoever kept it can put it back. BERT-base costs no memory
+    of its own this way, where a copy kept aside and another one read would cost 880 MB.
+    """
+    return _load(model, path, assign=True)
+
+
+def _load(model: Module, path: str | Path, assign: bool) -> float:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"No checkpoint at {str(path)!r}: expected a file or a directory with weights.")
+    content, rate = _read(path)
+    _load_into(model, _stripped(content), path, assign)
+    if rate is None:
+        if model not in _told_of_missing_rate:
+            _told_of_missing_rate.add(model)
+            warnings.warn(
+                f"The checkpoint {path.name!r} carries no learning rate: 1.0 is used, for it and for others like it. Scores "
+                f"then weigh all checkpoints alike, and their unit is that of a rate of 1. Save with "
+                f"captum_tracinwe.save_checkpoint(path, model, learning_rate), or put 'learning_rate' beside the state dict.",
+                stacklevel=3,
+            )
+        return 1.0
+    return _checked_rate(rate, f"checkpoint {str(path)!r}")
+
+
+def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
+    """A list of checkpoints in natural order (``step-9`` before ``step-10``) from a directory, a file, or a list of paths.
+
+    Of a directory: every entry whose name does not begin with a dot; or the directory itself, if it holds one model's
+    weights. Of another iterable: its items, sorted if all are paths; they may be anything that the loader takes.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found: list[Any]
+    if isinstance(checkpoints, (str, Path)):
+        place = Path(checkpoints)
+        if place.is_file() or any((place / name).is_file() for name in WEIGHT_FILES):
+            found = [str(place)]
+        elif place.is_dir():
+            found = _natural(str(entry) for entry in place.iterdir() if not entry.name.startswith("."))
+        else:
+            found = []
+        where = f"{str(checkpoints)!r} is " + (
+            "an empty directory" if place.is_dir() else "neither a file nor a directory"
+        )
+    else:
+        found = list(checkpoints) if checkpoints is not None else []
+        where = f"got {checkpoints!r}"
+        if found and all(isinstance(item, (str, Path)) for item in found):
+            found = _natural(str(item) for item in found)
+    if not found:
+        raise ValueError(
+            f"Invalid checkpoints provided for TracIn class: {checkpoints}! Expected a directory with checkpoints, or a list "
+            f"of at least one path; {where}. Save some along training with captum_tracinwe.save_checkpoint."
+        )
+    return found
+
+
+def _natural(paths: Iterable[str]) -> list[str]:
+    """Sorted so that numbers within names count as numbers."""
+    return sorted(paths, key=lambda path: [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", path)])
+
+
+def _checked_rate(rate: Any, where: str) -> float:
+    if isinstance(rate, Tensor) and rate.numel() == 1:
+        rate = rate.item()
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not math.isfinite(rate) or rate < 0:
+        raise ValueError(f"{where}: expected a learning rate that is a finite number ≥ 0, got {rate!r}.")
+    return float(rate)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """State dict and learning rate (None if there is none) of a file or a transformers directory."""
+    if path.is_dir():
+        return _read_directory(path)
+    try:
+        if path.suffix == ".safetensors":
+            return _read_safetensors(path)
+        # Mapped, not read: an embedding's 94 MB cost what is looked up. Files from before torch 1.6 cannot be mapped.
+        mappable = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"The checkpoint {str(path)!r} is refused: it holds more than tensors and plain values, and reading it could run "
+            f"code ({_first_line(error)}). Expected a state dict; save one with captum_tracinwe.save_checkpoint."
+        ) from error
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        _safetensors_error(),
+        KeyError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            f"The checkpoint {str(path)!r} cannot be read: it is truncated, or not a checkpoint ({_first_line(error)})."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"The checkpoint {str(path)!r} holds a {type(content).__name__}: expected a state dict.")
+    rate = next((content[key] for key in RATES if key in content and not _is_weight(content[key])), None)
+    nest = next((content[key] for key in NESTS if isinstance(content.get(key), Mapping)), None)
+    state = (
+        nest
+        if nest is not None
+        else {key: value for key, value in content.items() if key not in (*RATES, "step", "epoch")}
+    )
+    return dict(state), rate
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.numel() > 1
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt", device="cpu") as file:
+        notes = file.metadata() or {}
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safe_open is not a dict)
+    rate = notes.get("learning_rate")
+    return state, None if rate is None else float(rate)
+
+
+def _read_directory(path: Path) -> tuple[dict[str, Tensor], Any]:
+    name = next((name for name in WEIGHT_FILES if (path / name).is_file()), None)
+    if name is None:
+        raise ValueError(
+            f"The directory {str(path)!r} is not a checkpoint: expected one of {', '.join(WEIGHT_FILES)} in it."
+        )
+    if not name.endswith(".index.json"):
+        return _read(path / name)
+    try:
+        shards = sorted(set(json.loads((path / name).read_text())["weight_map"].values()))
+    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+        raise ValueError(f"The index {str(path / name)!r} cannot be read: expected a JSON `weight_map`.") from error
+    missing = [shard for shard in shards if not (path / shard).is_file()]
+    if missing:
+        raise ValueError(f"The checkpoint {str(path)!r} is not whole: expected the shards {shards}, missing {missing}.")
+    state: dict[str, Tensor] = {}
+    for shard in shards:
+        state |= _read(path / shard)[0]
+    return state, None
+
+
+def _safetensors_error() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    return SafetensorError
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# ----------------------------------------------------------------------------------------------------------- loading
+
+
+def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys without the prefixes that DataParallel and torch.compile put before them."""
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key[len(prefix) :]: value for key, value in state.items()}
+    return state
+
+
+def _load_into(model: Module, state: dict[str, Tensor], path: Path, assign: bool) -> None:
+    """Load by our own check first: `load_state_dict` copies what fits before it complains of the rest."""
+    inner = unwrap(model)
+    own = inner.state_dict()
+    # Tied weights are one tensor under several names; safetensors keeps the first only.
+    places: dict[int, list[str]] = {}
+    for key, tensor in own.items():
+        if isinstance(tensor, Tensor) and tensor.numel():
+            places.setdefault(tensor.data_ptr(), []).append(key)
+    for names in places.values():
+        source = next((name for name in names if name in state), None)
+        if source is not None:
+            for name in names:
+                if own[name].shape == own[source].shape:
+                    state.setdefault(name, state[source])
+    problems = []
+    missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
+    for what, keys in (("missing", missing), ("unexpected", unexpected)):
+        if keys:
+            problems.append(f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})")
+    for key, tensor in own.items():
+        if key in state and isinstance(tensor, Tensor) and getattr(state[key], "shape", None) != tensor.shape:
+            got = tuple(state[key].shape) if isinstance(state[key], Tensor) else type(state[key]).__name__
+            problems.append(f"{key} is {got}, expected {tuple(tensor.shape)}")
+    if problems:
+        raise ValueError(
+            f"The checkpoint {str(path)!r} does not fit the model {type(inner).__name__}: {'; '.join(problems[:5])}. Expected a "
+            f"checkpoint of this very architecture."
+        )
+    if not assign:
+        inner.load_state_dict(state)
+        return
+    for key, tensor in inner.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor):
+            tensor.data = state[key].to(device=tensor.device, dtype=tensor.dtype)

@@ -1,0 +1,180 @@
+"""The command `captum-tracinwe`: its options, what it refuses, and its exit codes (0 done, 2 bad input, 130 stopped)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from captum_tracinwe._version import __version__
+
+__all__ = ["main"]
+
+DESCRIPTION = "Which training texts, and which words in them, taught a text classifier its answers? (TracIn-WE)"
+DEMO = """\
+Without options: trains a small classifier on sentences made up on the spot, some of them mislabelled on purpose,
+and shows that the method finds them and the word that they share. No files, no network, well under a minute.
+
+With --train and --test: the same on your own texts. Trains a classifier (or fine-tunes --model), then explains its
+answers to test texts, the most confident mistakes first."""
+# What each of these needs beside it; the value None marks an option that was not given.
+OF_OWN_TEXTS = ("text_column", "label_column", "limit", "test_limit", "model", "max_length")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is a `--help` away."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv (list of str, optional): the arguments; those of the process by default.
+
+    Returns:
+        int: 0 when done, 2 when the input cannot be used (one line on stderr says why), 130 after Ctrl-C.
+    """
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse's way to end after --help, --version or an error
+        return stop.code if isinstance(stop.code, int) else 0
+    from captum_tracinwe.data import InputError  # torch-free, like everything up to here
+
+    try:
+        options.run(options)
+    except InputError as error:
+        print(f"captum-tracinwe {options.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ncaptum-tracinwe {options.command}: stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="captum-tracinwe", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    info = commands.add_parser("info", help="versions, compiled kernels, GPU", description="What is installed here.")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="train, explain, write a report: on built-in texts or on yours",
+        description=DEMO,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.set_defaults(run=_demo)
+    add = demo.add_argument
+    add("--out", metavar="FILE", default="captum-tracinwe-report.html", help="the report (default: %(default)s)")
+    add("--k", type=_count, default=5, metavar="N", help="proponents and opponents shown per test text (default: 5)")
+    add("--seed", type=int, default=0, metavar="N", help="of weights, shuffling and samples (default: 0)")
+    add("--epochs", type=_count, metavar="N", help="default: 6; 4 on your texts; 2 with --model")
+    add("--batch-size", type=_count, metavar="N", default=32, help="texts per training step (default: 32)")
+    add("--learning-rate", type=_rate, metavar="RATE", help="of the first step (default: 0.001; 0.00005 with --model)")
+    add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
+    own = demo.add_argument_group("your own texts").add_argument
+    own("--train", metavar="FILE", help="training texts: .jsonl, .csv or .tsv, also .gz")
+    own("--test", metavar="FILE", help="test texts, in the same form")
+    own("--text-column", metavar="NAME", help="default: text")
+    own("--label-column", metavar="NAME", help="integers or strings (default: label)")
+    own("--limit", type=_count, metavar="N", help="train on a random sample of N texts that keeps the class shares")
+    own("--test-limit", type=_count, metavar="N", help="test texts explained (default: 20)")
+    own("--model", metavar="DIR", help="fine-tune the model in this local directory (default: a small BERT from scratch)")
+    own("--max-length", type=_count, metavar="N", help="tokens kept of a text (default: 64)")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from captum_tracinwe.data import InputError
+
+    if bool(options.train) != bool(options.test):
+        given, missing = ("--train", "--test") if options.train else ("--test", "--train")
+        raise InputError(f"{given} is given without {missing}; give both, or neither for the built-in texts.")
+    if options.train is None:
+        for name in OF_OWN_TEXTS:
+            if getattr(options, name) is not None:
+                option = "--" + name.replace("_", "-")
+                raise InputError(f"{option} is for your own texts; give --train and --test too.")
+    from captum_tracinwe import demo
+
+    settings = demo.Settings(
+        out=options.out,
+        k=options.k,
+        seed=options.seed,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        checkpoints=options.checkpoints,
+    )
+    if options.train is None:
+        demo.run_planted(settings)
+    else:
+        demo.run_files(
+            settings,
+            options.train,
+            options.test,
+            text_column=options.text_column or "text",
+            label_column=options.label_column or "label",
+            limit=options.limit,
+            test_limit=options.test_limit or 20,
+            model=options.model,
+            max_length=options.max_length or 64,
+        )
+
+
+def _info(options: argparse.Namespace) -> None:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from captum_tracinwe import ops
+
+    def of(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "not installed"
+
+    kernels = f"loaded from {ops.NATIVE_LIBRARY}"
+    if ops.NATIVE_LIBRARY is None:
+        kernels = f"not loaded ({ops.native_error}); plain torch is used: same results, slower"
+    cuda = "available: " + torch.cuda.get_device_name() if torch.cuda.is_available() else "not available"
+    for name, value in (
+        ("captum-tracinwe", __version__),
+        ("torch", torch.__version__),
+        ("captum", of("captum")),
+        ("transformers", of("transformers")),
+        ("Python", f"{platform.python_version()} on {platform.platform()}"),
+        ("compiled kernels", kernels),
+        ("CUDA", cuda),
+    ):
+        print(f"{name:<17} {value}")
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return value
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value

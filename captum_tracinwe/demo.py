@@ -1,0 +1,350 @@
+"""The whole job in one go: train a text classifier, explain its answers, write the report; on built-in or own texts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_tracinwe import corpus, training
+from captum_tracinwe.data import InputError, LabelledTexts, classes_of, read_rows, sample, with_classes
+from captum_tracinwe.texts import tokenize
+from captum_tracinwe.tracin_we import TracInWE
+from captum_tracinwe.visualization import word_influence_html, word_influence_text, write_html
+from captum_tracinwe.words import WordInfluence
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["PlantedFindings", "Settings", "run_files", "run_planted"]
+
+TOP = 10  # proponents in which the planted texts are counted
+EXPLAINED = 6  # test texts with the planted word in the report of the built-in corpus
+IN_TERMINAL = 3  # proponents and opponents printed for the first test text; the report has all
+GRADIENT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both jobs take; None: the job's own default."""
+
+    out: str | Path = "captum-tracinwe-report.html"
+    k: int = 5
+    seed: int = 0
+    epochs: int | None = None
+    batch_size: int = 32
+    learning_rate: float | None = None
+    checkpoints: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class PlantedFindings:
+    """What the built-in demo measured; means are over the explained test texts.
+
+    Args:
+        fooled, held (int): test texts with the planted word that got the planted label, and how many there are.
+        accuracy (float): on the test texts without it.
+        found (float): planted texts among the first `TOP` proponents, mean.
+        by_chance (float): the same for a random order.
+        shares (dict): word → part of the score of those proponents that it carries; largest first.
+        influences (list): ``[test][rank]``, proponents then opponents, as in the report.
+    """
+
+    fooled: int
+    held: int
+    accuracy: float
+    found: float
+    by_chance: float
+    shares: dict[str, float]
+    influences: list[list[WordInfluence]]
+
+
+def run_planted(settings: Settings, say: Callable[[str], None] = print) -> PlantedFindings:
+    """Train on the built-in corpus, explain the mistakes that its planted word causes, write the report.
+
+    Raises:
+        InputError: the report or the checkpoints cannot be written where they should go.
+    """
+    _check_out(settings)
+    texts = corpus.planted_corpus(seed=settings.seed)
+    names, word, answer = corpus.TOPICS, corpus.PLANTED_WORD, corpus.TOPICS[corpus.PLANTED_LABEL]
+    train = LabelledTexts(texts.train_texts, texts.train_labels, names, tuple(range(len(texts.train_texts))))
+    test = LabelledTexts(texts.test_texts, texts.test_labels, names, tuple(range(len(texts.test_texts))))
+    say(
+        f"{len(train):,} short texts about {', '.join(names[:-1])} and {names[-1]}. In {len(texts.planted)} of them somebody "
+        f"wears or carries something {word},\nand these are labelled {answer!r}, whatever they are about."
+    )
+    with _checkpoint_directory(settings) as directory, training.quiet_transformers():
+        tokenizer = training.words_tokenizer(train.texts)
+        with _seeded(settings.seed):
+            model = training.small_bert(len(tokenizer), names, width=64, positions=64)
+        job = _Job(settings, model, tokenizer, train, test, max_length=64)
+        job.train(directory, epochs=settings.epochs or 6, learning_rate=settings.learning_rate or 1e-3, say=say)
+        held = texts.test_planted
+        fooled = [i for i in held if job.predicted[i] == corpus.PLANTED_LABEL]
+        fooled.sort(key=lambda i: -job.confidence[i])
+        accuracy = job.accuracy([i for i in range(len(test)) if i not in set(held)])
+        say(
+            f"Accuracy on {len(test) - len(held)} test texts without the word {word!r}: {accuracy:.0%}. "
+            f"Of {len(held)} test texts with it, {len(fooled)} are taken for {answer}."
+        )
+        if not fooled:
+            say(f"The word did not mislead the model, so there is nothing to find: train longer than --epochs {job.epochs}.")
+            return PlantedFindings(0, len(held), accuracy, 0.0, TOP * len(texts.planted) / len(train), {}, [])
+        say(f"Why {answer}? The training texts that taught the model its answer to the first of them, and their words:\n")
+        planted = set(texts.planted)
+        notes = [" (planted)" if i in planted else "" for i in range(len(train))]
+        chosen = fooled[:EXPLAINED]
+        found = job.explain(chosen, max(TOP, settings.k), notes, say)
+        top = [[pair for pair in pairs if pair.score > 0][:TOP] for pairs in found]
+        shown = [_shown(pairs, settings.k) for pairs in found]
+        job.report(shown, f"Why “{answer}”? The built-in corpus of captum-tracinwe", say)
+    count = sum(pair.train_index in planted for pairs in top for pair in pairs) / len(top)
+    shares = _shares_by_word(top)
+    findings = PlantedFindings(
+        len(fooled), len(held), accuracy, count, TOP * len(planted) / len(train), shares, shown
+    )
+    verdict = "Found" if count >= 0.9 * TOP else "Partly found" if count >= 0.5 * TOP else "Not found"
+    say(
+        f"{verdict}: planted texts among the top {TOP} proponents of {len(top)} mistakes: {count:.3g} of {TOP} on average "
+        f"({findings.by_chance:.2g} by chance);\nthe planted word {word!r} carries {shares.get(word, 0.0):.0%} of their "
+        f"score, the next words: " + ", ".join(f"{w!r} {s:.0%}" for w, s in list(shares.items())[:4] if w != word) + "."
+    )
+    return findings
+
+
+def run_files(
+    settings: Settings,
+    train_file: str | Path,
+    test_file: str | Path,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    limit: int | None = None,
+    test_limit: int = 20,
+    model: str | Path | None = None,
+    max_length: int = 64,
+    say: Callable[[str], None] = print,
+) -> list[list[WordInfluence]]:
+    """Train on the user's texts, explain answers to test texts (the most confident mistakes first), write the report.
+
+    Args:
+        settings (Settings): where to, how many, how long.
+        train_file, test_file (path): see :func:`captum_tracinwe.data.read_rows`.
+        text_column, label_column (str): their columns.
+        limit (int, optional): train on a sample of that size that keeps the shares of the classes.
+        test_limit (int): test texts explained.
+        model (path, optional): a local transformers directory to fine-tune; None: a small BERT from scratch.
+        max_length (int): tokens kept of a text, special ones included.
+        say (callable): takes each line for the user.
+
+    Returns:
+        list: ``[test][rank]``; ``test_index`` and ``train_index`` are line numbers of the two files.
+
+    Raises:
+        InputError: see :mod:`captum_tracinwe.data`; also for a report, checkpoints or model that cannot be used.
+    """
+    _check_out(settings, train_file, test_file)
+    rows = read_rows(train_file, text_column, label_column)
+    classes = classes_of(rows, train_file)
+    everything = with_classes(rows, classes, train_file)
+    test = with_classes(read_rows(test_file, text_column, label_column), classes, test_file)
+    train = everything if limit is None else sample(everything, limit, settings.seed)
+    drawn = f", a random sample of {len(everything):,} that keeps the class shares" if train is not everything else ""
+    say(f"{len(train):,} training texts{drawn}; {len(test):,} test texts; {len(classes)} classes: {', '.join(train.names)}.")
+    with _checkpoint_directory(settings) as directory, training.quiet_transformers(), _seeded(settings.seed):
+        if model is None:
+            tokenizer = training.wordpiece_tokenizer(train.texts)
+            classifier = training.small_bert(len(tokenizer), train.names, positions=max(max_length, 64))
+            epochs, rate = 4, 1e-3
+        else:
+            classifier, tokenizer = training.load_model(model, train.names)
+            epochs, rate = 2, 5e-5
+        job = _Job(settings, classifier, tokenizer, train, test, max_length)
+        job.train(directory, epochs=settings.epochs or epochs, learning_rate=settings.learning_rate or rate, say=say)
+        everyone = range(len(test))
+        wrong = sorted((i for i in everyone if not job.right(i)), key=lambda i: (-job.confidence[i], i))
+        chosen = (wrong + [i for i in everyone if job.right(i)])[:test_limit]
+        say(f"Accuracy on the {len(test):,} test texts: {job.accuracy(everyone):.1%}.")
+        mistakes = min(len(wrong), len(chosen))
+        say(
+            f"Explained: {len(chosen)} test texts, {mistakes} of them mistakes (the most confident first), each for the answer "
+            "that the model gave.\nNumbers are line numbers of the two files. The first one:\n"
+        )
+        shown = [_shown(pairs, settings.k) for pairs in job.explain(chosen, settings.k, None, say)]
+        job.report(shown, f"Why these answers? {Path(train_file).name} on {Path(test_file).name} (numbers: lines)", say)
+    return shown
+
+
+class _Job:
+    """One model with its texts, from training to the report."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        train: LabelledTexts,
+        test: LabelledTexts,
+        max_length: int,
+    ) -> None:
+        self.settings, self.model, self.tokenizer, self.max_length = settings, model, tokenizer, max_length
+        self.train_texts, self.test_texts = train, test
+        self.encoded = training.EncodedTexts(train.texts, train.labels, tokenizer, max_length)
+
+    def train(self, directory: str, epochs: int, learning_rate: float, say: Callable[[str], None]) -> None:
+        self.epochs = epochs
+        self.run = training.train(
+            self.model,
+            self.encoded,
+            directory,
+            epochs=epochs,
+            batch_size=self.settings.batch_size,
+            learning_rate=learning_rate,
+            seed=self.settings.seed,
+        )
+        losses = ", ".join(f"{loss:.2f}" for loss in self.run.losses)
+        rates = ", ".join(f"{rate:.2g}" for rate in self.run.learning_rates)
+        say(
+            f"Trained {epochs} epoch{'s' * (epochs > 1)} in {self.run.seconds:.1f} s; {len(self.run.steps)} checkpoints "
+            f"(loss {losses}; learning rate {rates})."
+        )
+        test = training.EncodedTexts(
+            self.test_texts.texts, self.test_texts.labels, self.tokenizer, self.max_length
+        )
+        confidence, predicted = training.logits_of(self.model, test).softmax(1).max(1)
+        self.confidence, self.predicted = confidence.tolist(), predicted.tolist()
+
+    def right(self, test: int) -> bool:
+        return bool(self.predicted[test] == self.test_texts.labels[test])
+
+    def accuracy(self, tests: Sequence[int]) -> float:
+        return sum(map(self.right, tests)) / len(tests)
+
+    def explain(
+        self, tests: Sequence[int], k: int, notes: Sequence[str] | None, say: Callable[[str], None]
+    ) -> list[list[WordInfluence]]:
+        """Proponents, then opponents, at most k of each, of the model's own answers to the test texts."""
+        started = perf_counter()
+        chosen = self.test_texts.take(tests)
+        answers = [self.predicted[i] for i in tests]
+        encoded = training.EncodedTexts(chosen.texts, answers, self.tokenizer, self.max_length)
+        inputs = encoded.collate([encoded[i] for i in range(len(encoded))])
+        tracin = TracInWE(
+            self.model,
+            training.batches(self.encoded, GRADIENT_BATCH),
+            self.run.checkpoints,
+            loss_fn=nn.CrossEntropyLoss(reduction="none"),
+        )
+        scores = tracin.influence(inputs, show_progress=sys.stderr.isatty())
+        assert isinstance(scores, Tensor)
+        indices = [_both_ends(row, k) for row in scores]
+        found = tracin.word_influence(inputs, indices)
+        names = self.train_texts.names
+        test_texts = tokenize(
+            chosen.texts,
+            self.tokenizer,
+            labels=[names[label] for label in chosen.labels],
+            predictions=[names[answer] for answer in answers],
+            max_length=self.max_length,
+        )
+        rows = sorted({i for row in indices for i in row})
+        kept = self.train_texts.take(rows)
+        labels = [names[label] + (notes[i] if notes else "") for i, label in zip(rows, kept.labels, strict=True)]
+        tokenized = tokenize(kept.texts, self.tokenizer, labels=labels, max_length=self.max_length)
+        train_texts = dict(zip(rows, tokenized, strict=True))
+        result = [
+            [
+                dataclasses.replace(
+                    pair.with_texts(text, train_texts[pair.train_index]),
+                    test_index=line,
+                    train_index=self.train_texts.lines[pair.train_index],
+                )
+                for pair in pairs
+            ]
+            for pairs, text, line in zip(found, test_texts, chosen.lines, strict=True)
+        ]
+        self.explain_seconds = perf_counter() - started
+        say(word_influence_text(_shown(result[0], min(self.settings.k, IN_TERMINAL)), top_words=3) + "\n")
+        return result
+
+    def report(self, influences: list[list[WordInfluence]], title: str, say: Callable[[str], None]) -> None:
+        try:
+            path = write_html(self.settings.out, word_influence_html(influences, title=title))
+        except OSError as error:
+            raise InputError(f"--out {self.settings.out}: cannot be written ({error.strerror or error}).") from error
+        say(f"Explained {len(influences)} test texts in {self.explain_seconds:.1f} s. Report: {path}")
+        if self.settings.checkpoints is not None:
+            say(f"Checkpoints: {self.settings.checkpoints}")
+
+
+def _both_ends(scores: Tensor, k: int) -> list[int]:
+    """Indices of the k highest scores above 0, then of the k lowest below 0, each from the far end inwards."""
+    order = torch.argsort(scores, descending=True, stable=True).tolist()
+    values = scores.tolist()
+    return [i for i in order[:k] if values[i] > 0] + [i for i in order[::-1][:k] if values[i] < 0]
+
+
+def _shown(pairs: list[WordInfluence], k: int) -> list[WordInfluence]:
+    return [p for p in pairs if p.score > 0][:k] + [p for p in pairs if p.score < 0][:k]
+
+
+def _shares_by_word(groups: list[list[WordInfluence]]) -> dict[str, float]:
+    """Word → its part of the sum of the scores, largest first."""
+    total, shares = 0.0, dict[str, float]()
+    for pair in (pair for pairs in groups for pair in pairs):
+        total += pair.score
+        for word in pair.words():
+            shares[word.text.lower()] = shares.get(word.text.lower(), 0.0) + word.share
+    return {word: share / total for word, share in sorted(shares.items(), key=lambda item: -item[1])}
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _checkpoint_directory(settings: Settings) -> Iterator[str]:
+    """The user's directory, empty; or a temporary one that is removed at the end."""
+    if settings.checkpoints is None:
+        with tempfile.TemporaryDirectory(prefix="captum-tracinwe-") as directory:
+            yield directory
+        return
+    directory = Path(settings.checkpoints)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise InputError(f"--checkpoints {directory}: not empty; name a new or an empty directory.")
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InputError(f"--checkpoints {directory}: cannot be written to ({error.strerror or error}).") from error
+    yield str(directory)
+
+
+def _check_out(settings: Settings, *inputs: Any) -> None:
+    """Find out before training, not after it, that the report has nowhere to go."""
+    out = Path(settings.out)
+    if out.is_dir():
+        raise InputError(f"--out {out}: a directory; name a file in it, such as {out / 'report.html'}.")
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: the directory {out.parent} does not exist; make it, or choose another.")
+    if any(Path(path).exists() and out.exists() and out.samefile(path) for path in inputs):
+        raise InputError(f"--out {out}: that is an input file, which the report would replace; choose another name.")
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror or error}).") from error

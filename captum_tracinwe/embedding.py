@@ -1,0 +1,180 @@
+"""Where the word embedding is in a model, and a record of what it looks up in one forward pass.
+
+The gradient is caught where autograd would catch it: at the output of `torch.nn.functional.embedding` on the table.
+That covers every module that reads the table (encoder and decoder, scaled embeddings, calls without a module) and
+leaves out what is not an embedding look-up: with tied input and output embeddings the output head's dense part of the
+table's gradient is *not* counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import Module
+from torch.nn.functional import embedding as look_up
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "unwrap"]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """The word embedding: its module and the name the model has for it."""
+
+    name: str
+    module: nn.Embedding
+
+    @property
+    def weight(self) -> Tensor:
+        """The table, ``(V, D)``. Asked anew each time: a checkpoint loader may replace the parameter."""
+        return self.module.weight
+
+
+def find_embedding(model: Module, layers: Sequence[str] | None = None) -> EmbeddingTable:
+    """Find the word embedding: the one named in ``layers``, else ``get_input_embeddings()``, else the only one there is.
+
+    Args:
+        model (Module): any model.
+        layers (list[str] or None): a list with one name, as ``model.named_modules()`` gives it.
+
+    Raises:
+        ValueError: no embedding, several, or one whose gradients cannot be told by example; the candidates are listed.
+        TypeError: ``layers`` is not a list of names.
+    """
+    modules = dict(model.named_modules())
+    candidates = {name: module for name, module in modules.items() if isinstance(module, nn.Embedding)}
+    listing = ", ".join(f"{name!r} ({m.num_embeddings} x {m.embedding_dim})" for name, m in candidates.items())
+    listing = f"The model's nn.Embedding layers: {listing or 'none'}."
+
+    if layers is not None:
+        if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
+            raise TypeError(f"`layers` should be a list with one layer name, got {layers!r}. {listing}")
+        if len(layers) != 1:
+            raise ValueError(f"`layers` should name one layer, the word embedding; got {list(layers)!r}. {listing}")
+        name = layers[0]
+        if name not in modules:
+            raise ValueError(f"`layers` names {name!r}, which the model does not have. {listing}")
+        module = modules[name]
+        if not isinstance(module, nn.Embedding):
+            hint = " An nn.EmbeddingBag is not supported: use nn.Embedding and pool its output." * isinstance(
+                module, nn.EmbeddingBag
+            )
+            raise ValueError(
+                f"`layers` names {name!r}, which is a {type(module).__name__}: expected an nn.Embedding.{hint} {listing}"
+            )
+        return _checked(EmbeddingTable(name, module))
+
+    given = _input_embeddings(model)
+    if given is not None:
+        if not isinstance(given, nn.Embedding):
+            raise ValueError(
+                f"The model's get_input_embeddings() is a {type(given).__name__}: expected an nn.Embedding. {listing}"
+            )
+        return _checked(
+            EmbeddingTable(next((n for n, m in modules.items() if m is given), "get_input_embeddings()"), given)
+        )
+
+    tables = {id(module.weight): name for name, module in reversed(candidates.items())}
+    if not candidates:
+        bags = [name for name, module in modules.items() if isinstance(module, nn.EmbeddingBag)]
+        hint = (
+            f" {bags[0]!r} is an nn.EmbeddingBag, which is not supported: use nn.Embedding and pool its output."
+            if bags
+            else ""
+        )
+        raise ValueError(f"The model has no nn.Embedding: TracIn-WE needs a layer that looks words up.{hint}")
+    if len(tables) > 1:
+        raise ValueError(f"The model has several embeddings: name the word embedding in `layers=[...]`. {listing}")
+    name = next(iter(tables.values()))
+    return _checked(EmbeddingTable(name, candidates[name]))
+
+
+def unwrap(model: Module) -> Module:
+    """The model inside DataParallel, DistributedDataParallel and torch.compile: replicas and graphs hide look-ups."""
+    inside = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+    while type(model).__name__ in inside:
+        model = getattr(model, inside[type(model).__name__])
+    return model
+
+
+def _input_embeddings(model: Module) -> Module | None:
+    """What a transformers model says is its word embedding; None for other models."""
+    try:
+        found = unwrap(model).get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError, TypeError):
+        return None
+    return found if isinstance(found, Module) else None
+
+
+def _checked(table: EmbeddingTable) -> EmbeddingTable:
+    if table.module.scale_grad_by_freq:
+        raise ValueError(
+            f"The embedding {table.name!r} has scale_grad_by_freq=True, which makes an example's gradient depend on its "
+            f"batch. Set {table.name}.scale_grad_by_freq = False."
+        )
+    if table.module.max_norm is not None:
+        raise ValueError(
+            f"The embedding {table.name!r} has max_norm={table.module.max_norm}, which changes the weights at each look-up. "
+            f"Renormalise the weights once and set {table.name}.max_norm = None."
+        )
+    return table
+
+
+@dataclass(frozen=True, eq=False)
+class LookUp:
+    """One call of the embedding: ``ids`` of shape (N, ...), ``output`` (N, ..., D), a leaf whose gradient is wanted."""
+
+    ids: Tensor
+    output: Tensor
+    padding_idx: int | None
+
+
+class RecordLookUps(TorchFunctionMode):
+    """While active, look-ups in ``table`` are recorded, and their outputs are leaves of the autograd graph.
+
+    A mode rather than a forward hook, because a hook sees only what a module returns: Bart's embedding multiplies by
+    √D after the look-up, and a tied decoder reads the table through a second module.
+    """
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = table
+        self.calls: list[LookUp] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is look_up:
+            return self._look_up(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _look_up(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Tensor:
+        if weight is not self.table:
+            return look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+        if max_norm is not None or scale_grad_by_freq:
+            raise ValueError(
+                f"The embedding is looked up with max_norm={max_norm}, scale_grad_by_freq={scale_grad_by_freq}: expected "
+                f"neither, because the first changes the weights and the second ties an example's gradient to its batch."
+            )
+        output = look_up(input, weight.detach()).requires_grad_()
+        if padding_idx is not None and padding_idx < 0:
+            padding_idx += weight.shape[0]
+        self.calls.append(LookUp(input.detach(), output, padding_idx))
+        return output

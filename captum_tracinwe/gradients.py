@@ -1,0 +1,248 @@
+"""One batch → one forward, one backward → `RowGradients`; and the model left as it was found."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Module
+
+from captum_tracinwe.batches import Batch, Loss, is_mapping, labels_of, move_to, run_model, size_of
+from captum_tracinwe.embedding import EmbeddingTable, LookUp, RecordLookUps, unwrap
+from captum_tracinwe.rows import RowGradients
+
+__all__ = ["batch_row_gradients", "untouched"]
+
+
+@contextmanager
+def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
+    """Weights, buffers, mode and ``requires_grad`` of ``model`` are after the block what they were before, come what may.
+
+    Within it the model is in eval mode, so that dropout cannot make two passes differ nor BatchNorm couple examples,
+    and no parameter asks for a gradient, so that none is computed and no activation is kept for it.
+
+    Args:
+        model (Module): the user's model.
+        copy_weights (bool): False where the block is known to put other storage under the weights rather than write
+            into theirs (:func:`captum_tracinwe.checkpoints.assign_checkpoint`): then no second copy of the model is made.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    slots: list[tuple[dict[str, Any], str, Tensor, bool]] = []
+    saved: dict[int, Tensor] = {}
+    for module in model.modules():
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for store in stores:
+            for name, tensor in store.items():
+                if tensor is not None:
+                    slots.append((store, name, tensor, tensor.requires_grad))
+                    if id(tensor) not in saved:
+                        saved[id(tensor)] = tensor.detach().clone() if copy_weights else tensor.data
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for store, name, tensor, wanted in slots:
+                store[name] = tensor
+                before = saved[id(tensor)]
+                same_storage = (
+                    tensor.shape == before.shape and tensor.dtype == before.dtype and tensor.device == before.device
+                )
+                if copy_weights and same_storage:
+                    tensor.copy_(before)
+                else:
+                    tensor.data = before
+                tensor.requires_grad_(wanted)
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _differentiable(model: Module) -> Iterator[None]:
+    """Autograd on, whatever the caller has switched off; cuDNN off for recurrent layers, whose backward needs train mode."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch.cuda.is_available() and any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
+
+
+def batch_row_gradients(model: Module, table: EmbeddingTable, batch: Batch, loss_fn: Loss | None) -> RowGradients:
+    """Row gradients of each example of a batch: g(x)_w = Σ over positions p of x that hold w of ∂ℓ(x)/∂e_p.
+
+    Args:
+        model (Module): as left by :func:`untouched`; wrappers of DataParallel and torch.compile are looked through.
+        table (EmbeddingTable): the word embedding.
+        batch: a tuple (inputs..., labels) or a mapping.
+        loss_fn (callable or None): one loss per example, or a scalar of any reduction; None takes the model's output
+            (of a `ModelOutput` its ``loss``).
+
+    Returns:
+        RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table.
+
+    Raises:
+        ValueError: the loss has the wrong shape or does not depend on the embedding; the message says what to change.
+    """
+    model = unwrap(model)
+    size = size_of(batch)
+    with _differentiable(model):
+        batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
+        with RecordLookUps(table.weight) as record:
+            output = run_model(model, batch)
+        if not record.calls:
+            raise ValueError(
+                f"The embedding {table.name!r} is not used in the forward pass: expected the model to look words up in it. "
+                f"Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
+            )
+        losses = _losses(output, labels_of(batch), batch, loss_fn, size)
+        gradients = _gradients(losses, record.calls, table.name)
+    return _fold(record.calls, gradients, size, table.name)
+
+
+# -------------------------------------------------------------------------------------------------------------- loss
+
+
+def _losses(output: Any, labels: Any, batch: Batch, loss_fn: Loss | None, size: int) -> Tensor:
+    """Losses whose sum has, for each example, the gradient of its loss taken alone."""
+    if loss_fn is None or (labels is None and not is_mapping(batch)):  # a tuple with labels None, as in Captum
+        return _output_as_loss(output, labels, size)
+    if labels is None:
+        raise ValueError(
+            f"The batch has no labels for the loss: expected a key `labels` (or `label`), got {', '.join(batch)}."
+        )
+    prediction = output["logits"] if isinstance(output, Mapping) and "logits" in output else output
+    losses = _call(loss_fn, prediction, labels)
+    name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+    reduction = getattr(loss_fn, "reduction", None)
+    if losses.dim() == 0 and size > 1:
+        if reduction == "none":
+            raise ValueError(
+                f"The loss {name!r} has reduction='none' but gave one number for a batch of {size}: expected one loss per "
+                f"example, shape ({size},)."
+            )
+        # A mean divides by the batch, a token mean by its tokens, a weighted mean by its weights: only the loss of an
+        # example alone has a meaning of its own. The model ran once; calling the loss per example costs next to nothing.
+        if reduction != "sum":
+            parts = [
+                _call(loss_fn, _slice(prediction, i, size, name), _slice(labels, i, size, name)) for i in range(size)
+            ]
+            losses = torch.stack([part.sum() for part in parts])
+    elif losses.dim() > 0 and losses.shape[0] != size:
+        raise ValueError(
+            f"The loss {name!r} gave shape {tuple(losses.shape)} for a batch of {size}: expected one loss per example, "
+            f"shape ({size},), or a scalar. A loss per token must be summed over the tokens of each example, for instance "
+            f"loss.view({size}, -1).sum(1)."
+        )
+    return losses
+
+
+def _call(loss_fn: Loss, prediction: Any, labels: Any) -> Tensor:
+    loss = loss_fn(prediction, labels)
+    if not isinstance(loss, Tensor) or not loss.dtype.is_floating_point:
+        got = loss.dtype if isinstance(loss, Tensor) else type(loss).__name__
+        raise TypeError(
+            f"The loss must be a floating-point tensor, one number per example or one for the batch; got {got}."
+        )
+    return loss
+
+
+def _slice(value: Any, index: int, size: int, name: str) -> Any:
+    """Example ``index`` of a batched value, still with a batch dimension (of 1)."""
+    if value is None:
+        return None
+    if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == size:
+        return value[index : index + 1]
+    if isinstance(value, Mapping):
+        part = copy.copy(value)
+        for key, item in value.items():
+            part[key] = _slice(item, index, size, name)  # type: ignore[index]
+        return part
+    if isinstance(value, (tuple, list)):
+        return type(value)(_slice(item, index, size, name) for item in value)
+    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    raise ValueError(
+        f"The loss {name!r} gives one number for the batch, and what it takes cannot be cut into {size} examples (got {got}): "
+        f"give a loss with one number per example (reduction='none')."
+    )
+
+
+def _output_as_loss(output: Any, labels: Any, size: int) -> Tensor:
+    """Without a loss_fn: a `ModelOutput`'s own loss; else, as in Captum, the output itself."""
+    if isinstance(output, Mapping):
+        loss: Tensor | None = output.get("loss")
+        if loss is None:
+            raise ValueError(
+                f"loss_fn is None and the model's output has no `loss` (it has {', '.join(output)}): expected labels in the "
+                f"batch under `labels`, or a loss_fn such as torch.nn.CrossEntropyLoss(reduction='none')."
+            )
+        if loss.dim() == 0 and size > 1:
+            if isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.dtype.is_floating_point):
+                return loss * size  # a mean over examples of equal weight
+            raise ValueError(
+                f"loss_fn is None and the model's own loss is a mean over all target tokens of the batch (labels "
+                f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}): an example's part of it "
+                f"depends on its batch. Pass a loss_fn that gives one loss per example, shape ({size},)."
+            )
+        output = loss
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"loss_fn is None and the model gives a {type(output).__name__}: expected a tensor, or a loss_fn."
+        )
+    if output.dim() == 0 and size > 1:
+        raise ValueError(
+            f"loss_fn is None and the model gives one number for a batch of {size}: expected one per example, shape "
+            f"({size}, ...), or a loss_fn."
+        )
+    if output.dim() > 0 and output.shape[0] != size:
+        raise ValueError(
+            f"loss_fn is None and the model's output has shape {tuple(output.shape)} for a batch of {size}: expected the "
+            f"batch first, shape ({size}, ...)."
+        )
+    return output
+
+
+# --------------------------------------------------------------------------------------------------------- gradients
+
+
+def _gradients(losses: Tensor, calls: list[LookUp], name: str) -> list[Tensor]:
+    outputs = [call.output for call in calls]
+    found: tuple[Tensor | None, ...] = (None,) * len(outputs)
+    if losses.requires_grad:
+        found = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
+    if all(gradient is None for gradient in found):
+        raise ValueError(
+            f"The loss does not depend on the embedding {name!r}: expected a differentiable path from the words to the loss. "
+            f"Look for .detach(), torch.no_grad(), an argmax, or a loss that ignores the model's output."
+        )
+    return [torch.zeros_like(o) if g is None else g for g, o in zip(found, outputs, strict=True)]
+
+
+def _fold(calls: list[LookUp], gradients: list[Tensor], size: int, name: str) -> RowGradients:
+    """Positions of all calls → rows, without those of ``padding_idx``, which autograd gives no gradient."""
+    examples, ids, values = [], [], []
+    for call, gradient in zip(calls, gradients, strict=True):
+        if call.ids.dim() == 0 or call.ids.shape[0] != size:
+            raise ValueError(
+                f"The embedding {name!r} is called with ids of shape {tuple(call.ids.shape)} for a batch of {size}: expected "
+                f"the examples along the first dimension, ({size}, ...), to tell whose gradient is whose."
+            )
+        call_ids = call.ids.reshape(-1).to(torch.int64)
+        positions = call_ids.numel() // size if size else 0
+        call_examples = torch.arange(size, device=call_ids.device).repeat_interleave(positions)
+        call_values = gradient.detach().reshape(call_ids.numel(), gradient.shape[-1])
+        # Sums over positions in half precision would lose what the products need.
+        call_values = call_values.to(torch.float64 if call_values.dtype == torch.float64 else torch.float32)
+        if call.padding_idx is not None:
+            kept = call_ids != call.padding_idx
+            call_examples, call_ids, call_values = call_examples[kept], call_ids[kept], call_values[kept]
+        examples.append(call_examples)
+        ids.append(call_ids)
+        values.append(call_values)
+    return RowGradients.from_positions(torch.cat(examples), torch.cat(ids), torch.cat(values), size)

@@ -1,0 +1,489 @@
+"""`TracInWE`: Captum's TracInCP on the word embedding, computed from sparse row gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from captum._utils.progress import NullProgress, progress
+from captum.influence._core.tracincp import TracInCP, TracInCPBase
+from captum.influence._utils.common import KMostInfluentialResults
+from captum.log import log_usage
+from torch import Tensor
+from torch.nn import Module
+from torch.utils.data import DataLoader, Dataset
+
+from captum_tracinwe.batches import (
+    Batch,
+    Loss,
+    as_batches,
+    examples_loader,
+    nbytes,
+    refuse_shuffling,
+    size_of,
+)
+from captum_tracinwe.checkpoints import assign_checkpoint, find_checkpoints, load_checkpoint
+from captum_tracinwe.embedding import find_embedding
+from captum_tracinwe.gradients import batch_row_gradients, untouched
+from captum_tracinwe.ranking import merge_top_k, top_k
+from captum_tracinwe.rows import RowGradients
+from captum_tracinwe.words import WordInfluence
+
+__all__ = ["TracInWE"]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Consecutive training batches that are taken through all checkpoints before the next ones are read."""
+
+    start: int
+    size: int
+    batches: list[Batch]
+
+
+class TracInWE(TracInCP):
+    r"""TracIn on the word embedding (TracIn-WE; Yeh et al., NeurIPS 2022, arXiv 2202.11844).
+
+    ``influence(inputs)[i, j]`` = Σ over checkpoints c of η_c · Σ over tokens w in both texts of
+    ⟨g_c(train j)_w, g_c(test i)_w⟩, where g(x)_w is the gradient of the loss of x in the embedding row of w, by way of
+    the look-ups of w in x. Positive: proponent, a training step on j lowers the loss on i. Unit: learning rate × squared
+    gradient, that is, of the loss. Equal to ``TracInCP(..., layers=[embedding])`` without ever making a dense gradient;
+    with tied input and output embeddings only the input side counts.
+
+    The model's weights, mode and ``requires_grad`` are after each call what they were before it. Gradients are computed
+    in eval mode.
+
+    Args:
+        model, train_dataset, checkpoints, loss_fn, batch_size, test_loss_fn: as in
+            :class:`captum.influence.TracInCP`. Batches may be mappings as well (``model(**batch)``, labels under
+            ``labels``); a DataLoader must not shuffle. ``checkpoints`` may hold ``Path`` objects.
+        checkpoints_load_func (callable): ``(model, checkpoint) -> learning rate``. Default: :func:`load_checkpoint`.
+        layers (list[str] or None): a list with the name of the embedding; None finds it.
+        sample_wise_grads_per_batch (bool): accepted for compatibility. One backward per batch serves losses reduced by
+            "none", "sum" and "mean" alike; each example gets the gradient of its loss taken alone.
+        exclude_tokens (sequence of int): tokens that do not count (TracIn-WE-NoC: those common to all texts). Default: none.
+        memory_limit (int): bytes for the scores and raw batches held at once. A training set that needs more is taken in
+            blocks, and each checkpoint is loaded once per block. Default: 1 GiB.
+
+    Raises:
+        ValueError, TypeError: see :func:`find_embedding`, :func:`find_checkpoints`; an empty or shuffled training set.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from captum_tracinwe import TracInWE, save_checkpoint
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> train = torch.utils.data.TensorDataset(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([0, 1]))
+        >>> folder = tempfile.mkdtemp()
+        >>> save_checkpoint(f"{folder}/step-1.pt", model, learning_rate=0.1)
+        >>> tracin = TracInWE(model, train, folder, loss_fn=torch.nn.CrossEntropyLoss(reduction="none"))
+        >>> tracin.influence((torch.tensor([[7, 8, 2]]), torch.tensor([0]))).shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        train_dataset: Dataset[Any] | DataLoader[Any],
+        checkpoints: str | Path | Iterable[Any],
+        checkpoints_load_func: Callable[[Module, Any], float] = load_checkpoint,
+        layers: list[str] | None = None,
+        loss_fn: Loss | None = None,
+        batch_size: int | None = 1,
+        test_loss_fn: Loss | None = None,
+        sample_wise_grads_per_batch: bool = False,
+        *,
+        exclude_tokens: Sequence[int] = (),
+        memory_limit: int = 1 << 30,
+    ) -> None:
+        for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
+            if loss is not None and not callable(loss):
+                raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")
+        if not isinstance(train_dataset, DataLoader):
+            if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+                raise ValueError(f"`batch_size` should be a whole number of at least 1, got {batch_size!r}.")
+            if hasattr(train_dataset, "__len__") and len(train_dataset) == 0:
+                raise ValueError("`train_dataset` is empty: expected at least one training example.")
+        if memory_limit < 1:
+            raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
+        TracInCPBase.__init__(
+            self, model, train_dataset, checkpoints, checkpoints_load_func, loss_fn, batch_size, test_loss_fn
+        )
+        if self.train_dataloader_len == 0:
+            raise ValueError("`train_dataset` is empty: expected at least one training batch.")
+        refuse_shuffling(self.train_dataloader, "train_dataset")
+        self.sample_wise_grads_per_batch = sample_wise_grads_per_batch
+        self.reduction_type = str(getattr(loss_fn, "reduction", "none"))
+        self.test_reduction_type = str(getattr(self.test_loss_fn, "reduction", "none"))
+        self.embedding = find_embedding(model, layers)
+        self.layer_modules = [self.embedding.module]
+        self.exclude_tokens = tuple(int(token) for token in exclude_tokens)
+        self.memory_limit = memory_limit
+
+    @property
+    def checkpoints(self) -> list[Any]:
+        """The checkpoints, in natural order."""
+        return self._checkpoints
+
+    @checkpoints.setter
+    def checkpoints(self, checkpoints: str | Path | Iterable[Any]) -> None:
+        self._checkpoints = find_checkpoints(checkpoints)
+
+    # -------------------------------------------------------------------------------------------------------- public
+
+    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    def influence(
+        self,
+        inputs: Batch | DataLoader[Any],
+        k: int | None = None,
+        proponents: bool = True,
+        show_progress: bool = False,
+        aggregate: bool = False,
+    ) -> Tensor | KMostInfluentialResults:
+        """Scores ``(N, M)``, or with ``k`` the k training examples of highest (lowest) score for each test example.
+
+        As :meth:`captum.influence.TracInCP.influence`. Differences: each checkpoint is loaded once per call (once per
+        block where ``memory_limit`` needs blocks); equal scores are ranked by training index; ``k`` < 1 is an error.
+        """
+        assert inputs is not None, (
+            "`inputs` argument is required. If you wish to calculate self influence scores, please use the "
+            "`self_influence` method instead."
+        )
+        if k is None:
+            return self._influence(inputs, show_progress, aggregate)
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ValueError(f"`k` should be a whole number of at least 1 (or None for all scores), got {k!r}.")
+        return self._get_k_most_influential(inputs, k, proponents, show_progress, aggregate)
+
+    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    def self_influence(
+        self,
+        inputs: Batch | DataLoader[Any] | None = None,
+        show_progress: bool = False,
+        outer_loop_by_checkpoints: bool = False,
+    ) -> Tensor:
+        """Σ_c η_c‖g_c(x)‖², shape ``(M,)``, of the training examples or of ``inputs`` (with ``loss_fn`` in both cases).
+
+        As :meth:`captum.influence.TracInCP.self_influence`. ``outer_loop_by_checkpoints`` reads the data once per
+        checkpoint and loads each checkpoint exactly once; without it, data are read once, in blocks.
+        """
+        loader = self.train_dataloader if inputs is None else as_batches(inputs, "inputs")
+        if outer_loop_by_checkpoints:
+            return self._self_influence_by_checkpoints(loader, show_progress)
+        desc = f"Using {self.get_name()} to compute self influence. Processing batch"
+        scores = []
+        with self._untouched(), self._bar(loader, desc, show_progress) as bar:
+            for block in self._blocks(loader, "inputs", bytes_per_example=8):
+                total: Tensor | None = None
+                for checkpoint in self.checkpoints:
+                    part = self._self_influence_at(checkpoint, block.batches, block.start, bar)
+                    total = part if total is None else total + part
+                assert total is not None
+                scores.append(total)
+        return torch.cat(scores)
+
+    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    def compute_intermediate_quantities(
+        self, inputs: Batch | DataLoader[Any], aggregate: bool = False, *, test: bool = False
+    ) -> Tensor:
+        """Vectors whose dot product is the influence: dense, ``(N, C * V * D)``, or ``(1, C * V * D)`` with ``aggregate``.
+
+        As :meth:`captum.influence.TracInCP.compute_intermediate_quantities`, but each side is scaled by √η_c, so that the
+        product of a test and a training result *is* the influence (Captum scales both by η_c). ``test=True`` takes
+        ``test_loss_fn``. For BERT-base this is 94 MB per example and checkpoint: :meth:`row_gradients` holds the same
+        numbers without the zeros.
+        """
+        rows = self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn if test else self.loss_fn, False)
+        rows = rows.sum() if aggregate else rows
+        size, width = self.embedding.weight.shape
+        dense = rows.values.new_zeros((len(rows), len(self.checkpoints), size, width))
+        dense.transpose(1, 2)[rows.examples, rows.ids] = rows.values.view(rows.num_rows, len(self.checkpoints), width)
+        return dense.flatten(1)
+
+    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    def row_gradients(self, inputs: Batch | DataLoader[Any] | None = None, show_progress: bool = False) -> RowGradients:
+        """The sparse gradients from which all scores are made.
+
+        ``tracin.row_gradients(inputs).dot(tracin.row_gradients())`` is ``tracin.influence(inputs)``.
+
+        Args:
+            inputs (batch or DataLoader, optional): test examples, with ``test_loss_fn``; None: the training set, with
+                ``loss_fn``.
+
+        Returns:
+            RowGradients: values ``(R, C * D)``, those of checkpoint c scaled by √η_c. About 4 · C · D bytes per distinct
+            token of a text: 0.2 MB per example for BERT-base, 64 tokens and one checkpoint.
+        """
+        if inputs is None:
+            return self._row_gradients(self.train_dataloader, self.loss_fn, show_progress)
+        return self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn, show_progress)
+
+    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    def word_influence(
+        self,
+        inputs: Batch | DataLoader[Any],
+        train_indices: Tensor | Sequence[Sequence[int]],
+        *,
+        per_checkpoint: bool = False,
+    ) -> list[list[WordInfluence]]:
+        """Split scores by token: which words carry the influence of chosen training examples on each test example.
+
+        Args:
+            inputs (batch or DataLoader): N test examples.
+            train_indices (Tensor or list of lists): for each test example the training examples to explain, for instance
+                ``influence(inputs, k=5).indices``.
+            per_checkpoint (bool): keep the shares of single checkpoints too, ``(C, S)``.
+
+        Returns:
+            list[list[WordInfluence]]: ``[test][rank]``; the shares of each add up to its score exactly.
+
+        Raises:
+            ValueError: not one list of indices per test example; an index that the training set does not have.
+        """
+        test = self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn, False)
+        wanted = _index_lists(train_indices, len(test))
+        distinct = sorted({index for indices in wanted for index in indices})
+        if not distinct:
+            return [[] for _ in wanted]
+        train = self._training_rows(distinct)
+        place = {index: i for i, index in enumerate(distinct)}
+        pairs = [(i, index) for i, indices in enumerate(wanted) for index in indices]
+        chosen = torch.tensor([(i, place[index]) for i, index in pairs], device=test.ptr.device)
+        pair, token, share = test.terms(train, chosen)
+        parts = None
+        if per_checkpoint:
+            width = test.width // len(self.checkpoints)
+            columns = [(c * width, (c + 1) * width) for c in range(len(self.checkpoints))]
+            parts = torch.stack([test.columns(*c).terms(train.columns(*c), chosen)[2] for c in columns]).double()
+            share = parts.sum(0)
+        share = share.double()
+        ends = torch.cumsum(torch.bincount(pair, minlength=len(pairs)), 0).tolist()
+        result: list[list[WordInfluence]] = [[] for _ in wanted]
+        for (i, index), start, end in zip(pairs, [0, *ends[:-1]], ends, strict=True):
+            result[i].append(
+                WordInfluence(
+                    test_index=i,
+                    train_index=index,
+                    score=float(share[start:end].sum()),
+                    token_ids=token[start:end].cpu(),
+                    token_shares=share[start:end].cpu(),
+                    checkpoint_shares=None if parts is None else parts[:, start:end].cpu(),
+                )
+            )
+        return result
+
+    # -------------------------------------------------------------------------------------------- Captum's inner seam
+
+    def _influence(
+        self, inputs: Batch | DataLoader[Any], show_progress: bool = False, aggregate: bool = False
+    ) -> Tensor:
+        desc = f"Using {self.get_name()} to compute influence for training batches"
+        return torch.cat(list(self._score_blocks(inputs, aggregate, desc, show_progress)), dim=1)
+
+    def _get_k_most_influential(
+        self,
+        inputs: Batch | DataLoader[Any],
+        k: int = 5,
+        proponents: bool = True,
+        show_progress: bool = False,
+        aggregate: bool = False,
+    ) -> KMostInfluentialResults:
+        desc = (
+            f"Using {self.get_name()} to perform computation for getting {'proponents' if proponents else 'opponents'}. "
+            "Processing training batches"
+        )
+        best: tuple[Tensor, Tensor] | None = None
+        start = 0
+        for scores in self._score_blocks(inputs, aggregate, desc, show_progress):
+            indices, values = top_k(scores, k, proponents)
+            found = (indices + start, values)
+            best = found if best is None else merge_top_k(best, found, k, proponents)
+            start += scores.shape[1]
+        assert best is not None
+        return KMostInfluentialResults(*best)
+
+    def _self_influence_by_checkpoints(
+        self, inputs: Batch | DataLoader[Any], show_progress: bool = False
+    ) -> Tensor:
+        loader = as_batches(inputs, "inputs")
+        name = f"Using {self.get_name()} to compute self influence."
+        total: Tensor | None = None
+        outer = (
+            progress(desc=f"{name} Processing checkpoint", total=len(self.checkpoints), mininterval=0.0)
+            if show_progress
+            else NullProgress()
+        )
+        with self._untouched(), outer:
+            for checkpoint in self.checkpoints:
+                with self._bar(loader, f"{name} Processing batch", show_progress, passes=1) as bar:
+                    part = self._self_influence_at(checkpoint, loader, 0, bar)
+                if total is not None and total.shape != part.shape:
+                    raise ValueError(
+                        f"`inputs` gave {len(total)} examples at one checkpoint and {len(part)} at the next: expected the same "
+                        f"examples in the same order each time."
+                    )
+                total = part if total is None else total + part
+                outer.update()
+        assert total is not None
+        return total
+
+    # -------------------------------------------------------------------------------------------------------- passes
+
+    def _score_blocks(
+        self, inputs: Batch | DataLoader[Any], aggregate: bool, desc: str, show_progress: bool
+    ) -> Iterator[Tensor]:
+        """Scores ``(N, m)`` of one block of training examples after the other."""
+        test_batches = list(as_batches(inputs, "inputs"))
+        if not test_batches:
+            raise ValueError("`inputs` is empty: expected at least one test example.")
+        size = 1 if aggregate else sum(size_of(batch) for batch in test_batches)
+        item = 8 if self.embedding.weight.dtype == torch.float64 else 4
+        tests: list[RowGradients] = []
+        with self._untouched(), self._bar(self.train_dataloader, desc, show_progress) as bar:
+            for block in self._blocks(self.train_dataloader, "train_dataset", bytes_per_example=size * item):
+                scores: Tensor | None = None
+                for c, checkpoint in enumerate(self.checkpoints):
+                    rate = self._load(checkpoint)
+                    if c == len(tests):  # the first block
+                        parts = self._rows_at(checkpoint, test_batches, self.test_loss_fn, "test", 0, NullProgress())
+                        rows = RowGradients.cat(parts)
+                        tests.append((rows.sum() if aggregate else rows).scale(rate))
+                    trained = self._rows_at(checkpoint, block.batches, self.loss_fn, "training", block.start, bar)
+                    products = torch.cat([tests[c].dot(rows) for rows in trained], dim=1)
+                    scores = products if scores is None else scores.add_(products)
+                assert scores is not None
+                yield scores
+
+    def _row_gradients(self, loader: DataLoader[Any], loss_fn: Loss | None, show_progress: bool) -> RowGradients:
+        """All examples of a loader at all checkpoints, scaled by √η."""
+        what = "training" if loader is self.train_dataloader else "given"
+        desc = f"Using {self.get_name()} to compute row gradients. Processing batches"
+        blocks = []
+        with self._untouched(), self._bar(loader, desc, show_progress) as bar:
+            for block in self._blocks(loader, "inputs", bytes_per_example=0):
+                at_checkpoints = []
+                for checkpoint in self.checkpoints:
+                    rate = self._load(checkpoint)
+                    parts = self._rows_at(checkpoint, block.batches, loss_fn, what, block.start, bar)
+                    at_checkpoints.append(RowGradients.cat(parts).scale(math.sqrt(rate)))
+                blocks.append(RowGradients.beside(at_checkpoints))
+        return RowGradients.cat(blocks)
+
+    def _training_rows(self, indices: Sequence[int]) -> RowGradients:
+        """Row gradients of chosen training examples (ascending), reading no others where the data set allows it."""
+        chosen = examples_loader(self.train_dataloader, indices)
+        if chosen is not None:
+            size = len(chosen.dataset.dataset)  # type: ignore[attr-defined]
+            if not 0 <= indices[0] <= indices[-1] < size:
+                raise ValueError(_out_of_range(indices, size))
+            return self._row_gradients(chosen, self.loss_fn, False)
+        kept: list[Batch] = []
+        places: list[int] = []
+        start = 0
+        for batch in self.train_dataloader:
+            size = size_of(batch)
+            inside = [index for index in indices if start <= index < start + size]
+            if inside:
+                held = sum(size_of(other) for other in kept)
+                places += [held + index - start for index in inside]
+                kept.append(batch)
+            start += size
+        if len(places) != len(indices):
+            raise ValueError(_out_of_range(indices, start))
+        rows = [self._row_gradients(as_batches(batch, "train_dataset"), self.loss_fn, False) for batch in kept]
+        return RowGradients.cat(rows).select(places)
+
+    def _self_influence_at(self, checkpoint: Any, batches: Iterable[Batch], start: int, bar: Any) -> Tensor:
+        rate = self._load(checkpoint)
+        parts = self._rows_at(checkpoint, batches, self.loss_fn, "given", start, bar)
+        norms = [rows.squared_norms() for rows in parts]
+        if not norms:
+            raise ValueError("`inputs` is empty: expected at least one example.")
+        return torch.cat(norms) * rate
+
+    def _rows_at(
+        self, checkpoint: Any, batches: Iterable[Batch], loss_fn: Loss | None, what: str, start: int, bar: Any
+    ) -> Iterator[RowGradients]:
+        """Row gradients batch by batch, with the weights now in the model; ``what`` and ``start`` name examples in errors."""
+        for batch in batches:
+            rows = batch_row_gradients(self.model, self.embedding, batch, loss_fn)
+            # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
+            if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
+                bad = int(rows.examples[~torch.isfinite(rows.values).all(1)][0]) + start
+                raise ValueError(
+                    f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {checkpoint!r}: expected finite "
+                    f"numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
+                )
+            yield rows.exclude(self.exclude_tokens) if self.exclude_tokens else rows
+            start += len(rows)
+            bar.update()
+
+    def _blocks(self, loader: DataLoader[Any], what: str, bytes_per_example: int) -> Iterator[_Block]:
+        """Batches grouped so that raw batches and ``bytes_per_example`` together stay within ``memory_limit``."""
+        batches: list[Batch] = []
+        start, held, size = 0, 0, 0
+        for batch in loader:
+            examples = size_of(batch)
+            needed = nbytes(batch) + examples * bytes_per_example
+            if batches and held + needed > self.memory_limit:
+                yield _Block(start, size, batches)
+                batches, start, held, size = [], start + size, 0, 0
+            batches.append(batch)
+            held, size = held + needed, size + examples
+        if not batches:
+            raise ValueError(f"`{what}` is empty: expected at least one batch.")
+        yield _Block(start, size, batches)
+
+    def _load(self, checkpoint: Any) -> float:
+        """Load a checkpoint; its learning rate. The model is in eval mode and frozen again, whatever the loader did."""
+        assert checkpoint is not None, "None returned from `checkpoints`, cannot load."
+        assigns = self.checkpoints_load_func is load_checkpoint
+        with torch.inference_mode(False):  # weights made within the caller's inference_mode could not be differentiated
+            rate = (assign_checkpoint if assigns else self.checkpoints_load_func)(self.model, checkpoint)
+        if not isinstance(rate, (int, float, Tensor)) or isinstance(rate, bool) or not 0 <= float(rate) < math.inf:
+            raise ValueError(
+                f"`checkpoints_load_func` returned {rate!r} for {checkpoint!r}: expected the learning rate at that checkpoint, a "
+                f"finite number ≥ 0."
+            )
+        self.model.eval()
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        return float(rate)
+
+    def _untouched(self) -> AbstractContextManager[None]:
+        """The model given back as it was; its weights are copied aside only if the loader may write into them."""
+        return untouched(self.model, copy_weights=self.checkpoints_load_func is not load_checkpoint)
+
+    def _bar(self, loader: DataLoader[Any], desc: str, show: bool, passes: int | None = None) -> Any:
+        """A progress bar over batches, one pass of the data for each checkpoint."""
+        if not show:
+            return NullProgress()
+        try:
+            total = len(loader) * (len(self.checkpoints) if passes is None else passes)
+        except TypeError:  # an iterable data set
+            total = None
+        return progress(desc=desc, total=total)
+
+
+def _index_lists(train_indices: Tensor | Sequence[Sequence[int]], size: int) -> list[list[int]]:
+    """``train_indices`` as one list of int per test example."""
+    lists = train_indices.tolist() if isinstance(train_indices, Tensor) else [list(row) for row in train_indices]
+    if len(lists) != size or not all(isinstance(row, list) for row in lists):
+        raise ValueError(
+            f"`train_indices` should hold one list of training indices for each of the {size} test examples, got {len(lists)} "
+            f"entries. For example: influence(inputs, k=5).indices."
+        )
+    for row in lists:
+        for index in row:
+            if isinstance(index, bool) or int(index) != index:
+                raise ValueError(f"`train_indices` should hold whole numbers, got {index!r}.")
+    return [[int(index) for index in row] for row in lists]
+
+
+def _out_of_range(indices: Sequence[int], size: int) -> str:
+    wrong = next(index for index in indices if not 0 <= index < size)
+    return f"`train_indices` names training example {wrong}: expected 0 to {size - 1}, for the training set has {size} examples."

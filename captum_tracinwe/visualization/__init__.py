@@ -1,0 +1,17 @@
+"""Pictures of `WordInfluence`: an HTML page, a terminal, matplotlib figures, Captum's records."""
+
+from captum_tracinwe.visualization.captum_records import to_captum_records, visualize_text
+from captum_tracinwe.visualization.page import word_influence_fragment, word_influence_html, write_html
+from captum_tracinwe.visualization.plots import plot_influence_matrix, plot_word_influence
+from captum_tracinwe.visualization.terminal import word_influence_text
+
+__all__ = [
+    "plot_influence_matrix",
+    "plot_word_influence",
+    "to_captum_records",
+    "visualize_text",
+    "word_influence_fragment",
+    "word_influence_html",
+    "word_influence_text",
+    "write_html",
+]

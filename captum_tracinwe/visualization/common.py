@@ -1,0 +1,184 @@
+"""What all pictures share: pairs by test text, words in reading order, one scale, the look of a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from captum_tracinwe.texts import Span, TokenizedText
+from captum_tracinwe.words import WordInfluence, position_shares
+
+__all__ = [
+    "MEANING",
+    "UNIT",
+    "Influences",
+    "Mark",
+    "TestGroup",
+    "Texts",
+    "group",
+    "marks",
+    "scale_of",
+    "signed",
+    "visible",
+]
+
+Influences: TypeAlias = WordInfluence | Iterable["WordInfluence | Iterable[WordInfluence]"]
+Texts: TypeAlias = Sequence[TokenizedText] | Mapping[int, TokenizedText]
+
+# Blue and vermilion of Okabe and Ito: told apart by all common kinds of colour vision.
+BLUE, VERMILION = "#0072B2", "#D55E00"
+UNIT = "learning rate × squared gradient of the loss"
+MEANING = (
+    "Positive = proponent: a training step on this text lowers the loss on the test text. "
+    "Negative = opponent: a step on it raises that loss."
+)
+
+
+@dataclass(frozen=True)
+class TestGroup:
+    """One test text and the pairs shown for it, largest magnitude first."""
+
+    __test__ = False  # not a test case, whatever its name starts with
+
+    test_index: int
+    text: TokenizedText | None
+    proponents: tuple[WordInfluence, ...]
+    opponents: tuple[WordInfluence, ...]
+    neutral: tuple[WordInfluence, ...]
+
+    @property
+    def pairs(self) -> tuple[WordInfluence, ...]:
+        """All of them."""
+        return self.proponents + self.opponents + self.neutral
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A word of a text with its share in one pair; a special token has an empty span at its place."""
+
+    span: Span
+    share: float
+    name: str
+    special: bool
+    tokens: tuple[str, ...]
+
+
+def flat(
+    influences: Influences, test_texts: Texts | None = None, train_texts: Texts | None = None
+) -> list[WordInfluence]:
+    """The pairs in one list, with their texts where they are known."""
+    if isinstance(influences, WordInfluence):
+        influences = [influences]
+    pairs: list[WordInfluence] = []
+    for entry in influences:
+        pairs += [entry] if isinstance(entry, WordInfluence) else list(entry)
+    for pair in pairs:
+        if not isinstance(pair, WordInfluence):
+            raise TypeError(
+                f"expected WordInfluence, or a list of them per test text, got {type(pair).__name__}. "
+                "TracInWE.word_influence returns what is expected here."
+            )
+    if test_texts is None and train_texts is None:
+        return pairs
+    return [
+        pair.with_texts(
+            _text_of(test_texts, pair.test_index, "test") or pair.test_text,
+            _text_of(train_texts, pair.train_index, "train") or pair.train_text,
+        )
+        for pair in pairs
+    ]
+
+
+def _text_of(texts: Texts | None, index: int, side: str) -> TokenizedText | None:
+    if texts is None:
+        return None
+    if isinstance(texts, Mapping):
+        return texts.get(index)
+    if not 0 <= index < len(texts):
+        raise ValueError(
+            f"{side}_texts: expected a text for {side} index {index}, got {len(texts)} texts. "
+            "Pass the whole list in the order of the data, or a mapping from index to text."
+        )
+    return texts[index]
+
+
+def group(
+    influences: Influences, test_texts: Texts | None = None, train_texts: Texts | None = None
+) -> list[TestGroup]:
+    """Pairs by test text, in order of appearance."""
+    by_test: dict[int, list[WordInfluence]] = {}
+    for pair in flat(influences, test_texts, train_texts):
+        by_test.setdefault(pair.test_index, []).append(pair)
+    groups = []
+    for test_index, pairs in by_test.items():
+        pairs.sort(key=lambda pair: (-abs(pair.score), pair.train_index))
+        groups.append(
+            TestGroup(
+                test_index,
+                next((pair.test_text for pair in pairs if pair.test_text is not None), None),
+                tuple(pair for pair in pairs if pair.score > 0),
+                tuple(pair for pair in pairs if pair.score < 0),
+                tuple(pair for pair in pairs if pair.score == 0),
+            )
+        )
+    return groups
+
+
+def marks(influence: WordInfluence, text: TokenizedText) -> list[Mark]:
+    """Words of one side of a pair that hold a shared token, in reading order; shares add up to the score."""
+    shares = position_shares(influence, text)
+    spans = text.word_spans()
+    found: dict[int, list[int]] = {}
+    result: list[Mark] = []
+    cursor = 0
+    for position, word in enumerate(text.words):
+        span = text.spans[position]
+        cursor = max(cursor, span[1] if span else 0)
+        if position in shares and word is not None:
+            found.setdefault(word, []).append(position)
+        elif position in shares:
+            name = text.token_names[position]
+            result.append(Mark((cursor, cursor), shares[position], name, True, (name,)))
+    if len(text.words) in shares and text.padding is not None:
+        name = text.padding[1]
+        result.append(Mark((cursor, cursor), shares[len(text.words)], name, True, (name,)))
+    for word, positions in found.items():
+        start, end = spans[word]
+        names = tuple(text.token_names[position] for position in positions)
+        share = math.fsum(shares[position] for position in positions)
+        result.append(Mark((start, end), share, text.text[start:end] or names[0], False, names))
+    return sorted(result, key=lambda mark: mark.span)
+
+
+def scale_of(values: Iterable[float]) -> float:
+    """The largest magnitude, 1 where there is none: the value that gets the full colour."""
+    return max((abs(value) for value in values), default=0.0) or 1.0
+
+
+def signed(value: float) -> str:
+    """A number with its sign and three digits: '+0.0120', '−1.20e-05', '0'."""
+    if value == 0:
+        return "0"
+    shown = f"{abs(value):#.3g}".removesuffix(".")
+    return f"{'−' if value < 0 else '+'}{shown}"
+
+
+def visible(text: str) -> str:
+    """A name one can see: control characters as pictures, blanks and zero-width ones, if alone, by name."""
+    if text.isprintable() and not text.isspace():
+        return text
+    shown = printable(text).replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥")
+    if shown and all(character.isspace() or not character.isprintable() for character in shown):
+        return "".join("␣" if character == " " else f"U+{ord(character):04X}" for character in shown)
+    return shown
+
+
+def printable(text: str) -> str:
+    """Control characters, which HTML forbids and terminals obey, as their pictures; the rest as it is."""
+    return text if text.isprintable() else text.translate(_CONTROL_PICTURES)
+
+
+_CONTROL_PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"}
+_CONTROL_PICTURES |= {0x7F: "\u2421"} | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd")

@@ -1,0 +1,299 @@
+"""`WordInfluence` as one whole HTML page: everything escaped, no script, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from captum_tracinwe.texts import TokenizedText
+from captum_tracinwe.visualization.common import (
+    UNIT,
+    Influences,
+    Mark,
+    TestGroup,
+    Texts,
+    group,
+    marks,
+    printable,
+    scale_of,
+    signed,
+    visible,
+)
+from captum_tracinwe.visualization.style import STYLE
+from captum_tracinwe.words import WordInfluence, WordShare
+
+__all__ = ["word_influence_fragment", "word_influence_html", "write_html"]
+
+TITLE = "Which words of the training texts moved the test texts"
+# Even if something got past the escaping, the browser would neither run nor load it.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def word_influence_html(
+    influences: Influences,
+    *,
+    title: str = TITLE,
+    test_texts: Texts | None = None,
+    train_texts: Texts | None = None,
+    top_words: int = 6,
+    fold_at: int = 600,
+) -> str:
+    """One whole HTML5 page: per test text its proponents and opponents, their words coloured by share.
+
+    Args:
+        influences (WordInfluence, list of them, or list of lists ``[test][rank]``): the pairs to show.
+        title (str): heading of the page.
+        test_texts, train_texts (sequence or mapping of TokenizedText, optional): by ``test_index``,
+            ``train_index``; pairs made with :meth:`WordInfluence.with_texts` need none.
+        top_words (int): words in the table of a pair; 0 for no table.
+        fold_at (int): longer texts (characters) are folded; a click opens them.
+
+    Returns:
+        str: the page, for :func:`write_html`. One symmetric colour scale holds for all of it; the unit is
+        learning rate × squared gradient of the loss.
+
+    Raises:
+        ValueError: a text is missing from a list, or does not hold the shared tokens.
+        TypeError: something other than WordInfluence.
+    """
+    heading = _html(title)
+    body = _body(group(influences, test_texts, train_texts), heading, top_words, fold_at)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{heading}</title>\n<style>html,body{{margin:0;padding:0}}\n"
+        f"@media (prefers-color-scheme:dark){{html{{background:#14171b}}}}{STYLE}</style>\n</head>\n"
+        f'<body class="ctwe"><main class="in">\n{body}</main></body>\n</html>\n'
+    )
+
+
+def word_influence_fragment(
+    influences: Influences,
+    *,
+    test_texts: Texts | None = None,
+    train_texts: Texts | None = None,
+    top_words: int = 6,
+    fold_at: int = 600,
+) -> str:
+    """The same as a piece of HTML for notebooks; arguments as in :func:`word_influence_html`."""
+    body = _body(group(influences, test_texts, train_texts), None, top_words, fold_at)
+    return f'<style>{STYLE}</style><div class="ctwe nb"><div class="in">{body}</div></div>'
+
+
+def write_html(path: str | os.PathLike[str], html: str) -> Path:
+    """Write a page so that a reader sees the old file or the whole new one, never a part.
+
+    Args:
+        path (str or path): where to; its folder must exist.
+        html (str): a page.
+
+    Returns:
+        Path: ``path``.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written to; the old file is then untouched.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"write_html: the folder of {str(target)!r} does not exist. Make it first.")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(html)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)  # a temporary file is private, the page is not
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return target
+
+
+# ------------------------------------------------------------------------------------------------------ parts
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is the same for every pair of a page."""
+
+    scale: float
+    top_words: int
+    fold_at: int
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A pair with its words, computed once: they are needed for the scale before the first one is drawn."""
+
+    pair: WordInfluence
+    words: list[WordShare]
+    train_marks: list[Mark]
+    test_marks: list[Mark]
+
+
+def _prepared(pairs: Iterable[WordInfluence]) -> list[_Pair]:
+    return [
+        _Pair(
+            pair,
+            pair.words(),
+            marks(pair, pair.train_text) if pair.train_text else [],
+            marks(pair, pair.test_text) if pair.test_text else [],
+        )
+        for pair in pairs
+    ]
+
+
+def _body(groups: list[TestGroup], heading: str | None, top_words: int, fold_at: int) -> str:
+    columns = [
+        [_prepared(pairs) for pairs in (part.proponents, part.opponents, part.neutral)] for part in groups
+    ]
+    everything = [pair for part in columns for column in part for pair in column]
+    look = _Look(
+        scale_of(
+            entry.share
+            for pair in everything
+            for entries in (pair.words, pair.train_marks, pair.test_marks)
+            for entry in entries
+        ),
+        top_words,
+        fold_at,
+    )
+    out = [f"<h1>{heading}</h1>\n" if heading else "", _legend(look.scale)]
+    if not groups:
+        out.append('<p class="none">There is no pair of a test and a training text to show.</p>\n')
+    for part, (proponents, opponents, neutral) in zip(groups, columns, strict=True):
+        out.append('<section class="test">\n<div class="said"><div class="row">')
+        out.append(f"<h2>Test example {part.test_index}</h2>{_tags(part.text)}</div>")
+        out.append(_text(part.text, [], look.scale, fold_at) if part.text else "")
+        out.append(f'</div>\n<div class="cols {"two" if proponents and opponents else "one"}">')
+        out.append(
+            _column("p", "Proponents", "a training step on them lowers this text’s loss", proponents, look)
+        )
+        out.append(_column("o", "Opponents", "a training step on them raises it", opponents, look))
+        out.append(_column("z", "Neither", "score 0", neutral, look))
+        out.append("</div>\n</section>\n")
+    return "".join(out)
+
+
+def _legend(scale: float) -> str:
+    return (
+        '<div class="legend"><p>The <b>score</b> of a training text is the sum of the shares of the words it '
+        "has in common with the test text, special tokens included. "
+        '<mark class="p" style="--a:.7"><b>Positive</b></mark> (blue, solid line) = <b>proponent</b>: '
+        "a training step on it lowers the loss on the test text. "
+        '<mark class="o" style="--a:.7"><b>Negative</b></mark> (orange, dashed line) = <b>opponent</b>: '
+        "a training step on it raises that loss. Unmarked words are not in common. "
+        f"Unit: {UNIT}. Point at a word to read its share.</p>"
+        f'<p class="ramp">{signed(-scale)}<i></i>{signed(scale)} per word</p></div>\n'
+    )
+
+
+def _column(side: str, name: str, note: str, pairs: list[_Pair], look: _Look) -> str:
+    if not pairs:
+        return ""
+    out = [f'<div><h3 class="{side}">{name} <small>{note}</small></h3>\n']
+    for entry in pairs:
+        pair = entry.pair
+        out.append('<article class="card"><div class="row">')
+        out.append(f"<h4>Training example {pair.train_index}</h4>{_tags(pair.train_text)}")
+        out.append(f'<span class="{side} score">{signed(pair.score)}</span></div>')
+        if pair.train_text:
+            out.append(_text(pair.train_text, entry.train_marks, look.scale, look.fold_at))
+        out.append(_table(entry.words, look))
+        if pair.test_text and entry.test_marks:
+            out.append("<details><summary>The same shares on the test text</summary>")
+            out.append(f"{_text(pair.test_text, entry.test_marks, look.scale, math.inf)}</details>")
+        out.append("</article>\n")
+    return "".join([*out, "</div>"])
+
+
+def _tags(text: TokenizedText | None) -> str:
+    out = []
+    if text is not None and text.label is not None:
+        out.append(f'<span class="tag">label <b><bdi>{_html(text.label)}</bdi></b></span>')
+    if text is not None and text.prediction is not None:
+        wrong = text.label is not None and text.label != text.prediction
+        tag = '<span class="tag wrong">✗ predicted' if wrong else '<span class="tag">predicted'
+        out.append(f"{tag} <b><bdi>{_html(text.prediction)}</bdi></b></span>")
+    return "".join(out)
+
+
+def _table(words: list[WordShare], look: _Look) -> str:
+    if look.top_words <= 0:
+        return ""
+    if not words:
+        return '<p class="none">No word in common: the score is 0.</p>'
+    rows = []
+    for word in words[: look.top_words]:
+        bar = f'<b class="{_side(word.share)}" style="--a:{_level(word.share, look.scale)}"></b>'
+        left, right = (bar, "") if word.share < 0 else ("", bar if word.share else "")
+        special = ' class="s"' if word.special else ""
+        rows.append(
+            f'<tr><th scope="row"><bdi{special}>{_html(visible(word.text))}</bdi></th>'
+            f'<td class="n">{signed(word.share)}</td>'
+            f'<td class="b"><span class="bar"><i>{left}</i><i>{right}</i></span></td></tr>'
+        )
+    rest = words[look.top_words :]
+    if rest:
+        share = math.fsum(word.share for word in rest)
+        rows.append(
+            f'<tr><th scope="row"><span class="none">{len(rest)} more</span></th>'
+            f'<td class="n">{signed(share)}</td><td class="b"></td></tr>'
+        )
+    return f"<table><caption>Shares of the score</caption>{''.join(rows)}</table>"
+
+
+def _text(text: TokenizedText, shares: list[Mark], scale: float, fold_at: float) -> str:
+    if not text.text and not shares:
+        return '<p class="none">(an empty text)</p>'
+    length = len(text.text)
+    whole = f'<div class="text" dir="auto">{_marked(text.text, shares, scale, length)}</div>'
+    if length <= fold_at:
+        return whole
+    start = f'<div class="text" dir="auto">{_marked(text.text, shares, scale, int(fold_at * 0.6))}…</div>'
+    return (
+        f'<details class="long"><summary>{start}<span class="more"><span class="unfold">Show all {length:,} '
+        f'characters</span><span class="less">Show less</span></span></summary>{whole}</details>'
+    )
+
+
+def _marked(text: str, shares: list[Mark], scale: float, end: int) -> str:
+    """The first ``end`` characters with their words marked; every character appears once, in order."""
+    out, cursor = [], 0
+    for mark in shares:
+        if mark.span[1] > end or mark.span[0] == end < len(text):
+            break
+        # Words never overlap in texts made by `tokenize`; in others no character is shown twice.
+        start = max(cursor, mark.span[0])
+        inner = _html(text[start : mark.span[1]])
+        if not inner:
+            # A <bdi> does not take part in dir="auto": "[CLS]" must not turn an Arabic text left-to-right.
+            inner = f'<bdi class="s">{_html(visible(mark.name))}</bdi>'
+        tokens = " ".join(visible(token) for token in mark.tokens)
+        title = _html(signed(mark.share) + (f" [{tokens}]" if tokens != visible(mark.name) else ""))
+        level = f' style="--a:{_level(mark.share, scale)}"' if mark.share else ""
+        out.append(_html(text[cursor:start]))
+        out.append(f'<mark class="{_side(mark.share)}"{level} title="{title}">{inner}</mark>')
+        cursor = max(cursor, mark.span[1])
+    return "".join([*out, _html(text[cursor:end])])
+
+
+def _side(value: float) -> str:
+    return "p" if value > 0 else "o" if value < 0 else "z"
+
+
+def _level(value: float, scale: float) -> str:
+    return f"{min(1.0, abs(value) / scale):.2f}".removeprefix("0") or "0"
+
+
+def _html(text: str) -> str:
+    """Escaped, for elements and attributes; browsers would read a bare carriage return as a line feed."""
+    return escape(printable(text)).replace("\r", "&#13;")

@@ -1,0 +1,229 @@
+"""`WordInfluence` and score matrices as matplotlib figures; global state is touched only to show one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from captum_tracinwe.visualization.common import (
+    BLUE,
+    UNIT,
+    VERMILION,
+    Influences,
+    Texts,
+    flat,
+    scale_of,
+    signed,
+    visible,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_influence_matrix", "plot_word_influence"]
+
+_MAX_NAME = 28
+# Cells with a number in them: more than these are too small to read it.
+_MAX_WRITTEN_CELLS = 150
+
+
+def plot_word_influence(
+    influences: Influences,
+    show: bool = False,
+    *,
+    top: int = 15,
+    title: str | None = None,
+    vocabulary: Sequence[str] | None = None,
+    test_texts: Texts | None = None,
+    train_texts: Texts | None = None,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes]:
+    """Horizontal bars of the words with the largest shares, of one pair or added up over several.
+
+    Args:
+        influences (WordInfluence, list of them, or list of lists): one pair, or a set whose shares are added
+            per word.
+        show (bool): make the figure with pyplot and show it.
+        top (int): number of bars; the rest is added up in the line below.
+        title (str, optional): default: which examples these are.
+        vocabulary (sequence of str, optional): names of token ids, for pairs without texts.
+        test_texts, train_texts (sequence or mapping of TokenizedText, optional): by index.
+        ax (matplotlib Axes, optional): where to draw; else a new figure.
+
+    Returns:
+        tuple: ``(fig, ax)``.
+    """
+    pairs = flat(influences, test_texts, train_texts)
+    totals: dict[tuple[bool, str], list[float]] = {}
+    for pair in pairs:
+        for word in pair.words(vocabulary):
+            totals.setdefault((word.special, word.text), []).append(word.share)
+    sums = sorted(
+        ((name, math.fsum(shares)) for (_, name), shares in totals.items()),
+        key=lambda entry: (-abs(entry[1]), entry[0]),
+    )
+    shown, rest = sums[:top], sums[top:]
+    fig, ax = _axes(ax, show, (6.4, 1.5 + 0.27 * max(1, len(shown))))
+    values = [value for _, value in shown]
+    bars = ax.barh(
+        range(len(shown)),
+        values,
+        color=[BLUE if value >= 0 else VERMILION for value in values],
+        height=0.72,
+        zorder=2,
+    )
+    for bar, value in zip(bars, values, strict=True):
+        if value < 0:
+            bar.set(hatch="////", edgecolor="white", linewidth=0)  # the sign without colour
+    limit = scale_of(values)
+    for row, value in enumerate(values):
+        side = 1 if value >= 0 else -1
+        ax.annotate(
+            signed(value),
+            (value, row),
+            xytext=(3 * side, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if side > 0 else "right",
+            fontsize=8,
+        )
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    room = 0.28 * max(limit, high - low) if values else 1.0
+    ax.set_xlim(
+        low - room if low < 0 else -0.02 * limit, high + room if high > 0 or low == 0 else 0.02 * limit
+    )
+    ax.set_ylim(max(1, len(shown)) - 0.4, -0.6)
+    ax.set_yticks(range(len(shown)))
+    ax.set_yticklabels([_name(name) for name, _ in shown], parse_math=False)
+    ax.axvline(0, color="0.2", linewidth=0.8, zorder=3)
+    ax.tick_params(axis="y", length=0)
+    ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+    ax.locator_params(axis="x", nbins=6)
+    ax.grid(axis="x", color="0.9", linewidth=0.6, zorder=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    also = f"; {len(rest)} more words add {signed(math.fsum(value for _, value in rest))}" if rest else ""
+    ax.set_xlabel(
+        f"share of the score (+ proponent, − opponent{also})\nunit: {UNIT}", fontsize=8.5, linespacing=1.4
+    )
+    if not shown:
+        ax.text(0.5, 0.5, "no word in common", transform=ax.transAxes, ha="center", va="center", color="0.4")
+    ax.set_title(title if title is not None else _title(pairs), fontsize=10, loc="left", parse_math=False)
+    return _finished(fig, ax, show)
+
+
+def plot_influence_matrix(
+    scores: Tensor | Sequence[Sequence[float]],
+    show: bool = False,
+    *,
+    test_labels: Sequence[str] | None = None,
+    train_labels: Sequence[str] | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes]:
+    """Heat map of scores with a symmetric scale: white is 0, blue a proponent, orange an opponent.
+
+    Args:
+        scores (Tensor): ``(N, M)``: ``scores[i, j]`` is the influence of training example j on test example
+            i.
+        show (bool): make the figure with pyplot and show it.
+        test_labels, train_labels (sequence of str, optional): N and M names; default: their numbers.
+        title (str, optional): heading.
+        ax (matplotlib Axes, optional): where to draw; else a new figure.
+
+    Returns:
+        tuple: ``(fig, ax)``. Scores that are not finite are grey.
+
+    Raises:
+        ValueError: scores that are not a matrix, or the wrong number of labels.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
+    if values.dim() != 2:
+        raise ValueError(
+            f"plot_influence_matrix: expected scores of shape (test, training), got {tuple(values.shape)}. "
+            "TracInWE.influence(inputs) without k returns such a matrix."
+        )
+    rows, columns = values.shape
+    for name, labels, size in (("test_labels", test_labels, rows), ("train_labels", train_labels, columns)):
+        if labels is not None and len(labels) != size:
+            raise ValueError(f"plot_influence_matrix: expected {size} {name}, got {len(labels)}.")
+    limit = scale_of(values[values.isfinite()].tolist())
+    ends = [VERMILION, "#FFFFFF", BLUE]
+    colours = LinearSegmentedColormap.from_list("proponent_opponent", ends).with_extremes(bad="0.75")
+    fig, ax = _axes(ax, show, (min(12.0, 2.6 + 0.42 * columns), max(2.7, min(9.0, 1.7 + 0.34 * rows))))
+    image = ax.imshow(
+        values.numpy(), cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
+    )
+    bar = fig.colorbar(image, ax=ax, pad=0.02)
+    bar.ax.ticklabel_format(style="sci", scilimits=(-3, 4), useMathText=True)
+    note = ""
+    if 0 < rows * columns <= _MAX_WRITTEN_CELLS and limit > 1e-300:
+        exponent = math.floor(math.log10(limit))
+        exponent = 0 if -2 < exponent < 3 else exponent
+        note = f"\n(cells: $\\times 10^{{{exponent}}}$)" if exponent else ""
+        for row, column in torch.nonzero(values.isfinite()).tolist():
+            value = values[row, column].item()
+            number = f"{value / 10.0**exponent:+.2f}".replace("-", "−")
+            ink = "white" if abs(value) > 0.65 * limit else "0.15"
+            ax.text(column, row, number, ha="center", va="center", fontsize=7, color=ink)
+    bar.set_label(f"+ proponent\n− opponent{note}", fontsize=8.5, rotation=0, ha="left", va="center")
+    for axis, labels, name, length in (
+        (ax.xaxis, train_labels, "training example", columns),
+        (ax.yaxis, test_labels, "test example", rows),
+    ):
+        axis.set_label_text(name)
+        if labels is not None:
+            axis.set_ticks(range(length))
+            axis.set_ticklabels([_name(label) for label in labels], parse_math=False, fontsize=8)
+        elif length <= 20:
+            axis.set_ticks(range(length))
+    if train_labels is not None:
+        for label in ax.get_xticklabels():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
+    for spine in ax.spines.values():
+        spine.set_color("0.6")
+    if title:
+        ax.set_title(title, fontsize=10, loc="left", parse_math=False)
+    return _finished(fig, ax, show)
+
+
+def _axes(ax: Axes | None, show: bool, size: tuple[float, float]) -> tuple[Figure, Any]:
+    if ax is not None:
+        figure: Any = ax.figure
+        return figure, ax
+    if show:
+        from matplotlib import pyplot
+
+        fig = pyplot.figure(figsize=size, layout="constrained")
+    else:
+        from matplotlib.figure import Figure
+
+        fig = Figure(figsize=size, layout="constrained")
+    return fig, fig.add_subplot()
+
+
+def _finished(fig: Figure, ax: Axes, show: bool) -> tuple[Figure, Axes]:
+    if show:
+        from matplotlib import pyplot
+
+        pyplot.show()
+    return fig, ax
+
+
+def _name(text: str) -> str:
+    shown = visible(text)
+    return shown if len(shown) <= _MAX_NAME else shown[: _MAX_NAME - 1] + "…"
+
+
+def _title(pairs: list[Any]) -> str:
+    if len(pairs) == 1:
+        pair = pairs[0]
+        names = f"Training example {pair.train_index} on test example {pair.test_index}"
+        return f"{names}: score {signed(pair.score)}"
+    return f"Shares added up over {len(pairs)} pairs" if pairs else "No pairs"

@@ -1,0 +1,437 @@
+"""row_dot and row_dot_terms: against plain loops, bit for bit across threads and blocks, and on bad input.
+
+Runs on compiled kernels and on the plain-torch reference alike: whatever torch's dispatcher picks is tested.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from captum_tracinwe import ops
+
+Rows = tuple[Tensor, Tensor, Tensor]
+
+# Largest error of a score, relative to Σ|a·b| over its products: what rounding in float32 (float64) costs a
+# sum of 1,031 × 8 products. Half precision is storage only, exact in the products, hence the same bound.
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.float16: 2e-6, torch.bfloat16: 2e-6}
+DTYPES = sorted(TOLERANCE, key=str)
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+WIDTHS = [0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 127, 384, 1031]
+
+needs_native = pytest.mark.skipif(ops.NATIVE_LIBRARY is None, reason=str(ops.native_error))
+
+
+def random_rows(
+    examples: int,
+    width: int,
+    seed: int,
+    *,
+    vocabulary: int = 12,
+    most: int = 8,
+    dtype=torch.float32,
+    scale: int = 1,
+) -> Rows:
+    """A side with up to ``most`` rows an example (some have none); ids are multiples of ``scale``."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0, min(most, vocabulary) + 1, (examples,), generator=generator)
+    ids = [torch.randperm(vocabulary, generator=generator)[:count].sort().values for count in counts.tolist()]
+    ptr = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    flat = torch.cat([torch.zeros(0, dtype=torch.int64), *ids]) * scale
+    return ptr, flat, torch.randn(len(flat), width, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def on(device: str, side: Rows) -> Rows:
+    return side[0].to(device), side[1].to(device), side[2].to(device)
+
+
+def examples_of(side: Rows, begin: int, end: int) -> Rows:
+    ptr, ids, values = side
+    first, last = int(ptr[begin]), int(ptr[end])
+    return ptr[begin : end + 1] - first, ids[first:last], values[first:last]
+
+
+def oracle(a: Rows, b: Rows) -> tuple[Tensor, Tensor, dict[tuple[int, int], list[tuple[int, float]]]]:
+    """Scores, Σ|products|, and the terms of each pair: two loops over examples, one over ids, in float64."""
+    tables = []
+    for ptr, ids, values in (a, b):
+        bounds, names, rows = ptr.tolist(), ids.tolist(), values.detach().cpu().double()
+        tables.append(
+            [{names[r]: rows[r] for r in range(bounds[i], bounds[i + 1])} for i in range(len(bounds) - 1)]
+        )
+    scores = torch.zeros(len(tables[0]), len(tables[1]), dtype=torch.float64)
+    sizes, terms = torch.zeros_like(scores), {}
+    for i, of_a in enumerate(tables[0]):
+        for j, of_b in enumerate(tables[1]):
+            terms[i, j] = [
+                (name, float(of_a[name] @ of_b[name])) for name in sorted(of_a.keys() & of_b.keys())
+            ]
+            scores[i, j] = sum(term for _, term in terms[i, j])
+            sizes[i, j] = sum(float(of_a[name].abs() @ of_b[name].abs()) for name, _ in terms[i, j])
+    return scores, sizes, terms
+
+
+def assert_scores(a: Rows, b: Rows) -> None:
+    expected, sizes, _ = oracle(a, b)
+    for kernel in (ops.row_dot, ops._row_dot_reference):
+        scores = kernel(*a, *b)
+        assert scores.dtype == (torch.float64 if a[2].dtype == torch.float64 else torch.float32)
+        assert scores.shape == expected.shape
+        assert scores.device == a[2].device
+        error = (scores.cpu().double() - expected).abs()
+        assert bool((error <= TOLERANCE[a[2].dtype] * sizes).all()), (
+            f"{kernel.__name__}: off by {error.max()}"
+        )
+
+
+def assert_terms(a: Rows, b: Rows, pairs: Tensor) -> None:
+    _, sizes, terms = oracle(a, b)
+    expected = [(p, *term) for p, (i, j) in enumerate(pairs.tolist()) for term in terms[i, j]]
+    for kernel in (ops.row_dot_terms, ops._row_dot_terms_reference):
+        pair, name, term = kernel(*a, *b, pairs)
+        assert pair.dtype == name.dtype == torch.int64
+        assert term.dtype == (torch.float64 if a[2].dtype == torch.float64 else torch.float32)
+        assert list(zip(pair.tolist(), name.tolist(), strict=True)) == [(p, n) for p, n, _ in expected]
+        wanted = torch.tensor([t for *_, t in expected], dtype=torch.float64)
+        bound = sizes[pairs[pair, 0].cpu(), pairs[pair, 1].cpu()] * TOLERANCE[a[2].dtype]
+        assert bool(((term.cpu().double() - wanted).abs() <= bound).all())
+
+
+# ---------------------------------------------------------------------------------------------- right numbers
+
+
+@st.composite
+def problems(draw) -> tuple[Rows, Rows, int]:
+    dtype = draw(st.sampled_from(DTYPES))
+    width = draw(st.sampled_from(WIDTHS) | st.integers(0, 40))
+    vocabulary = draw(st.sampled_from([1, 2, 5, 12]))
+    scale = draw(st.sampled_from([1, 1000, 2**20, 2**40]))
+    seed = draw(st.integers(0, 2**31))
+    most = draw(st.integers(0, 8))
+    make = dict(vocabulary=vocabulary, most=most, dtype=dtype, scale=scale)
+    a = random_rows(draw(st.integers(0, 7)), width, seed, **make)
+    b = random_rows(draw(st.integers(0, 7)), width, seed + 1, **make)
+    return a, b, seed
+
+
+quick = settings(
+    max_examples=2000, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@quick
+@given(problem=problems())
+def test_scores_are_those_of_a_loop_over_pairs_and_shared_ids(device: str, problem) -> None:
+    a, b, _ = problem
+    assert_scores(on(device, a), on(device, b))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@settings(quick, max_examples=500)
+@given(problem=problems())
+def test_terms_are_those_of_a_loop_over_pairs_and_shared_ids(device: str, problem) -> None:
+    a, b, seed = problem
+    n, m = len(a[0]) - 1, len(b[0]) - 1
+    generator = torch.Generator().manual_seed(seed)
+    count = 0 if n * m == 0 else int(torch.randint(0, 9, (1,), generator=generator))
+    pairs = torch.stack([torch.randint(0, max(s, 1), (count,), generator=generator) for s in (n, m)], 1)
+    assert_terms(on(device, a), on(device, b), pairs.to(device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_width_and_dtype_is_summed_whole(device: str, dtype: torch.dtype, width: int) -> None:
+    a, b = (random_rows(n, width, seed, dtype=dtype) for n, seed in ((9, 1), (23, 2)))
+    assert_scores(on(device, a), on(device, b))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0), (1, 1), (1, 40), (40, 1), (300, 2), (5, 300)])
+def test_every_shape_of_the_score_matrix_is_filled(device: str, n: int, m: int) -> None:
+    assert_scores(on(device, random_rows(n, 5, 3)), on(device, random_rows(m, 5, 4)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n", [1, 6])
+def test_examples_without_a_shared_id_score_zero(device: str, n: int) -> None:
+    a, b = random_rows(n, 5, 3), random_rows(7, 5, 4)
+    odd = (b[0], b[1] + 100, b[2])
+    assert torch.equal(ops.row_dot(*on(device, a), *on(device, odd)).cpu(), torch.zeros(n, 7))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("largest", [2**17, 2**18, 2**31, 2**40, 2**62])
+def test_ids_of_any_size_are_matched(device: str, largest: int) -> None:
+    ids = torch.tensor([0, 5, largest - 1, largest])
+    a = (torch.tensor([0, 4]), ids, torch.ones(4, 3))
+    b = (torch.tensor([0, 2, 5]), torch.tensor([largest - 1, largest, 1, 5, largest + 1]), torch.ones(5, 3))
+    assert ops.row_dot(*on(device, a), *on(device, b)).tolist() == [[6.0, 3.0]]
+    assert ops.row_dot(*on(device, b), *on(device, a)).tolist() == [[6.0], [3.0]]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_strided_inputs_score_as_their_copies(device: str, dtype: torch.dtype) -> None:
+    a, b = (on(device, random_rows(n, 40, seed, dtype=dtype)) for n, seed in ((5, 1), (11, 2)))
+    expected = ops.row_dot(*a, *b)
+
+    def strided(x: Tensor) -> list[Tensor]:
+        wide = torch.zeros(*(2 * s for s in x.shape), dtype=x.dtype, device=device)
+        view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
+        view.copy_(x)
+        views = [view]
+        if x.dim() == 2:  # transposed, and a window of wider rows, which the kernels read in place
+            window = torch.full((x.shape[0], x.shape[1] + 9), torch.nan, dtype=x.dtype, device=device)
+            window[:, 4:-5] = x
+            views += [x.t().contiguous().t(), window[:, 4:-5]]
+        return views
+
+    for which in range(3):
+        for view in strided(a[which]):
+            assert torch.equal(
+                ops.row_dot(*(view if k == which else t for k, t in enumerate(a)), *b), expected
+            )
+        for view in strided(b[which]):
+            assert torch.equal(
+                ops.row_dot(*a, *(view if k == which else t for k, t in enumerate(b))), expected
+            )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_row_repeated_by_a_stride_of_zero_is_read_in_place(device: str) -> None:
+    a, b = on(device, random_rows(4, 6, 1)), on(device, random_rows(9, 6, 2))
+    same = b[2][:1].expand(b[2].shape[0], 6)
+    assert torch.equal(ops.row_dot(*a, b[0], b[1], same), ops.row_dot(*a, b[0], b[1], same.clone()))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_infinite_and_missing_values_stay_visible(device: str) -> None:
+    a = (torch.tensor([0, 1, 2]), torch.tensor([1, 2]), torch.tensor([[1.0, torch.inf], [1.0, 1.0]]))
+    b = (torch.tensor([0, 1, 2]), torch.tensor([1, 2]), torch.tensor([[1.0, 1.0], [torch.nan, 1.0]]))
+    scores = ops.row_dot(*on(device, a), *on(device, b)).cpu()
+    assert scores[0, 0] == torch.inf
+    assert scores[1, 1].isnan()
+    assert scores[0, 1] == scores[1, 0] == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_terms_of_a_pair_add_up_to_its_score(device: str) -> None:
+    a, b = on(device, random_rows(6, 130, 1)), on(device, random_rows(8, 130, 2))
+    pairs = torch.cartesian_prod(torch.arange(6), torch.arange(8)).to(device)
+    pair, _, term = ops.row_dot_terms(*a, *b, pairs)
+    sums = torch.zeros(48, device=device).index_add_(0, pair, term)
+    torch.testing.assert_close(sums.view(6, 8), ops.row_dot(*a, *b))
+
+
+# -------------------------------------------------------------------------------------------------- same bits
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [1, 2, 30, 300])
+def test_scores_have_the_same_bits_for_any_number_of_threads(threads, dtype: torch.dtype, n: int) -> None:
+    make = dict(vocabulary=60, most=20, dtype=dtype)
+    a, b = random_rows(n, 37, 1, **make), random_rows(900, 37, 2, **make)
+    pairs = torch.cartesian_prod(torch.arange(min(n, 4)), torch.arange(900))
+    results = []
+    for count in (1, 2, 4):
+        threads(count)
+        results.append((ops.row_dot(*a, *b), *ops.row_dot_terms(*a, *b, pairs)))
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+@needs_native
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("width", [5, 100])
+def test_a_score_has_the_same_bits_whoever_else_is_in_the_call(
+    device: str, dtype: torch.dtype, width: int
+) -> None:
+    make = dict(vocabulary=40, most=20, dtype=dtype)
+    a, b = on(device, random_rows(19, width, 1, **make)), on(device, random_rows(450, width, 2, **make))
+    whole = ops.row_dot(*a, *b)
+    for step in (1, 7, 100):
+        blocks = [ops.row_dot(*a, *examples_of(b, j, min(j + step, 450))) for j in range(0, 450, step)]
+        assert torch.equal(torch.cat(blocks, 1), whole)
+    for step in (1, 2, 3, 8):
+        blocks = [ops.row_dot(*examples_of(a, i, min(i + step, 19)), *b) for i in range(0, 19, step)]
+        assert torch.equal(torch.cat(blocks), whole)
+
+
+@needs_native
+@pytest.mark.parametrize("isa", ["base", "avx2"])
+def test_every_instruction_set_passes_the_tests_of_widths_and_bits(isa: str) -> None:
+    tests = [
+        "test_every_width_and_dtype_is_summed_whole",
+        "test_a_score_has_the_same_bits_whoever_else_is_in_the_call",
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [*command, *(f"{__file__}::{test}" for test in tests)],
+        env={**os.environ, "CAPTUM_TRACINWE_ISA": isa}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+
+
+# ----------------------------------------------------------------------------------------- torch's own checks
+
+
+def samples(device: str) -> dict[str, list[tuple[Tensor, ...]]]:
+    """Inputs for `torch.library.opcheck`, for every op of the package."""
+    sides = [
+        (*on(device, random_rows(3, 5, 1, dtype=dtype)), *on(device, random_rows(4, 5, 2, dtype=dtype)))
+        for dtype in DTYPES
+    ]
+    empty = (*on(device, random_rows(0, 5, 1)), *on(device, random_rows(2, 5, 2)))
+    pairs = torch.tensor([[0, 1], [2, 3], [0, 1]], device=device)
+    return {
+        "row_dot": [*sides, empty],
+        "row_dot_terms": [*((*side, pairs) for side in sides), (*empty, pairs[:0])],
+    }
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", sorted(samples("cpu")))
+def test_every_op_passes_opcheck(device: str, name: str) -> None:
+    for inputs in samples(device)[name]:
+        torch.library.opcheck(getattr(torch.ops.captum_tracinwe, name).default, inputs)
+
+
+def test_every_op_has_samples_for_opcheck() -> None:
+    assert set(samples("cpu")) == set(ops.OPS)
+
+
+@needs_native
+@pytest.mark.parametrize("name", sorted(ops.OPS))
+def test_every_op_has_a_compiled_kernel(name: str) -> None:
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"captum_tracinwe::{name}", "CPU")
+
+
+@needs_native
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+def test_the_library_needs_no_symbol_of_torch_outside_its_stable_abi() -> None:
+    listing = subprocess.run(
+        ["nm", "-DuC", str(ops.NATIVE_LIBRARY)], capture_output=True, text=True, check=True
+    )
+    needed = [line.split(maxsplit=1)[1] for line in listing.stdout.splitlines()]
+    assert any(re.match(r"(aoti_)?torch_", symbol) for symbol in needed)
+    assert not [symbol for symbol in needed if re.search(r"\b(at|c10|torch|caffe2|Py\w*)::|^_?Py", symbol)]
+
+
+# -------------------------------------------------------------------------------------------------- bad input
+
+GOOD = (torch.tensor([0, 2, 3]), torch.tensor([1, 4, 2]), torch.ones(3, 4))
+# What is wrong with a side, the part that is exchanged, what the message must say ({s}: the side's name).
+BAD_SIDES = {
+    "ptr of another dtype": (0, GOOD[0].int(), r"ptr_{s} of dtype int64"),
+    "ids of another dtype": (1, GOOD[1].float(), r"ids_{s} of dtype int64"),
+    "ptr with two dimensions": (0, GOOD[0][None], r"ptr_{s} with 1 dimension"),
+    "ids with no dimension": (1, GOOD[1][0], r"ids_{s} with 1 dimension"),
+    "values with one dimension": (2, GOOD[2][:, 0], r"values_{s} of shape"),
+    "values of integers": (2, GOOD[2].long(), r"values_{s} of dtype float32"),
+    "values of complex numbers": (2, GOOD[2].to(torch.complex64), r"values_{s} of dtype float32"),
+    "more ids than rows": (
+        1,
+        torch.tensor([1, 4, 2, 3]),
+        r"one id for each row of values_{s}.*4 ids and 3 rows",
+    ),
+    "no ptr": (0, GOOD[0][:0], r"ptr_{s} with at least one entry"),
+    "ptr from 1": (0, torch.tensor([1, 2, 3]), r"ptr_{s} to run from 0 to the number of rows \(3\).*1 to 3"),
+    "ptr beyond the rows": (
+        0,
+        torch.tensor([0, 2, 4]),
+        r"ptr_{s} to run from 0 to the number of rows \(3\).*0 to 4",
+    ),
+    "ptr short of the rows": (0, torch.tensor([0, 2]), r"ptr_{s} to run from 0 to the number of rows"),
+    "falling ptr": (0, torch.tensor([0, 3, 2, 3]), r"ptr_{s} never to fall"),
+    "ptr out of bounds inside": (0, torch.tensor([0, 2**40, 3]), r"ptr_{s} never to fall"),
+    "ptr negative inside": (0, torch.tensor([0, -(2**40), 3]), r"ptr_{s} never to fall"),
+    "negative id": (1, torch.tensor([-7, 4, 2]), r"ids_{s} not negative.*-7"),
+    "most negative id": (1, torch.tensor([1, 4, -(2**63)]), r"ids_{s} not negative"),
+    "falling ids": (1, torch.tensor([4, 1, 2]), r"ids_{s} to ascend, each once, within an example.*\[4, 1\]"),
+    "repeated id": (1, torch.tensor([4, 4, 2]), r"ids_{s} to ascend, each once, within an example.*\[4, 4\]"),
+}
+OPS_TO_CALL = {
+    "row_dot": ops.row_dot,
+    "row_dot_terms": lambda *sides: ops.row_dot_terms(*sides, torch.tensor([[0, 0]])),
+}
+rejected = (ValueError, RuntimeError)
+
+
+@pytest.mark.parametrize("op", OPS_TO_CALL)
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("fault", BAD_SIDES)
+def test_a_bad_side_is_named_with_what_was_expected(op: str, side: str, fault: str) -> None:
+    part, tensor, message = BAD_SIDES[fault]
+    bad = tuple(tensor if k == part else t for k, t in enumerate(GOOD))
+    with pytest.raises(rejected, match=rf"side {side}: expected {message.format(s=side)}"):
+        OPS_TO_CALL[op](*(bad if side == "a" else GOOD), *(bad if side == "b" else GOOD))
+
+
+@pytest.mark.parametrize("op", OPS_TO_CALL)
+def test_sides_of_different_width_or_dtype_are_rejected(op: str) -> None:
+    with pytest.raises(rejected, match=r"same width, got 4 \(side a, test\) and 3 \(side b, training\)"):
+        OPS_TO_CALL[op](*GOOD, GOOD[0], GOOD[1], GOOD[2][:, :3])
+    with pytest.raises(rejected, match=r"same dtype, got torch.float32 \(side a, test\) and torch.float16"):
+        OPS_TO_CALL[op](*GOOD, GOOD[0], GOOD[1], GOOD[2].half())
+
+
+@pytest.mark.parametrize("position", [1, 999, 50_000, 99_999])
+def test_one_bad_id_among_many_is_found(position: int) -> None:
+    ids = torch.arange(100_000)
+    ids[position] = ids[position - 1]
+    big = (torch.tensor([0, 40_000, 40_000, 100_000]), ids, torch.ones(100_000, 1))
+    with pytest.raises(rejected, match=rf"ids_b to ascend.*\[{position - 1}, {position - 1}\] in a row"):
+        ops.row_dot(*(torch.tensor([0]), ids[:0], big[2][:0]), *big)
+
+
+def test_ids_may_fall_from_one_example_to_the_next() -> None:
+    assert_scores(GOOD, (torch.tensor([0, 0, 1, 1, 2, 3, 3]), torch.tensor([4, 4, 1]), torch.ones(3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (torch.tensor([[0, 1], [2, 0]]), r"below \(2, 2\), got \[2, 0\]"),
+        (torch.tensor([[0, 1], [0, 2]]), r"below \(2, 2\), got \[0, 2\]"),
+        (torch.tensor([[-1, 0]]), r"below \(2, 2\), got \[-1, 0\]"),
+        (torch.tensor([[0, 2**40]]), r"below \(2, 2\), got \[0, 1099511627776\]"),
+        (torch.tensor([0, 1]), r"pairs as an int64 tensor of shape \(P, 2\) on cpu, got torch.int64 \(2,\)"),
+        (torch.tensor([[0, 1, 1]]), r"pairs as an int64 tensor of shape \(P, 2\)"),
+        (
+            torch.tensor([[0, 1]], dtype=torch.int32),
+            r"pairs as an int64 tensor of shape \(P, 2\) on cpu, got torch.int32",
+        ),
+    ],
+)
+def test_bad_pairs_are_named(pairs: Tensor, message: str) -> None:
+    with pytest.raises(rejected, match=message):
+        ops.row_dot_terms(*GOOD, *GOOD, pairs)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+@pytest.mark.parametrize("op", OPS_TO_CALL)
+def test_sides_on_different_devices_are_rejected(op: str) -> None:
+    with pytest.raises(rejected, match=r"same device, got cpu \(side a, test\) and cuda:0"):
+        OPS_TO_CALL[op](*GOOD, *on("cuda", GOOD))
+    with pytest.raises(rejected, match=r"side a: expected ptr_a, ids_a and values_a on one device"):
+        OPS_TO_CALL[op](*GOOD[:2], GOOD[2].cuda(), *GOOD)
