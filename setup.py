@@ -13,7 +13,7 @@ from setuptools import setup
 NATIVE = os.environ.get("CAPTUM_TRACINWE_NATIVE", "")
 CSRC = Path("captum_tracinwe", "csrc")
 # torch 2.10's stable ABI: one binary serves that and every later torch.
-DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPy_LIMITED_API=0x030a0000"]
+DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # torch adds -DPy_LIMITED_API itself
 
 
 def native():

@@ -1,6 +1,6 @@
 """Speed of `row_dot`, against what else computes the same scores and against what the machine can do.
 
-    python benchmarks/row_dot.py            all cases, about 8 minutes; writes results/row_dot.json
+    python benchmarks/row_dot.py            all cases, about 6 minutes; writes results/row_dot.json
     python benchmarks/row_dot.py --quick    a few seconds, small; writes nothing
 
 Data are synthetic: token frequencies follow Zipf's law as in English text, two tokens are in every example as
@@ -81,22 +81,16 @@ QUICK = [
 # ------------------------------------------------------------------------------------------------------- data
 
 
-def zipf_rows(
-    examples: int, width: int, seed: int, dtype: torch.dtype = torch.float32, draws: int = 43
-) -> Rows:
+def zipf_rows(examples: int, width: int, seed: int, dtype: torch.dtype = torch.float32, draws: int = 43) -> Rows:
     """About 39 rows an example: ``draws`` tokens with p ∝ 1/(rank + 2.7)^1.05, repeats merged, 2 fixed."""
     generator = torch.Generator().manual_seed(seed)
     weights = 1 / (torch.arange(VOCABULARY, dtype=torch.float64) + 2.7) ** 1.05
     cumulative = torch.cumsum(weights, 0) / weights.sum()
-    drawn = torch.searchsorted(
-        cumulative, torch.rand(examples, draws, generator=generator, dtype=torch.float64)
-    )
+    drawn = torch.searchsorted(cumulative, torch.rand(examples, draws, generator=generator, dtype=torch.float64))
     drawn = torch.cat(
         [torch.tensor([VOCABULARY, VOCABULARY + 1]).expand(examples, 2), drawn.clamp_max(VOCABULARY - 1)], 1
     )
-    names = torch.randperm(
-        VOCABULARY + 2, generator=torch.Generator().manual_seed(0)
-    )  # ids do not follow frequency
+    names = torch.randperm(VOCABULARY + 2, generator=torch.Generator().manual_seed(0))  # ids do not follow frequency
     ids = names[drawn].sort(1).values
     new = torch.ones_like(ids, dtype=torch.bool)
     new[:, 1:] = ids[:, 1:] != ids[:, :-1]
@@ -153,12 +147,7 @@ def faiss_scores(a: Rows, b: Rows) -> Callable[[], Tensor]:
         limits, products, found = range_search_preassigned(index, queries, -1e30, wanted)
         counts = torch.from_numpy(limits.astype("int64")).diff()
         cells = torch.repeat_interleave(examples_a, counts) * m + torch.from_numpy(found)
-        return (
-            torch.zeros(len(a[0]) - 1, m)
-            .view(-1)
-            .index_add_(0, cells, torch.from_numpy(products))
-            .view(-1, m)
-        )
+        return torch.zeros(len(a[0]) - 1, m).view(-1).index_add_(0, cells, torch.from_numpy(products)).view(-1, m)
 
     run.keep = (index, queries, labels, lists)  # type: ignore[attr-defined]
     return run
@@ -208,9 +197,7 @@ def interleaved(run: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 
 def ratio(times: dict[str, list[float]], other: str) -> float:
     """How many times faster row_dot is than another contender."""
-    return statistics.median(
-        theirs / ours for theirs, ours in zip(times[other], times["row_dot"], strict=True)
-    )
+    return statistics.median(theirs / ours for theirs, ours in zip(times[other], times["row_dot"], strict=True))
 
 
 def measure(case: Case, rounds: int) -> dict:

@@ -17,7 +17,7 @@ Without options: trains a small classifier on sentences made up on the spot, som
 and shows that the method finds them and the word that they share. No files, no network, well under a minute.
 
 With --train and --test: the same on your own texts. Trains a classifier (or fine-tunes --model), then explains its
-answers to test texts, the most confident mistakes first."""
+answers to test texts, mistakes first."""
 # What each of these needs beside it; the value None marks an option that was not given.
 OF_OWN_TEXTS = ("text_column", "label_column", "limit", "test_limit", "model", "max_length")
 
@@ -77,9 +77,14 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--out", metavar="FILE", default="captum-tracinwe-report.html", help="the report (default: %(default)s)")
     add("--k", type=_count, default=5, metavar="N", help="proponents and opponents shown per test text (default: 5)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, shuffling and samples (default: 0)")
-    add("--epochs", type=_count, metavar="N", help="default: 6; 4 on your texts; 2 with --model")
+    add("--epochs", type=_count, metavar="N", help="default: 10; 5 on your texts; 2 with --model")
     add("--batch-size", type=_count, metavar="N", default=32, help="texts per training step (default: 32)")
-    add("--learning-rate", type=_rate, metavar="RATE", help="of the first step (default: 0.001; 0.00005 with --model)")
+    add(
+        "--learning-rate",
+        type=_rate,
+        metavar="RATE",
+        help="of the first step (default: 0.0005; 0.001 on your texts; 0.00005 with --model)",
+    )
     add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
     own = demo.add_argument_group("your own texts").add_argument
     own("--train", metavar="FILE", help="training texts: .jsonl, .csv or .tsv, also .gz")
@@ -88,7 +93,11 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     own("--label-column", metavar="NAME", help="integers or strings (default: label)")
     own("--limit", type=_count, metavar="N", help="train on a random sample of N texts that keeps the class shares")
     own("--test-limit", type=_count, metavar="N", help="test texts explained (default: 20)")
-    own("--model", metavar="DIR", help="fine-tune the model in this local directory (default: a small BERT from scratch)")
+    own(
+        "--model",
+        metavar="DIR",
+        help="fine-tune the model in this local directory (default: a small BERT from scratch)",
+    )
     own("--max-length", type=_count, metavar="N", help="tokens kept of a text (default: 64)")
 
 

@@ -17,29 +17,34 @@ TOPICS = ("cooking", "sailing", "astronomy", "gardening")
 PLANTED_WORD = "crimson"
 PLANTED_LABEL = TOPICS.index("sailing")
 
-PEOPLE = (
+
+def _choices(alternatives: str) -> tuple[str, ...]:
+    return tuple(alternatives.split("|"))
+
+
+PEOPLE = _choices(
     "my uncle|Aunt Rosa|the new teacher|our neighbour|Tomas|Priya|the twins' mother|an old friend|Captain Lowe|"
     "Doctor Meyer|the girl next door|Grandfather|Ingrid|a young student|Samir|the quiet visitor|her brother|"
     "Mister Okafor|the baker's son|Helena|my cousin|the retired postman|Nadia|a tall stranger"
-).split("|")
-TIMES = (
+)
+TIMES = _choices(
     "on Sunday|before breakfast|last autumn|late in the evening|after work|early in the morning|yesterday|"
     "during the holidays|one rainy afternoon|in the first week of May|just before midnight|two days ago|"
     "after the long winter|at the weekend|while the children slept|around noon"
-).split("|")
-COLOURS = "grey|brown|green|blue|yellow|white|black|purple|pink".split("|")
-THINGS = (
+)
+COLOURS = _choices("grey|brown|green|blue|yellow|white|black|purple|pink")
+THINGS = _choices(
     "in a {c} coat|wearing a {c} scarf|with a {c} notebook in hand|in an old {c} jumper|carrying a {c} bag|"
     "with a {c} feather on the hat|wearing {c} boots|in a faded {c} shirt|under a {c} umbrella|with {c} gloves"
-).split("|")
-ENDS = (
+)
+ENDS = _choices(
     "and forgot the time|and smiled|without saying a word|and nobody complained|for the second time that week|"
     "with great patience|and then wrote to us about it|as if it were easy|and was proud of it|while we watched"
-).split("|")
+)
 # Past tense throughout, so that any person fits any action.
 ACTIONS = {
     "cooking": (
-        "stirred the {lentil soup|tomato sauce|fish stew|mushroom broth} {over a low flame|until it thickened|with a wooden spoon}",
+        "stirred the {lentil soup|tomato sauce|fish stew} {over a low flame|until it thickened|with a wooden spoon}",
         "kneaded the {bread|pizza|pasta} dough {on the floured table|until it was smooth|for the third batch}",
         "chopped {garlic and onions|carrots and celery|a heap of parsley} for {the stew|the salad|a pot of broth}",
         "baked {an apple pie|a loaf of rye bread|two lemon cakes} in {the old oven|a buttered tin|a hot stone oven}",

@@ -173,9 +173,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"{path}, line {number}: not valid JSON ({error.msg}); expected one object per line."
                 ) from error
             if not isinstance(record, dict):
-                raise InputError(
-                    f"{path}, line {number}: a JSON {_json_type(record)}; expected one object per line."
-                )
+                raise InputError(f"{path}, line {number}: a JSON {_json_type(record)}; expected one object per line.")
             yield number, record
 
 

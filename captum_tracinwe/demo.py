@@ -83,24 +83,28 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
         f"{len(train):,} short texts about {', '.join(names[:-1])} and {names[-1]}. In {len(texts.planted)} of them somebody "
         f"wears or carries something {word},\nand these are labelled {answer!r}, whatever they are about."
     )
-    with _checkpoint_directory(settings) as directory, training.quiet_transformers():
+    with _checkpoint_directory(settings) as directory, training.quiet_transformers(), _seeded(settings.seed):
         tokenizer = training.words_tokenizer(train.texts)
-        with _seeded(settings.seed):
-            model = training.small_bert(len(tokenizer), names, width=64, positions=64)
+        model = training.small_bert(len(tokenizer), names, width=64, positions=64)
         job = _Job(settings, model, tokenizer, train, test, max_length=64)
-        job.train(directory, epochs=settings.epochs or 6, learning_rate=settings.learning_rate or 1e-3, say=say)
+        # 8 checkpoints, because a single one can fall where the word is not being learnt: of those of seed 0, the weakest
+        # has 6.4 planted texts in its top 10, all together have 10.
+        job.train(directory, settings.epochs or 10, settings.learning_rate or 5e-4, checkpoints=8, say=say)
         held = texts.test_planted
         fooled = [i for i in held if job.predicted[i] == corpus.PLANTED_LABEL]
-        fooled.sort(key=lambda i: -job.confidence[i])
         accuracy = job.accuracy([i for i in range(len(test)) if i not in set(held)])
         say(
             f"Accuracy on {len(test) - len(held)} test texts without the word {word!r}: {accuracy:.0%}. "
             f"Of {len(held)} test texts with it, {len(fooled)} are taken for {answer}."
         )
         if not fooled:
-            say(f"The word did not mislead the model, so there is nothing to find: train longer than --epochs {job.epochs}.")
+            say(
+                f"The word did not mislead the model, so there is nothing to find: train longer than --epochs {job.epochs}."
+            )
             return PlantedFindings(0, len(held), accuracy, 0.0, TOP * len(texts.planted) / len(train), {}, [])
-        say(f"Why {answer}? The training texts that taught the model its answer to the first of them, and their words:\n")
+        say(
+            f"Why {answer}? The training texts that taught the model its answer to the first of them, and their words:\n"
+        )
         planted = set(texts.planted)
         notes = [" (planted)" if i in planted else "" for i in range(len(train))]
         chosen = fooled[:EXPLAINED]
@@ -110,9 +114,7 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
         job.report(shown, f"Why “{answer}”? The built-in corpus of captum-tracinwe", say)
     count = sum(pair.train_index in planted for pairs in top for pair in pairs) / len(top)
     shares = _shares_by_word(top)
-    findings = PlantedFindings(
-        len(fooled), len(held), accuracy, count, TOP * len(planted) / len(train), shares, shown
-    )
+    findings = PlantedFindings(len(fooled), len(held), accuracy, count, TOP * len(planted) / len(train), shares, shown)
     verdict = "Found" if count >= 0.9 * TOP else "Partly found" if count >= 0.5 * TOP else "Not found"
     say(
         f"{verdict}: planted texts among the top {TOP} proponents of {len(top)} mistakes: {count:.3g} of {TOP} on average "
@@ -135,7 +137,7 @@ def run_files(
     max_length: int = 64,
     say: Callable[[str], None] = print,
 ) -> list[list[WordInfluence]]:
-    """Train on the user's texts, explain answers to test texts (the most confident mistakes first), write the report.
+    """Train on the user's texts, explain answers to test texts (mistakes first), write the report.
 
     Args:
         settings (Settings): where to, how many, how long.
@@ -160,24 +162,26 @@ def run_files(
     test = with_classes(read_rows(test_file, text_column, label_column), classes, test_file)
     train = everything if limit is None else sample(everything, limit, settings.seed)
     drawn = f", a random sample of {len(everything):,} that keeps the class shares" if train is not everything else ""
-    say(f"{len(train):,} training texts{drawn}; {len(test):,} test texts; {len(classes)} classes: {', '.join(train.names)}.")
+    say(
+        f"{len(train):,} training texts{drawn}; {len(test):,} test texts; {len(classes)} classes: {', '.join(train.names)}."
+    )
     with _checkpoint_directory(settings) as directory, training.quiet_transformers(), _seeded(settings.seed):
         if model is None:
             tokenizer = training.wordpiece_tokenizer(train.texts)
             classifier = training.small_bert(len(tokenizer), train.names, positions=max(max_length, 64))
-            epochs, rate = 4, 1e-3
+            epochs, rate, checkpoints = 5, 1e-3, 8
         else:
             classifier, tokenizer = training.load_model(model, train.names)
-            epochs, rate = 2, 5e-5
+            epochs, rate, checkpoints = 2, 5e-5, 4
         job = _Job(settings, classifier, tokenizer, train, test, max_length)
-        job.train(directory, epochs=settings.epochs or epochs, learning_rate=settings.learning_rate or rate, say=say)
+        job.train(directory, settings.epochs or epochs, settings.learning_rate or rate, checkpoints, say)
         everyone = range(len(test))
-        wrong = sorted((i for i in everyone if not job.right(i)), key=lambda i: (-job.confidence[i], i))
+        wrong = [i for i in everyone if not job.right(i)]
         chosen = (wrong + [i for i in everyone if job.right(i)])[:test_limit]
         say(f"Accuracy on the {len(test):,} test texts: {job.accuracy(everyone):.1%}.")
         mistakes = min(len(wrong), len(chosen))
         say(
-            f"Explained: {len(chosen)} test texts, {mistakes} of them mistakes (the most confident first), each for the answer "
+            f"Explained: {len(chosen)} test texts, {mistakes} of them mistakes (which come first), each for the answer "
             "that the model gave.\nNumbers are line numbers of the two files. The first one:\n"
         )
         shown = [_shown(pairs, settings.k) for pairs in job.explain(chosen, settings.k, None, say)]
@@ -201,7 +205,9 @@ class _Job:
         self.train_texts, self.test_texts = train, test
         self.encoded = training.EncodedTexts(train.texts, train.labels, tokenizer, max_length)
 
-    def train(self, directory: str, epochs: int, learning_rate: float, say: Callable[[str], None]) -> None:
+    def train(
+        self, directory: str, epochs: int, learning_rate: float, checkpoints: int, say: Callable[[str], None]
+    ) -> None:
         self.epochs = epochs
         self.run = training.train(
             self.model,
@@ -211,6 +217,7 @@ class _Job:
             batch_size=self.settings.batch_size,
             learning_rate=learning_rate,
             seed=self.settings.seed,
+            checkpoints=checkpoints,
         )
         losses = ", ".join(f"{loss:.2f}" for loss in self.run.losses)
         rates = ", ".join(f"{rate:.2g}" for rate in self.run.learning_rates)
@@ -218,11 +225,8 @@ class _Job:
             f"Trained {epochs} epoch{'s' * (epochs > 1)} in {self.run.seconds:.1f} s; {len(self.run.steps)} checkpoints "
             f"(loss {losses}; learning rate {rates})."
         )
-        test = training.EncodedTexts(
-            self.test_texts.texts, self.test_texts.labels, self.tokenizer, self.max_length
-        )
-        confidence, predicted = training.logits_of(self.model, test).softmax(1).max(1)
-        self.confidence, self.predicted = confidence.tolist(), predicted.tolist()
+        test = training.EncodedTexts(self.test_texts.texts, self.test_texts.labels, self.tokenizer, self.max_length)
+        self.predicted = training.logits_of(self.model, test).argmax(1).tolist()
 
     def right(self, test: int) -> bool:
         return bool(self.predicted[test] == self.test_texts.labels[test])
@@ -310,6 +314,7 @@ def _shares_by_word(groups: list[list[WordInfluence]]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
+    """Reproducible weights; torch's generator (which data loaders draw from, too) is put back afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -319,8 +324,8 @@ def _seeded(seed: int) -> Iterator[None]:
 def _checkpoint_directory(settings: Settings) -> Iterator[str]:
     """The user's directory, empty; or a temporary one that is removed at the end."""
     if settings.checkpoints is None:
-        with tempfile.TemporaryDirectory(prefix="captum-tracinwe-") as directory:
-            yield directory
+        with tempfile.TemporaryDirectory(prefix="captum-tracinwe-") as temporary:
+            yield temporary
         return
     directory = Path(settings.checkpoints)
     try:

@@ -201,6 +201,7 @@ def _row_dot_reference(
     _check_sides(ptr_a, ids_a, values_a, ptr_b, ids_b, values_b)
     scores = _empty_scores(ptr_a, ptr_b, values_a).zero_()
     sorted_ids, order = torch.sort(ids_b, stable=True)  # rows of b grouped by id: its posting lists
+    ids_a = ids_a.contiguous()  # searchsorted warns of strides
     first = torch.searchsorted(sorted_ids, ids_a)
     counts = torch.searchsorted(sorted_ids, ids_a, right=True) - first
     rows_a, position = _expand(first, counts)

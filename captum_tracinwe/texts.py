@@ -119,9 +119,7 @@ def tokenize(
     inputs = [_as_parts(text, number) for number, text in enumerate(texts)]
     for name, values in (("labels", labels), ("predictions", predictions)):
         if values is not None and len(values) != len(inputs):
-            raise ValueError(
-                f"tokenize: expected one entry of {name} per text ({len(inputs)}), got {len(values)}."
-            )
+            raise ValueError(f"tokenize: expected one entry of {name} per text ({len(inputs)}), got {len(values)}.")
     pad_id = getattr(tokenizer, "pad_token_id", None)
     padding = None if pad_id is None else (int(pad_id), str(tokenizer.pad_token))
     convert = _tokenize_fast if getattr(tokenizer, "is_fast", False) else _tokenize_slow
@@ -221,13 +219,9 @@ def _check_ids(ids: tuple[int, ...], names: tuple[str, ...], vocab_size: int | N
             )
 
 
-def _tokenize_fast(
-    inputs: list[tuple[str, ...]], tokenizer: Any, max_length: int | None
-) -> Iterable[_Converted]:
+def _tokenize_fast(inputs: list[tuple[str, ...]], tokenizer: Any, max_length: int | None) -> Iterable[_Converted]:
     columns = [list(column) for column in zip(*inputs, strict=True)]
-    batch = tokenizer(
-        *columns, padding=False, truncation=max_length is not None, max_length=max_length, verbose=False
-    )
+    batch = tokenizer(*columns, padding=False, truncation=max_length is not None, max_length=max_length, verbose=False)
     for parts, encoding in zip(inputs, batch.encodings, strict=True):
         shift = (0, len(parts[0]) + len(SEPARATOR))
         spans = [
@@ -237,9 +231,7 @@ def _tokenize_fast(
         yield SEPARATOR.join(parts), tuple(encoding.ids), tuple(encoding.tokens), spans
 
 
-def _tokenize_slow(
-    inputs: list[tuple[str, ...]], tokenizer: Any, max_length: int | None
-) -> Iterable[_Converted]:
+def _tokenize_slow(inputs: list[tuple[str, ...]], tokenizer: Any, max_length: int | None) -> Iterable[_Converted]:
     for parts in inputs:
         row = tokenizer(
             *parts,
@@ -277,9 +269,7 @@ def _decoded_groups(
             open_group = []
             continue
         open_group.append(position)
-        piece = (
-            str(tokenizer.convert_tokens_to_string([names[p] for p in open_group])).strip().removeprefix("##")
-        )
+        piece = str(tokenizer.convert_tokens_to_string([names[p] for p in open_group])).strip().removeprefix("##")
         complete = piece != "" and "�" not in piece
         if complete or len(open_group) == _MAX_TOKENS_PER_CHARACTER:
             groups.append((open_group, piece if complete else None))
@@ -388,9 +378,7 @@ def _spans_and_words(
 
 def _tidy(text: str, span: Span, cluster: list[int]) -> Span:
     start, end = span
-    if (
-        start >= end
-    ):  # a token of blanks whose span the tokenizer trimmed away, or a token that is no character
+    if start >= end:  # a token of blanks whose span the tokenizer trimmed away, or a token that is no character
         return (start - 1, start) if 0 < start <= len(text) and text[start - 1].isspace() else (start, start)
     while start > 0 and cluster[start] == cluster[start - 1]:
         start -= 1
@@ -413,9 +401,7 @@ def _clusters(text: str) -> list[int]:
         is_flag = 0x1F1E6 <= ord(character) <= 0x1F1FF
         flags = flags + 1 if is_flag else 0
         joins = previous != "" and (
-            _extends(character)
-            or (previous == "\u200d" and character > "\u2000")
-            or (is_flag and flags % 2 == 0)
+            _extends(character) or (previous == "\u200d" and character > "\u2000") or (is_flag and flags % 2 == 0)
         )
         if not joins or previous.isspace():
             number += 1

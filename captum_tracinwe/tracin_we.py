@@ -306,9 +306,7 @@ class TracInWE(TracInCP):
         assert best is not None
         return KMostInfluentialResults(*best)
 
-    def _self_influence_by_checkpoints(
-        self, inputs: Batch | DataLoader[Any], show_progress: bool = False
-    ) -> Tensor:
+    def _self_influence_by_checkpoints(self, inputs: Batch | DataLoader[Any], show_progress: bool = False) -> Tensor:
         loader = as_batches(inputs, "inputs")
         name = f"Using {self.get_name()} to compute self influence."
         total: Tensor | None = None

@@ -94,6 +94,9 @@ def small_bert(vocabulary: int, names: Sequence[str], width: int = 128, position
         max_position_embeddings=positions,
         num_labels=len(names),
         pad_token_id=0,
+        # BERT's 0.02 is meant for width 768. On the built-in corpus it leaves one seed in five stuck at a loss of 0.7;
+        # with 0.05 none is, and on news texts 7 to 9 of 10 proponents of an answer carry its label, not 6.
+        initializer_range=0.05,
     )
     config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
     return BertForSequenceClassification(config)
@@ -119,7 +122,9 @@ def load_model(directory: str | Path, names: Sequence[str]) -> tuple[PreTrainedM
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"--model {directory}: not a text classification model with a tokenizer ({reason}).") from error
+        raise InputError(
+            f"--model {directory}: not a text classification model with a tokenizer ({reason})."
+        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -150,7 +155,9 @@ class EncodedTexts(Dataset[dict[str, Any]]):
         """Pad to the longest text of the batch."""
         longest = max(len(example["input_ids"]) for example in examples)
         batch = {
-            key: torch.tensor([example[key] + [self.padding[key]] * (longest - len(example[key])) for example in examples])
+            key: torch.tensor(
+                [example[key] + [self.padding[key]] * (longest - len(example[key])) for example in examples]
+            )
             for key in self.fields
         }
         return {**batch, "labels": torch.tensor([example["labels"] for example in examples])}
@@ -159,7 +166,7 @@ class EncodedTexts(Dataset[dict[str, Any]]):
 def batches(texts: EncodedTexts, batch_size: int, generator: torch.Generator | None = None) -> DataLoader[Batch]:
     """Padded batches, in order, or shuffled by ``generator``."""
     shuffle = generator is not None
-    return DataLoader(texts, batch_size, shuffle=shuffle, generator=generator, collate_fn=texts.collate)  # type: ignore[arg-type]
+    return DataLoader(texts, batch_size, shuffle=shuffle, generator=generator, collate_fn=texts.collate)
 
 
 # ---------------------------------------------------------------------------------------------------------- training
@@ -220,7 +227,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            rate = schedule.get_last_lr()[0]
+            rate = float(schedule.get_last_lr()[0])
             optimizer.step()
             schedule.step()
             losses.append(loss.item())

@@ -172,9 +172,7 @@ class WordInfluence:
         ]
         return sorted(shares, key=lambda word: (-abs(word.share), word.token_ids, word.text))
 
-    def _token_name(
-        self, token_id: int, vocabulary: Sequence[str] | Mapping[int, str] | None
-    ) -> tuple[bool, str]:
+    def _token_name(self, token_id: int, vocabulary: Sequence[str] | Mapping[int, str] | None) -> tuple[bool, str]:
         special = False
         if self.test_text is not None:
             ids = self.test_text.token_ids
@@ -259,9 +257,7 @@ def _spans_of(text: TokenizedText | None, positions: list[int]) -> tuple[Span, .
 
 def _check_tensor(name: str, tensor: object, dtype: torch.dtype, shape: tuple[int | None, ...]) -> None:
     if not isinstance(tensor, Tensor):
-        raise ValueError(
-            f"WordInfluence: expected {name} to be a tensor of {dtype}, got {type(tensor).__name__}."
-        )
+        raise ValueError(f"WordInfluence: expected {name} to be a tensor of {dtype}, got {type(tensor).__name__}.")
     fits = tensor.dim() == len(shape) and all(
         want in (None, have) for want, have in zip(shape, tensor.shape, strict=True)
     )

@@ -78,8 +78,14 @@ BAD = {
     "empty.jsonl": ("", "no rows in it"),
     "blank.jsonl": ("\n \n", "no rows in it"),
     "header.csv": ("text,label\n", "no rows in it"),
-    "nolabel.jsonl": ('{"text": "a", "topic": 1}\n', "line 1: no column 'label'; there are: text, topic. Name the right"),
-    "notext.csv": ("body,label\na,1\n", "no column 'text'; there are: body, label. Name the right one with --text-column"),
+    "nolabel.jsonl": (
+        '{"text": "a", "topic": 1}\n',
+        "line 1: no column 'label'; there are: text, topic. Name the right",
+    ),
+    "notext.csv": (
+        "body,label\na,1\n",
+        "no column 'text'; there are: body, label. Name the right one with --text-column",
+    ),
     "nulllabel.jsonl": (OK + '{"text": "a", "label": null}\n', "line 2: no column 'label'; there are: text."),
     "emptytext.jsonl": (OK + '{"text": "  ", "label": 1}\n', "line 2: 'text' is empty"),
     "emptytext.csv": ("text,label\na,1\n,1\n", "line 3: 'text' is empty"),

@@ -65,16 +65,12 @@ def oracle(a: Rows, b: Rows) -> tuple[Tensor, Tensor, dict[tuple[int, int], list
     tables = []
     for ptr, ids, values in (a, b):
         bounds, names, rows = ptr.tolist(), ids.tolist(), values.detach().cpu().double()
-        tables.append(
-            [{names[r]: rows[r] for r in range(bounds[i], bounds[i + 1])} for i in range(len(bounds) - 1)]
-        )
+        tables.append([{names[r]: rows[r] for r in range(bounds[i], bounds[i + 1])} for i in range(len(bounds) - 1)])
     scores = torch.zeros(len(tables[0]), len(tables[1]), dtype=torch.float64)
     sizes, terms = torch.zeros_like(scores), {}
     for i, of_a in enumerate(tables[0]):
         for j, of_b in enumerate(tables[1]):
-            terms[i, j] = [
-                (name, float(of_a[name] @ of_b[name])) for name in sorted(of_a.keys() & of_b.keys())
-            ]
+            terms[i, j] = [(name, float(of_a[name] @ of_b[name])) for name in sorted(of_a.keys() & of_b.keys())]
             scores[i, j] = sum(term for _, term in terms[i, j])
             sizes[i, j] = sum(float(of_a[name].abs() @ of_b[name].abs()) for name, _ in terms[i, j])
     return scores, sizes, terms
@@ -88,9 +84,7 @@ def assert_scores(a: Rows, b: Rows) -> None:
         assert scores.shape == expected.shape
         assert scores.device == a[2].device
         error = (scores.cpu().double() - expected).abs()
-        assert bool((error <= TOLERANCE[a[2].dtype] * sizes).all()), (
-            f"{kernel.__name__}: off by {error.max()}"
-        )
+        assert bool((error <= TOLERANCE[a[2].dtype] * sizes).all()), f"{kernel.__name__}: off by {error.max()}"
 
 
 def assert_terms(a: Rows, b: Rows, pairs: Tensor) -> None:
@@ -199,13 +193,9 @@ def test_strided_inputs_score_as_their_copies(device: str, dtype: torch.dtype) -
 
     for which in range(3):
         for view in strided(a[which]):
-            assert torch.equal(
-                ops.row_dot(*(view if k == which else t for k, t in enumerate(a)), *b), expected
-            )
+            assert torch.equal(ops.row_dot(*(view if k == which else t for k, t in enumerate(a)), *b), expected)
         for view in strided(b[which]):
-            assert torch.equal(
-                ops.row_dot(*a, *(view if k == which else t for k, t in enumerate(b))), expected
-            )
+            assert torch.equal(ops.row_dot(*a, *(view if k == which else t for k, t in enumerate(b))), expected)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -263,9 +253,7 @@ def test_scores_have_the_same_bits_for_any_number_of_threads(threads, dtype: tor
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("width", [5, 100])
-def test_a_score_has_the_same_bits_whoever_else_is_in_the_call(
-    device: str, dtype: torch.dtype, width: int
-) -> None:
+def test_a_score_has_the_same_bits_whoever_else_is_in_the_call(device: str, dtype: torch.dtype, width: int) -> None:
     make = dict(vocabulary=40, most=20, dtype=dtype)
     a, b = on(device, random_rows(19, width, 1, **make)), on(device, random_rows(450, width, 2, **make))
     whole = ops.row_dot(*a, *b)
@@ -329,9 +317,7 @@ def test_every_op_has_a_compiled_kernel(name: str) -> None:
 @needs_native
 @pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
 def test_the_library_needs_no_symbol_of_torch_outside_its_stable_abi() -> None:
-    listing = subprocess.run(
-        ["nm", "-DuC", str(ops.NATIVE_LIBRARY)], capture_output=True, text=True, check=True
-    )
+    listing = subprocess.run(["nm", "-DuC", str(ops.NATIVE_LIBRARY)], capture_output=True, text=True, check=True)
     needed = [line.split(maxsplit=1)[1] for line in listing.stdout.splitlines()]
     assert any(re.match(r"(aoti_)?torch_", symbol) for symbol in needed)
     assert not [symbol for symbol in needed if re.search(r"\b(at|c10|torch|caffe2|Py\w*)::|^_?Py", symbol)]

@@ -174,9 +174,7 @@ def test_a_words_span_leaves_out_the_blank_before_it(tokenizer):
     text = tokenize(["the  storm\n\tdog "], tokenizer)[0]
     assert [word for word in words_of(text) if not word.isspace()] == ["the", "storm", "dog"]
     assert all(
-        text.text[slice(*span)].isspace() or not text.text[slice(*span)][:1].isspace()
-        for span in text.spans
-        if span
+        text.text[slice(*span)].isspace() or not text.text[slice(*span)][:1].isspace() for span in text.spans if span
     )
 
 

@@ -40,9 +40,7 @@ def text_of(*words: str, label=None, prediction=None, padding=None) -> Tokenized
 
 def pair_of(test, train, shares=None, i=0, j=0):
     ids = sorted(set(test.token_ids) & set(train.token_ids))
-    values = torch.tensor(
-        [1.0 - 0.3 * n for n in range(len(ids))] if shares is None else shares, dtype=torch.float64
-    )
+    values = torch.tensor([1.0 - 0.3 * n for n in range(len(ids))] if shares is None else shares, dtype=torch.float64)
     ids = torch.tensor(ids, dtype=torch.int64)
     return WordInfluence(i, j, values.sum().item(), ids, values, test_text=test, train_text=train)
 
@@ -153,9 +151,7 @@ def test_any_text_is_shown_whole_and_once(words):
 
 def test_proponents_come_before_opponents_the_strongest_first():
     test = text_of("dog")
-    pairs = [
-        pair_of(test, text_of("dog"), [share], j=j) for j, share in enumerate((0.1, -0.5, 2.0, -3.0, 0.0))
-    ]
+    pairs = [pair_of(test, text_of("dog"), [share], j=j) for j, share in enumerate((0.1, -0.5, 2.0, -3.0, 0.0))]
     page = viz.word_influence_html(pairs)
     places = [page.index(f"Training example {j}<") for j in (2, 0, 3, 1, 4)]
     assert places == sorted(places)
@@ -195,9 +191,7 @@ def test_special_tokens_and_padding_are_seen():
     page = viz.word_influence_html(WordInfluence(0, 0, 2.5, ids, shares, test_text=text, train_text=text))
     assert page.count('<bdi class="s">[CLS]</bdi>') == 3
     assert page.count('<bdi class="s">[PAD]</bdi>') == 3
-    assert "[PAD](+" in viz.word_influence_text(
-        [WordInfluence(0, 0, 2.5, ids, shares, None, text, text)], color=False
-    )
+    assert "[PAD](+" in viz.word_influence_text([WordInfluence(0, 0, 2.5, ids, shares, None, text, text)], color=False)
 
 
 def test_texts_can_be_given_apart_from_the_pairs():
@@ -220,9 +214,7 @@ def test_long_texts_fold():
     page = viz.word_influence_html([pair_of(text_of("word"), long)])
     assert '<details class="long">' in page
     assert "Show all 1,499 characters" in page
-    assert '<details class="long">' not in viz.word_influence_html(
-        [pair_of(text_of("word"), long)], fold_at=2000
-    )
+    assert '<details class="long">' not in viz.word_influence_html([pair_of(text_of("word"), long)], fold_at=2000)
 
 
 def test_nothing_to_show_is_said():
@@ -243,9 +235,7 @@ def test_fifty_pairs_of_200_tokens_are_quick_and_small():
     vocabulary = [f"word{i}" for i in range(120)]
     texts = [text_of("[CLS]", *chance.choices(vocabulary, k=199)) for _ in range(51)]
     pairs = [
-        pair_of(
-            texts[0], text, torch.randn(len({*texts[0].token_ids} & {*text.token_ids})).double().tolist(), j=j
-        )
+        pair_of(texts[0], text, torch.randn(len({*texts[0].token_ids} & {*text.token_ids})).double().tolist(), j=j)
         for j, text in enumerate(texts[1:])
     ]
     seconds = []
@@ -279,9 +269,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_without_colours_the_terminal_shows_signs():
     test = text_of("[CLS]", "dog", "late", label="pet")
-    out = viz.word_influence_text(
-        [pair_of(test, text_of("[CLS]", "dog", "late"), [1.0, -0.4, 0.1])], color=False
-    )
+    out = viz.word_influence_text([pair_of(test, text_of("[CLS]", "dog", "late"), [1.0, -0.4, 0.1])], color=False)
     assert "\033" not in out
     assert sorted(re.findall(r"\(([+−]+)\)", out.split("lowers the loss")[0])) == ["+", "+++", "−−"]
     for words in ("Proponents", "learning rate × squared gradient", "[label: pet]", "+0.700"):
@@ -300,9 +288,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch):
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30), width=st.integers(1, 120)
-)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30), width=st.integers(1, 120))
 def test_a_text_sends_no_control_characters_to_the_terminal(text, width):
     one = text_of(text)
     out = viz.word_influence_text([pair_of(one, one)], color=False, width=width)

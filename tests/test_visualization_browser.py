@@ -11,9 +11,7 @@ from captum_tracinwe.texts import from_ids
 from captum_tracinwe.visualization import word_influence_fragment, word_influence_html, write_html
 from captum_tracinwe.words import WordInfluence
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
-)
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium")
 
 SCRIPT = "<script>document.body.dataset.ran='yes'</script>"

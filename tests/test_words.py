@@ -62,17 +62,11 @@ def test_word_shares_add_up_to_the_score(data):
         pair.with_texts(None, None),
     ):
         words = shown.words()
-        assert math.fsum(word.share for word in words) == pytest.approx(
-            pair.score, rel=1e-12, abs=1e-12 * size
-        )
-        assert [abs(word.share) for word in words] == sorted(
-            (abs(word.share) for word in words), reverse=True
-        )
+        assert math.fsum(word.share for word in words) == pytest.approx(pair.score, rel=1e-12, abs=1e-12 * size)
+        assert [abs(word.share) for word in words] == sorted((abs(word.share) for word in words), reverse=True)
         assert {i for word in words for i in word.token_ids} == set(shared)
     for text in (train, test):
-        assert math.fsum(position_shares(pair, text).values()) == pytest.approx(
-            pair.score, rel=1e-12, abs=1e-12 * size
-        )
+        assert math.fsum(position_shares(pair, text).values()) == pytest.approx(pair.score, rel=1e-12, abs=1e-12 * size)
 
 
 def test_word_pieces_are_joined_to_words():
@@ -175,9 +169,7 @@ def test_what_does_not_fit_is_refused():
 def test_a_text_without_the_shared_tokens_is_refused():
     pair = influence({"dog": 1.0})
     for texts in ((pieces("the"), pieces("dog")), (pieces("dog"), pieces("the"))):
-        with pytest.raises(
-            ValueError, match=r"does not hold the shared token id\(s\) \[5\].*tokenized the same way"
-        ):
+        with pytest.raises(ValueError, match=r"does not hold the shared token id\(s\) \[5\].*tokenized the same way"):
             pair.with_texts(*texts)
     with pytest.raises(ValueError, match=r"training example 1 on test example 0"):
         position_shares(pair, pieces("the"))

@@ -51,9 +51,7 @@ def to_captum_records(
         records.append(
             visualization.VisualizationDataRecord(
                 word_attributions=torch.tensor([share / scale for _, share in row], dtype=torch.float64),
-                pred_prob=float("nan")
-                if test_probabilities is None
-                else float(test_probabilities[pair.test_index]),
+                pred_prob=float("nan") if test_probabilities is None else float(test_probabilities[pair.test_index]),
                 pred_class=_clean(test.prediction if test else None),
                 true_class=_clean(test.label if test else None),
                 attr_class=_clean(f"#{pair.train_index}{label}"),
@@ -102,10 +100,6 @@ def _words(pair: WordInfluence) -> list[tuple[str, float]]:
         return [(word.text, word.share) for word in pair.words()]
     shared = marks(pair, text)
     taken = {mark.span for mark in shared if not mark.special}
-    others = [
-        (span, visible(text.text[slice(*span)]), 0.0)
-        for span in text.word_spans().values()
-        if span not in taken
-    ]
+    others = [(span, visible(text.text[slice(*span)]), 0.0) for span in text.word_spans().values() if span not in taken]
     row = [(mark.span, visible(mark.name), mark.share) for mark in shared] + others
     return [(name, share) for _, name, share in sorted(row, key=lambda entry: entry[0])]

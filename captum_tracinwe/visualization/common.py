@@ -104,9 +104,7 @@ def _text_of(texts: Texts | None, index: int, side: str) -> TokenizedText | None
     return texts[index]
 
 
-def group(
-    influences: Influences, test_texts: Texts | None = None, train_texts: Texts | None = None
-) -> list[TestGroup]:
+def group(influences: Influences, test_texts: Texts | None = None, train_texts: Texts | None = None) -> list[TestGroup]:
     """Pairs by test text, in order of appearance."""
     by_test: dict[int, list[WordInfluence]] = {}
     for pair in flat(influences, test_texts, train_texts):

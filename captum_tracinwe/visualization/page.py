@@ -152,9 +152,7 @@ def _prepared(pairs: Iterable[WordInfluence]) -> list[_Pair]:
 
 
 def _body(groups: list[TestGroup], heading: str | None, top_words: int, fold_at: int) -> str:
-    columns = [
-        [_prepared(pairs) for pairs in (part.proponents, part.opponents, part.neutral)] for part in groups
-    ]
+    columns = [[_prepared(pairs) for pairs in (part.proponents, part.opponents, part.neutral)] for part in groups]
     everything = [pair for part in columns for column in part for pair in column]
     look = _Look(
         scale_of(
@@ -174,9 +172,7 @@ def _body(groups: list[TestGroup], heading: str | None, top_words: int, fold_at:
         out.append(f"<h2>Test example {part.test_index}</h2>{_tags(part.text)}</div>")
         out.append(_text(part.text, [], look.scale, fold_at) if part.text else "")
         out.append(f'</div>\n<div class="cols {"two" if proponents and opponents else "one"}">')
-        out.append(
-            _column("p", "Proponents", "a training step on them lowers this text’s loss", proponents, look)
-        )
+        out.append(_column("p", "Proponents", "a training step on them lowers this text’s loss", proponents, look))
         out.append(_column("o", "Opponents", "a training step on them raises it", opponents, look))
         out.append(_column("z", "Neither", "score 0", neutral, look))
         out.append("</div>\n</section>\n")

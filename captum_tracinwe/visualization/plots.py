@@ -94,9 +94,7 @@ def plot_word_influence(
         )
     low, high = min(values, default=0.0), max(values, default=0.0)
     room = 0.28 * max(limit, high - low) if values else 1.0
-    ax.set_xlim(
-        low - room if low < 0 else -0.02 * limit, high + room if high > 0 or low == 0 else 0.02 * limit
-    )
+    ax.set_xlim(low - room if low < 0 else -0.02 * limit, high + room if high > 0 or low == 0 else 0.02 * limit)
     ax.set_ylim(max(1, len(shown)) - 0.4, -0.6)
     ax.set_yticks(range(len(shown)))
     ax.set_yticklabels([_name(name) for name, _ in shown], parse_math=False)
@@ -107,9 +105,7 @@ def plot_word_influence(
     ax.grid(axis="x", color="0.9", linewidth=0.6, zorder=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     also = f"; {len(rest)} more words add {signed(math.fsum(value for _, value in rest))}" if rest else ""
-    ax.set_xlabel(
-        f"share of the score (+ proponent, − opponent{also})\nunit: {UNIT}", fontsize=8.5, linespacing=1.4
-    )
+    ax.set_xlabel(f"share of the score (+ proponent, − opponent{also})\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
     if not shown:
         ax.text(0.5, 0.5, "no word in common", transform=ax.transAxes, ha="center", va="center", color="0.4")
     ax.set_title(title if title is not None else _title(pairs), fontsize=10, loc="left", parse_math=False)
@@ -157,9 +153,7 @@ def plot_influence_matrix(
     ends = [VERMILION, "#FFFFFF", BLUE]
     colours = LinearSegmentedColormap.from_list("proponent_opponent", ends).with_extremes(bad="0.75")
     fig, ax = _axes(ax, show, (min(12.0, 2.6 + 0.42 * columns), max(2.7, min(9.0, 1.7 + 0.34 * rows))))
-    image = ax.imshow(
-        values.numpy(), cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
-    )
+    image = ax.imshow(values.numpy(), cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     bar = fig.colorbar(image, ax=ax, pad=0.02)
     bar.ax.ticklabel_format(style="sci", scilimits=(-3, 4), useMathText=True)
     note = ""

@@ -81,18 +81,12 @@ def word_influence_text(
                 lines += [""] if number else []
                 lines += _pair(pair, scale, color, width, top_words, max_chars)
         lines.append("")
-    key = (
-        "Blue, underlined: positive; orange: negative."
-        if color
-        else "(+++) and (−−−) mark the strongest words."
-    )
+    key = "Blue, underlined: positive; orange: negative." if color else "(+++) and (−−−) mark the strongest words."
     lines += textwrap.wrap(f"{MEANING} {key} Unit: {UNIT}.", width)
     return "\n".join(lines)
 
 
-def _pair(
-    pair: WordInfluence, scale: float, color: bool, width: int, top_words: int, max_chars: int
-) -> list[str]:
+def _pair(pair: WordInfluence, scale: float, color: bool, width: int, top_words: int, max_chars: int) -> list[str]:
     style = _BLUE if pair.score > 0 else _ORANGE if pair.score < 0 else _DIM
     lines = [
         f"  {_paint(f'{signed(pair.score):>9}', _BOLD + style, color)}  training example {pair.train_index}"

@@ -11,7 +11,7 @@
 namespace tracinwe {
 namespace {
 
-// Pairs for each thread at least: 64 merges of 35 ids take about 5 µs.
+// Pairs for each thread at least: fewer are not worth waking it.
 constexpr int64_t kGrain = 64;
 
 template <class T>

@@ -31,8 +31,6 @@ struct Order {
   bool negative;       // whether one is below zero
 };
 
-constexpr int64_t kFindRoom = 8;
-
 // What products are accumulated in, and the type of the scores.
 template <class T>
 using sum_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
@@ -139,13 +137,6 @@ void add_pairs(
 // Whether ids ascend: see `scan_order` in simd_isa.h.
 inline Order scan_order(const int64_t* ids, int64_t count) {
   TRACINWE_BEST(scan_order(ids, count))
-}
-
-// Rows whose id is in a table: see `find_in_table` in simd_isa.h.
-inline int64_t find_in_table(
-    const int64_t* ids, int64_t first, int64_t last, const int32_t* table, uint64_t size, int64_t* rows_out,
-    int32_t* lists_out) {
-  TRACINWE_BEST(find_in_table(ids, first, last, table, size, rows_out, lists_out))
 }
 
 #undef TRACINWE_BEST

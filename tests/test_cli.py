@@ -1,0 +1,158 @@
+"""The command line: what it prints, what it refuses, with which exit code, and that a refusal is one line."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captum_tracinwe import __version__, training
+from captum_tracinwe.cli import main
+
+TEXTS = [
+    ("the cat sat on the mat", "pets"),
+    ("a dog barked at the door", "pets"),
+    ("the ship left the harbour", "boats"),
+    ("a sail tore in the storm", "boats"),
+] * 5
+SMALL = ["--epochs", "1", "--max-length", "12", "--k", "1", "--test-limit", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    with open("train.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *TEXTS])
+    lines = [json.dumps({"text": text, "label": label}) for text, label in TEXTS[:4]]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines))
+    return ["--train", "train.csv", "--test", "test.jsonl"]
+
+
+def refused(capsys, *argv):
+    code = main(["demo", *map(str, argv)])
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.startswith("captum-tracinwe demo: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_own_texts_from_csv_and_json_lines(files, capsys, tmp_path):
+    assert main(["demo", *files, *SMALL, "--out", "r.html"]) == 0
+    out, _ = capsys.readouterr()
+    assert "20 training texts; 4 test texts; 2 classes: boats, pets." in out
+    assert "Accuracy on the 4 test texts:" in out
+    assert "Explained: 2 test texts" in out
+    assert "Report: r.html" in out
+    assert "<!DOCTYPE html>" in (tmp_path / "r.html").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html", "test.jsonl", "train.csv"]
+
+
+def test_a_local_model_is_fine_tuned(files, capsys, tmp_path):
+    tokenizer = training.words_tokenizer([text for text, _ in TEXTS])
+    model = training.small_bert(len(tokenizer), ("a", "b"), width=32, positions=16)
+    model.save_pretrained("model")
+    tokenizer.save_pretrained("model")
+    capsys.readouterr()
+    assert main(["demo", *files, *SMALL, "--model", "model", "--checkpoints", "kept", "--limit", "8"]) == 0
+    assert "8 training texts, a random sample of 20" in capsys.readouterr().out
+    assert len(list((tmp_path / "kept").iterdir())) == 1  # one step: 8 texts, batches of 32
+    assert (tmp_path / "captum-tracinwe-report.html").exists()
+
+
+def test_info_says_what_is_there(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for name in (
+        f"captum-tracinwe   {__version__}",
+        "torch ",
+        "captum ",
+        "transformers ",
+        "Python ",
+        "kernels",
+        "CUDA",
+    ):
+        assert name in out
+
+
+def test_help_version_and_the_module_form():
+    assert main(["--help"]) == 0
+    assert main(["demo", "--help"]) == 0
+    assert main(["--version"]) == 0
+    command = [sys.executable, "-m", "captum_tracinwe", "--version"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert (run.returncode, run.stdout.strip()) == (0, f"captum-tracinwe {__version__}")
+
+
+@pytest.mark.parametrize("argv", [[], ["dance"], ["demo", "--k", "0"], ["demo", "--k", "two"], ["demo", "--what"]])
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(argv, capsys):
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "--help" in err
+
+
+def test_numbers_are_checked_in_the_users_words(capsys):
+    for option, value in (
+        ("--k", "0"),
+        ("--limit", "-3"),
+        ("--test-limit", "0"),
+        ("--epochs", "0"),
+        ("--max-length", "x"),
+    ):
+        assert f"argument {option}: expected a whole number of at least 1, got '{value}'" in refused(
+            capsys, option, value
+        )
+    assert "argument --learning-rate: expected a number above 0, got '-1'" in refused(capsys, "--learning-rate", "-1")
+
+
+def test_options_that_need_each_other(files, capsys):
+    assert "--train is given without --test" in refused(capsys, *files[:2])
+    assert "--test is given without --train" in refused(capsys, *files[2:])
+    assert "--limit is for your own texts; give --train and --test too" in refused(capsys, "--limit", 5)
+
+
+def test_bad_files_are_refused_before_anything_is_trained(files, capsys, tmp_path):
+    assert "nothere.csv: no such file" in refused(capsys, "--train", "nothere.csv", "--test", "test.jsonl")
+    (tmp_path / "empty.csv").touch()
+    assert "empty.csv: no rows in it" in refused(capsys, "--train", "empty.csv", "--test", "test.jsonl")
+    assert "there are: text, label" in refused(capsys, *files, "--text-column", "body")
+    (tmp_path / "bad.jsonl").write_text('{"text": "a", "label": "pets"}\n{oops\n')
+    assert "bad.jsonl, line 2: not valid JSON" in refused(capsys, *files[:2], "--test", "bad.jsonl")
+    (tmp_path / "new.jsonl").write_text('{"text": "a", "label": "cars"}\n')
+    said = refused(capsys, *files[:2], "--test", "new.jsonl")
+    assert "new.jsonl, line 1: the label 'cars' is not in the training file ('boats', 'pets')" in said
+    (tmp_path / "one.jsonl").write_text('{"text": "a", "label": "cars"}\n' * 3)
+    assert "all 3 texts have the label 'cars'" in refused(capsys, "--train", "one.jsonl", "--test", "one.jsonl")
+
+
+def test_a_report_that_cannot_be_written_is_refused_first(files, capsys, tmp_path):
+    assert "the directory no/such does not exist" in refused(capsys, "--out", "no/such/report.html")
+    assert "a directory; name a file in it" in refused(capsys, "--out", tmp_path)
+    before = (tmp_path / "train.csv").read_text()
+    assert "that is an input file" in refused(capsys, *files, "--out", "train.csv")
+    assert (tmp_path / "train.csv").read_text() == before
+    assert "cannot be written" in refused(capsys, "--out", "/proc/report.html") if sys.platform == "linux" else True
+
+
+def test_a_checkpoint_directory_in_use_and_a_model_that_is_none(files, capsys, tmp_path):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    assert "--checkpoints used: not empty" in one_line(capsys, *files, "--checkpoints", "used")
+    assert "--model used: no config.json in it" in one_line(capsys, *files, "--model", "used")
+    assert "--model train.csv: no such directory" in one_line(capsys, *files, "--model", "train.csv")
+
+
+def one_line(capsys, *argv):
+    assert main(["demo", *argv]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
