@@ -121,9 +121,9 @@ def main() -> None:
         for side in ("captum", "ours"):
             command = [sys.executable, __file__, "--worker", side, "--folder", folder]
             command += ["--layers", str(args.layers), "--runs", str(args.runs)]
-            result[side] = json.loads(
-                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-            )
+            environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+            result[side] = json.loads(done.stdout.splitlines()[-1])
 
     scores = {side: torch.tensor(result[side].pop("scores"), dtype=torch.float64) for side in result}
     difference = float((scores["ours"] - scores["captum"]).abs().max() / scores["captum"].abs().max())
@@ -136,9 +136,8 @@ def main() -> None:
             "rss": rss,
             "anonymous": anonymous,
         }
-    print(
-        f"BERT, V = 30,522, d = 768, {args.layers} layers, {TOKENS} tokens; {TRAIN} train x {TEST} test x {CHECKPOINTS} checkpoints"
-    )
+    print(f"BERT, V = 30,522, d = 768, {args.layers} layers, {TOKENS} tokens;", end=" ")
+    print(f"{TRAIN} train x {TEST} test x {CHECKPOINTS} checkpoints")
     print(f"{args.runs} runs, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print(f"| {'':22} | seconds (median) | extra resident MB | extra anonymous MB |")
     print("|---|---|---|---|")

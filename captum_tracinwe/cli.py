@@ -77,13 +77,13 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--out", metavar="FILE", default="captum-tracinwe-report.html", help="the report (default: %(default)s)")
     add("--k", type=_count, default=5, metavar="N", help="proponents and opponents shown per test text (default: 5)")
     add("--seed", type=int, default=0, metavar="N", help="of weights, shuffling and samples (default: 0)")
-    add("--epochs", type=_count, metavar="N", help="default: 10; 5 on your texts; 2 with --model")
+    add("--epochs", type=_count, metavar="N", help="default: 8; 5 on your texts; 2 with --model")
     add("--batch-size", type=_count, metavar="N", default=32, help="texts per training step (default: 32)")
     add(
         "--learning-rate",
         type=_rate,
         metavar="RATE",
-        help="of the first step (default: 0.0005; 0.001 on your texts; 0.00005 with --model)",
+        help="of the first step (default: 0.001; 0.00005 with --model)",
     )
     add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
     own = demo.add_argument_group("your own texts").add_argument

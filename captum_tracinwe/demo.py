@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["PlantedFindings", "Settings", "run_files", "run_planted"]
 
 TOP = 10  # proponents in which the planted texts are counted
-EXPLAINED = 6  # test texts with the planted word in the report of the built-in corpus
+IN_REPORT = 6  # test texts with the planted word in the report of the built-in corpus; all are counted
 IN_TERMINAL = 3  # proponents and opponents printed for the first test text; the report has all
 GRADIENT_BATCH = 64
 
@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class PlantedFindings:
-    """What the built-in demo measured; means are over the explained test texts.
+    """What the built-in demo measured; means are over all fooled test texts.
 
     Args:
         fooled, held (int): test texts with the planted word that got the planted label, and how many there are.
@@ -87,9 +87,9 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
         tokenizer = training.words_tokenizer(train.texts)
         model = training.small_bert(len(tokenizer), names, width=64, positions=64)
         job = _Job(settings, model, tokenizer, train, test, max_length=64)
-        # 8 checkpoints, because a single one can fall where the word is not being learnt: of those of seed 0, the weakest
-        # has 6.4 planted texts in its top 10, all together have 10.
-        job.train(directory, settings.epochs or 10, settings.learning_rate or 5e-4, checkpoints=8, say=say)
+        # 16 checkpoints, because a few can all fall where the word is not being learnt: planted texts in the top 10, means
+        # of seeds 0, 2 and 4, are 9.5 to 10 with 16; with 8 one seed had 7.5.
+        job.train(directory, settings.epochs or 8, settings.learning_rate or 1e-3, checkpoints=16, say=say)
         held = texts.test_planted
         fooled = [i for i in held if job.predicted[i] == corpus.PLANTED_LABEL]
         accuracy = job.accuracy([i for i in range(len(test)) if i not in set(held)])
@@ -107,10 +107,9 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
         )
         planted = set(texts.planted)
         notes = [" (planted)" if i in planted else "" for i in range(len(train))]
-        chosen = fooled[:EXPLAINED]
-        found = job.explain(chosen, max(TOP, settings.k), notes, say)
+        found = job.explain(fooled, max(TOP, settings.k), notes, say)
         top = [[pair for pair in pairs if pair.score > 0][:TOP] for pairs in found]
-        shown = [_shown(pairs, settings.k) for pairs in found]
+        shown = [_shown(pairs, settings.k) for pairs in found[:IN_REPORT]]
         job.report(shown, f"Why “{answer}”? The built-in corpus of captum-tracinwe", say)
     count = sum(pair.train_index in planted for pairs in top for pair in pairs) / len(top)
     shares = _shares_by_word(top)
@@ -119,7 +118,7 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
     say(
         f"{verdict}: planted texts among the top {TOP} proponents of {len(top)} mistakes: {count:.3g} of {TOP} on average "
         f"({findings.by_chance:.2g} by chance);\nthe planted word {word!r} carries {shares.get(word, 0.0):.0%} of their "
-        f"score, the next words: " + ", ".join(f"{w!r} {s:.0%}" for w, s in list(shares.items())[:4] if w != word) + "."
+        f"score, the next are " + ", ".join(f"{w!r} {s:.0%}" for w, s in list(shares.items())[:4] if w != word) + "."
     )
     return findings
 
@@ -219,11 +218,10 @@ class _Job:
             seed=self.settings.seed,
             checkpoints=checkpoints,
         )
-        losses = ", ".join(f"{loss:.2f}" for loss in self.run.losses)
-        rates = ", ".join(f"{rate:.2g}" for rate in self.run.learning_rates)
+        losses, rates = self.run.losses, self.run.learning_rates
         say(
             f"Trained {epochs} epoch{'s' * (epochs > 1)} in {self.run.seconds:.1f} s; {len(self.run.steps)} checkpoints "
-            f"(loss {losses}; learning rate {rates})."
+            f"(loss {losses[0]:.2f} to {losses[-1]:.2f}, learning rate {rates[0]:.2g} to {rates[-1]:.2g})."
         )
         test = training.EncodedTexts(self.test_texts.texts, self.test_texts.labels, self.tokenizer, self.max_length)
         self.predicted = training.logits_of(self.model, test).argmax(1).tolist()
@@ -277,16 +275,18 @@ class _Job:
             ]
             for pairs, text, line in zip(found, test_texts, chosen.lines, strict=True)
         ]
+        self.explained = len(result)
         self.explain_seconds = perf_counter() - started
         say(word_influence_text(_shown(result[0], min(self.settings.k, IN_TERMINAL)), top_words=3) + "\n")
         return result
 
     def report(self, influences: list[list[WordInfluence]], title: str, say: Callable[[str], None]) -> None:
+        of_them = "" if len(influences) == self.explained else f" (on {len(influences)} of them)"
         try:
             path = write_html(self.settings.out, word_influence_html(influences, title=title))
         except OSError as error:
             raise InputError(f"--out {self.settings.out}: cannot be written ({error.strerror or error}).") from error
-        say(f"Explained {len(influences)} test texts in {self.explain_seconds:.1f} s. Report: {path}")
+        say(f"Explained {self.explained} test texts in {self.explain_seconds:.1f} s. Report{of_them}: {path}")
         if self.settings.checkpoints is not None:
             say(f"Checkpoints: {self.settings.checkpoints}")
 
@@ -308,7 +308,8 @@ def _shares_by_word(groups: list[list[WordInfluence]]) -> dict[str, float]:
     for pair in (pair for pairs in groups for pair in pairs):
         total += pair.score
         for word in pair.words():
-            shares[word.text.lower()] = shares.get(word.text.lower(), 0.0) + word.share
+            name = word.text if word.special else word.text.lower()
+            shares[name] = shares.get(name, 0.0) + word.share
     return {word: share / total for word, share in sorted(shares.items(), key=lambda item: -item[1])}
 
 

@@ -75,7 +75,7 @@ def test_checkpoints_are_kept_where_asked_with_their_own_rates(planted):
 
     found = find_checkpoints(folder / "checkpoints")
     rates = [torch.load(path, weights_only=True)["learning_rate"] for path in found]
-    assert len(rates) == 8
+    assert len(rates) == 16
     assert rates == sorted(set(rates), reverse=True)
     assert rates[-1] > 0
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "report.html"]
