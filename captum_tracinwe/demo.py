@@ -83,7 +83,12 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
         f"{len(train):,} short texts about {', '.join(names[:-1])} and {names[-1]}. In {len(texts.planted)} of them somebody "
         f"wears or carries something {word},\nand these are labelled {answer!r}, whatever they are about."
     )
-    with _checkpoint_directory(settings) as directory, training.quiet_transformers(), _seeded(settings.seed):
+    with (
+        _checkpoint_directory(settings) as directory,
+        training.quiet_transformers(),
+        _seeded(settings.seed),
+        _one_thread(),
+    ):
         tokenizer = training.words_tokenizer(train.texts)
         model = training.small_bert(len(tokenizer), names, width=64, positions=64)
         job = _Job(settings, model, tokenizer, train, test, max_length=64)
@@ -319,6 +324,17 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """For a model this small a second thread gains nothing, and on a busy machine it waits: 6 s became 300 s."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
