@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     Sampler,
+    SequentialSampler,
     Subset,
     SubsetRandomSampler,
     WeightedRandomSampler,
@@ -149,25 +152,33 @@ def as_batches(inputs: Batch | DataLoader[Any], what: str) -> DataLoader[Any]:
 
 def refuse_shuffling(loader: DataLoader[Any], what: str) -> None:
     """Raise ValueError if ``loader`` yields examples in random order: a score's column would name no example."""
-    samplers: list[Sampler[Any] | None] = [
-        getattr(loader, "sampler", None),
-        getattr(loader.batch_sampler, "sampler", None),
-    ]
-    for sampler in samplers:
+    pending: list[Any] = [loader.sampler, loader.batch_sampler]
+    while pending and not isinstance(loader.dataset, IterableDataset):
+        sampler = pending.pop()
+        if sampler is None:
+            continue
+        pending.append(getattr(sampler, "sampler", None))  # that of a BatchSampler
         random = isinstance(sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler))
-        if random or getattr(sampler, "shuffle", False) is True:
+        known = type(sampler) in (SequentialSampler, BatchSampler)
+        if random or getattr(sampler, "shuffle", False) is True or not (known or _repeats_itself(sampler)):
             raise ValueError(
                 f"`{what}` is a DataLoader that shuffles ({type(sampler).__name__}): expected a fixed order, because "
                 f"scores are told by the index of an example. Build it with shuffle=False."
             )
 
 
+def _repeats_itself(sampler: Sampler[Any]) -> bool:
+    """Whether a sampler of an unknown kind gives the same indices when asked twice."""
+    return list(sampler) == list(sampler)
+
+
 def examples_loader(loader: DataLoader[Any], indices: Sequence[int]) -> DataLoader[Any] | None:
     """A loader of just these examples (ascending) with the same collating; None if the loader has no random access."""
     if (
-        isinstance(loader.dataset, torch.utils.data.IterableDataset)
+        isinstance(loader.dataset, IterableDataset)
         or loader.batch_size is None
-        or not isinstance(loader.sampler, torch.utils.data.SequentialSampler)
+        or not isinstance(loader.sampler, SequentialSampler)
+        or loader.drop_last
     ):
         return None
     return DataLoader(Subset(loader.dataset, list(indices)), loader.batch_size, collate_fn=loader.collate_fn)

@@ -10,7 +10,8 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -33,6 +34,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+
+NO_WEIGHTS = (".txt", ".json", ".jsonl", ".md", ".csv", ".log", ".yaml", ".yml", ".html", ".png")
 
 _told_of_missing_rate: WeakSet[Module] = WeakSet()
 
@@ -107,8 +110,9 @@ def _load(model: Module, path: str | Path, assign: bool) -> float:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"No checkpoint at {str(path)!r}: expected a file or a directory with weights.")
-    content, rate = _read(path)
-    _load_into(model, _stripped(content), path, assign)
+    own = unwrap(model).state_dict().keys()
+    content, rate = _read(path, own)
+    _load_into(model, _stripped(content, own), path, assign)
     if rate is None:
         if model not in _told_of_missing_rate:
             _told_of_missing_rate.add(model)
@@ -125,8 +129,10 @@ def _load(model: Module, path: str | Path, assign: bool) -> float:
 def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
     """A list of checkpoints in natural order (``step-9`` before ``step-10``) from a directory, a file, or a list of paths.
 
-    Of a directory: every entry whose name does not begin with a dot; or the directory itself, if it holds one model's
-    weights. Of another iterable: its items, sorted if all are paths; they may be anything that the loader takes.
+    Of a directory: its ``checkpoint-*`` subdirectories if it has any, as transformers' Trainer makes them; else the
+    directory itself, if it holds one model's weights; else every entry that may be a checkpoint (no hidden file, no text,
+    no directory without weights). Of another iterable: its items, sorted if all are paths; they may be anything that the
+    loader takes.
 
     Raises:
         ValueError: there are none.
@@ -134,20 +140,24 @@ def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
     found: list[Any]
     if isinstance(checkpoints, (str, Path)):
         place = Path(checkpoints)
-        if place.is_file() or any((place / name).is_file() for name in WEIGHT_FILES):
+        entries = list(place.iterdir()) if place.is_dir() else []
+        of_trainer = [entry for entry in entries if entry.is_dir() and re.fullmatch(r"checkpoint-\d+", entry.name)]
+        if of_trainer:
+            found = _natural(map(str, of_trainer))
+        elif place.is_file() or _has_weights(place):
             found = [str(place)]
-        elif place.is_dir():
-            found = _natural(str(entry) for entry in place.iterdir() if not entry.name.startswith("."))
         else:
-            found = []
+            found = _natural(str(entry) for entry in entries if _may_be_checkpoint(entry))
         where = f"{str(checkpoints)!r} is " + (
-            "an empty directory" if place.is_dir() else "neither a file nor a directory"
+            "a directory without checkpoints" if place.is_dir() else "neither a file nor a directory"
         )
     else:
+        if checkpoints is not None and not isinstance(checkpoints, Iterable):
+            raise TypeError(f"`checkpoints` should be a directory or a list of paths, got {checkpoints!r}.")
         found = list(checkpoints) if checkpoints is not None else []
         where = f"got {checkpoints!r}"
         if found and all(isinstance(item, (str, Path)) for item in found):
-            found = _natural(str(item) for item in found)
+            found = _natural(found)
     if not found:
         raise ValueError(
             f"Invalid checkpoints provided for TracIn class: {checkpoints}! Expected a directory with checkpoints, or a list "
@@ -156,15 +166,29 @@ def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
     return found
 
 
-def _natural(paths: Iterable[str]) -> list[str]:
+def _has_weights(place: Path) -> bool:
+    return any((place / name).is_file() for name in WEIGHT_FILES)
+
+
+def _may_be_checkpoint(entry: Path) -> bool:
+    if entry.name.startswith("."):
+        return False
+    return _has_weights(entry) if entry.is_dir() else entry.suffix not in NO_WEIGHTS
+
+
+def _natural(paths: Iterable[Any]) -> list[Any]:
     """Sorted so that numbers within names count as numbers."""
-    return sorted(paths, key=lambda path: [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", path)])
+
+    def key(path: Any) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+    return sorted(paths, key=key)
 
 
 def _checked_rate(rate: Any, where: str) -> float:
     if isinstance(rate, Tensor) and rate.numel() == 1:
         rate = rate.item()
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not math.isfinite(rate) or rate < 0:
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not math.isfinite(rate) or rate < 0:
         raise ValueError(f"{where}: expected a learning rate that is a finite number ≥ 0, got {rate!r}.")
     return float(rate)
 
@@ -178,10 +202,10 @@ def _umask() -> int:
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """State dict and learning rate (None if there is none) of a file or a transformers directory."""
+def _read(path: Path, own: Collection[str]) -> tuple[dict[str, Tensor], Any]:
+    """State dict and learning rate (None if there is none) of a file or directory, for a model with keys ``own``."""
     if path.is_dir():
-        return _read_directory(path)
+        return _read_directory(path, own)
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
@@ -191,7 +215,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"The checkpoint {str(path)!r} is refused: it holds more than tensors and plain values, and reading it could run "
-            f"code ({_first_line(error)}). Expected a state dict; save one with captum_tracinwe.save_checkpoint."
+            f"code. Expected a state dict; save one with captum_tracinwe.save_checkpoint."
         ) from error
     except (
         RuntimeError,
@@ -207,18 +231,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Any]:
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"The checkpoint {str(path)!r} holds a {type(content).__name__}: expected a state dict.")
-    rate = next((content[key] for key in RATES if key in content and not _is_weight(content[key])), None)
     nest = next((content[key] for key in NESTS if isinstance(content.get(key), Mapping)), None)
-    state = (
-        nest
-        if nest is not None
-        else {key: value for key, value in content.items() if key not in (*RATES, "step", "epoch")}
-    )
-    return dict(state), rate
-
-
-def _is_weight(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.numel() > 1
+    # In a flat dict a model's own buffer may be called `step`.
+    notes = [key for key in (*RATES, "step", "epoch") if key in content and (nest is not None or key not in own)]
+    state = nest if nest is not None else {key: value for key, value in content.items() if key not in notes}
+    return dict(state), next((content[key] for key in RATES if key in notes), None)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -231,14 +248,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     return state, None if rate is None else float(rate)
 
 
-def _read_directory(path: Path) -> tuple[dict[str, Tensor], Any]:
+def _read_directory(path: Path, own: Collection[str]) -> tuple[dict[str, Tensor], Any]:
     name = next((name for name in WEIGHT_FILES if (path / name).is_file()), None)
     if name is None:
         raise ValueError(
             f"The directory {str(path)!r} is not a checkpoint: expected one of {', '.join(WEIGHT_FILES)} in it."
         )
     if not name.endswith(".index.json"):
-        return _read(path / name)
+        return _read(path / name, own)
     try:
         shards = sorted(set(json.loads((path / name).read_text())["weight_map"].values()))
     except (json.JSONDecodeError, KeyError, AttributeError) as error:
@@ -248,7 +265,7 @@ def _read_directory(path: Path) -> tuple[dict[str, Tensor], Any]:
         raise ValueError(f"The checkpoint {str(path)!r} is not whole: expected the shards {shards}, missing {missing}.")
     state: dict[str, Tensor] = {}
     for shard in shards:
-        state |= _read(path / shard)[0]
+        state |= _read(path / shard, own)[0]
     return state, None
 
 
@@ -259,16 +276,17 @@ def _safetensors_error() -> type[Exception]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    text = type(error).__name__ if isinstance(error, KeyError) else str(error).strip()
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 # ----------------------------------------------------------------------------------------------------------- loading
 
 
-def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys without the prefixes that DataParallel and torch.compile put before them."""
+def _stripped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Keys without the prefixes that DataParallel and torch.compile put before them, unless the model's own have them."""
     for prefix in ("module.", "_orig_mod."):
-        if state and all(key.startswith(prefix) for key in state):
+        if state and all(key.startswith(prefix) for key in state) and not all(key.startswith(prefix) for key in own):
             state = {key[len(prefix) :]: value for key, value in state.items()}
     return state
 

@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"captum-tracinwe {options.command}: error: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"captum-tracinwe {options.command}: error: {error} Lower --learning-rate.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\ncaptum-tracinwe {options.command}: stopped.", file=sys.stderr)
         return 130
@@ -76,7 +79,7 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     add = demo.add_argument
     add("--out", metavar="FILE", default="captum-tracinwe-report.html", help="the report (default: %(default)s)")
     add("--k", type=_count, default=5, metavar="N", help="proponents and opponents shown per test text (default: 5)")
-    add("--seed", type=int, default=0, metavar="N", help="of weights, shuffling and samples (default: 0)")
+    add("--seed", type=_seed, default=0, metavar="N", help="of weights, shuffling and samples (default: 0)")
     add("--epochs", type=_count, metavar="N", help="default: 8; 5 on your texts; 2 with --model")
     add("--batch-size", type=_count, metavar="N", default=32, help="texts per training step (default: 32)")
     add(
@@ -85,6 +88,7 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="RATE",
         help="of the first step (default: 0.001; 0.00005 with --model)",
     )
+    add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
     add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
     own = demo.add_argument_group("your own texts").add_argument
     own("--train", metavar="FILE", help="training texts: .jsonl, .csv or .tsv, also .gz")
@@ -122,6 +126,7 @@ def _demo(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         checkpoints=options.checkpoints,
+        without_special_tokens=options.without_special_tokens,
     )
     if options.train is None:
         demo.run_planted(settings)
@@ -176,6 +181,16 @@ def _count(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return value
+
+
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1, got {text!r}")
     return value
 
 

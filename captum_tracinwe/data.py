@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import random
 import zlib
 from collections.abc import Iterator, Sequence
@@ -168,9 +169,10 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
+                reason = getattr(error, "msg", "nested too deeply")
                 raise InputError(
-                    f"{path}, line {number}: not valid JSON ({error.msg}); expected one object per line."
+                    f"{path}, line {number}: not valid JSON ({reason}); expected one object per line."
                 ) from error
             if not isinstance(record, dict):
                 raise InputError(f"{path}, line {number}: a JSON {_json_type(record)}; expected one object per line.")
@@ -199,6 +201,8 @@ def _row(path: Path, line: int, record: dict[str, Any], text_column: str, label_
     where = f"{path}, line {line}"
     for column, option in ((text_column, "--text-column"), (label_column, "--label-column")):
         if record.get(column) is None:
+            if column in record:
+                raise InputError(f"{where}: {column!r} has no value here; remove the line or give it one.")
             there = ", ".join(name for name, value in record.items() if value is not None) or "none"
             raise InputError(f"{where}: no column {column!r}; there are: {there}. Name the right one with {option}.")
     text, label, name = record[text_column], record[label_column], record.get(f"{label_column}_name")
@@ -206,6 +210,12 @@ def _row(path: Path, line: int, record: dict[str, Any], text_column: str, label_
         raise InputError(f"{where}: {text_column!r} is a {_json_type(text)}; expected a string.")
     if not text.strip():
         raise InputError(f"{where}: {text_column!r} is empty; remove the line or give it a text.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(
+            f"{where}: {text_column!r} holds half a character (a lone surrogate); write it whole or remove it."
+        )
+    if isinstance(label, float) and not math.isfinite(label):
+        raise InputError(f"{where}: {label_column!r} is {label}; expected an integer or a string.")
     if isinstance(label, (list, dict)):
         raise InputError(f"{where}: {label_column!r} is a {_json_type(label)}; expected an integer or a string.")
     if isinstance(label, bool) or not isinstance(label, (str, float)):

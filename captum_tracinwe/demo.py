@@ -44,6 +44,7 @@ class Settings:
     batch_size: int = 32
     learning_rate: float | None = None
     checkpoints: str | Path | None = None
+    without_special_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,10 @@ def run_files(
             epochs, rate, checkpoints = 5, 1e-3, 8
         else:
             classifier, tokenizer = training.load_model(model, train.names)
+            positions = getattr(classifier.config, "max_position_embeddings", None) or max_length
+            if max_length > positions:
+                say(f"--max-length {max_length}: the model has {positions} positions; texts are cut there.")
+                max_length = positions
             epochs, rate, checkpoints = 2, 5e-5, 4
         job = _Job(settings, classifier, tokenizer, train, test, max_length)
         job.train(directory, settings.epochs or epochs, settings.learning_rate or rate, checkpoints, say)
@@ -251,6 +256,7 @@ class _Job:
             training.batches(self.encoded, GRADIENT_BATCH),
             self.run.checkpoints,
             loss_fn=nn.CrossEntropyLoss(reduction="none"),
+            exclude_tokens=self.tokenizer.all_special_ids if self.settings.without_special_tokens else (),
         )
         scores = tracin.influence(inputs, show_progress=sys.stderr.isatty())
         assert isinstance(scores, Tensor)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import Module
 from torch.nn.functional import embedding as look_up
@@ -50,7 +51,7 @@ def find_embedding(model: Module, layers: Sequence[str] | None = None) -> Embedd
     listing = f"The model's nn.Embedding layers: {listing or 'none'}."
 
     if layers is not None:
-        if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
+        if not isinstance(layers, (list, tuple)) or not all(isinstance(name, str) for name in layers):
             raise TypeError(f"`layers` should be a list with one layer name, got {layers!r}. {listing}")
         if len(layers) != 1:
             raise ValueError(f"`layers` should name one layer, the word embedding; got {list(layers)!r}. {listing}")
@@ -132,6 +133,9 @@ class LookUp:
     padding_idx: int | None
 
 
+_OTHER_LOOK_UPS = (torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select, torch.embedding)
+
+
 class RecordLookUps(TorchFunctionMode):
     """While active, look-ups in ``table`` are recorded, and their outputs are leaves of the autograd graph.
 
@@ -154,6 +158,11 @@ class RecordLookUps(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is look_up:
             return self._look_up(*args, **kwargs)
+        if func in _OTHER_LOOK_UPS and args and args[0] is self.table:
+            raise ValueError(
+                f"The model reads rows of the embedding by {getattr(func, '__name__', func)}: expected look-ups by the "
+                f"nn.Embedding module or torch.nn.functional.embedding, which are all that is counted."
+            )
         return func(*args, **kwargs)
 
     def _look_up(

@@ -74,7 +74,9 @@ def _differentiable(model: Module) -> Iterator[None]:
         yield
 
 
-def batch_row_gradients(model: Module, table: EmbeddingTable, batch: Batch, loss_fn: Loss | None) -> RowGradients:
+def batch_row_gradients(
+    model: Module, table: EmbeddingTable, batch: Batch, loss_fn: Loss | None, check: bool = False
+) -> RowGradients:
     """Row gradients of each example of a batch: g(x)_w = Σ over positions p of x that hold w of ∂ℓ(x)/∂e_p.
 
     Args:
@@ -82,7 +84,9 @@ def batch_row_gradients(model: Module, table: EmbeddingTable, batch: Batch, loss
         table (EmbeddingTable): the word embedding.
         batch: a tuple (inputs..., labels) or a mapping.
         loss_fn (callable or None): one loss per example, or a scalar of any reduction; None takes the model's output
-            (of a `ModelOutput` its ``loss``).
+            (of a `ModelOutput` its ``loss``). Losses of more dimensions are summed over all but the first, as in Captum.
+        check (bool): also see, at the price of one more backward, that the first example's loss is its own: equal to
+            that of the example alone, and independent of the others' words.
 
     Returns:
         RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table.
@@ -102,6 +106,8 @@ def batch_row_gradients(model: Module, table: EmbeddingTable, batch: Batch, loss
                 f"Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
             )
         losses = _losses(output, labels_of(batch), batch, loss_fn, size)
+        if check and size > 1:
+            _check_first(losses, output, labels_of(batch), loss_fn, record.calls, size, table.name)
         gradients = _gradients(losses, record.calls, table.name)
     return _fold(record.calls, gradients, size, table.name)
 
@@ -127,13 +133,11 @@ def _losses(output: Any, labels: Any, batch: Batch, loss_fn: Loss | None, size: 
                 f"The loss {name!r} has reduction='none' but gave one number for a batch of {size}: expected one loss per "
                 f"example, shape ({size},)."
             )
-        # A mean divides by the batch, a token mean by its tokens, a weighted mean by its weights: only the loss of an
-        # example alone has a meaning of its own. The model ran once; calling the loss per example costs next to nothing.
-        if reduction != "sum":
-            parts = [
-                _call(loss_fn, _slice(prediction, i, size, name), _slice(labels, i, size, name)) for i in range(size)
-            ]
-            losses = torch.stack([part.sum() for part in parts])
+        # A mean divides by the batch, a token mean by its tokens, a weighted mean by its weights; a sum over (N, 1)
+        # minus (N,) has N² terms. Only the loss of an example alone has a meaning of its own. The model ran once;
+        # calling the loss per example costs next to nothing.
+        parts = [_call(loss_fn, _slice(prediction, i, size, name), _slice(labels, i, size, name)) for i in range(size)]
+        losses = torch.stack([part.sum() for part in parts])
     elif losses.dim() > 0 and losses.shape[0] != size:
         raise ValueError(
             f"The loss {name!r} gave shape {tuple(losses.shape)} for a batch of {size}: expected one loss per example, "
@@ -183,10 +187,11 @@ def _output_as_loss(output: Any, labels: Any, size: int) -> Tensor:
                 f"batch under `labels`, or a loss_fn such as torch.nn.CrossEntropyLoss(reduction='none')."
             )
         if loss.dim() == 0 and size > 1:
-            if isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.dtype.is_floating_point):
+            ignored = isinstance(labels, Tensor) and not labels.is_floating_point() and bool((labels == -100).any())
+            if isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.is_floating_point()) and not ignored:
                 return loss * size  # a mean over examples of equal weight
             raise ValueError(
-                f"loss_fn is None and the model's own loss is a mean over all target tokens of the batch (labels "
+                f"loss_fn is None and the model's own loss is a mean over those targets of the batch that are not −100 (labels "
                 f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}): an example's part of it "
                 f"depends on its batch. Pass a loss_fn that gives one loss per example, shape ({size},)."
             )
@@ -206,6 +211,46 @@ def _output_as_loss(output: Any, labels: Any, size: int) -> Tensor:
             f"batch first, shape ({size}, ...)."
         )
     return output
+
+
+def _check_first(
+    losses: Tensor, output: Any, labels: Any, loss_fn: Loss | None, calls: list[LookUp], size: int, name: str
+) -> None:
+    """Raise ValueError unless the first example's loss is that of the example alone and knows no other example's words.
+
+    Shapes cannot tell texts laid along the wrong dimension where there are as many texts as tokens, nor labels that
+    broadcast against predictions.
+    """
+    own_loss = isinstance(output, Mapping) and loss_fn is None  # one number: its parts cannot be told apart
+    if own_loss or losses.dim() == 0 or not losses.requires_grad:
+        return
+    if loss_fn is not None and labels is not None:
+        prediction = output["logits"] if isinstance(output, Mapping) and "logits" in output else output
+        try:
+            first = _slice(prediction, 0, size, name), _slice(labels, 0, size, name)
+        except ValueError:
+            first = None  # what cannot be cut cannot be looked at alone
+        if first is not None:
+            alone, within = _call(loss_fn, *first).sum().detach(), losses[0].sum().detach()
+            if not torch.allclose(alone, within, rtol=1e-3, atol=1e-5, equal_nan=True):
+                shapes = [tuple(value.shape) if isinstance(value, Tensor) else "?" for value in (prediction, labels)]
+                raise ValueError(
+                    f"The loss of the first example is {float(within):.6g} in its batch and {float(alone):.6g} alone: expected "
+                    f"one loss per example that does not depend on the batch. The prediction has shape {shapes[0]} and the "
+                    f"labels {shapes[1]}: do they broadcast against each other?"
+                )
+    outputs = [call.output for call in calls]
+    for call, gradient in zip(
+        calls, torch.autograd.grad(losses[0].sum(), outputs, retain_graph=True, allow_unused=True), strict=True
+    ):
+        if gradient is None or call.ids.dim() == 0 or call.ids.shape[0] != size:
+            continue  # the latter is refused where rows are folded
+        if float(gradient[1:].abs().max()) > 1e-5 * float(gradient.abs().max()):
+            raise ValueError(
+                f"The loss of the first example depends on the words of others in its batch: expected the examples along the "
+                f"first dimension of the ids that {name!r} is called with (got {tuple(call.ids.shape)}), and a model in which "
+                f"they do not meet."
+            )
 
 
 # --------------------------------------------------------------------------------------------------------- gradients

@@ -47,7 +47,7 @@ def row_dot(ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b
         Tensor: ``(N, M)``, float64 for float64 values and float32 otherwise; products are accumulated in that type.
 
     Raises:
-        ValueError: a side is not as described; the message says which and why.
+        ValueError: a side is not as described; the message says which and why (RuntimeError from the compiled kernels).
 
     Example:
         >>> import torch
@@ -56,6 +56,7 @@ def row_dot(ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b
         >>> row_dot(*one, *one)
         tensor([[30.]])
     """
+    values_a, values_b = values_a.detach(), values_b.detach()
     return torch.ops.captum_tracinwe.row_dot(ptr_a, ids_a, values_a, ptr_b, ids_b, values_b)  # type: ignore[no-any-return]
 
 
@@ -79,10 +80,11 @@ def row_dot_terms(
         (an index into ``pairs``), then id. The terms of a pair add up to its score in `row_dot`.
 
     Raises:
-        ValueError: a side is not as described in `row_dot`, or a pair names an example that is not there.
+        ValueError: a side is not as described in `row_dot`, or a pair names an example that is not there (RuntimeError
+            from the compiled kernels).
     """
     return torch.ops.captum_tracinwe.row_dot_terms(  # type: ignore[no-any-return]
-        ptr_a, ids_a, values_a, ptr_b, ids_b, values_b, pairs
+        ptr_a, ids_a, values_a.detach(), ptr_b, ids_b, values_b.detach(), pairs
     )
 
 
@@ -90,14 +92,20 @@ def row_dot_terms(
 
 
 def check_rows(side: str, ptr: Tensor, ids: Tensor, values: Tensor) -> None:
-    """Raise ValueError unless ``ptr``, ``ids``, ``values`` are one valid CSR side; ``side`` names it in the message.
+    """Raise ValueError unless ``ptr``, ``ids``, ``values`` are one valid CSR side; ``side`` ("a", "b", "") names it.
 
     The compiled kernels make the same checks with the same words (``csrc/check.h``).
     """
 
     def demand(holds: bool | Tensor, expected: str, got: object) -> None:
         if not holds:
-            raise ValueError(f"row gradients, side {side}: expected {expected}, got {got}.")
+            what = f"row gradients, side {side}" if side else "RowGradients"
+            expected = (
+                expected
+                if side
+                else expected.replace("ptr_", "ptr").replace("ids_", "ids").replace("values_", "values")
+            )
+            raise ValueError(f"{what}: expected {expected}, got {got}.")
 
     for name, tensor in (("ptr", ptr), ("ids", ids)):
         demand(tensor.dtype == torch.int64, f"{name}_{side} of dtype int64", tensor.dtype)
@@ -244,6 +252,13 @@ def _row_dot_terms_reference(
 # -------------------------------------------------------------------------------------------------------------- fake
 
 
+def _check_devices(*tensors: Tensor) -> None:
+    """One meta tensor among real ones brings a call here: the result would be memory that nobody wrote."""
+    devices = {str(tensor.device) for tensor in tensors}
+    if len(devices) > 1:
+        raise ValueError(f"row gradients: expected all parts on one device, got {', '.join(sorted(devices))}.")
+
+
 def _empty_scores(ptr_a: Tensor, ptr_b: Tensor, values: Tensor) -> Tensor:
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     return values.new_empty((ptr_a.shape[0] - 1, ptr_b.shape[0] - 1), dtype=dtype)
@@ -256,6 +271,7 @@ def _empty_terms(values: Tensor, size: int | torch.SymInt) -> Tensor:
 def _row_dot_fake(
     ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: Tensor, values_b: Tensor
 ) -> Tensor:
+    _check_devices(ptr_a, ids_a, values_a, ptr_b, ids_b, values_b)
     return _empty_scores(ptr_a, ptr_b, values_a)
 
 
@@ -268,6 +284,7 @@ def _row_dot_terms_fake(
     values_b: Tensor,
     pairs: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check_devices(ptr_a, ids_a, values_a, ptr_b, ids_b, values_b, pairs)
     size = torch.library.get_ctx().new_dynamic_size()
     return ids_a.new_empty((size,)), ids_a.new_empty((size,)), _empty_terms(values_a, size)
 

@@ -28,7 +28,9 @@ def top_k(scores: Tensor, k: int, highest: bool = True) -> tuple[Tensor, Tensor]
 def merge_top_k(
     first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int, highest: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The best k of two results of :func:`top_k`, those of ``first`` before equal ones of ``second``."""
+    """The best k of two results of :func:`top_k` on different examples; equal scores again in the order of their index."""
     indices, scores = (torch.cat(parts, dim=1) for parts in zip(first, second, strict=True))
+    by_index = torch.argsort(indices, dim=1)
+    indices, scores = indices.gather(1, by_index), scores.gather(1, by_index)
     best, values = top_k(scores, k, highest)
     return indices.gather(1, best), values

@@ -43,7 +43,7 @@ class RowGradients:
     values: Tensor
 
     def __post_init__(self) -> None:
-        ops.check_rows("of RowGradients", self.ptr, self.ids, self.values)
+        ops.check_rows("", self.ptr, self.ids, self.values)
 
     # -------------------------------------------------------------------------------------------------------- making
 
@@ -57,6 +57,16 @@ class RowGradients:
             values (Tensor): ``(P, D)``, the gradient at the embedding's output there.
             num_examples (int): N; examples without a position own no rows.
         """
+        if not (examples.dim() == ids.dim() == 1 and values.dim() == 2 and len(examples) == len(ids) == len(values)):
+            raise ValueError(
+                f"RowGradients.from_positions: expected examples (P,), ids (P,) and values (P, D), got "
+                f"{tuple(examples.shape)}, {tuple(ids.shape)} and {tuple(values.shape)}."
+            )
+        if len(examples) and not (int(examples.min()) >= 0 and int(examples.max()) < num_examples):
+            raise ValueError(
+                f"RowGradients.from_positions: expected examples from 0 to {num_examples - 1}, got "
+                f"{int(examples.min())} to {int(examples.max())}."
+            )
         order = torch.sort(ids, stable=True).indices
         order = order[torch.sort(examples[order], stable=True).indices]
         examples, ids = examples[order], ids[order]
@@ -75,6 +85,12 @@ class RowGradients:
         parts = list(parts)
         if not parts:
             raise ValueError("RowGradients.cat: expected at least one part, got none.")
+        kinds = {(part.width, part.values.dtype, part.values.device) for part in parts}
+        if len(kinds) > 1:
+            got = "; ".join(
+                f"{width} columns of {dtype} on {device}" for width, dtype, device in sorted(kinds, key=str)
+            )
+            raise ValueError(f"RowGradients.cat: expected parts of one width, dtype and device, got {got}.")
         counts = torch.cat([part.ptr[1:] - part.ptr[:-1] for part in parts])
         return cls(_ptr_of(counts), torch.cat([p.ids for p in parts]), torch.cat([p.values for p in parts]))
 
@@ -85,6 +101,8 @@ class RowGradients:
         Raises:
             ValueError: the tokens differ between the parts, which happens when the data changed its order on the way.
         """
+        if not parts:
+            raise ValueError("RowGradients.beside: expected at least one part, got none.")
         first, *others = parts
         for number, other in enumerate(others, start=1):
             if not (torch.equal(first.ptr, other.ptr) and torch.equal(first.ids, other.ids)):
@@ -139,7 +157,7 @@ class RowGradients:
 
     def select(self, examples: Tensor | Sequence[int]) -> RowGradients:
         """The chosen examples, in the order given; repeats are allowed."""
-        chosen = torch.as_tensor(examples, dtype=torch.int64, device=self.ptr.device)
+        chosen = _whole_numbers(examples, "RowGradients.select").to(self.ptr.device)
         if chosen.numel() and not (int(chosen.min()) >= 0 and int(chosen.max()) < len(self)):
             raise IndexError(
                 f"RowGradients.select: expected examples from 0 to {len(self) - 1}, "
@@ -158,7 +176,7 @@ class RowGradients:
 
     def exclude(self, tokens: Tensor | Sequence[int]) -> RowGradients:
         """Without the rows of the given tokens (TracIn-WE-NoC excludes those common to all texts)."""
-        tokens = torch.as_tensor(tokens, dtype=torch.int64, device=self.ids.device)
+        tokens = _whole_numbers(tokens, "RowGradients.exclude").to(self.ids.device)
         keep = ~torch.isin(self.ids, tokens)
         counts = torch.bincount(self.examples[keep], minlength=len(self))
         return RowGradients(_ptr_of(counts), self.ids[keep], self.values[keep])
@@ -194,6 +212,16 @@ class RowGradients:
         dense = self.values.new_zeros((len(self), vocabulary_size, self.width))
         dense[self.examples, self.ids] = self.values
         return dense
+
+
+def _whole_numbers(given: Tensor | Sequence[int], where: str) -> Tensor:
+    """As int64 ``(K,)``; masks and fractions are refused, which a conversion would quietly turn into other numbers."""
+    numbers = torch.as_tensor(given)
+    if numbers.numel() == 0:
+        return numbers.to(torch.int64).flatten()
+    if numbers.dim() != 1 or numbers.dtype == torch.bool or numbers.is_floating_point() or numbers.is_complex():
+        raise ValueError(f"{where}: expected whole numbers of shape (K,), got {numbers.dtype} {tuple(numbers.shape)}.")
+    return numbers.to(torch.int64)
 
 
 def _ptr_of(counts: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
+from captum_tracinwe import lengths
 from captum_tracinwe.batches import (
     Batch,
     Loss,
@@ -67,8 +69,12 @@ class TracInWE(TracInCP):
         sample_wise_grads_per_batch (bool): accepted for compatibility. One backward per batch serves losses reduced by
             "none", "sum" and "mean" alike; each example gets the gradient of its loss taken alone.
         exclude_tokens (sequence of int): tokens that do not count (TracIn-WE-NoC: those common to all texts). Default: none.
+        order_by_length (bool): take the training texts from short to long and trim each batch's padding; results come in
+            the order of ``train_dataset`` all the same. Needs a data set of mappings with ``attention_mask``, and a model
+            that heeds it. Default: False.
         memory_limit (int): bytes for the scores and raw batches held at once. A training set that needs more is taken in
-            blocks, and each checkpoint is loaded once per block. Default: 1 GiB.
+            blocks, and each checkpoint is loaded once per block. The row gradients of the test examples at all
+            checkpoints come on top: about 4 · C · D bytes per distinct token of a text. Default: 1 GiB.
 
     Raises:
         ValueError, TypeError: see :func:`find_embedding`, :func:`find_checkpoints`; an empty or shuffled training set.
@@ -98,18 +104,18 @@ class TracInWE(TracInCP):
         sample_wise_grads_per_batch: bool = False,
         *,
         exclude_tokens: Sequence[int] = (),
+        order_by_length: bool = False,
         memory_limit: int = 1 << 30,
     ) -> None:
-        for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
-            if loss is not None and not callable(loss):
-                raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")
-        if not isinstance(train_dataset, DataLoader):
-            if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-                raise ValueError(f"`batch_size` should be a whole number of at least 1, got {batch_size!r}.")
-            if hasattr(train_dataset, "__len__") and len(train_dataset) == 0:
-                raise ValueError("`train_dataset` is empty: expected at least one training example.")
-        if memory_limit < 1:
-            raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
+        _check_arguments(
+            model, train_dataset, loss_fn, batch_size, test_loss_fn, exclude_tokens, order_by_length, memory_limit
+        )
+        self._order: Tensor | None = None
+        if order_by_length:
+            assert batch_size is not None
+            assert not isinstance(train_dataset, DataLoader)
+            self._dataset = train_dataset
+            train_dataset, self._order = lengths.order_by_length(train_dataset, batch_size)
         TracInCPBase.__init__(
             self, model, train_dataset, checkpoints, checkpoints_load_func, loss_fn, batch_size, test_loss_fn
         )
@@ -123,6 +129,7 @@ class TracInWE(TracInCP):
         self.layer_modules = [self.embedding.module]
         self.exclude_tokens = tuple(int(token) for token in exclude_tokens)
         self.memory_limit = memory_limit
+        self._checked_losses: set[int] = set()
 
     @property
     def checkpoints(self) -> list[Any]:
@@ -155,9 +162,9 @@ class TracInWE(TracInCP):
         )
         if k is None:
             return self._influence(inputs, show_progress, aggregate)
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        if not _is_whole(k) or k < 1:
             raise ValueError(f"`k` should be a whole number of at least 1 (or None for all scores), got {k!r}.")
-        return self._get_k_most_influential(inputs, k, proponents, show_progress, aggregate)
+        return self._get_k_most_influential(inputs, int(k), proponents, show_progress, aggregate)
 
     @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
     def self_influence(
@@ -172,8 +179,14 @@ class TracInWE(TracInCP):
         checkpoint and loads each checkpoint exactly once; without it, data are read once, in blocks.
         """
         loader = self.train_dataloader if inputs is None else as_batches(inputs, "inputs")
-        if outer_loop_by_checkpoints:
-            return self._self_influence_by_checkpoints(loader, show_progress)
+        scores = (
+            self._self_influence_by_checkpoints(loader, show_progress)
+            if outer_loop_by_checkpoints
+            else self._self_influence_by_blocks(loader, show_progress)
+        )
+        return scores if self._order is None or inputs is not None else scores[_places(self._order)]
+
+    def _self_influence_by_blocks(self, loader: DataLoader[Any], show_progress: bool) -> Tensor:
         desc = f"Using {self.get_name()} to compute self influence. Processing batch"
         scores = []
         with self._untouched(), self._bar(loader, desc, show_progress) as bar:
@@ -219,7 +232,8 @@ class TracInWE(TracInCP):
             token of a text: 0.2 MB per example for BERT-base, 64 tokens and one checkpoint.
         """
         if inputs is None:
-            return self._row_gradients(self.train_dataloader, self.loss_fn, show_progress)
+            rows = self._row_gradients(self.train_dataloader, self.loss_fn, show_progress)
+            return rows if self._order is None else rows.select(_places(self._order))
         return self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn, show_progress)
 
     @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
@@ -282,7 +296,8 @@ class TracInWE(TracInCP):
         self, inputs: Batch | DataLoader[Any], show_progress: bool = False, aggregate: bool = False
     ) -> Tensor:
         desc = f"Using {self.get_name()} to compute influence for training batches"
-        return torch.cat(list(self._score_blocks(inputs, aggregate, desc, show_progress)), dim=1)
+        scores = torch.cat([part for _, part in self._score_blocks(inputs, aggregate, desc, show_progress)], dim=1)
+        return scores if self._order is None else scores[:, _places(self._order)]
 
     def _get_k_most_influential(
         self,
@@ -297,12 +312,11 @@ class TracInWE(TracInCP):
             "Processing training batches"
         )
         best: tuple[Tensor, Tensor] | None = None
-        start = 0
-        for scores in self._score_blocks(inputs, aggregate, desc, show_progress):
-            indices, values = top_k(scores, k, proponents)
-            found = (indices + start, values)
+        for examples, scores in self._score_blocks(inputs, aggregate, desc, show_progress):
+            by_index = torch.argsort(examples)
+            indices, values = top_k(scores if self._order is None else scores[:, by_index], k, proponents)
+            found = (examples[by_index][indices], values)
             best = found if best is None else merge_top_k(best, found, k, proponents)
-            start += scores.shape[1]
         assert best is not None
         return KMostInfluentialResults(*best)
 
@@ -333,8 +347,8 @@ class TracInWE(TracInCP):
 
     def _score_blocks(
         self, inputs: Batch | DataLoader[Any], aggregate: bool, desc: str, show_progress: bool
-    ) -> Iterator[Tensor]:
-        """Scores ``(N, m)`` of one block of training examples after the other."""
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Indices ``(m,)`` and scores ``(N, m)`` of one block of training examples after the other."""
         test_batches = list(as_batches(inputs, "inputs"))
         if not test_batches:
             raise ValueError("`inputs` is empty: expected at least one test example.")
@@ -354,7 +368,8 @@ class TracInWE(TracInCP):
                     products = torch.cat([tests[c].dot(rows) for rows in trained], dim=1)
                     scores = products if scores is None else scores.add_(products)
                 assert scores is not None
-                yield scores
+                places = torch.arange(block.start, block.start + block.size)
+                yield (places if self._order is None else self._order[places]).to(scores.device), scores
 
     def _row_gradients(self, loader: DataLoader[Any], loss_fn: Loss | None, show_progress: bool) -> RowGradients:
         """All examples of a loader at all checkpoints, scaled by √η."""
@@ -373,7 +388,13 @@ class TracInWE(TracInCP):
 
     def _training_rows(self, indices: Sequence[int]) -> RowGradients:
         """Row gradients of chosen training examples (ascending), reading no others where the data set allows it."""
-        chosen = examples_loader(self.train_dataloader, indices)
+        if self._order is not None:
+            loader = DataLoader(
+                self._dataset, self.train_dataloader.batch_size, collate_fn=self.train_dataloader.collate_fn
+            )
+        else:
+            loader = self.train_dataloader
+        chosen = examples_loader(loader, indices)
         if chosen is not None:
             size = len(chosen.dataset.dataset)  # type: ignore[attr-defined]
             if not 0 <= indices[0] <= indices[-1] < size:
@@ -408,10 +429,16 @@ class TracInWE(TracInCP):
     ) -> Iterator[RowGradients]:
         """Row gradients batch by batch, with the weights now in the model; ``what`` and ``start`` name examples in errors."""
         for batch in batches:
-            rows = batch_row_gradients(self.model, self.embedding, batch, loss_fn)
+            # Once for each loss: texts along the wrong dimension, or labels that broadcast, would give wrong numbers.
+            check = id(loss_fn) not in self._checked_losses and size_of(batch) > 1
+            rows = batch_row_gradients(self.model, self.embedding, batch, loss_fn, check)
+            if check:
+                self._checked_losses.add(id(loss_fn))
             # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
             if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
                 bad = int(rows.examples[~torch.isfinite(rows.values).all(1)][0]) + start
+                if self._order is not None and what == "training":
+                    bad = int(self._order[bad])
                 raise ValueError(
                     f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {checkpoint!r}: expected finite "
                     f"numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
@@ -442,7 +469,7 @@ class TracInWE(TracInCP):
         assigns = self.checkpoints_load_func is load_checkpoint
         with torch.inference_mode(False):  # weights made within the caller's inference_mode could not be differentiated
             rate = (assign_checkpoint if assigns else self.checkpoints_load_func)(self.model, checkpoint)
-        if not isinstance(rate, (int, float, Tensor)) or isinstance(rate, bool) or not 0 <= float(rate) < math.inf:
+        if not _is_rate(rate):
             raise ValueError(
                 f"`checkpoints_load_func` returned {rate!r} for {checkpoint!r}: expected the learning rate at that checkpoint, a "
                 f"finite number ≥ 0."
@@ -467,18 +494,65 @@ class TracInWE(TracInCP):
         return progress(desc=desc, total=total)
 
 
-def _index_lists(train_indices: Tensor | Sequence[Sequence[int]], size: int) -> list[list[int]]:
+def _check_arguments(
+    model: Any,
+    train_dataset: Any,
+    loss_fn: Any,
+    batch_size: Any,
+    test_loss_fn: Any,
+    exclude_tokens: Any,
+    order_by_length: bool,
+    memory_limit: Any,
+) -> None:
+    """What the types say, said at run time."""
+    if not isinstance(model, Module):
+        raise TypeError(f"`model` should be a torch.nn.Module, got {type(model).__name__}.")
+    for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
+        if loss is not None and not callable(loss):
+            raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")
+    if isinstance(train_dataset, DataLoader):
+        if order_by_length:
+            raise ValueError("`order_by_length` needs a Dataset as `train_dataset`: a DataLoader has its own order.")
+    else:
+        if not _is_whole(batch_size) or batch_size < 1:
+            raise ValueError(f"`batch_size` should be a whole number of at least 1, got {batch_size!r}.")
+        if hasattr(train_dataset, "__len__") and len(train_dataset) == 0:
+            raise ValueError("`train_dataset` is empty: expected at least one training example.")
+    if isinstance(exclude_tokens, str) or not isinstance(exclude_tokens, Iterable):
+        raise TypeError(f"`exclude_tokens` should be a list of token ids, got {exclude_tokens!r}.")
+    if not isinstance(memory_limit, Real) or memory_limit < 1:
+        raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_rate(value: Any) -> bool:
+    if type(value) is bool or not isinstance(value, (Real, Tensor)):
+        return False
+    return 0 <= float(value) < math.inf
+
+
+def _places(order: Tensor) -> Tensor:
+    """Where each example stands: the inverse of a permutation."""
+    return torch.argsort(order)
+
+
+def _index_lists(train_indices: Any, size: int) -> list[list[int]]:
     """``train_indices`` as one list of int per test example."""
-    lists = train_indices.tolist() if isinstance(train_indices, Tensor) else [list(row) for row in train_indices]
-    if len(lists) != size or not all(isinstance(row, list) for row in lists):
+    if isinstance(train_indices, KMostInfluentialResults):
+        train_indices = train_indices.indices
+    given = train_indices.tolist() if isinstance(train_indices, Tensor) else list(train_indices)
+    if len(given) != size or not all(isinstance(row, Iterable) for row in given):
         raise ValueError(
-            f"`train_indices` should hold one list of training indices for each of the {size} test examples, got {len(lists)} "
-            f"entries. For example: influence(inputs, k=5).indices."
+            f"`train_indices` should hold one list of training indices for each of the {size} test examples, got {given!r:.80}. "
+            f"For example: influence(inputs, k=5).indices."
         )
-    for row in lists:
-        for index in row:
-            if isinstance(index, bool) or int(index) != index:
-                raise ValueError(f"`train_indices` should hold whole numbers, got {index!r}.")
+    lists = [row.tolist() if isinstance(row, Tensor) else list(row) for row in given]
+    wrong = next((index for row in lists for index in row if not _is_whole(index)), None)
+    if wrong is not None:
+        raise ValueError(f"`train_indices` should hold whole numbers, got {wrong!r}.")
     return [[int(index) for index in row] for row in lists]
 
 

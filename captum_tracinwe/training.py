@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ def load_model(directory: str | Path, names: Sequence[str]) -> tuple[PreTrainedM
     Raises:
         InputError: the directory is not there or holds no such model; nothing is looked up elsewhere.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     directory = Path(directory)
@@ -120,11 +122,21 @@ def load_model(directory: str | Path, names: Sequence[str]) -> tuple[PreTrainedM
         model = AutoModelForSequenceClassification.from_pretrained(
             directory, num_labels=len(names), ignore_mismatched_sizes=True, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"--model {directory}: not a text classification model with a tokenizer ({reason})."
         ) from error
+    known, rows = len(tokenizer), model.get_input_embeddings().weight.shape[0]
+    if known <= len(tokenizer.all_special_tokens):
+        raise InputError(
+            f"--model {directory}: its tokenizer knows no words; expected the tokenizer's files beside the model."
+        )
+    if known > rows:
+        raise InputError(
+            f"--model {directory}: its tokenizer has {known} tokens and the model only {rows} embeddings; expected a pair "
+            f"that belongs together."
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -231,6 +243,8 @@ def train(
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise FloatingPointError(f"Training diverged: the loss is {losses[-1]} at step {step} of {steps}.")
             bar.update()
             if step in due:
                 path = Path(directory) / f"checkpoint-{step:06d}.pt"

@@ -168,11 +168,20 @@ def test_checkpoints_come_in_natural_order(tmp_path):
     expected = [str(tmp_path / name) for name in ("step-9.pt", "step-10.pt", "step-100.pt")]
     assert find_checkpoints(str(tmp_path)) == expected
     assert find_checkpoints(tmp_path) == expected
-    assert find_checkpoints([tmp_path / "step-10.pt", tmp_path / "step-9.pt"]) == expected[:2]
+    assert find_checkpoints([tmp_path / "step-10.pt", tmp_path / "step-9.pt"]) == [
+        tmp_path / "step-9.pt",
+        tmp_path / "step-10.pt",
+    ]
     assert find_checkpoints(iter(expected)) == expected
     assert find_checkpoints(tmp_path / "step-9.pt") == expected[:1]
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "runs").mkdir()
+    assert find_checkpoints(tmp_path) == expected
     (tmp_path / "model.safetensors").touch()
     assert find_checkpoints(tmp_path) == [str(tmp_path)]
+    for step in (10, 9):  # a Trainer's directory, the final model beside the checkpoints
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert find_checkpoints(tmp_path) == [str(tmp_path / f"checkpoint-{step}") for step in (9, 10)]
     anything = [{"step": 1}, object()]
     assert find_checkpoints(anything) == anything
 
@@ -184,7 +193,7 @@ def test_no_checkpoints_are_refused(given):
 
 
 def test_an_empty_directory_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="is an empty directory"):
+    with pytest.raises(ValueError, match="is a directory without checkpoints"):
         find_checkpoints(tmp_path)
 
 
@@ -194,3 +203,30 @@ def test_reading_a_good_checkpoint_is_quiet(tmp_path):
         warnings.simplefilter("error")
         assert load_checkpoint(TinyCNN(), tmp_path / "a.pt") == 1.0
     assert json.dumps(load_checkpoint(TinyCNN(), tmp_path / "a.pt")) == "1.0"
+
+
+def test_names_that_look_like_notes_or_wrappers_stay_the_models_own(tmp_path):
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = TinyCNN()
+
+    saved, other = Inner(), Inner()
+    save_checkpoint(tmp_path / "a.pt", saved, 0.5)
+    assert load_checkpoint(other, tmp_path / "a.pt") == 0.5
+    assert_same_weights(other, saved.state_dict())
+    counter = nn.Linear(1, 1)
+    counter.register_buffer("step", torch.tensor(7))
+    torch.save({**counter.state_dict(), "learning_rate": 0.25}, tmp_path / "flat.pt")
+    counter.step.zero_()
+    assert load_checkpoint(counter, tmp_path / "flat.pt") == 0.25
+    assert int(counter.step) == 7
+
+
+def test_numpys_numbers_are_rates(tmp_path):
+    import numpy as np
+
+    save_checkpoint(tmp_path / "a.pt", TinyCNN(), np.float32(0.5))
+    assert load_checkpoint(TinyCNN(), tmp_path / "a.pt") == 0.5
+    with pytest.raises(TypeError, match="got 5"):
+        find_checkpoints(5)

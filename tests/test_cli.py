@@ -156,3 +156,80 @@ def one_line(capsys, *argv):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     return err
+
+
+def test_seeds_and_rates_beyond_reason(files, capsys):
+    assert main(["demo", "--seed", str(2**70)]) == 2
+    assert "2^63" in capsys.readouterr().err
+    refused_in_the_end = main(["demo", *files, *SMALL, "--epochs", "30", "--learning-rate", "1e30"])
+    assert refused_in_the_end == 2
+    assert "Lower --learning-rate" in capsys.readouterr().err
+
+
+def saved_bert(folder, vocabulary, **sizes):
+    """A tiny BERT and its tokenizer, as save_pretrained leaves them."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    tokenizer = BertTokenizerFast.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    shape = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "num_labels": 2,
+    }
+    BertForSequenceClassification(BertConfig(**({"vocab_size": len(vocabulary)} | shape | sizes))).save_pretrained(
+        folder
+    )
+    return folder
+
+
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *sorted({word for text, _ in TEXTS for word in text.split()}),
+]
+
+
+def test_a_model_with_few_positions_cuts_the_texts_and_says_so(files, capsys, tmp_path):
+    model = saved_bert(tmp_path / "short", VOCABULARY, max_position_embeddings=6)
+    assert main(["demo", *files, *SMALL, "--model", str(model), "--without-special-tokens"]) == 0
+    out = capsys.readouterr().out
+    assert "the model has 6 positions" in out
+    assert "[CLS]  █" not in out
+
+
+def test_models_that_are_not_whole_are_refused(files, capsys, tmp_path):
+    def refusal(folder):
+        assert main(["demo", *files, "--model", str(folder)]) == 2
+        return capsys.readouterr().err
+
+    broken = saved_bert(tmp_path / "broken", VOCABULARY)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert "not a text classification model" in refusal(broken)
+    assert "its tokenizer has" in refusal(saved_bert(tmp_path / "small", VOCABULARY, vocab_size=8))
+    wordless = saved_bert(tmp_path / "wordless", VOCABULARY)
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        (wordless / name).unlink(missing_ok=True)
+    assert "--model" in refusal(wordless)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a \\ud800 b", "label": "pets"}', "lone surrogate"),
+        ('{"text": "a b", "label": NaN}', "expected an integer or a string"),
+        ('{"text": null, "label": "pets"}', "'text' has no value"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_odd_lines_are_refused(files, capsys, tmp_path, line, message):
+    (tmp_path / "odd.jsonl").write_text(line)
+    assert message in refused(capsys, "--train", "odd.jsonl", "--test", "test.jsonl")

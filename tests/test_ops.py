@@ -421,3 +421,13 @@ def test_sides_on_different_devices_are_rejected(op: str) -> None:
         OPS_TO_CALL[op](*GOOD, *on("cuda", GOOD))
     with pytest.raises(rejected, match=r"side a: expected ptr_a, ids_a and values_a on one device"):
         OPS_TO_CALL[op](*GOOD[:2], GOOD[2].cuda(), *GOOD)
+
+
+def test_a_meta_tensor_among_real_ones_is_refused():
+    """Dispatch would bring the call to the fake, whose result nobody fills."""
+    side = (torch.tensor([0, 1]), torch.tensor([3]), torch.ones(1, 2))
+    on_meta = (*side[:2], side[2].to("meta"))
+    with pytest.raises((ValueError, RuntimeError), match="one device"):
+        ops.row_dot(*side, *on_meta)
+    with pytest.raises((ValueError, RuntimeError), match="one device"):
+        ops.row_dot_terms(*side, *on_meta, torch.zeros(1, 2, dtype=torch.int64))

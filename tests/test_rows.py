@@ -109,6 +109,20 @@ def test_other_misuse_is_refused():
         RowGradients.cat([])
     with pytest.raises(IndexError, match="0 to 1"):
         rows.select([2])
+    for wrong in ([0.7], torch.tensor([True, False]), torch.tensor([[0]])):
+        with pytest.raises(ValueError, match="expected whole numbers"):
+            rows.select(wrong)
+        with pytest.raises(ValueError, match="expected whole numbers"):
+            rows.exclude(wrong)
+    with pytest.raises(ValueError, match="at least one part"):
+        RowGradients.beside([])
+    with pytest.raises(ValueError, match="parts of one width"):
+        RowGradients.cat([rows, rows.columns(0, 2)])
+    one = torch.tensor([0])
+    with pytest.raises(ValueError, match="examples from 0 to 0, got 5 to 5"):
+        RowGradients.from_positions(one + 5, one, torch.zeros(1, 2), 1)
+    with pytest.raises(ValueError, match=r"values \(P, D\)"):
+        RowGradients.from_positions(one, one, torch.zeros(2, 2), 1)
     with pytest.raises(ValueError, match="below the vocabulary"):
         rows.to_dense(2)
     with pytest.raises((ValueError, RuntimeError), match="same width"):

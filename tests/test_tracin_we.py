@@ -303,9 +303,9 @@ def test_with_k_no_full_matrix_is_held(tmp_path, monkeypatch):
     original = TracInWE._score_blocks
 
     def watch(self, *args):
-        for block in original(self, *args):
+        for examples, block in original(self, *args):
             widths.append(block.shape[1])
-            yield block
+            yield examples, block
 
     monkeypatch.setattr(TracInWE, "_score_blocks", watch)
     tracin.influence(case.test, k=2)
@@ -441,7 +441,7 @@ def test_no_weight_gradient_is_computed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.autograd, "grad", watch)
     tracin_of(case, paths, batch_size=7).self_influence()
-    assert asked == [(7, 9, 6)] * 3
+    assert asked == [(7, 9, 6)] * 4  # one for each checkpoint, and once the check that examples do not meet
 
 
 def test_wrapped_models_give_the_same_scores(tmp_path):
@@ -519,7 +519,7 @@ def test_words_of_a_data_set_without_random_access(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ([[0], [1]], "each of the 3 test examples, got 2"),
+        ([[0], [1]], "each of the 3 test examples, got"),
         ([[0], [1], [7]], "training example 7: expected 0 to 6"),
         ([[0], [1], [-1]], "training example -1"),
         ([[0], [1], [0.5]], "whole numbers, got 0.5"),
@@ -611,7 +611,7 @@ def test_a_language_models_own_loss_is_refused_in_batches(tmp_path):
     paths = scatter_checkpoints(model, tmp_path)
     ids, mask, _ = toy_texts(4)
     batch = {"input_ids": ids, "attention_mask": mask, "labels": ids}
-    with pytest.raises(ValueError, match="mean over all target tokens"):
+    with pytest.raises(ValueError, match="mean over those targets"):
         TracInWE(model, Examples(batch), paths, batch_size=2).self_influence()
     assert TracInWE(model, Examples(batch), paths, batch_size=1).self_influence().shape == (4,)
 
@@ -708,6 +708,149 @@ def test_bad_calls_are_refused(tmp_path):
         tracin.self_influence(DataLoader(case.dataset(), 2, shuffle=True))
     with pytest.raises(TypeError, match="at least one tensor"):
         tracin.influence((["a text"], [0]))
+
+
+class TimeFirst(nn.Module):
+    """An old-style model: ids (T, N)."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(20, 4)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, ids):
+        return self.out(torch.tanh(self.words(ids)).mean(0))
+
+
+class Prompted(TinyCNN):
+    """The same two words before every text: a look-up without a batch dimension."""
+
+    def forward(self, ids):
+        prompt = self.embedding(torch.tensor([3, 4])).mean(0)
+        return super().forward(ids) + prompt[:3]
+
+
+@pytest.mark.parametrize("positions", [5, 4])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_texts_along_the_wrong_dimension_are_refused_even_when_sizes_agree(positions, reduction, tmp_path):
+    model = TimeFirst()
+    paths = scatter_checkpoints(model, tmp_path)
+    batch = (torch.randint(0, 20, (positions, 4)), torch.randint(0, 3, (4,)))
+    with pytest.raises(ValueError, match="expected|cannot be cut"):
+        TracInWE(model, DataLoader([batch], None), paths, loss_fn=cross_entropy(reduction)).self_influence()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_a_look_up_without_examples_is_refused_at_every_batch_size(batch_size, tmp_path):
+    case = cnn()
+    case.model = Prompted()
+    paths = scatter_checkpoints(case.model, tmp_path)
+    with pytest.raises(ValueError, match="depends on the words of others|ids of shape"):
+        tracin_of(case, paths, batch_size=batch_size).self_influence()
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_labels_that_broadcast_give_the_score_of_the_example_alone_or_an_error(reduction, tmp_path):
+    ids, _, _ = toy_texts(6)
+    model = TinyCNN(classes=1)
+    paths = scatter_checkpoints(model, tmp_path)
+    data = Examples((ids, torch.randn(6)))
+    loss = nn.MSELoss(reduction=reduction)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        alone = TracInWE(model, data, paths, loss_fn=loss, batch_size=1).self_influence()
+        batched = TracInWE(model, data, paths, loss_fn=loss, batch_size=6)
+        if reduction == "none":
+            with pytest.raises(ValueError, match="do they broadcast"):
+                batched.self_influence()
+        else:
+            assert_scores(batched.self_influence(), alone, torch.float32)
+
+
+def test_other_ways_of_reading_the_table_are_refused(tmp_path):
+    class Indexing(TinyCNN):
+        def forward(self, ids):
+            return super().forward(ids) + self.embedding.weight[ids].mean(1)[:, :3]
+
+    case = cnn()
+    case.model = Indexing()
+    with pytest.raises(ValueError, match="reads rows of the embedding by"):
+        tracin_of(case, scatter_checkpoints(case.model, tmp_path)).self_influence()
+
+
+class Reshuffled(torch.utils.data.Sampler):
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def __iter__(self):
+        return iter(torch.randperm(self.size).tolist())
+
+
+class Backwards(Reshuffled):
+    def __iter__(self):
+        return iter(range(self.size - 1, -1, -1))
+
+
+def test_every_kind_of_shuffling_is_refused_and_a_fixed_order_is_not(tmp_path):
+    from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+
+    case = cnn()
+    paths = scatter_checkpoints(case.model, tmp_path)
+    data = case.dataset()
+    for loader in (
+        DataLoader(data, 2, sampler=Reshuffled(7)),
+        DataLoader(data, sampler=BatchSampler(RandomSampler(data), 2, False), batch_size=None),
+        DataLoader(data, batch_sampler=BatchSampler(Reshuffled(7), 2, False)),
+    ):
+        with pytest.raises(ValueError, match="shuffles"):
+            tracin_of(case, paths, data=loader)
+    expected = tracin_of(case, paths).self_influence()
+    for loader, order in (
+        (DataLoader(data, 2, sampler=Backwards(7)), slice(None, None, -1)),
+        (DataLoader(data, batch_sampler=BatchSampler(SequentialSampler(data), 2, True)), slice(0, 6)),
+    ):
+        tracin = tracin_of(case, paths, data=loader)
+        assert_scores(tracin.self_influence(), torch.tensor(expected.numpy()[order].copy()), torch.float32)
+    dropped = tracin_of(case, paths, data=DataLoader(data, 2, drop_last=True))
+    with pytest.raises(ValueError, match="training example 6: expected 0 to 5"):
+        dropped.word_influence(case.test, [[6], [], []])
+
+
+def test_ignored_labels_and_the_models_own_loss_do_not_go_together(tmp_path):
+    case = CASES["bert, mappings"]()
+    case.train["labels"][2] = -100
+    paths = scatter_checkpoints(case.model, tmp_path)
+    with pytest.raises(ValueError, match="not −100"):
+        tracin_of(case, paths, loss_fn=None).self_influence()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exclude_tokens": 5}, "list of token ids"),
+        ({"exclude_tokens": "ab"}, "list of token ids"),
+        ({"layers": 3}, "should be a list"),
+        ({"memory_limit": "1GB"}, "number of bytes"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(options, message, tmp_path):
+    case = cnn()
+    with pytest.raises((TypeError, ValueError), match=message):
+        tracin_of(case, scatter_checkpoints(case.model, tmp_path), **options)
+    with pytest.raises(TypeError, match=r"should be a torch.nn.Module, got function"):
+        TracInWE(lambda x: x, case.dataset(), ["a"])
+
+
+def test_results_of_influence_and_numpys_numbers_are_taken(tmp_path):
+    import numpy as np
+
+    case = cnn()
+    tracin = tracin_of(case, scatter_checkpoints(case.model, tmp_path))
+    best = tracin.influence(case.test, k=np.int64(2))
+    assert [[w.train_index for w in row] for row in tracin.word_influence(case.test, best)] == best.indices.tolist()
 
 
 def test_a_data_set_that_changes_its_length_is_refused(tmp_path):
@@ -817,3 +960,16 @@ def test_two_texts_with_a_sparse_table_and_an_unused_call(tmp_path):
     case = two_texts()
     paths = scatter_checkpoints(case.model, tmp_path)
     assert_scores(tracin_of(case, paths).influence(case.test), case.by_loop(paths), torch.float32)
+
+
+def test_autocast_is_taken(tmp_path):
+    """Under torch.autocast the forward runs in bfloat16; rows and scores stay in float32."""
+    case = CASES["bert, mappings"]()
+    paths = scatter_checkpoints(case.model, tmp_path)
+    tracin = tracin_of(case, paths)
+    exact = tracin.influence(case.test)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = tracin.influence(case.test)
+    assert found.dtype == torch.float32
+    worst = float((found - exact).abs().max() / exact.abs().max())
+    assert 0 < worst < 0.1

@@ -1,0 +1,69 @@
+"""Training texts taken in the order of their length, so that a batch costs its own longest text, not everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+
+from captum_tracinwe.batches import LABEL_KEYS
+
+__all__ = ["order_by_length", "trim_padding"]
+
+
+def order_by_length(
+    dataset: Dataset[Any], batch_size: int, collate_fn: Callable[[list[Any]], Any] = default_collate
+) -> tuple[DataLoader[Any], Tensor]:
+    """A loader of the examples from short to long, padding trimmed, and the index of the example at each place, ``(M,)``.
+
+    Args:
+        dataset (Dataset): map-style, of mappings with an ``attention_mask``.
+        batch_size (int): examples to a batch.
+        collate_fn (callable): makes a batch of examples, before it is trimmed.
+
+    Raises:
+        ValueError: the examples carry no ``attention_mask``, or there is no random access to them.
+    """
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise ValueError(
+            f"`order_by_length` needs a data set with a length and random access, got {type(dataset).__name__}: build its "
+            f"batches by length yourself and pass a DataLoader."
+        )
+    lengths = []
+    for index in range(len(dataset)):
+        example = dataset[index]
+        if not isinstance(example, Mapping) or "attention_mask" not in example:
+            got = ", ".join(example) if isinstance(example, Mapping) else type(example).__name__
+            raise ValueError(
+                f"`order_by_length` needs examples as mappings with an `attention_mask`, to tell text from padding; example "
+                f"{index} is {got}."
+            )
+        lengths.append(int(torch.as_tensor(example["attention_mask"]).sum()))
+    order = torch.sort(torch.tensor(lengths), stable=True).indices
+    loader = DataLoader(
+        Subset(dataset, order.tolist()), batch_size, collate_fn=lambda examples: trim_padding(collate_fn(examples))
+    )
+    return loader, order
+
+
+def trim_padding(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Cut the columns on the right where all texts of the batch are padding, from every tensor that has them.
+
+    On the left nothing is cut: there it would move the positions of the words.
+    """
+    mask = batch["attention_mask"]
+    columns = mask.shape[1]
+    used = (mask != 0).any(0).nonzero()
+    width = int(used.max()) + 1 if used.numel() else columns
+    return {
+        key: value[:, :width]
+        if isinstance(value, Tensor)
+        and value.dim() >= 2
+        and value.shape[1] == columns
+        and not (key in LABEL_KEYS and value.is_floating_point())  # one number per class, not per position
+        else value
+        for key, value in batch.items()
+    }
