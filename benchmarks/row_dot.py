@@ -153,6 +153,14 @@ def faiss_scores(a: Rows, b: Rows) -> Callable[[], Tensor]:
     return run
 
 
+# What else computes the scores of two sides, and its name; used end to end too, FAISS's index built within the time.
+OTHER_SCORES: dict[str, Callable[[Rows, Rows], Tensor]] = {
+    "grouped mm + index_add_": grouped_torch,
+    "gather in plain torch (our reference)": lambda a, b: ops._row_dot_reference(*a, *b),
+    **({"FAISS, one list per word": lambda a, b: faiss_scores(a, b)()} if faiss else {}),
+}
+
+
 def contender(name: str, case: Case, a: Rows, b: Rows) -> Callable[[], object] | None:
     if name == "row_dot":
         return lambda: ops.row_dot(*a, *b)
