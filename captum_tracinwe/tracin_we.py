@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe import lengths
+from captum_tracinwe.arguments import check_arguments, index_lists, is_rate, is_whole, out_of_range
 from captum_tracinwe.batches import (
     Batch,
     Loss,
@@ -107,7 +107,7 @@ class TracInWE(TracInCP):
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
     ) -> None:
-        _check_arguments(
+        check_arguments(
             model, train_dataset, loss_fn, batch_size, test_loss_fn, exclude_tokens, order_by_length, memory_limit
         )
         self._order: Tensor | None = None
@@ -162,7 +162,7 @@ class TracInWE(TracInCP):
         )
         if k is None:
             return self._influence(inputs, show_progress, aggregate)
-        if not _is_whole(k) or k < 1:
+        if not is_whole(k) or k < 1:
             raise ValueError(f"`k` should be a whole number of at least 1 (or None for all scores), got {k!r}.")
         return self._get_k_most_influential(inputs, int(k), proponents, show_progress, aggregate)
 
@@ -259,7 +259,7 @@ class TracInWE(TracInCP):
             ValueError: not one list of indices per test example; an index that the training set does not have.
         """
         test = self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn, False)
-        wanted = _index_lists(train_indices, len(test))
+        wanted = index_lists(train_indices, len(test))
         distinct = sorted({index for indices in wanted for index in indices})
         if not distinct:
             return [[] for _ in wanted]
@@ -398,7 +398,7 @@ class TracInWE(TracInCP):
         if chosen is not None:
             size = len(chosen.dataset.dataset)  # type: ignore[attr-defined]
             if not 0 <= indices[0] <= indices[-1] < size:
-                raise ValueError(_out_of_range(indices, size))
+                raise ValueError(out_of_range(indices, size))
             return self._row_gradients(chosen, self.loss_fn, False)
         kept: list[Batch] = []
         places: list[int] = []
@@ -412,7 +412,7 @@ class TracInWE(TracInCP):
                 kept.append(batch)
             start += size
         if len(places) != len(indices):
-            raise ValueError(_out_of_range(indices, start))
+            raise ValueError(out_of_range(indices, start))
         rows = [self._row_gradients(as_batches(batch, "train_dataset"), self.loss_fn, False) for batch in kept]
         return RowGradients.cat(rows).select(places)
 
@@ -469,7 +469,7 @@ class TracInWE(TracInCP):
         assigns = self.checkpoints_load_func is load_checkpoint
         with torch.inference_mode(False):  # weights made within the caller's inference_mode could not be differentiated
             rate = (assign_checkpoint if assigns else self.checkpoints_load_func)(self.model, checkpoint)
-        if not _is_rate(rate):
+        if not is_rate(rate):
             raise ValueError(
                 f"`checkpoints_load_func` returned {rate!r} for {checkpoint!r}: expected the learning rate at that checkpoint, a "
                 f"finite number ≥ 0."
@@ -494,68 +494,6 @@ class TracInWE(TracInCP):
         return progress(desc=desc, total=total)
 
 
-def _check_arguments(
-    model: Any,
-    train_dataset: Any,
-    loss_fn: Any,
-    batch_size: Any,
-    test_loss_fn: Any,
-    exclude_tokens: Any,
-    order_by_length: bool,
-    memory_limit: Any,
-) -> None:
-    """What the types say, said at run time."""
-    if not isinstance(model, Module):
-        raise TypeError(f"`model` should be a torch.nn.Module, got {type(model).__name__}.")
-    for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
-        if loss is not None and not callable(loss):
-            raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")
-    if isinstance(train_dataset, DataLoader):
-        if order_by_length:
-            raise ValueError("`order_by_length` needs a Dataset as `train_dataset`: a DataLoader has its own order.")
-    else:
-        if not _is_whole(batch_size) or batch_size < 1:
-            raise ValueError(f"`batch_size` should be a whole number of at least 1, got {batch_size!r}.")
-        if hasattr(train_dataset, "__len__") and len(train_dataset) == 0:
-            raise ValueError("`train_dataset` is empty: expected at least one training example.")
-    if isinstance(exclude_tokens, str) or not isinstance(exclude_tokens, Iterable):
-        raise TypeError(f"`exclude_tokens` should be a list of token ids, got {exclude_tokens!r}.")
-    if not isinstance(memory_limit, Real) or memory_limit < 1:
-        raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_rate(value: Any) -> bool:
-    if type(value) is bool or not isinstance(value, (Real, Tensor)):
-        return False
-    return 0 <= float(value) < math.inf
-
-
 def _places(order: Tensor) -> Tensor:
     """Where each example stands: the inverse of a permutation."""
     return torch.argsort(order)
-
-
-def _index_lists(train_indices: Any, size: int) -> list[list[int]]:
-    """``train_indices`` as one list of int per test example."""
-    if isinstance(train_indices, KMostInfluentialResults):
-        train_indices = train_indices.indices
-    given = train_indices.tolist() if isinstance(train_indices, Tensor) else list(train_indices)
-    if len(given) != size or not all(isinstance(row, Iterable) for row in given):
-        raise ValueError(
-            f"`train_indices` should hold one list of training indices for each of the {size} test examples, got {given!r:.80}. "
-            f"For example: influence(inputs, k=5).indices."
-        )
-    lists = [row.tolist() if isinstance(row, Tensor) else list(row) for row in given]
-    wrong = next((index for row in lists for index in row if not _is_whole(index)), None)
-    if wrong is not None:
-        raise ValueError(f"`train_indices` should hold whole numbers, got {wrong!r}.")
-    return [[int(index) for index in row] for row in lists]
-
-
-def _out_of_range(indices: Sequence[int], size: int) -> str:
-    wrong = next(index for index in indices if not 0 <= index < size)
-    return f"`train_indices` names training example {wrong}: expected 0 to {size - 1}, for the training set has {size} examples."

@@ -1,0 +1,80 @@
+"""What `TracInWE` demands of its arguments at run time, and the words in which it says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from captum.influence._utils.common import KMostInfluentialResults
+from torch import Tensor
+from torch.nn import Module
+from torch.utils.data import DataLoader
+
+__all__ = ["check_arguments", "index_lists", "is_rate", "is_whole", "out_of_range"]
+
+
+def check_arguments(
+    model: Any,
+    train_dataset: Any,
+    loss_fn: Any,
+    batch_size: Any,
+    test_loss_fn: Any,
+    exclude_tokens: Any,
+    order_by_length: bool,
+    memory_limit: Any,
+) -> None:
+    """What the types say, said at run time."""
+    if not isinstance(model, Module):
+        raise TypeError(f"`model` should be a torch.nn.Module, got {type(model).__name__}.")
+    for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
+        if loss is not None and not callable(loss):
+            raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")
+    if isinstance(train_dataset, DataLoader):
+        if order_by_length:
+            raise ValueError("`order_by_length` needs a Dataset as `train_dataset`: a DataLoader has its own order.")
+    else:
+        if not is_whole(batch_size) or batch_size < 1:
+            raise ValueError(f"`batch_size` should be a whole number of at least 1, got {batch_size!r}.")
+        if hasattr(train_dataset, "__len__") and len(train_dataset) == 0:
+            raise ValueError("`train_dataset` is empty: expected at least one training example.")
+    if isinstance(exclude_tokens, str) or not isinstance(exclude_tokens, Iterable):
+        raise TypeError(f"`exclude_tokens` should be a list of token ids, got {exclude_tokens!r}.")
+    if not isinstance(memory_limit, Real) or memory_limit < 1:
+        raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether ``value`` is a whole number: Python's or NumPy's, no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_rate(value: Any) -> bool:
+    """Whether ``value`` can be a learning rate: a finite number ≥ 0."""
+    if type(value) is bool or not isinstance(value, (Real, Tensor)):
+        return False
+    return 0 <= float(value) < math.inf
+
+
+def index_lists(train_indices: Any, size: int) -> list[list[int]]:
+    """``train_indices`` as one list of int per test example."""
+    if isinstance(train_indices, KMostInfluentialResults):
+        train_indices = train_indices.indices
+    given = train_indices.tolist() if isinstance(train_indices, Tensor) else list(train_indices)
+    if len(given) != size or not all(isinstance(row, Iterable) for row in given):
+        raise ValueError(
+            f"`train_indices` should hold one list of training indices for each of the {size} test examples, got {given!r:.80}. "
+            f"For example: influence(inputs, k=5).indices."
+        )
+    lists = [row.tolist() if isinstance(row, Tensor) else list(row) for row in given]
+    wrong = next((index for row in lists for index in row if not is_whole(index)), None)
+    if wrong is not None:
+        raise ValueError(f"`train_indices` should hold whole numbers, got {wrong!r}.")
+    return [[int(index) for index in row] for row in lists]
+
+
+def out_of_range(indices: Sequence[int], size: int) -> str:
+    """The message about the first training index that is not there."""
+    wrong = next(index for index in indices if not 0 <= index < size)
+    return f"`train_indices` names training example {wrong}: expected 0 to {size - 1}, for the training set has {size} examples."
