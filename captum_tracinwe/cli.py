@@ -174,24 +174,22 @@ def _info(options: argparse.Namespace) -> None:
         print(f"{name:<17} {value}")
 
 
-def _count(text: str) -> int:
+def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+        value = lowest - 1
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
     return value
+
+
+def _count(text: str) -> int:
+    return _whole_number(text, 1, 2**63 - 1, "of at least 1")
 
 
 def _seed(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1, got {text!r}")
-    return value
+    return _whole_number(text, 0, 2**63 - 1, "from 0 to 2^63 - 1")
 
 
 def _rate(text: str) -> float:

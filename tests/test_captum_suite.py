@@ -93,7 +93,7 @@ class SuiteTest(BaseTest):
         tracin = constructor(net, train, self.folder.name, batch_size, nn.MSELoss(reduction=reduction))
         return tracin, train, _format_batch_into_tuple(samples, labels, unpack_inputs)
 
-    def close(self, actual, expected, delta=0.01):
+    def assert_close(self, actual, expected, delta=0.01):
         assertTensorAlmostEqual(self, actual, expected, delta=delta, mode="max")
 
 
@@ -117,18 +117,20 @@ class TestKMostInfluential(SuiteTest):
         indices, values = tracin.influence(test, k=k, proponents=proponents, aggregate=aggregate)
         self.assertEqual(indices.dtype, torch.int64)
         for i in range(len(indices)):
-            self.close(scores[i, indices[i]], scores[i, order[i]], delta=0.0)
-            self.close(values[i], scores[i, order[i]], delta=0.001)
+            self.assert_close(scores[i, indices[i]], scores[i, order[i]], delta=0.0)
+            self.assert_close(values[i], scores[i, order[i]], delta=0.001)
 
 
 class TestAggregate(SuiteTest):
     @parameterized.expand(BOTH, name_func=build_test_name_func())
     def test_aggregate_is_the_sum_over_test_examples(self, reduction, constructor, unpack_inputs):
         tracin, train, test = self.prepare(reduction, constructor, unpack_inputs)
-        self.close(tracin.influence(test, aggregate=True), tracin.influence(test).sum(0, keepdim=True), delta=1e-3)
+        self.assert_close(
+            tracin.influence(test, aggregate=True), tracin.influence(test).sum(0, keepdim=True), delta=1e-3
+        )
         loader = DataLoader(train, batch_size=4)
         whole = next(iter(DataLoader(train, batch_size=len(train))))
-        self.close(tracin.influence(loader, aggregate=True), tracin.influence(whole, aggregate=True), delta=1e-3)
+        self.assert_close(tracin.influence(loader, aggregate=True), tracin.influence(whole, aggregate=True), delta=1e-3)
 
 
 class TestDataLoader(SuiteTest):
@@ -138,7 +140,7 @@ class TestDataLoader(SuiteTest):
         criterion = nn.MSELoss(reduction=reduction)
         loader = DataLoader(train, batch_size=4, shuffle=False)
         by_loader = constructor(tracin.model, loader, self.folder.name, None, criterion)
-        self.close(tracin.influence(test), by_loader.influence(test), delta=0.0)
+        self.assert_close(tracin.influence(test), by_loader.influence(test), delta=0.0)
 
 
 class TestSelfInfluence(SuiteTest):
@@ -147,15 +149,15 @@ class TestSelfInfluence(SuiteTest):
         tracin, train, _ = self.prepare(reduction, constructor, unpack_inputs)
         batch = _format_batch_into_tuple(train.samples, train.labels, unpack_inputs)
         own = tracin.self_influence()
-        self.close(torch.diagonal(tracin.influence(batch)), own)
+        self.assert_close(torch.diagonal(tracin.influence(batch)), own)
         loader = DataLoader(train, batch_size=5)
-        self.close(tracin.self_influence(loader, outer_loop_by_checkpoints=True), own)
+        self.assert_close(tracin.self_influence(loader, outer_loop_by_checkpoints=True), own)
 
     @parameterized.expand(BOTH, name_func=build_test_name_func())
     def test_a_dataloader_and_one_batch_give_the_same(self, reduction, constructor, unpack_inputs):
         tracin, train, _ = self.prepare(reduction, constructor, unpack_inputs)
         whole = next(iter(DataLoader(train, batch_size=len(train))))
-        self.close(tracin.self_influence(whole), tracin.self_influence(DataLoader(train, batch_size=5)))
+        self.assert_close(tracin.self_influence(whole), tracin.self_influence(DataLoader(train, batch_size=5)))
 
 
 class TestIntermediateQuantities(SuiteTest):
@@ -164,7 +166,7 @@ class TestIntermediateQuantities(SuiteTest):
         tracin, train, _ = self.prepare(reduction, constructor, unpack_inputs)
         loader = DataLoader(train, batch_size=5)
         each = tracin.compute_intermediate_quantities(loader, aggregate=False)
-        self.close(
+        self.assert_close(
             each.sum(0, keepdim=True),
             tracin.compute_intermediate_quantities(loader, aggregate=True),
             delta=1e-4,
@@ -175,14 +177,14 @@ class TestIntermediateQuantities(SuiteTest):
         tracin, train, _ = self.prepare(reduction, constructor, unpack_inputs)
         whole = next(iter(DataLoader(train, batch_size=len(train))))
         loader = DataLoader(train, batch_size=5)
-        self.close(tracin.compute_intermediate_quantities(whole), tracin.compute_intermediate_quantities(loader))
+        self.assert_close(tracin.compute_intermediate_quantities(whole), tracin.compute_intermediate_quantities(loader))
 
     @parameterized.expand(BOTH, name_func=build_test_name_func())
     def test_influence_is_their_product(self, reduction, constructor, unpack_inputs):
         tracin, train, test = self.prepare(reduction, constructor, unpack_inputs)
         of_test = tracin.compute_intermediate_quantities(test)
         of_train = tracin.compute_intermediate_quantities(DataLoader(train, batch_size=5))
-        self.close(tracin.influence(test), torch.matmul(of_test, of_train.T))
+        self.assert_close(tracin.influence(test), torch.matmul(of_test, of_train.T))
 
 
 class TestShowProgress(SuiteTest):
@@ -272,9 +274,9 @@ class TestRegression(SuiteTest):
                 batch_size=batch_size,
                 sample_wise_grads_per_batch=sample_wise,
             )
-            self.close(tracin.influence((ids[:6], y[:6])), expected, delta=1e-12)
+            self.assert_close(tracin.influence((ids[:6], y[:6])), expected, delta=1e-12)
             indices, _ = tracin.influence((ids[:6], y[:6]), k=1)
-            self.close(expected.gather(1, indices), expected.max(1, keepdim=True).values, delta=1e-12)
+            self.assert_close(expected.gather(1, indices), expected.max(1, keepdim=True).values, delta=1e-12)
 
 
 class TestSeam(BaseTest):

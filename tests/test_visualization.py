@@ -357,11 +357,13 @@ def test_figures_of_nothing_are_drawn():
     zero = pair_of(text_of("dog"), text_of("dog"), [0.0])
     none = pair_of(text_of("dog"), text_of("cat"))
     for pairs in ([], zero, none):
-        fig, _ = viz.plot_word_influence(pairs)
+        fig, ax = viz.plot_word_influence(pairs)
         fig.savefig(os.devnull, format="png")
+        assert all(bar.get_width() == 0 for bar in ax.patches)
     for scores in (torch.zeros(2, 3), torch.full((1, 1), float("nan")), torch.tensor([[5e-324]]).double()):
-        fig, _ = viz.plot_influence_matrix(scores)
+        fig, ax = viz.plot_influence_matrix(scores)
         fig.savefig(os.devnull, format="png")
+        assert ax.images[0].get_array().shape == scores.shape
 
 
 def test_the_matrix_has_a_symmetric_scale_and_tests_as_rows():
