@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from captum_tracinwe import ops
+from captum_tracinwe import RowGradients, ops
 
 try:
     import faiss
@@ -50,6 +50,7 @@ class Case:
     dtype: str = "float32"
     threads: int = 1
     target: str = ""
+    by_token: bool = False  # side b as posting lists, built beforehand as FAISS's lists are
 
 
 OTHERS = ("faiss", "grouped", "reference")  # compute the same scores
@@ -62,9 +63,9 @@ CASES = [
     ),
     *(Case("plain torch, gathered", 64, 2_000, width, ("row_dot", "reference")) for width in (128, 768)),
     *(
-        Case("1 test", 1, 20_000, width, ("row_dot", "read", "faiss", "bfloat16"),
-             target="read 0.7, faiss 1, bfloat16 1.6")
-        for width in (128, 384, 768)
+        Case("1 test" + ", by token" * by_token, 1, 20_000, width, ("row_dot", "read", "faiss", "bfloat16"),
+             target="read 0.7, faiss 1, bfloat16 1.6" if by_token else "", by_token=by_token)
+        for by_token in (True, False) for width in (128, 384, 768)
     ),
     Case("256 tests, bfloat16", 256, 5_000, 768, ("row_dot", "mm"), dtype="bfloat16"),
     *(Case("linear", 64, m, 64, ("row_dot",)) for m in (1_000, 5_000, 20_000, 50_000, 200_000)),
@@ -73,6 +74,7 @@ CASES = [
 QUICK = [
     Case("64 tests", 64, 500, 64, (*MANY, "reference")),
     Case("1 test", 1, 2_000, 64, ("row_dot", "read", "faiss", "bfloat16")),
+    Case("1 test, by token", 1, 2_000, 64, ("row_dot", "read", "faiss", "bfloat16"), by_token=True),
     *(Case("linear", 64, m, 16, ("row_dot",)) for m in (500, 2_000)),
     Case("threads", 64, 500, 64, ("row_dot", "two threads")),
 ]
@@ -161,9 +163,16 @@ OTHER_SCORES: dict[str, Callable[[Rows, Rows], Tensor]] = {
 }
 
 
+def ours(case: Case, a: Rows, b: Rows) -> Callable[[], Tensor]:
+    if not case.by_token:
+        return lambda: ops.row_dot(*a, *b)
+    test, lists = RowGradients(*a), RowGradients(*b).by_token()
+    return lambda: lists.scores_of(test)
+
+
 def contender(name: str, case: Case, a: Rows, b: Rows) -> Callable[[], object] | None:
     if name == "row_dot":
-        return lambda: ops.row_dot(*a, *b)
+        return ours(case, a, b)
     if name == "reference":
         return lambda: ops._row_dot_reference(*a, *b)
     if name == "grouped":
@@ -176,8 +185,7 @@ def contender(name: str, case: Case, a: Rows, b: Rows) -> Callable[[], object] |
     if name == "read":  # every byte of the training rows, in order
         return lambda: b[2].sum()
     if name == "bfloat16":
-        half = (*a[:2], a[2].bfloat16(), *b[:2], b[2].bfloat16())
-        return lambda: ops.row_dot(*half)
+        return ours(case, (*a[:2], a[2].bfloat16()), (*b[:2], b[2].bfloat16()))
     if name == "two threads":
 
         def run() -> None:

@@ -3,11 +3,13 @@
 from captum_tracinwe import ops
 from captum_tracinwe._version import __version__
 from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
+from captum_tracinwe.postings import PostingLists
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.words import WordInfluence, WordShare
 
 __all__ = [
+    "PostingLists",
     "RowGradients",
     "TracInWE",
     "WordInfluence",

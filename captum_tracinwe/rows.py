@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe import ops
+from captum_tracinwe.postings import PostingLists
 
 __all__ = ["RowGradients"]
 
@@ -195,8 +196,14 @@ class RowGradients:
 
     # ------------------------------------------------------------------------------------------------------ products
 
-    def dot(self, train: RowGradients) -> Tensor:
+    def by_token(self) -> PostingLists:
+        """The same rows grouped by token: for few test examples at a time against the same training set."""
+        return PostingLists.of(self)
+
+    def dot(self, train: RowGradients | PostingLists) -> Tensor:
         """Scores ``(N, M)`` of these (test) examples against ``train``: :func:`captum_tracinwe.ops.row_dot`."""
+        if isinstance(train, PostingLists):
+            return train.scores_of(self)
         return ops.row_dot(self.ptr, self.ids, self.values, train.ptr, train.ids, train.values)
 
     def terms(self, train: RowGradients, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:

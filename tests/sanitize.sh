@@ -7,8 +7,8 @@ python=${PYTHON:-python}
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 mkdir "$copy/captum_tracinwe"
-# ops.py alone, under a package that imports nothing else: what is tested is the kernels.
-cp captum_tracinwe/ops.py "$copy/captum_tracinwe/"
+# The ops, under a package that imports nothing else: what is tested is the kernels.
+cp captum_tracinwe/{ops,postings}.py "$copy/captum_tracinwe/"
 touch "$copy/captum_tracinwe/__init__.py"
 cp tests/test_ops.py "$copy/"
 

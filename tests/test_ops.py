@@ -1,4 +1,4 @@
-"""row_dot and row_dot_terms: against plain loops, bit for bit across threads and blocks, and on bad input.
+"""row_dot, posting_dot and row_dot_terms: against plain loops, bit for bit across threads and blocks, and on bad input.
 
 Runs on compiled kernels and on the plain-torch reference alike: whatever torch's dispatcher picks is tested.
 """
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_tracinwe import ops
+from captum_tracinwe.postings import PostingLists
 
 Rows = tuple[Tensor, Tensor, Tensor]
 
@@ -60,6 +61,22 @@ def examples_of(side: Rows, begin: int, end: int) -> Rows:
     return ptr[begin : end + 1] - first, ids[first:last], values[first:last]
 
 
+def by_token(side: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """The same rows as posting lists, by plain loops."""
+    ptr, ids, values = (tensor.cpu() for tensor in side)
+    owner = [i for i in range(len(ptr) - 1) for _ in range(int(ptr[i]), int(ptr[i + 1]))]
+    order = sorted(range(len(ids)), key=lambda row: (int(ids[row]), owner[row]))
+    tokens = sorted(set(ids.tolist()))
+    counts = [int((ids == token).sum()) for token in tokens]
+    lists = (
+        torch.tensor([0, *counts]).cumsum(0),
+        torch.tensor(tokens, dtype=torch.int64),
+        torch.tensor([owner[row] for row in order], dtype=torch.int64),
+        values[order],
+    )
+    return (*(part.to(side[0].device) for part in lists), len(ptr) - 1)
+
+
 def oracle(a: Rows, b: Rows) -> tuple[Tensor, Tensor, dict[tuple[int, int], list[tuple[int, float]]]]:
     """Scores, Σ|products|, and the terms of each pair: two loops over examples, one over ids, in float64."""
     tables = []
@@ -78,8 +95,14 @@ def oracle(a: Rows, b: Rows) -> tuple[Tensor, Tensor, dict[tuple[int, int], list
 
 def assert_scores(a: Rows, b: Rows) -> None:
     expected, sizes, _ = oracle(a, b)
-    for kernel in (ops.row_dot, ops._row_dot_reference):
-        scores = kernel(*a, *b)
+    lists = by_token(b)
+    for kernel, side in (
+        (ops.row_dot, b),
+        (ops._row_dot_reference, b),
+        (ops.posting_dot, lists),
+        (ops._posting_dot_reference, lists),
+    ):
+        scores = kernel(*a, *side)
         assert scores.dtype == (torch.float64 if a[2].dtype == torch.float64 else torch.float32)
         assert scores.shape == expected.shape
         assert scores.device == a[2].device
@@ -244,7 +267,8 @@ def test_scores_have_the_same_bits_for_any_number_of_threads(threads, dtype: tor
     results = []
     for count in (1, 2, 4):
         threads(count)
-        results.append((ops.row_dot(*a, *b), *ops.row_dot_terms(*a, *b, pairs)))
+        results.append((ops.row_dot(*a, *b), ops.posting_dot(*a, *by_token(b)), *ops.row_dot_terms(*a, *b, pairs)))
+    assert torch.equal(results[0][0], results[0][1])
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
@@ -257,6 +281,8 @@ def test_a_score_has_the_same_bits_whoever_else_is_in_the_call(device: str, dtyp
     make = dict(vocabulary=40, most=20, dtype=dtype)
     a, b = on(device, random_rows(19, width, 1, **make)), on(device, random_rows(450, width, 2, **make))
     whole = ops.row_dot(*a, *b)
+    if device == "cpu":  # elsewhere the reference reads posting lists
+        assert torch.equal(ops.posting_dot(*a, *by_token(b)), whole)
     for step in (1, 7, 100):
         blocks = [ops.row_dot(*a, *examples_of(b, j, min(j + step, 450))) for j in range(0, 450, step)]
         assert torch.equal(torch.cat(blocks, 1), whole)
@@ -293,6 +319,7 @@ def samples(device: str) -> dict[str, list[tuple[Tensor, ...]]]:
     pairs = torch.tensor([[0, 1], [2, 3], [0, 1]], device=device)
     return {
         "row_dot": [*sides, empty],
+        "posting_dot": [(*side[:3], *by_token(side[3:])) for side in [*sides, empty]],
         "row_dot_terms": [*((*side, pairs) for side in sides), (*empty, pairs[:0])],
     }
 
@@ -338,7 +365,7 @@ BAD_SIDES = {
     "more ids than rows": (
         1,
         torch.tensor([1, 4, 2, 3]),
-        r"one id for each row of values_{s}.*4 ids and 3 rows",
+        r"one entry of ids_{s} for each row of values_{s}.*4 and 3 rows",
     ),
     "no ptr": (0, GOOD[0][:0], r"ptr_{s} with at least one entry"),
     "ptr from 1": (0, torch.tensor([1, 2, 3]), r"ptr_{s} to run from 0 to the number of rows \(3\).*1 to 3"),
@@ -356,6 +383,30 @@ BAD_SIDES = {
     "falling ids": (1, torch.tensor([4, 1, 2]), r"ids_{s} to ascend, each once, within an example.*\[4, 1\]"),
     "repeated id": (1, torch.tensor([4, 4, 2]), r"ids_{s} to ascend, each once, within an example.*\[4, 4\]"),
 }
+# The same for side b as posting lists: tokens 1, 4; the list of 4 has two rows.
+LISTS = (torch.tensor([0, 1, 3]), torch.tensor([1, 4]), torch.tensor([0, 0, 1]), torch.ones(3, 4), 2)
+BAD_LISTS = {
+    "ptr of another dtype": (0, LISTS[0].int(), r"ptr_b of dtype int64"),
+    "falling ptr": (0, torch.tensor([0, 4, 3]), r"ptr_b never to fall"),
+    "ptr beyond the rows": (0, torch.tensor([0, 1, 4]), r"ptr_b to run from 0 to the number of rows \(3\)"),
+    "ids of another dtype": (1, LISTS[1].int(), r"ids_b of dtype int64"),
+    "too few ids": (1, LISTS[1][:1], r"ids_b of shape \(2,\), one for each list, got \(1,\)"),
+    "negative id": (1, torch.tensor([-1, 4]), r"ids_b not negative, got -1"),
+    "falling ids": (1, torch.tensor([4, 1]), r"ids_b to ascend, each once, got \[4, 1\] in a row"),
+    "repeated id": (1, torch.tensor([4, 4]), r"ids_b to ascend, each once, got \[4, 4\]"),
+    "examples of another dtype": (2, LISTS[2].float(), r"examples_b of dtype int64"),
+    "too many examples": (
+        2,
+        torch.tensor([0, 0, 1, 1]),
+        r"one entry of examples_b for each row of values_b, got 4 and 3",
+    ),
+    "an example beyond the last": (2, torch.tensor([0, 0, 2]), r"examples_b to ascend from 0 to 1.*list of token 4"),
+    "a negative example": (2, torch.tensor([-1, 0, 1]), r"examples_b to ascend from 0 to 1.*list of token 1"),
+    "falling examples": (2, torch.tensor([0, 1, 0]), r"examples_b to ascend.*list of token 4"),
+    "repeated examples": (2, torch.tensor([0, 1, 1]), r"examples_b to ascend.*list of token 4"),
+    "values with one dimension": (3, LISTS[3][:, 0], r"values_b of shape"),
+    "a negative number of examples": (4, -1, r"num_examples of at least 0, got -1"),
+}
 OPS_TO_CALL = {
     "row_dot": ops.row_dot,
     "row_dot_terms": lambda *sides: ops.row_dot_terms(*sides, torch.tensor([[0, 0]])),
@@ -371,6 +422,30 @@ def test_a_bad_side_is_named_with_what_was_expected(op: str, side: str, fault: s
     bad = tuple(tensor if k == part else t for k, t in enumerate(GOOD))
     with pytest.raises(rejected, match=rf"side {side}: expected {message.format(s=side)}"):
         OPS_TO_CALL[op](*(bad if side == "a" else GOOD), *(bad if side == "b" else GOOD))
+
+
+@pytest.mark.parametrize("fault", BAD_LISTS)
+def test_bad_posting_lists_are_named_with_what_was_expected(fault: str) -> None:
+    part, given, message = BAD_LISTS[fault]
+    bad = tuple(given if k == part else t for k, t in enumerate(LISTS))
+    with pytest.raises(rejected, match=rf"side b: expected {message}"):
+        ops.posting_dot(*GOOD, *bad)
+    with pytest.raises(ValueError, match="PostingLists: expected " + message.replace("_b", "")):
+        PostingLists(*bad)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_posting_lists_out_of_order_never_give_a_score(seed: int) -> None:
+    """Blocks share lists out by binary search, which an unordered list leads astray: no row may be lost in silence."""
+    a = random_rows(3, 4, 1, vocabulary=2, most=2)
+    ptr, ids, examples, values, m = by_token(random_rows(40_000, 4, 2, vocabulary=2, most=2))
+    start, end = int(ptr[-2]), int(ptr[-1])
+    order = torch.randperm(end - start, generator=torch.Generator().manual_seed(seed))
+    swapped = torch.arange(end - start)
+    swapped[order[:2]] = order[:2].flip(0)
+    examples[start:end] = examples[start:end][swapped]
+    with pytest.raises(rejected, match=r"examples_b to ascend"):
+        ops.posting_dot(*a, ptr, ids, examples, values, m)
 
 
 @pytest.mark.parametrize("op", OPS_TO_CALL)

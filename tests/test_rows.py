@@ -84,7 +84,7 @@ def test_beside_refuses_data_in_another_order():
         ({"ids": torch.tensor([4, 1, 2])}, "ascend"),
         ({"ids": torch.tensor([1, 1, 2])}, "ascend"),
         ({"ids": torch.tensor([-1, 4, 2])}, "not negative"),
-        ({"ids": torch.tensor([1, 4])}, "one id for each row"),
+        ({"ids": torch.tensor([1, 4])}, "one entry of ids for each row"),
         ({"ids": torch.tensor([1.0, 4.0, 2.0])}, "int64"),
         ({"ids": torch.tensor([[1, 4, 2]])}, "1 dimension"),
         ({"ptr": torch.tensor([0, 2, 4])}, "0 to the number of rows"),

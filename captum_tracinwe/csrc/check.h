@@ -64,6 +64,7 @@ inline bool one_device(const Tensor& x, const Tensor& y) {
 struct Side {
   const char* name;
   Tensor ptr, ids, values;
+  const char* column = "ids";  // what stands beside each row: its token, or in posting lists its example
 
   int64_t examples() const { return ptr.size(0) - 1; }
   int64_t rows() const { return ids.size(0); }
@@ -78,15 +79,16 @@ struct Side {
 };
 
 // What can be told from shapes, dtypes and devices alone.
-inline Side checked_shapes(const char* name, const Tensor& ptr, const Tensor& ids, const Tensor& values) {
-  const Side side{name, ptr, ids, values};
-  const std::string side_name = name;
+inline Side checked_shapes(
+    const char* name, const Tensor& ptr, const Tensor& ids, const Tensor& values, const char* column = "ids") {
+  const Side side{name, ptr, ids, values, column};
+  const std::string side_name = name, column_name = column;
   const auto check_integers = [&](const std::string& what, const Tensor& tensor) {
     if (tensor.scalar_type() != ScalarType::Long) side.reject(what + "_" + side_name + " of dtype int64", dtype_of(tensor));
     if (tensor.dim() != 1) side.reject(what + "_" + side_name + " with 1 dimension", shape_of(tensor));
   };
   check_integers("ptr", ptr);
-  check_integers("ids", ids);
+  check_integers(column_name, ids);
   if (values.dim() != 2) side.reject("values_" + side_name + " of shape (rows, columns)", shape_of(values));
   switch (values.scalar_type()) {
     case ScalarType::Float:
@@ -97,14 +99,40 @@ inline Side checked_shapes(const char* name, const Tensor& ptr, const Tensor& id
   }
   if (!one_device(ptr, ids) || !one_device(ptr, values))
     side.reject(
-        "ptr_" + side_name + ", ids_" + side_name + " and values_" + side_name + " on one device",
+        "ptr_" + side_name + ", " + column_name + "_" + side_name + " and values_" + side_name + " on one device",
         device_of(ptr), ", ", device_of(ids), ", ", device_of(values));
   if (ids.size(0) != values.size(0))
-    side.reject("one id for each row of values_" + side_name, ids.size(0), " ids and ", values.size(0), " rows");
+    side.reject(
+        "one entry of " + column_name + "_" + side_name + " for each row of values_" + side_name, ids.size(0), " and ",
+        values.size(0), " rows");
   if (ptr.size(0) == 0) side.reject("ptr_" + side_name + " with at least one entry (0)", "none");
   const auto dense = [](const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); };
   const bool columns_adjacent = values.size(0) == 0 || values.size(1) <= 1 || values.stride(1) == 1;
-  return {name, dense(ptr), dense(ids), columns_adjacent ? values : torch::stable::contiguous(values)};
+  return {name, dense(ptr), dense(ids), columns_adjacent ? values : torch::stable::contiguous(values), column};
+}
+
+// The tokens of posting lists, one for each entry of ptr but the last.
+inline Tensor checked_lists(const Side& side, const Tensor& ids, int64_t num_examples) {
+  const std::string name = side.name;
+  if (ids.scalar_type() != ScalarType::Long) side.reject("ids_" + name + " of dtype int64", dtype_of(ids));
+  if (ids.dim() != 1 || ids.size(0) != side.examples())
+    side.reject("ids_" + name + " of shape (" + std::to_string(side.examples()) + ",), one for each list", shape_of(ids));
+  if (!one_device(ids, side.ptr)) side.reject("ids_" + name + " on " + device_of(side.ptr), device_of(ids));
+  if (num_examples < 0) side.reject("num_examples of at least 0", num_examples);
+  return torch::stable::contiguous(ids);
+}
+
+[[noreturn]] inline void reject_lists(const Side& side, const int64_t* ids, int64_t list) {
+  const std::string name = side.name;
+  if (ids[list] < 0) side.reject("ids_" + name + " not negative", ids[list]);
+  side.reject("ids_" + name + " to ascend, each once", "[", ids[list - 1], ", ", ids[list], "] in a row");
+}
+
+[[noreturn]] inline void reject_list(const Side& side, int64_t token, int64_t num_examples) {
+  side.reject(
+      "examples_" + std::string(side.name) + " to ascend from 0 to " + std::to_string(num_examples - 1) +
+          ", each once, within a list",
+      "others in the list of token ", token);
 }
 
 // Words for the faults that were found in the entries; for ids the first fault is looked up. Host memory only.

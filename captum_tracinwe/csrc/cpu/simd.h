@@ -127,6 +127,12 @@ void add_list(
   TRACINWE_BEST(list(packed, pitch, examples_a, length, b, count, distance, cells, width))
 }
 
+// Rows one after another that have one token, against the only test row that has it: see `run` in simd_isa.h.
+template <class S, class T>
+void add_run(const S* a, const T* b, int64_t stride, int64_t count, S* const* cells, int64_t at, int64_t width) {
+  TRACINWE_BEST(run(a, b, stride, count, cells, at, width))
+}
+
 // Rows that share nothing: see `pairs` in simd_isa.h.
 template <class S, class TA, class TB>
 void add_pairs(

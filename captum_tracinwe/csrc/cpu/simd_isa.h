@@ -36,15 +36,23 @@ TRACINWE_INLINE void load(floats& v, const float* p) { std::memcpy(&v, p, sizeof
 TRACINWE_INLINE void load(doubles& v, const double* p) { std::memcpy(&v, p, sizeof v); }
 
 TRACINWE_INLINE void load(floats& v, const BFloat16* p) {
+  // A bfloat16 is the upper half of a float32. By intrinsics where there are some: GCC widens by halves, in 4 instructions.
+#if TRACINWE_F16C && TRACINWE_BYTES == 64
+  // The masked forms, all lanes on: GCC warns that the plain ones read an uninitialised register.
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m512i wide = _mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, bits), 16);
+#elif TRACINWE_F16C
+  const __m256i wide = _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16);
+#else
   half_words bits;
   std::memcpy(&bits, p, sizeof bits);
-  const words wide = __builtin_convertvector(bits, words) << 16;  // a bfloat16 is the upper half of a float32
+  const words wide = __builtin_convertvector(bits, words) << 16;
+#endif
   std::memcpy(&v, &wide, sizeof v);
 }
 
 TRACINWE_INLINE void load(floats& v, const Half* p) {
 #if TRACINWE_F16C && TRACINWE_BYTES == 64
-  // The masked form, all lanes on: GCC warns that the plain one reads an uninitialised register.
   const __m512 wide = _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   std::memcpy(&v, &wide, sizeof v);
 #elif TRACINWE_F16C
@@ -163,7 +171,7 @@ TRACINWE_INLINE void tile(const S* a, int64_t pitch, const T* const* b, const T*
         load_tail(rows_b[s], b[s] + k, tail);
       else
         load(rows_b[s], b[s] + k);
-      if (PREFETCH && !tail) __builtin_prefetch(ahead[s] + k);
+      if (PREFETCH && !tail) __builtin_prefetch(ahead[s] + k, 0, 2);  // into L2, see `each`
     }
     for (int t = 0; t < NA; ++t) {
       V row_a;
@@ -177,6 +185,34 @@ TRACINWE_INLINE void tile(const S* a, int64_t pitch, const T* const* b, const T*
   totals<S, count>(sums, out);
 }
 
+// out[s] = ⟨a, row s of b⟩ for rows one after another in memory, each read to its end before the next: so the hardware
+// sees one stream and reads ahead by itself, at 29 of 30 GB/s. The tile's turns between 4 rows got 10 there, and 18 with
+// prefetches.
+template <int COUNT, class S, class T>
+TRACINWE_INLINE void in_turn(const S* a, const T* b, int64_t stride, int64_t width, S* out) {
+  using V = typename vector_of<S>::type;
+  V sums[COUNT];
+#pragma GCC unroll 1  // unrolled, the rows' loops would be jammed into one that takes turns
+  for (int s = 0; s < COUNT; ++s) {
+    const T* row = b + s * stride;
+    int64_t k = 0;
+    V sum = {}, row_a, row_b;
+#pragma GCC unroll 4
+    for (; k + lanes<S> <= width; k += lanes<S>) {
+      load(row_a, a + k);
+      load(row_b, row + k);
+      sum += row_a * row_b;
+    }
+    if (k < width) {
+      load(row_a, a + k);
+      load_tail(row_b, row + k, width - k);
+      sum += row_a * row_b;
+    }
+    sums[s] = sum;
+  }
+  totals<S, COUNT>(sums, out);
+}
+
 // out[c] = ⟨row c of a, row c of b⟩, c < COUNT: rows that share nothing.
 template <int COUNT, class S, class TA, class TB>
 TRACINWE_INLINE void each(const TA* const* a, const TB* const* b, const TB* const* ahead, int64_t width, S* out) {
@@ -188,7 +224,7 @@ TRACINWE_INLINE void each(const TA* const* a, const TB* const* b, const TB* cons
       V row_a, row_b;
       load(row_a, a[c] + k);
       load(row_b, b[c] + k);
-      __builtin_prefetch(ahead[c] + k, 0, 0);  // read once: not to be kept
+      __builtin_prefetch(ahead[c] + k, 0, 2);  // into L2: more lines can be under way than into L1, 1.5 times the rate
       sums[c] += row_a * row_b;
     }
   if (k < width)
@@ -241,6 +277,22 @@ void list(
     e += 2;
   }
   if (e < count) rows_by_list<1>(packed, pitch, examples_a, length, b + e, b + e + distance, cells + e, width);
+}
+
+// cells[c][at] += ⟨a, row c of b⟩ for rows one after another in memory.
+template <class S, class T>
+void run(const S* a, const T* b, int64_t stride, int64_t count, S* const* cells, int64_t at, int64_t width) {
+  constexpr int kAtOnce = 4;
+  S out[kAtOnce];
+  int64_t c = 0;
+  for (; c + kAtOnce <= count; c += kAtOnce) {
+    in_turn<kAtOnce>(a, b + c * stride, stride, width, out);
+    for (int s = 0; s < kAtOnce; ++s) cells[c + s][at] += out[s];
+  }
+  for (; c < count; ++c) {
+    in_turn<1>(a, b + c * stride, stride, width, out);
+    cells[c][at] += out[0];
+  }
 }
 
 // *cells[c] += ⟨row c of a, row c of b⟩ for c < count, in that order.
