@@ -24,6 +24,7 @@ constexpr int64_t kMaxExamplesA = 256, kMaxRowsA = int64_t{1} << 16, kMaxPackedB
 constexpr int64_t kMinRowsPerBlock = 2048;
 // Rows are fetched this many bytes before they are needed: about 0.7 µs at 25 GB/s per core.
 constexpr int64_t kBytesAhead = 16384;
+constexpr int64_t kBytesWaiting = int64_t{1} << 18;
 
 // Memory that is not cleared: std::vector would write every page before its use.
 template <class X>
@@ -79,6 +80,12 @@ template <class T>
 int64_t rows_ahead(int64_t width) {
   const int64_t row_bytes = std::max<int64_t>(64, width * static_cast<int64_t>(sizeof(T)));
   return std::min<int64_t>(64, ceil_div(kBytesAhead, row_bytes * 4) * 4);
+}
+
+// Rows of `width` elements that may wait in L2 beside the scores and the test rows.
+template <class T>
+int64_t rows_in_cache(int64_t width) {
+  return std::max<int64_t>(4, kBytesWaiting / std::max<int64_t>(64, width * static_cast<int64_t>(sizeof(T))));
 }
 
 // The scores of one block while they are added up, (training examples, test examples): a row's products land together.

@@ -15,7 +15,7 @@ struct Worker {
   const TestBlock<S>& test;
   const Side& b;  // ptr over lists; its ids are the rows' examples
   const int64_t* tokens;
-  int64_t m, distance;
+  int64_t m, waiting;
   std::atomic<int64_t>& bad;  // a list with a wrong example, or -1
   ScoreTile<S> scores;
   Buffer<const T*> rows_b;
@@ -66,9 +66,11 @@ struct Worker {
         add_run(packed, run, b.stride(), count, cell, owners[0], b.width());
         continue;
       }
-      const T** row = rows_b.room_for(kRun + distance + 4);
-      for (int64_t c = 0; c < count + distance + 4; ++c) row[c] = run + std::min(c, to - 1 - first) * b.stride();
-      add_list(packed, test.pitch, owners, test.postings.length(t), row, count, distance, cell, b.width());
+      const int64_t seen = std::min(count + waiting, to - first);
+      const T** row = rows_b.room_for(kRun + waiting);
+      for (int64_t c = 0; c < seen; ++c) row[c] = run + c * b.stride();
+      Ahead<T> ahead{row, row + seen, waiting};
+      add_list(packed, test.pitch, owners, test.postings.length(t), row, count, ahead, cell, b.width());
     }
   }
 };
@@ -80,7 +82,7 @@ int64_t fill_scores(const Side& a, const Side& b, const int64_t* tokens, int64_t
   fill_blocks<S, T>(
       a, m, b.rows(), static_cast<S*>(scores.mutable_data_ptr()), [](int64_t) { return kScoreBytes; },
       [&](const TestBlock<S>& test) {
-        return Worker<S, T>{test, b, tokens, m, rows_ahead<T>(b.width()), bad, {}, {}, {}};
+        return Worker<S, T>{test, b, tokens, m, std::min(kRun, rows_in_cache<T>(b.width())), bad, {}, {}, {}};
       });
   return bad;
 }

@@ -77,20 +77,20 @@ struct Worker {
     ends.assign(static_cast<size_t>(lists) + 1, 0);
     for (int64_t c = 0; c < count; ++c) ++ends[found[c] + 1];
     for (int64_t t = 0; t < lists; ++t) ends[t + 1] += ends[t];
-    const T** b = rows_b.room_for(count + distance + 4);
+    const T** b = rows_b.room_for(count);
     S** cell = cells.room_for(count);
     for (int64_t c = 0; c < count; ++c) {
       const int64_t at = ends[found[c]]++;
       b[at] = values + found_rows.data[c] * stride;
       cell[at] = scores.row(found_examples.data[c], n);
     }
-    std::fill(b + count, b + count + distance + 4, b[count - 1]);
+    Ahead<T> ahead{b, b + count, rows_in_cache<T>(width)};
     for (int64_t t = 0, at = 0; t < lists; at = ends[t++]) {
       if (ends[t] == at) continue;
       const int64_t start = test.postings.start[t];
       add_list(
           test.packed.get() + start * test.pitch, test.pitch, test.postings.examples.data() + start,
-          test.postings.length(t), b + at, ends[t] - at, distance, cell + at, width);
+          test.postings.length(t), b + at, ends[t] - at, ahead, cell + at, width);
     }
   }
 

@@ -4,6 +4,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -34,6 +35,20 @@ struct Order {
 // What products are accumulated in, and the type of the scores.
 template <class T>
 using sum_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+// Rows next:end will be read, in this order, and have not been asked for; `most` of them may be on their way at once.
+template <class T>
+struct Ahead {
+  const T* const* next;
+  const T* const* end;
+  int64_t most;
+
+  // How many rows may be asked for before `now` is read.
+  int64_t room(const T* const* now) {
+    if (next < now) next = now < end ? now : end;
+    return std::min(end - next, now + most - next);
+  }
+};
 
 #define TRACINWE_ISA base
 #define TRACINWE_BYTES 16
@@ -123,8 +138,8 @@ inline Isa best_isa() {
 template <class S, class T>
 void add_list(
     const S* packed, int64_t pitch, const int32_t* examples_a, int64_t length, const T* const* b, int64_t count,
-    int64_t distance, S* const* cells, int64_t width) {
-  TRACINWE_BEST(list(packed, pitch, examples_a, length, b, count, distance, cells, width))
+    Ahead<T>& ahead, S* const* cells, int64_t width) {
+  TRACINWE_BEST(list(packed, pitch, examples_a, length, b, count, ahead, cells, width))
 }
 
 // Rows one after another that have one token, against the only test row that has it: see `run` in simd_isa.h.

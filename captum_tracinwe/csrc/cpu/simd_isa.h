@@ -157,9 +157,9 @@ TRACINWE_INLINE void totals(V* sums, S* out) {
 
 constexpr int power_of_two_from(int n) { return n <= 1 ? 1 : 2 * power_of_two_from((n + 1) / 2); }
 
-// out[t * NB + s] = ⟨row t of a, row s of b⟩. Rows of a are packed and padded with zeros to whole vectors; `ahead`, if
-// PREFETCH, are the rows of b that come next: 4 rows end before the hardware's prefetcher has learnt where they lead.
-template <int NA, int NB, bool PREFETCH, class S, class T>
+// out[t * NB + s] = ⟨row t of a, row s of b⟩. Rows of a are packed and padded with zeros to whole vectors. On the way the
+// rows ahead[0:FETCH] are asked for, step by step, into L2: more lines can be under way there than into L1.
+template <int NA, int NB, int FETCH, class S, class T>
 TRACINWE_INLINE void tile(const S* a, int64_t pitch, const T* const* b, const T* const* ahead, int64_t width, S* out) {
   using V = typename vector_of<S>::type;
   constexpr int count = power_of_two_from(NA) * NB;
@@ -171,8 +171,9 @@ TRACINWE_INLINE void tile(const S* a, int64_t pitch, const T* const* b, const T*
         load_tail(rows_b[s], b[s] + k, tail);
       else
         load(rows_b[s], b[s] + k);
-      if (PREFETCH && !tail) __builtin_prefetch(ahead[s] + k, 0, 2);  // into L2, see `each`
     }
+    if (!tail)
+      for (int f = 0; f < FETCH; ++f) __builtin_prefetch(ahead[f] + k, 0, 2);
     for (int t = 0; t < NA; ++t) {
       V row_a;
       load(row_a, a + t * pitch + k);
@@ -224,7 +225,7 @@ TRACINWE_INLINE void each(const TA* const* a, const TB* const* b, const TB* cons
       V row_a, row_b;
       load(row_a, a[c] + k);
       load(row_b, b[c] + k);
-      __builtin_prefetch(ahead[c] + k, 0, 2);  // into L2: more lines can be under way than into L1, 1.5 times the rate
+      __builtin_prefetch(ahead[c] + k, 0, 2);  // into L2: 1.5 times the rate of into L1
       sums[c] += row_a * row_b;
     }
   if (k < width)
@@ -242,41 +243,55 @@ TRACINWE_INLINE void each(const TA* const* a, const TB* const* b, const TB* cons
 // scores[example of b, example of a] += ⟨row, row⟩ for NB training rows that have the token and all its test rows.
 template <int NB, class S, class T>
 TRACINWE_INLINE void rows_by_list(
-    const S* packed, int64_t pitch, const int32_t* examples_a, int64_t length, const T* const* b, const T* const* ahead,
+    const S* packed, int64_t pitch, const int32_t* examples_a, int64_t length, const T* const* b, Ahead<T>& ahead,
     S* const* cells, int64_t width) {
-  const auto part = [&](auto na, auto prefetch, int64_t p) __attribute__((always_inline)) {
-    constexpr int NA = decltype(na)::value;
+  const auto part = [&](auto na, auto fetch, int64_t p) __attribute__((always_inline)) {
+    constexpr int NA = decltype(na)::value, FETCH = decltype(fetch)::value;
     S out[power_of_two_from(NA) * NB];
-    tile<NA, NB, decltype(prefetch)::value>(packed + p * pitch, pitch, b, ahead, width, out);
+    tile<NA, NB, FETCH>(packed + p * pitch, pitch, b, ahead.next, width, out);
+    ahead.next += FETCH;
     for (int s = 0; s < NB; ++s)
       for (int t = 0; t < NA; ++t) cells[s][examples_a[p + t]] += out[t * NB + s];
   };
-  const auto any = [&](auto prefetch, int64_t p) __attribute__((always_inline)) -> int64_t {
+  const auto any = [&](auto fetch, int64_t p) __attribute__((always_inline)) -> int64_t {
     const int64_t left = length - p;
-    if (left >= kTileA) return part(std::integral_constant<int, kTileA>{}, prefetch, p), kTileA;
+    if (left >= kTileA) return part(std::integral_constant<int, kTileA>{}, fetch, p), kTileA;
     if constexpr (kTileA > 3)
-      if (left == 3) return part(std::integral_constant<int, 3>{}, prefetch, p), 3;
+      if (left == 3) return part(std::integral_constant<int, 3>{}, fetch, p), 3;
     if constexpr (kTileA > 2)
-      if (left == 2) return part(std::integral_constant<int, 2>{}, prefetch, p), 2;
-    return part(std::integral_constant<int, 1>{}, prefetch, p), 1;
+      if (left == 2) return part(std::integral_constant<int, 2>{}, fetch, p), 2;
+    return part(std::integral_constant<int, 1>{}, fetch, p), 1;
   };
-  int64_t p = any(std::true_type{}, 0);
-  while (p < length) p += any(std::false_type{}, p);
+  // At least as many rows are asked for as are read, and more where tiles find b in the cache: what a token of many test
+  // rows computes hides what the next, of few, must wait for. Spread over the tiles, because asking for 4 rows within one
+  // keeps its own loads waiting (20,000 x 64 examples, D = 768: 207 ms in one tile, 197 spread).
+  int64_t room = ahead.room(b + NB), p = 0;
+  if (length <= kTileA) {
+    if (room >= 4)
+      any(std::integral_constant<int, 4>{}, 0);
+    else
+      any(std::integral_constant<int, 0>{}, 0);
+    return;
+  }
+  if (length < 4 * kTileA)
+    for (; p < length && room >= 2; room -= 2) p += any(std::integral_constant<int, 2>{}, p);
+  else
+    for (; p < length && room >= 1; room -= 1) p += any(std::integral_constant<int, 1>{}, p);
+  while (p < length) p += any(std::integral_constant<int, 0>{}, p);
 }
 
-// Training rows b[0:count] of one token against its test rows. `ahead` holds the rows after b[0], well beyond count.
+// Training rows b[0:count] of one token against its test rows.
 template <class S, class T>
 void list(
     const S* packed, int64_t pitch, const int32_t* examples_a, int64_t length, const T* const* b, int64_t count,
-    int64_t distance, S* const* cells, int64_t width) {
+    Ahead<T>& ahead, S* const* cells, int64_t width) {
   int64_t e = 0;
-  for (; e + 4 <= count; e += 4)
-    rows_by_list<4>(packed, pitch, examples_a, length, b + e, b + e + distance, cells + e, width);
+  for (; e + 4 <= count; e += 4) rows_by_list<4>(packed, pitch, examples_a, length, b + e, ahead, cells + e, width);
   if (e + 2 <= count) {
-    rows_by_list<2>(packed, pitch, examples_a, length, b + e, b + e + distance, cells + e, width);
+    rows_by_list<2>(packed, pitch, examples_a, length, b + e, ahead, cells + e, width);
     e += 2;
   }
-  if (e < count) rows_by_list<1>(packed, pitch, examples_a, length, b + e, b + e + distance, cells + e, width);
+  if (e < count) rows_by_list<1>(packed, pitch, examples_a, length, b + e, ahead, cells + e, width);
 }
 
 // cells[c][at] += ⟨a, row c of b⟩ for rows one after another in memory.

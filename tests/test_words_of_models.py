@@ -1,0 +1,86 @@
+"""From text to words on real models: shares of tokens and of words add up to `influence`, whatever the text holds."""
+
+import functools
+import tempfile
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_texts import byte_level, wordpiece
+from torch.utils.data import DataLoader
+
+from captum_tracinwe import TracInWE
+from captum_tracinwe.testing import language_model_loss, scatter_checkpoints, tiny_bert, tiny_gpt2
+from captum_tracinwe.texts import tokenize
+
+# float32 products are added in another order by word than by example; float64 leaves nothing but its own rounding.
+RELATIVE = {torch.float32: 1e-6, torch.float64: 1e-12}
+MAX_LENGTH = 12
+TEXTS = st.text(max_size=30) | st.text(alphabet="ab'. \n\u200b3é日🙂\u0301\u202e<&", max_size=16)
+quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+def bert_texts(draw, tokenizer):
+    return [draw(TEXTS) for _ in range(5)]
+
+
+def gpt2_texts(draw, tokenizer):
+    return ["a" + draw(TEXTS) for _ in range(5)]  # a causal model needs a first token
+
+
+def pair_texts(draw, tokenizer):
+    return [(draw(TEXTS), draw(TEXTS)) for _ in range(5)]
+
+
+@functools.cache
+def case(name):
+    """Tokenizer, model, loss; made once: the texts are what varies."""
+    torch.manual_seed(0)
+    if name == "gpt2":
+        tokenizer = byte_level()
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+        return tokenizer, tiny_gpt2(tied=False, vocab_size=len(tokenizer)), language_model_loss, gpt2_texts
+    tokenizer = wordpiece()
+    model = tiny_bert(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    return tokenizer, model, torch.nn.CrossEntropyLoss(reduction="none"), pair_texts if name == "pairs" else bert_texts
+
+
+def encoded(texts, tokenizer, name):
+    columns = [list(column) for column in zip(*texts, strict=True)] if name == "pairs" else [texts]
+    batch = dict(tokenizer(*columns, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
+    if name == "gpt2":
+        batch.pop("token_type_ids", None)
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    else:
+        labels = torch.arange(len(texts)) % 3
+    return {**batch, "labels": labels}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "pairs"])
+@quick
+@given(data=st.data())
+def test_shares_by_token_and_by_word_add_up_to_the_score(name, side, dtype, data):
+    tokenizer, model, loss, draw_texts = case(name)
+    tokenizer.padding_side = side
+    model.to(dtype)
+    texts = draw_texts(data.draw, tokenizer)
+    test, train = encoded(texts[:2], tokenizer, name), encoded(texts[2:], tokenizer, name)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = scatter_checkpoints(model, folder, rates=(0.3, 1.7))
+        loader = DataLoader([{key: value[i] for key, value in train.items()} for i in range(3)], 2)
+        tracin = TracInWE(model, loader, checkpoints, loss_fn=loss)
+        scores = tracin.influence(test).double()
+        found = tracin.word_influence(test, [[0, 1, 2]] * 2, per_checkpoint=True)
+    shown = tokenize(texts, tokenizer, max_length=MAX_LENGTH, vocab_size=len(tokenizer))
+    for i in range(2):
+        for j in range(3):
+            pair = found[i][j].with_texts(shown[i], shown[2 + j])
+            # Relative to what is added up: summands of opposite sign may leave a score smaller than their rounding.
+            bound = RELATIVE[dtype] * float(pair.checkpoint_shares.abs().sum())
+            assert abs(float(pair.token_shares.sum() - scores[i, j])) <= bound
+            assert abs(sum(word.share for word in pair.words()) - float(scores[i, j])) <= bound
+            assert abs(sum(word.share for word in found[i][j].words()) - float(scores[i, j])) <= bound
+            assert torch.allclose(pair.checkpoint_shares.sum(0), pair.token_shares, rtol=0, atol=bound)
