@@ -4,18 +4,22 @@ from captum_tracinwe import ops
 from captum_tracinwe._version import __version__
 from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
 from captum_tracinwe.postings import PostingLists
+from captum_tracinwe.report import ReportedWord, WordReport, word_report
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.words import WordInfluence, WordShare
 
 __all__ = [
     "PostingLists",
+    "ReportedWord",
     "RowGradients",
     "TracInWE",
     "WordInfluence",
+    "WordReport",
     "WordShare",
     "__version__",
     "load_checkpoint",
     "ops",
     "save_checkpoint",
+    "word_report",
 ]

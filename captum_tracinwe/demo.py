@@ -17,9 +17,16 @@ from torch import Tensor, nn
 
 from captum_tracinwe import corpus, training
 from captum_tracinwe.data import InputError, LabelledTexts, classes_of, read_rows, sample, with_classes
+from captum_tracinwe.report import WordReport, word_report
 from captum_tracinwe.texts import tokenize
 from captum_tracinwe.tracin_we import TracInWE
-from captum_tracinwe.visualization import word_influence_html, word_influence_text, write_html
+from captum_tracinwe.visualization import (
+    report_section,
+    word_influence_html,
+    word_influence_text,
+    word_report_text,
+    write_html,
+)
 from captum_tracinwe.words import WordInfluence
 
 if TYPE_CHECKING:
@@ -58,6 +65,7 @@ class PlantedFindings:
         by_chance (float): the same for a random order.
         shares (dict): word → part of the score of those proponents that it carries; largest first.
         influences (list): ``[test][rank]``, proponents then opponents, as in the report.
+        words (WordReport, optional): the training words behind all these mistakes.
     """
 
     fooled: int
@@ -67,6 +75,7 @@ class PlantedFindings:
     by_chance: float
     shares: dict[str, float]
     influences: list[list[WordInfluence]]
+    words: WordReport | None
 
 
 def run_planted(settings: Settings, say: Callable[[str], None] = print) -> PlantedFindings:
@@ -107,7 +116,7 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
             say(
                 f"The word did not mislead the model, so there is nothing to find: train longer than --epochs {job.epochs}."
             )
-            return PlantedFindings(0, len(held), accuracy, 0.0, TOP * len(texts.planted) / len(train), {}, [])
+            return PlantedFindings(0, len(held), accuracy, 0.0, TOP * len(texts.planted) / len(train), {}, [], None)
         say(
             f"Why {answer}? The training texts that taught the model its answer to the first of them, and their words:\n"
         )
@@ -116,15 +125,20 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
         found = job.explain(fooled, max(TOP, settings.k), notes, say)
         top = [[pair for pair in pairs if pair.score > 0][:TOP] for pairs in found]
         shown = [_shown(pairs, settings.k) for pairs in found[:IN_REPORT]]
-        job.report(shown, f"Why “{answer}”? The built-in corpus of captum-tracinwe", say)
+        title = f"Why “{answer}”? The built-in corpus of captum-tracinwe"
+        words = job.report(shown, title, say, f"these {len(fooled)} mistakes")
     count = sum(pair.train_index in planted for pairs in top for pair in pairs) / len(top)
     shares = _shares_by_word(top)
-    findings = PlantedFindings(len(fooled), len(held), accuracy, count, TOP * len(planted) / len(train), shares, shown)
+    findings = PlantedFindings(
+        len(fooled), len(held), accuracy, count, TOP * len(planted) / len(train), shares, shown, words
+    )
     verdict = "Found" if count >= 0.9 * TOP else "Partly found" if count >= 0.5 * TOP else "Not found"
     say(
         f"{verdict}: planted texts among the top {TOP} proponents of {len(top)} mistakes: {count:.3g} of {TOP} on average "
         f"({findings.by_chance:.2g} by chance);\nthe planted word {word!r} carries {shares.get(word, 0.0):.0%} of their "
-        f"score, the next are " + ", ".join(f"{w!r} {s:.0%}" for w, s in list(shares.items())[:4] if w != word) + "."
+        f"score, the next are " + ", ".join(f"{w!r} {s:.0%}" for w, s in list(shares.items())[:4] if w != word) + ".\n"
+        f"Over all words the report names first: {words.words[0].word!r}, in {words.words[0].count} training texts, "
+        f"{words.words[0].label_share:.0%} of them labelled {words.words[0].label!r}."
     )
     return findings
 
@@ -194,7 +208,8 @@ def run_files(
             "that the model gave.\nNumbers are line numbers of the two files. The first one:\n"
         )
         shown = [_shown(pairs, settings.k) for pairs in job.explain(chosen, settings.k, None, say)]
-        job.report(shown, f"Why these answers? {Path(train_file).name} on {Path(test_file).name} (numbers: lines)", say)
+        title = f"Why these answers? {Path(train_file).name} on {Path(test_file).name} (numbers: lines)"
+        job.report(shown, title, say, f"these {len(chosen)} test texts")
     return shown
 
 
@@ -258,6 +273,7 @@ class _Job:
             loss_fn=nn.CrossEntropyLoss(reduction="none"),
             exclude_tokens=self.tokenizer.all_special_ids if self.settings.without_special_tokens else (),
         )
+        self.tracin, self.inputs = tracin, inputs
         scores = tracin.influence(inputs, show_progress=sys.stderr.isatty())
         assert isinstance(scores, Tensor)
         indices = [_both_ends(row, k) for row in scores]
@@ -291,15 +307,26 @@ class _Job:
         say(word_influence_text(_shown(result[0], min(self.settings.k, IN_TERMINAL)), top_words=3) + "\n")
         return result
 
-    def report(self, influences: list[list[WordInfluence]], title: str, say: Callable[[str], None]) -> None:
+    def report(
+        self, influences: list[list[WordInfluence]], title: str, say: Callable[[str], None], which: str
+    ) -> WordReport:
+        """Write the page; over all explained test texts (``which``), the words that drive the answers stand first in it."""
+        texts = tokenize(self.train_texts.texts, self.tokenizer, max_length=self.max_length)
+        labels = [self.train_texts.names[label] for label in self.train_texts.labels]
+        words = word_report(self.tracin, self.inputs, labels, train_texts=texts, seed=self.settings.seed)
+        say(f"The training words that drive the answers to {which}, those that stick to one label first:\n")
+        say(word_report_text(words) + "\n")
         of_them = "" if len(influences) == self.explained else f" (on {len(influences)} of them)"
         try:
-            path = write_html(self.settings.out, word_influence_html(influences, title=title))
+            path = write_html(
+                self.settings.out, word_influence_html(influences, title=title, before=report_section(words, 10))
+            )
         except OSError as error:
             raise InputError(f"--out {self.settings.out}: cannot be written ({error.strerror or error}).") from error
         say(f"Explained {self.explained} test texts in {self.explain_seconds:.1f} s. Report{of_them}: {path}")
         if self.settings.checkpoints is not None:
             say(f"Checkpoints: {self.settings.checkpoints}")
+        return words
 
 
 def _both_ends(scores: Tensor, k: int) -> list[int]:

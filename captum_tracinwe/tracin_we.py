@@ -34,7 +34,7 @@ from captum_tracinwe.embedding import find_embedding
 from captum_tracinwe.gradients import batch_row_gradients, untouched
 from captum_tracinwe.ranking import merge_top_k, top_k
 from captum_tracinwe.rows import RowGradients
-from captum_tracinwe.words import WordInfluence
+from captum_tracinwe.words import WordInfluence, split_by_token
 
 __all__ = ["TracInWE"]
 
@@ -266,29 +266,9 @@ class TracInWE(TracInCP):
         train = self._training_rows(distinct)
         place = {index: i for i, index in enumerate(distinct)}
         pairs = [(i, index) for i, indices in enumerate(wanted) for index in indices]
-        chosen = torch.tensor([(i, place[index]) for i, index in pairs], device=test.ptr.device)
-        pair, token, share = test.terms(train, chosen)
-        parts = None
-        if per_checkpoint:
-            width = test.width // len(self.checkpoints)
-            columns = [(c * width, (c + 1) * width) for c in range(len(self.checkpoints))]
-            parts = torch.stack([test.columns(*c).terms(train.columns(*c), chosen)[2] for c in columns]).double()
-            share = parts.sum(0)
-        share = share.double()
-        ends = torch.cumsum(torch.bincount(pair, minlength=len(pairs)), 0).tolist()
-        result: list[list[WordInfluence]] = [[] for _ in wanted]
-        for (i, index), start, end in zip(pairs, [0, *ends[:-1]], ends, strict=True):
-            result[i].append(
-                WordInfluence(
-                    test_index=i,
-                    train_index=index,
-                    score=float(share[start:end].sum()),
-                    token_ids=token[start:end].cpu(),
-                    token_shares=share[start:end].cpu(),
-                    checkpoint_shares=None if parts is None else parts[:, start:end].cpu(),
-                )
-            )
-        return result
+        rows = torch.tensor([(i, place[index]) for i, index in pairs], device=test.ptr.device)
+        found = split_by_token(test, train, rows, pairs, len(self.checkpoints) if per_checkpoint else None)
+        return [[pair for pair in found if pair.test_index == i] for i in range(len(wanted))]
 
     # -------------------------------------------------------------------------------------------- Captum's inner seam
 
@@ -296,7 +276,8 @@ class TracInWE(TracInCP):
         self, inputs: Batch | DataLoader[Any], show_progress: bool = False, aggregate: bool = False
     ) -> Tensor:
         desc = f"Using {self.get_name()} to compute influence for training batches"
-        scores = torch.cat([part for _, part in self._score_blocks(inputs, aggregate, desc, show_progress)], dim=1)
+        test = list(as_batches(inputs, "inputs"))
+        scores = torch.cat([part for _, part in self._score_blocks(test, aggregate, desc, show_progress)], dim=1)
         return scores if self._order is None else scores[:, _places(self._order)]
 
     def _get_k_most_influential(
@@ -312,7 +293,8 @@ class TracInWE(TracInCP):
             "Processing training batches"
         )
         best: tuple[Tensor, Tensor] | None = None
-        for examples, scores in self._score_blocks(inputs, aggregate, desc, show_progress):
+        test = list(as_batches(inputs, "inputs"))
+        for examples, scores in self._score_blocks(test, aggregate, desc, show_progress):
             by_index = torch.argsort(examples)
             indices, values = top_k(scores if self._order is None else scores[:, by_index], k, proponents)
             found = (examples[by_index][indices], values)
@@ -346,10 +328,17 @@ class TracInWE(TracInCP):
     # -------------------------------------------------------------------------------------------------------- passes
 
     def _score_blocks(
-        self, inputs: Batch | DataLoader[Any], aggregate: bool, desc: str, show_progress: bool
+        self,
+        test_batches: list[Batch],
+        aggregate: bool,
+        desc: str,
+        show_progress: bool,
+        product: Callable[[RowGradients, RowGradients], Tensor] = RowGradients.dot,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Indices ``(m,)`` and scores ``(N, m)`` of one block of training examples after the other."""
-        test_batches = list(as_batches(inputs, "inputs"))
+        """Indices ``(m,)`` and scores ``(N, m)`` of one block of training examples after the other.
+
+        ``product`` of the test rows and those of a training batch: what is laid side by side, and added up over checkpoints.
+        """
         if not test_batches:
             raise ValueError("`inputs` is empty: expected at least one test example.")
         size = 1 if aggregate else sum(size_of(batch) for batch in test_batches)
@@ -365,7 +354,7 @@ class TracInWE(TracInCP):
                         rows = RowGradients.cat(parts)
                         tests.append((rows.sum() if aggregate else rows).scale(rate))
                     trained = self._rows_at(checkpoint, block.batches, self.loss_fn, "training", block.start, bar)
-                    products = torch.cat([tests[c].dot(rows) for rows in trained], dim=1)
+                    products = torch.cat([product(tests[c], rows) for rows in trained], dim=-1)
                     scores = products if scores is None else scores.add_(products)
                 assert scores is not None
                 places = torch.arange(block.start, block.start + block.size)

@@ -7,13 +7,17 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from captum_tracinwe.texts import Span, TokenizedText
 
-__all__ = ["WordInfluence", "WordShare", "position_shares"]
+if TYPE_CHECKING:
+    from captum_tracinwe.rows import RowGradients
+
+__all__ = ["WordInfluence", "WordShare", "position_shares", "split_by_token"]
 
 # Shares are float64; this is room for another order of summation, nothing more.
 SUM_TOLERANCE = 1e-9
@@ -194,6 +198,39 @@ class WordInfluence:
         from captum_tracinwe.visualization import word_influence_fragment
 
         return word_influence_fragment([self])
+
+
+def split_by_token(
+    test: RowGradients, train: RowGradients, rows: Tensor, names: Sequence[tuple[int, int]], checkpoints: int | None
+) -> list[WordInfluence]:
+    """The scores of P pairs of examples, split by token.
+
+    Args:
+        test, train (RowGradients): values ``(R, C * D)``, as :meth:`TracInWE.row_gradients` gives them.
+        rows (Tensor): int64 ``(P, 2)``, examples of ``test`` and ``train``.
+        names (sequence of (int, int)): P times the test and the training index they are known by.
+        checkpoints (int, optional): C, to keep the shares of single checkpoints too.
+    """
+    pair, token, share = test.terms(train, rows)
+    parts = None
+    if checkpoints is not None:
+        width = test.width // checkpoints
+        columns = [(c * width, (c + 1) * width) for c in range(checkpoints)]
+        parts = torch.stack([test.columns(*c).terms(train.columns(*c), rows)[2] for c in columns]).double()
+        share = parts.sum(0)
+    share = share.double()
+    ends = torch.cumsum(torch.bincount(pair, minlength=len(names)), 0).tolist()
+    return [
+        WordInfluence(
+            test_index=test_index,
+            train_index=train_index,
+            score=float(share[start:end].sum()),
+            token_ids=token[start:end].cpu(),
+            token_shares=share[start:end].cpu(),
+            checkpoint_shares=None if parts is None else parts[:, start:end].cpu(),
+        )
+        for (test_index, train_index), start, end in zip(names, [0, *ends[:-1]], ends, strict=True)
+    ]
 
 
 def position_shares(influence: WordInfluence, text: TokenizedText) -> dict[int, float]:

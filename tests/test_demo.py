@@ -45,6 +45,16 @@ def test_the_planted_texts_lead_the_proponents_and_the_planted_word_leads_their_
         assert corpus.PLANTED_WORD in texts.train_texts[pairs[0].train_index]
 
 
+def test_the_report_names_the_planted_word_first(planted):
+    findings, said, folder = planted
+    first = findings.words.words[0]
+    assert (first.word, first.count, first.label_share) == (corpus.PLANTED_WORD, 24, 1.0)
+    assert first.label == corpus.TOPICS[corpus.PLANTED_LABEL]
+    assert first.adjusted_p < 0.001
+    assert "the report names first: 'crimson', in 24 training texts, 100% of them labelled 'sailing'" in said
+    assert '<table class="report">' in (folder / "report.html").read_text()
+
+
 def test_shares_add_up_and_proponents_come_before_opponents(planted):
     findings, _, _ = planted
     assert math.isclose(sum(findings.shares.values()), 1.0, rel_tol=1e-6)

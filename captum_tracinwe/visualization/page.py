@@ -27,7 +27,7 @@ from captum_tracinwe.visualization.common import (
 from captum_tracinwe.visualization.style import STYLE
 from captum_tracinwe.words import WordInfluence, WordShare
 
-__all__ = ["word_influence_fragment", "word_influence_html", "write_html"]
+__all__ = ["whole_page", "word_influence_fragment", "word_influence_html", "write_html"]
 
 TITLE = "Which words of the training texts moved the test texts"
 # Even if something got past the escaping, the browser would neither run nor load it.
@@ -42,6 +42,7 @@ def word_influence_html(
     train_texts: Texts | None = None,
     top_words: int = 6,
     fold_at: int = 600,
+    before: str = "",
 ) -> str:
     """One whole HTML5 page: per test text its proponents and opponents, their words coloured by share.
 
@@ -52,6 +53,7 @@ def word_influence_html(
             ``train_index``; pairs made with :meth:`WordInfluence.with_texts` need none.
         top_words (int): words in the table of a pair; 0 for no table.
         fold_at (int): longer texts (characters) are folded; a click opens them.
+        before (str): HTML between the heading and the pairs, escaped already, such as ``report_section(report, top)``.
 
     Returns:
         str: the page, for :func:`write_html`. One symmetric colour scale holds for all of it; the unit is
@@ -62,7 +64,13 @@ def word_influence_html(
         TypeError: something other than WordInfluence.
     """
     heading = _html(title)
-    body = _body(group(influences, test_texts, train_texts), heading, top_words, fold_at)
+    body = _body(group(influences, test_texts, train_texts), top_words, fold_at)
+    body = f"<h1>{heading}</h1>\n{before}{body}"
+    return whole_page(heading, body)
+
+
+def whole_page(heading: str, body: str) -> str:
+    """A whole HTML5 page around ``body``, both escaped already; it may load and run nothing."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -83,7 +91,7 @@ def word_influence_fragment(
     fold_at: int = 600,
 ) -> str:
     """The same as a piece of HTML for notebooks; arguments as in :func:`word_influence_html`."""
-    body = _body(group(influences, test_texts, train_texts), None, top_words, fold_at)
+    body = _body(group(influences, test_texts, train_texts), top_words, fold_at)
     return f'<style>{STYLE}</style><div class="ctwe nb"><div class="in">{body}</div></div>'
 
 
@@ -151,7 +159,7 @@ def _prepared(pairs: Iterable[WordInfluence]) -> list[_Pair]:
     ]
 
 
-def _body(groups: list[TestGroup], heading: str | None, top_words: int, fold_at: int) -> str:
+def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
     columns = [[_prepared(pairs) for pairs in (part.proponents, part.opponents, part.neutral)] for part in groups]
     everything = [pair for part in columns for column in part for pair in column]
     look = _Look(
@@ -164,7 +172,7 @@ def _body(groups: list[TestGroup], heading: str | None, top_words: int, fold_at:
         top_words,
         fold_at,
     )
-    out = [f"<h1>{heading}</h1>\n" if heading else "", _legend(look.scale)]
+    out = [_legend(look.scale)]
     if not groups:
         out.append('<p class="none">There is no pair of a test and a training text to show.</p>\n')
     for part, (proponents, opponents, neutral) in zip(groups, columns, strict=True):

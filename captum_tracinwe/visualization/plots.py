@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from captum_tracinwe.report import SIGNIFICANT, WordReport
 from captum_tracinwe.visualization.common import (
     BLUE,
     UNIT,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_influence_matrix", "plot_word_influence"]
+__all__ = ["plot_influence_matrix", "plot_word_influence", "plot_word_report"]
 
 _MAX_NAME = 28
 # Cells with a number in them: more than these are too small to read it.
@@ -69,46 +70,47 @@ def plot_word_influence(
     )
     shown, rest = sums[:top], sums[top:]
     fig, ax = _axes(ax, show, (6.4, 1.5 + 0.27 * max(1, len(shown))))
-    values = [value for _, value in shown]
-    bars = ax.barh(
-        range(len(shown)),
-        values,
-        color=[BLUE if value >= 0 else VERMILION for value in values],
-        height=0.72,
-        zorder=2,
-    )
-    for bar, value in zip(bars, values, strict=True):
-        if value < 0:
-            bar.set(hatch="////", edgecolor="white", linewidth=0)  # the sign without colour
-    limit = scale_of(values)
-    for row, value in enumerate(values):
-        side = 1 if value >= 0 else -1
-        ax.annotate(
-            signed(value),
-            (value, row),
-            xytext=(3 * side, 0),
-            textcoords="offset points",
-            va="center",
-            ha="left" if side > 0 else "right",
-            fontsize=8,
-        )
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    room = 0.28 * max(limit, high - low) if values else 1.0
-    ax.set_xlim(low - room if low < 0 else -0.02 * limit, high + room if high > 0 or low == 0 else 0.02 * limit)
-    ax.set_ylim(max(1, len(shown)) - 0.4, -0.6)
-    ax.set_yticks(range(len(shown)))
-    ax.set_yticklabels([_name(name) for name, _ in shown], parse_math=False)
-    ax.axvline(0, color="0.2", linewidth=0.8, zorder=3)
-    ax.tick_params(axis="y", length=0)
-    ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
-    ax.locator_params(axis="x", nbins=6)
-    ax.grid(axis="x", color="0.9", linewidth=0.6, zorder=0)
-    ax.spines[["top", "right", "left"]].set_visible(False)
+    _draw_bars(ax, [name for name, _ in shown], [value for _, value in shown])
     also = f"; {len(rest)} more words add {signed(math.fsum(value for _, value in rest))}" if rest else ""
     ax.set_xlabel(f"share of the score (+ proponent, − opponent{also})\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
-    if not shown:
-        ax.text(0.5, 0.5, "no word in common", transform=ax.transAxes, ha="center", va="center", color="0.4")
     ax.set_title(title if title is not None else _title(pairs), fontsize=10, loc="left", parse_math=False)
+    return _finished(fig, ax, show)
+
+
+def plot_word_report(
+    report: WordReport, show: bool = False, *, top: int = 15, title: str | None = None, ax: Axes | None = None
+) -> tuple[Figure, Axes]:
+    """Horizontal bars of what the first words of a report add, with the label that each sticks to.
+
+    Args:
+        report (WordReport): of :func:`captum_tracinwe.word_report`.
+        show (bool): make the figure with pyplot and show it.
+        top (int): number of bars.
+        title (str, optional): default: how many texts.
+        ax (matplotlib Axes, optional): where to draw; else a new figure.
+
+    Returns:
+        tuple: ``(fig, ax)``. Bold names stick to a label beyond chance (adjusted p ≤ 0.05).
+    """
+    shown = report.words[:top]
+    fig, ax = _axes(ax, show, (7.2, 1.5 + 0.27 * max(1, len(shown))))
+    _draw_bars(ax, [word.word for word in shown], [word.total for word in shown])
+    for label, word in zip(ax.get_yticklabels(), shown, strict=True):
+        if word.adjusted_p <= SIGNIFICANT and not word.special:
+            label.set_fontweight("bold")
+    for row, word in enumerate(shown):
+        ax.annotate(
+            f"{_name(word.label)} {word.label_share:.0%}, {word.count:,} texts",
+            (1.02, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+            color="0.35",
+            parse_math=False,
+        )
+    ax.set_xlabel(f"total over all pairs (+ proponent, − opponent)\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
+    default = f"{report.trains:,} training on {report.tests:,} test texts; bold: sticks to a label (adjusted p ≤ {SIGNIFICANT})"
+    ax.set_title(title if title is not None else default, fontsize=10, loc="left", parse_math=False)
     return _finished(fig, ax, show)
 
 
@@ -200,6 +202,46 @@ def _axes(ax: Axes | None, show: bool, size: tuple[float, float]) -> tuple[Figur
 
         fig = Figure(figsize=size, layout="constrained")
     return fig, fig.add_subplot()
+
+
+def _draw_bars(ax: Axes, names: Sequence[str], values: Sequence[float]) -> None:
+    """Bars to the right for positive, hatched to the left for negative values, each with its number."""
+    bars = ax.barh(
+        range(len(values)),
+        values,
+        color=[BLUE if value >= 0 else VERMILION for value in values],
+        height=0.72,
+        zorder=2,
+    )
+    for bar, value in zip(bars, values, strict=True):
+        if value < 0:
+            bar.set(hatch="////", edgecolor="white", linewidth=0)  # the sign without colour
+    limit = scale_of(values)
+    for row, value in enumerate(values):
+        side = 1 if value >= 0 else -1
+        ax.annotate(
+            signed(value),
+            (value, row),
+            xytext=(3 * side, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if side > 0 else "right",
+            fontsize=8,
+        )
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    room = 0.28 * max(limit, high - low) if values else 1.0
+    ax.set_xlim(low - room if low < 0 else -0.02 * limit, high + room if high > 0 or low == 0 else 0.02 * limit)
+    ax.set_ylim(max(1, len(values)) - 0.4, -0.6)
+    ax.set_yticks(range(len(values)))
+    ax.set_yticklabels([_name(name) for name in names], parse_math=False)
+    ax.axvline(0, color="0.2", linewidth=0.8, zorder=3)
+    ax.tick_params(axis="y", length=0)
+    ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+    ax.locator_params(axis="x", nbins=6)
+    ax.grid(axis="x", color="0.9", linewidth=0.6, zorder=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    if not values:
+        ax.text(0.5, 0.5, "no word in common", transform=ax.transAxes, ha="center", va="center", color="0.4")
 
 
 def _finished(fig: Figure, ax: Axes, show: bool) -> tuple[Figure, Axes]:

@@ -72,6 +72,15 @@ border:0;background:none}
 .ctwe .bar b.p{background:rgb(var(--pro)/.75)}
 .ctwe .bar b.o{background:repeating-linear-gradient(90deg,rgb(var(--opp)/.85) 0 4px,
 rgb(var(--opp)/.45) 4px 6px)}
+.ctwe table.report{max-width:none;table-layout:auto;margin:.8rem 0 1.4rem;font-size:.86rem}
+.ctwe table.report :is(th,td){width:auto;padding:.14rem 1rem .14rem 0;white-space:nowrap;overflow-wrap:normal}
+.ctwe table.report tbody th{max-width:14rem;overflow:hidden;text-overflow:ellipsis}
+.ctwe table.report thead th{color:var(--soft);border-bottom:1px solid var(--line)}
+.ctwe table.report .n{text-align:right}.ctwe table.report .b{width:9rem;min-width:5rem}
+.ctwe table.report small,.ctwe table.report td:last-child{color:var(--soft);font-weight:400}
+@media (max-width:62rem){.ctwe table.report :is(td,th):nth-child(7){display:none}}
+@media (max-width:44rem){.ctwe table.report :is(td,th):nth-child(3),.ctwe table.report small{display:none}
+.ctwe table.report :is(th,td){padding-right:.6rem}}
 .ctwe details{margin:.3rem 0 0}
 .ctwe summary{cursor:pointer;font-size:.8rem;color:var(--soft)}
 .ctwe details.long>summary{list-style:none;font-size:inherit;color:inherit}

@@ -1,0 +1,188 @@
+"""Promises of `report.py`: totals that add up, labels that stick shown as such, p-values that mean what they say."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from captum_tracinwe import TracInWE, WordReport, word_report
+from captum_tracinwe import visualization as viz
+from captum_tracinwe.report import _association, _benjamini_hochberg
+from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts
+from captum_tracinwe.texts import from_ids
+
+EVIL = "<script>alert(1)</script>"
+VOCABULARY = [f"word{i}" for i in range(30)]
+
+
+@pytest.fixture
+def explained(tmp_path):
+    """A CNN with three checkpoints, its training texts and three test texts."""
+    (ids, _, labels), (test_ids, _, test_labels) = toy_texts(40, seed=1), toy_texts(3, seed=2)
+    model = TinyCNN(padding_idx=0)
+    paths = scatter_checkpoints(model, tmp_path)
+    loss = torch.nn.CrossEntropyLoss(reduction="none")
+    tracin = TracInWE(model, TensorDataset(ids, labels), paths, loss_fn=loss, batch_size=7)
+    texts = [from_ids([i for i in row if i], VOCABULARY) for row in ids.tolist()]
+    return tracin, (test_ids, test_labels), labels, texts
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str)
+@pytest.mark.parametrize("limit", [1 << 30, 1])
+def test_totals_add_up_to_all_scores(explained, dtype, bound, limit):
+    tracin, test, labels, texts = explained
+    tracin.model.to(dtype)
+    tracin.memory_limit = limit
+    scores = tracin.influence(test).double()
+    for report in (
+        word_report(tracin, test, labels, train_texts=texts),
+        word_report(tracin, test, labels, vocabulary=VOCABULARY),
+        word_report(tracin, test, labels),
+    ):
+        size = sum(abs(share) for word in report.words for _, share in word.examples)
+        assert abs(report.score - float(scores.sum())) <= bound * max(size, float(scores.abs().sum()))
+        assert math.isclose(sum(word.total for word in report.words), report.score, rel_tol=1e-9)
+        assert (report.tests, report.trains) == (3, 40)
+        for word in report.words:
+            assert math.isclose(word.proponent + word.opponent, word.total, abs_tol=1e-9)
+
+
+def test_a_words_numbers_are_those_of_word_influence(explained):
+    tracin, test, labels, texts = explained
+    report = word_report(tracin, test, labels, train_texts=texts, examples=40)
+    expected: dict[str, dict[int, float]] = {}
+    for pairs in tracin.word_influence(test, [list(range(40))] * 3):
+        for pair in pairs:
+            for word in pair.with_texts(None, texts[pair.train_index]).words():
+                by_text = expected.setdefault(word.text, {})
+                by_text[pair.train_index] = by_text.get(pair.train_index, 0.0) + word.share
+    assert {word.word for word in report.words} == set(expected)
+    for word in report.words:
+        by_text = expected[word.word]
+        assert word.count == len(by_text)
+        torch.testing.assert_close(dict(word.examples), by_text, rtol=1e-4, atol=1e-6)
+        own = [int(labels[i]) for i in by_text]
+        assert word.label_share == pytest.approx(own.count(int(word.label)) / len(own))
+        assert word.base_share == pytest.approx(float((labels == int(word.label)).double().mean()))
+
+
+def test_texts_taken_by_length_keep_their_indices(tmp_path):
+    ids, mask, labels = toy_texts(20, seed=1)
+    rows = [{"input_ids": i, "attention_mask": m, "labels": y} for i, m, y in zip(ids, mask, labels, strict=True)]
+    model = tiny_bert()
+    paths = scatter_checkpoints(model, tmp_path)
+    test = torch.utils.data.default_collate(rows[:2])
+    found = [
+        word_report(TracInWE(model, rows, paths, loss_fn=torch.nn.CrossEntropyLoss(), batch_size=4, order_by_length=by),
+                    test, labels, examples=20)
+        for by in (False, True)
+    ]  # fmt: skip
+    for plain, ordered in zip(found[0].words, found[1].words, strict=True):
+        assert plain.word == ordered.word
+        torch.testing.assert_close(dict(plain.examples), dict(ordered.examples), rtol=1e-3, atol=1e-6)
+
+
+def test_a_word_that_always_comes_with_one_label_comes_first():
+    generator = np.random.default_rng(0)
+    labels = ["b"] * 12 + list(generator.choice(["a", "b", "c"], 188))
+    found = _association(labels, {(False, "planted"): range(12), (False, "every"): range(200)}, 10_000, 0)
+    planted, every = found[False, "planted"], found[False, "every"]
+    assert (planted["label"], planted["label_share"]) == ("b", 1.0)
+    assert planted["p_value"] == pytest.approx(1 / 10_001)
+    assert every["p_value"] == 1.0  # a word of every text sticks to nothing
+
+
+def test_p_values_of_words_dealt_at_random_are_uniform():
+    generator = np.random.default_rng(1)
+    labels = list(generator.choice(["a", "b", "c", "d"], 1000))
+    words = {(False, str(i)): generator.choice(1000, 40, replace=False) for i in range(2000)}
+    p = np.sort([row["p_value"] for row in _association(labels, words, 5000, 0).values()])
+    for level in (0.01, 0.05, 0.2, 0.5):  # discrete: never too small, and not far above
+        assert np.mean(p <= level) <= level + 3 * math.sqrt(level / 2000)
+        assert np.mean(p <= level) >= 0.5 * level
+
+
+def test_a_p_value_is_that_of_permuted_labels():
+    labels = ["a"] * 6 + ["b"] * 14
+    holders = [0, 1, 2, 3, 6]
+    p = _association(labels, {(False, "w"): holders}, 50_000, 0)[False, "w"]["p_value"]
+    # By Fisher's exact test, both ways: P(4 or 5 "a" of 5) + P(as far the other way, which no count is).
+    exact = sum(math.comb(6, a) * math.comb(14, 5 - a) for a in (4, 5)) / math.comb(20, 5)
+    assert p == pytest.approx(exact, rel=0.15)  # four standard errors of 50,000 draws
+
+
+def test_adjusted_values_are_those_of_benjamini_and_hochberg():
+    assert _benjamini_hochberg([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 4 / 75, 4 / 75, 0.5])
+
+
+def test_the_same_seed_gives_the_same_report(explained):
+    tracin, test, labels, texts = explained
+    first, second = (word_report(tracin, test, labels, train_texts=texts, seed=3) for _ in range(2))
+    assert first == second
+
+
+def test_a_report_is_a_table_with_and_without_pandas(explained, monkeypatch):
+    tracin, test, labels, texts = explained
+    report = word_report(tracin, test, labels, train_texts=texts)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    rows = report.to_table()
+    assert isinstance(rows, list)
+    assert [row["word"] for row in rows] == [word.word for word in report.words]
+    monkeypatch.undo()
+    pandas = pytest.importorskip("pandas")
+    table = report.to_table()
+    assert isinstance(table, pandas.DataFrame)
+    assert list(table["total"]) == [word.total for word in report.words]
+
+
+def test_pictures_escape_what_they_show(explained):
+    tracin, test, labels, _ = explained
+    names = [EVIL] * 30
+    report = word_report(tracin, test, [EVIL] * 20 + ["\x1b[31mred"] * 20, vocabulary=names)
+    for page in (viz.word_report_html(report, title=EVIL), viz.word_report_fragment(report), report._repr_html_()):
+        assert "<script" not in page
+        assert "&lt;script&gt;" in page
+        assert "proponent" in page
+    assert "\x1b" not in viz.word_report_text(report)
+    fig, ax = viz.plot_word_report(report)
+    assert len(ax.get_yticklabels()) == len(report.words[:15])
+    fig.canvas.draw()
+
+
+def test_a_plot_goes_into_given_axes_and_nothing_is_drawn_of_nothing():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    empty = WordReport((), 0.0, 1, 1)
+    assert viz.plot_word_report(empty, ax=axes, title="t")[1] is axes
+    assert "No test text shares a word" in viz.word_report_html(empty)
+    assert "word" in viz.word_report_text(empty)
+
+
+def test_a_long_report_says_what_it_leaves_out(explained):
+    tracin, test, labels, texts = explained
+    report = word_report(tracin, test, labels, train_texts=texts)
+    assert f"{len(report.words) - 3} more" in viz.word_report_html(report, top=3)
+
+
+def test_what_does_not_fit_is_refused(explained):
+    tracin, test, labels, texts = explained
+    with pytest.raises(ValueError, match=r"one of `train_labels` for each of the 40 training examples, got 39"):
+        word_report(tracin, test, labels[1:])
+    with pytest.raises(ValueError, match=r"one of `train_texts` for each of the 40 training examples, got 3"):
+        word_report(tracin, test, labels, train_texts=texts[:3])
+    with pytest.raises(ValueError, match=r"does not hold the shared token"):
+        word_report(tracin, test, labels, train_texts=texts[::-1])
+    with pytest.raises(ValueError, match=r"the vocabulary \(2 entries\) has no name for token id"):
+        word_report(tracin, test, labels, vocabulary=["a", "b"])
+    with pytest.raises(ValueError, match=r"draws of at least 1, got 5 and 0"):
+        word_report(tracin, test, labels, draws=0)
+
+
+def test_one_label_only_sticks_to_nothing(explained):
+    tracin, test, _, texts = explained
+    report = word_report(tracin, test, ["x"] * 40, train_texts=texts)
+    assert {word.p_value for word in report.words} == {1.0}
