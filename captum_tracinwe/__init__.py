@@ -6,6 +6,7 @@ from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
 from captum_tracinwe.postings import PostingLists
 from captum_tracinwe.report import ReportedWord, WordReport, word_report
 from captum_tracinwe.rows import RowGradients
+from captum_tracinwe.synonyms import SynonymInfluence, WordMatch, synonym_influence, synonym_scores
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.words import WordInfluence, WordShare
 
@@ -13,13 +14,17 @@ __all__ = [
     "PostingLists",
     "ReportedWord",
     "RowGradients",
+    "SynonymInfluence",
     "TracInWE",
     "WordInfluence",
+    "WordMatch",
     "WordReport",
     "WordShare",
     "__version__",
     "load_checkpoint",
     "ops",
     "save_checkpoint",
+    "synonym_influence",
+    "synonym_scores",
     "word_report",
 ]

@@ -22,6 +22,7 @@ def check_arguments(
     batch_size: Any,
     test_loss_fn: Any,
     exclude_tokens: Any,
+    top_k_words: Any,
     order_by_length: bool,
     memory_limit: Any,
 ) -> None:
@@ -41,6 +42,10 @@ def check_arguments(
             raise ValueError("`train_dataset` is empty: expected at least one training example.")
     if isinstance(exclude_tokens, str) or not isinstance(exclude_tokens, Iterable):
         raise TypeError(f"`exclude_tokens` should be a list of token ids, got {exclude_tokens!r}.")
+    if top_k_words is not None and (not is_whole(top_k_words) or top_k_words < 1):
+        raise ValueError(
+            f"`top_k_words` should be a whole number of at least 1 (or None for all), got {top_k_words!r}."
+        )
     if not isinstance(memory_limit, Real) or memory_limit < 1:
         raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
 

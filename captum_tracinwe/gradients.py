@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -75,7 +75,13 @@ def _differentiable(model: Module) -> Iterator[None]:
 
 
 def batch_row_gradients(
-    model: Module, table: EmbeddingTable, batch: Batch, loss_fn: Loss | None, check: bool = False
+    model: Module,
+    table: EmbeddingTable,
+    batch: Batch,
+    loss_fn: Loss | None,
+    check: bool = False,
+    exclude: Sequence[int] = (),
+    top_k: int | None = None,
 ) -> RowGradients:
     """Row gradients of each example of a batch: g(x)_w = Σ over positions p of x that hold w of ∂ℓ(x)/∂e_p.
 
@@ -87,6 +93,9 @@ def batch_row_gradients(
             (of a `ModelOutput` its ``loss``). Losses of more dimensions are summed over all but the first, as in Captum.
         check (bool): also see, at the price of one more backward, that the first example's loss is its own: equal to
             that of the example alone, and independent of the others' words.
+        exclude (sequence of int): tokens that do not count.
+        top_k (int, optional): of what is left, keep the k positions of each example with the largest gradient; of equal
+            ones the first (TracIn-WE-Topk: positions, not rows).
 
     Returns:
         RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table.
@@ -109,7 +118,7 @@ def batch_row_gradients(
         if check and size > 1:
             _check_first(losses, output, labels_of(batch), loss_fn, record.calls, size, table.name)
         gradients = _gradients(losses, record.calls, table.name)
-    return _fold(record.calls, gradients, size, table.name)
+    return _fold(record.calls, gradients, size, table.name, exclude, top_k)
 
 
 # -------------------------------------------------------------------------------------------------------------- loss
@@ -269,7 +278,14 @@ def _gradients(losses: Tensor, calls: list[LookUp], name: str) -> list[Tensor]:
     return [torch.zeros_like(o) if g is None else g for g, o in zip(found, outputs, strict=True)]
 
 
-def _fold(calls: list[LookUp], gradients: list[Tensor], size: int, name: str) -> RowGradients:
+def _fold(
+    calls: list[LookUp],
+    gradients: list[Tensor],
+    size: int,
+    name: str,
+    exclude: Sequence[int],
+    top_k: int | None,
+) -> RowGradients:
     """Positions of all calls → rows, without those of ``padding_idx``, which autograd gives no gradient."""
     examples, ids, values = [], [], []
     for call, gradient in zip(calls, gradients, strict=True):
@@ -290,4 +306,23 @@ def _fold(calls: list[LookUp], gradients: list[Tensor], size: int, name: str) ->
         examples.append(call_examples)
         ids.append(call_ids)
         values.append(call_values)
-    return RowGradients.from_positions(torch.cat(examples), torch.cat(ids), torch.cat(values), size)
+    rows = torch.cat(examples), torch.cat(ids), torch.cat(values)
+    if exclude:
+        kept = ~torch.isin(rows[1], torch.tensor(exclude, device=rows[1].device))
+        rows = rows[0][kept], rows[1][kept], rows[2][kept]
+    if top_k is not None:
+        kept = _largest(rows[0], rows[2].norm(dim=1), top_k)
+        rows = rows[0][kept], rows[1][kept], rows[2][kept]
+    return RowGradients.from_positions(*rows, size)
+
+
+def _largest(examples: Tensor, norms: Tensor, k: int) -> Tensor:
+    """Which positions are among the k of largest norm of their example; of equal norms the first."""
+    order = torch.sort(norms, descending=True, stable=True).indices
+    order = order[torch.sort(examples[order], stable=True).indices]
+    counts = torch.bincount(examples)
+    first = torch.cumsum(counts, 0) - counts
+    rank = torch.arange(len(order), device=order.device) - first[examples[order]]
+    kept = torch.zeros_like(examples, dtype=torch.bool)
+    kept[order[rank < k]] = True
+    return kept

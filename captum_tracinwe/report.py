@@ -170,26 +170,41 @@ def _shares_by_token(tracin: TracInWE, inputs: Batch | DataLoader[Any], show: bo
 
     The test examples are summed first: a share of the sum is the product with the sum.
     """
-    structure: list[tuple[Tensor, Tensor]] = []
     batches = list(as_batches(inputs, "inputs"))
+    size = sum(map(size_of, batches))
+    if tracin.top_k_words is not None:  # each checkpoint has tokens of its own: they are united first
+        train = tracin.row_gradients(show_progress=show)
+        counts, token, share = _terms_of_sum(tracin.row_gradients(inputs).sum(), train)
+        return _one_column([(counts, token)], share), size
+    structure: list[tuple[Tensor, Tensor]] = []
 
-    def share_of(test: RowGradients, rows: RowGradients) -> Tensor:
-        pairs = torch.stack([torch.zeros_like(rows.ptr[1:]), torch.arange(len(rows), device=rows.ptr.device)], dim=1)
-        pair, token, share = test.terms(rows, pairs)
-        structure.append((torch.bincount(pair, minlength=len(rows)), token))
+    def product(test: RowGradients, rows: RowGradients) -> Tensor:
+        counts, token, share = _terms_of_sum(test, rows)
+        structure.append((counts, token))
         return share
 
     desc = f"Using {tracin.get_name()} to compute word shares for training batches"
     parts, order = [], []
-    for places, share in tracin._score_blocks(batches, True, desc, show, share_of):
-        per_pass = structure[: len(structure) // len(tracin.checkpoints)]  # the same at every checkpoint
+    for places, share in tracin._score_blocks(batches, True, desc, show, product):
+        parts.append(
+            _one_column(structure[: len(structure) // len(tracin.checkpoints)], share)
+        )  # alike at each checkpoint
         structure.clear()
-        counts = torch.cat([count for count, _ in per_pass])
-        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        parts.append(RowGradients(ptr, torch.cat([token for _, token in per_pass]), share[:, None]))
         order.append(places)
-    shares = RowGradients.cat(parts)
-    return shares.select(torch.argsort(torch.cat(order))).to("cpu", torch.float64), sum(map(size_of, batches))
+    return RowGradients.cat(parts).select(torch.argsort(torch.cat(order))).to("cpu"), size
+
+
+def _terms_of_sum(test: RowGradients, rows: RowGradients) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the only example of ``test`` with each of ``rows``: how many tokens they share, which, and their terms."""
+    pairs = torch.stack([torch.zeros_like(rows.ptr[1:]), torch.arange(len(rows), device=rows.ptr.device)], dim=1)
+    pair, token, share = test.terms(rows, pairs)
+    return torch.bincount(pair, minlength=len(rows)), token, share
+
+
+def _one_column(structure: Sequence[tuple[Tensor, Tensor]], share: Tensor) -> RowGradients:
+    counts = torch.cat([count for count, _ in structure])
+    ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return RowGradients(ptr, torch.cat([token for _, token in structure]), share[:, None].double())
 
 
 def _shares_by_word(

@@ -96,14 +96,18 @@ class RowGradients:
         return cls(_ptr_of(counts), torch.cat([p.ids for p in parts]), torch.cat([p.values for p in parts]))
 
     @classmethod
-    def beside(cls, parts: Sequence[RowGradients]) -> RowGradients:
+    def beside(cls, parts: Sequence[RowGradients], union: bool = False) -> RowGradients:
         """The same rows at several checkpoints, as columns side by side: ``(R, C * D)`` from C times ``(R, D)``.
+
+        With ``union`` the parts may hold different tokens of the same examples; a row that one lacks is 0 in its columns.
 
         Raises:
             ValueError: the tokens differ between the parts, which happens when the data changed its order on the way.
         """
         if not parts:
             raise ValueError("RowGradients.beside: expected at least one part, got none.")
+        if union:
+            return cls._united(parts)
         first, *others = parts
         for number, other in enumerate(others, start=1):
             if not (torch.equal(first.ptr, other.ptr) and torch.equal(first.ids, other.ids)):
@@ -112,6 +116,24 @@ class RowGradients:
                     f"the same order each time. Do not shuffle, and do not augment at random."
                 )
         return cls(first.ptr, first.ids, torch.cat([part.values for part in parts], dim=1))
+
+    @classmethod
+    def _united(cls, parts: Sequence[RowGradients]) -> RowGradients:
+        examples, width = len(parts[0]), parts[0].width
+        if any(len(part) != examples or part.width != width for part in parts):
+            raise ValueError(
+                f"RowGradients.beside: expected parts of {examples} examples and {width} columns, got "
+                f"{[(len(part), part.width) for part in parts]}."
+            )
+        # Ids are renumbered, so that (example, id) fits one integer even for ids beyond 2⁴⁰.
+        names, numbers = torch.unique(torch.cat([part.ids for part in parts]), return_inverse=True)
+        keys = torch.cat([part.examples for part in parts]) * max(1, len(names)) + numbers
+        rows, place = torch.unique(keys, return_inverse=True)
+        values = parts[0].values.new_zeros((len(rows), len(parts) * width))
+        for c, (part, own) in enumerate(zip(parts, place.split([part.num_rows for part in parts]), strict=True)):
+            values[own, c * width : (c + 1) * width] = part.values
+        counts = torch.bincount(rows // max(1, len(names)), minlength=examples)
+        return cls(_ptr_of(counts), names[rows % max(1, len(names))], values)
 
     # ------------------------------------------------------------------------------------------------------- reading
 

@@ -69,6 +69,8 @@ class TracInWE(TracInCP):
         sample_wise_grads_per_batch (bool): accepted for compatibility. One backward per batch serves losses reduced by
             "none", "sum" and "mean" alike; each example gets the gradient of its loss taken alone.
         exclude_tokens (sequence of int): tokens that do not count (TracIn-WE-NoC: those common to all texts). Default: none.
+        top_k_words (int, optional): keep only the k positions of each text with the largest gradient, at each checkpoint,
+            after ``exclude_tokens`` (TracIn-WE-Topk; 10 in the paper). Default: all.
         order_by_length (bool): take the training texts from short to long and trim each batch's padding; results come in
             the order of ``train_dataset`` all the same. Needs a data set of mappings with ``attention_mask``, and a model
             that heeds it. Default: False.
@@ -104,11 +106,20 @@ class TracInWE(TracInCP):
         sample_wise_grads_per_batch: bool = False,
         *,
         exclude_tokens: Sequence[int] = (),
+        top_k_words: int | None = None,
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
     ) -> None:
         check_arguments(
-            model, train_dataset, loss_fn, batch_size, test_loss_fn, exclude_tokens, order_by_length, memory_limit
+            model,
+            train_dataset,
+            loss_fn,
+            batch_size,
+            test_loss_fn,
+            exclude_tokens,
+            top_k_words,
+            order_by_length,
+            memory_limit,
         )
         self._order: Tensor | None = None
         if order_by_length:
@@ -128,6 +139,7 @@ class TracInWE(TracInCP):
         self.embedding = find_embedding(model, layers)
         self.layer_modules = [self.embedding.module]
         self.exclude_tokens = tuple(int(token) for token in exclude_tokens)
+        self.top_k_words = top_k_words
         self.memory_limit = memory_limit
         self._checked_losses: set[int] = set()
 
@@ -372,7 +384,7 @@ class TracInWE(TracInCP):
                     rate = self._load(checkpoint)
                     parts = self._rows_at(checkpoint, block.batches, loss_fn, what, block.start, bar)
                     at_checkpoints.append(RowGradients.cat(parts).scale(math.sqrt(rate)))
-                blocks.append(RowGradients.beside(at_checkpoints))
+                blocks.append(RowGradients.beside(at_checkpoints, union=self.top_k_words is not None))
         return RowGradients.cat(blocks)
 
     def _training_rows(self, indices: Sequence[int]) -> RowGradients:
@@ -420,7 +432,9 @@ class TracInWE(TracInCP):
         for batch in batches:
             # Once for each loss: texts along the wrong dimension, or labels that broadcast, would give wrong numbers.
             check = id(loss_fn) not in self._checked_losses and size_of(batch) > 1
-            rows = batch_row_gradients(self.model, self.embedding, batch, loss_fn, check)
+            rows = batch_row_gradients(
+                self.model, self.embedding, batch, loss_fn, check, self.exclude_tokens, self.top_k_words
+            )
             if check:
                 self._checked_losses.add(id(loss_fn))
             # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
@@ -432,7 +446,7 @@ class TracInWE(TracInCP):
                     f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {checkpoint!r}: expected finite "
                     f"numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
                 )
-            yield rows.exclude(self.exclude_tokens) if self.exclude_tokens else rows
+            yield rows
             start += len(rows)
             bar.update()
 

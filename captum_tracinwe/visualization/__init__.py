@@ -9,6 +9,7 @@ from captum_tracinwe.visualization.report_page import (
     word_report_html,
     word_report_text,
 )
+from captum_tracinwe.visualization.synonym_page import synonym_influence_fragment, synonym_influence_html
 from captum_tracinwe.visualization.terminal import word_influence_text
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "plot_word_influence",
     "plot_word_report",
     "report_section",
+    "synonym_influence_fragment",
+    "synonym_influence_html",
     "to_captum_records",
     "visualize_text",
     "word_influence_fragment",

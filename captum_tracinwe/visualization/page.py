@@ -27,7 +27,17 @@ from captum_tracinwe.visualization.common import (
 from captum_tracinwe.visualization.style import STYLE
 from captum_tracinwe.words import WordInfluence, WordShare
 
-__all__ = ["whole_page", "word_influence_fragment", "word_influence_html", "write_html"]
+__all__ = [
+    "escaped",
+    "level_of",
+    "side_of",
+    "tags_html",
+    "text_html",
+    "whole_page",
+    "word_influence_fragment",
+    "word_influence_html",
+    "write_html",
+]
 
 TITLE = "Which words of the training texts moved the test texts"
 # Even if something got past the escaping, the browser would neither run nor load it.
@@ -63,7 +73,7 @@ def word_influence_html(
         ValueError: a text is missing from a list, or does not hold the shared tokens.
         TypeError: something other than WordInfluence.
     """
-    heading = _html(title)
+    heading = escaped(title)
     body = _body(group(influences, test_texts, train_texts), top_words, fold_at)
     body = f"<h1>{heading}</h1>\n{before}{body}"
     return whole_page(heading, body)
@@ -177,8 +187,8 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
         out.append('<p class="none">There is no pair of a test and a training text to show.</p>\n')
     for part, (proponents, opponents, neutral) in zip(groups, columns, strict=True):
         out.append('<section class="test">\n<div class="said"><div class="row">')
-        out.append(f"<h2>Test example {part.test_index}</h2>{_tags(part.text)}</div>")
-        out.append(_text(part.text, [], look.scale, fold_at) if part.text else "")
+        out.append(f"<h2>Test example {part.test_index}</h2>{tags_html(part.text)}</div>")
+        out.append(text_html(part.text, [], look.scale, fold_at) if part.text else "")
         out.append(f'</div>\n<div class="cols {"two" if proponents and opponents else "one"}">')
         out.append(_column("p", "Proponents", "a training step on them lowers this text’s loss", proponents, look))
         out.append(_column("o", "Opponents", "a training step on them raises it", opponents, look))
@@ -207,26 +217,27 @@ def _column(side: str, name: str, note: str, pairs: list[_Pair], look: _Look) ->
     for entry in pairs:
         pair = entry.pair
         out.append('<article class="card"><div class="row">')
-        out.append(f"<h4>Training example {pair.train_index}</h4>{_tags(pair.train_text)}")
+        out.append(f"<h4>Training example {pair.train_index}</h4>{tags_html(pair.train_text)}")
         out.append(f'<span class="{side} score">{signed(pair.score)}</span></div>')
         if pair.train_text:
-            out.append(_text(pair.train_text, entry.train_marks, look.scale, look.fold_at))
+            out.append(text_html(pair.train_text, entry.train_marks, look.scale, look.fold_at))
         out.append(_table(entry.words, look))
         if pair.test_text and entry.test_marks:
             out.append("<details><summary>The same shares on the test text</summary>")
-            out.append(f"{_text(pair.test_text, entry.test_marks, look.scale, math.inf)}</details>")
+            out.append(f"{text_html(pair.test_text, entry.test_marks, look.scale, math.inf)}</details>")
         out.append("</article>\n")
     return "".join([*out, "</div>"])
 
 
-def _tags(text: TokenizedText | None) -> str:
+def tags_html(text: TokenizedText | None) -> str:
+    """Label and prediction of a text; a wrong prediction is marked."""
     out = []
     if text is not None and text.label is not None:
-        out.append(f'<span class="tag">label <b><bdi>{_html(text.label)}</bdi></b></span>')
+        out.append(f'<span class="tag">label <b><bdi>{escaped(text.label)}</bdi></b></span>')
     if text is not None and text.prediction is not None:
         wrong = text.label is not None and text.label != text.prediction
         tag = '<span class="tag wrong">✗ predicted' if wrong else '<span class="tag">predicted'
-        out.append(f"{tag} <b><bdi>{_html(text.prediction)}</bdi></b></span>")
+        out.append(f"{tag} <b><bdi>{escaped(text.prediction)}</bdi></b></span>")
     return "".join(out)
 
 
@@ -237,11 +248,11 @@ def _table(words: list[WordShare], look: _Look) -> str:
         return '<p class="none">No word in common: the score is 0.</p>'
     rows = []
     for word in words[: look.top_words]:
-        bar = f'<b class="{_side(word.share)}" style="--a:{_level(word.share, look.scale)}"></b>'
+        bar = f'<b class="{side_of(word.share)}" style="--a:{level_of(word.share, look.scale)}"></b>'
         left, right = (bar, "") if word.share < 0 else ("", bar if word.share else "")
         special = ' class="s"' if word.special else ""
         rows.append(
-            f'<tr><th scope="row"><bdi{special}>{_html(visible(word.text))}</bdi></th>'
+            f'<tr><th scope="row"><bdi{special}>{escaped(visible(word.text))}</bdi></th>'
             f'<td class="n">{signed(word.share)}</td>'
             f'<td class="b"><span class="bar"><i>{left}</i><i>{right}</i></span></td></tr>'
         )
@@ -255,7 +266,8 @@ def _table(words: list[WordShare], look: _Look) -> str:
     return f"<table><caption>Shares of the score</caption>{''.join(rows)}</table>"
 
 
-def _text(text: TokenizedText, shares: list[Mark], scale: float, fold_at: float) -> str:
+def text_html(text: TokenizedText, shares: list[Mark], scale: float, fold_at: float) -> str:
+    """A text with its words marked, folded where it is longer than ``fold_at`` characters."""
     if not text.text and not shares:
         return '<p class="none">(an empty text)</p>'
     length = len(text.text)
@@ -277,27 +289,29 @@ def _marked(text: str, shares: list[Mark], scale: float, end: int) -> str:
             break
         # Words never overlap in texts made by `tokenize`; in others no character is shown twice.
         start = max(cursor, mark.span[0])
-        inner = _html(text[start : mark.span[1]])
+        inner = escaped(text[start : mark.span[1]])
         if not inner:
             # A <bdi> does not take part in dir="auto": "[CLS]" must not turn an Arabic text left-to-right.
-            inner = f'<bdi class="s">{_html(visible(mark.name))}</bdi>'
+            inner = f'<bdi class="s">{escaped(visible(mark.name))}</bdi>'
         tokens = " ".join(visible(token) for token in mark.tokens)
-        title = _html(signed(mark.share) + (f" [{tokens}]" if tokens != visible(mark.name) else ""))
-        level = f' style="--a:{_level(mark.share, scale)}"' if mark.share else ""
-        out.append(_html(text[cursor:start]))
-        out.append(f'<mark class="{_side(mark.share)}"{level} title="{title}">{inner}</mark>')
+        title = escaped(signed(mark.share) + (f" [{tokens}]" if tokens != visible(mark.name) else ""))
+        level = f' style="--a:{level_of(mark.share, scale)}"' if mark.share else ""
+        out.append(escaped(text[cursor:start]))
+        out.append(f'<mark class="{side_of(mark.share)}"{level} title="{title}">{inner}</mark>')
         cursor = max(cursor, mark.span[1])
-    return "".join([*out, _html(text[cursor:end])])
+    return "".join([*out, escaped(text[cursor:end])])
 
 
-def _side(value: float) -> str:
+def side_of(value: float) -> str:
+    """The class of a share: p(roponent), o(pponent), z(ero)."""
     return "p" if value > 0 else "o" if value < 0 else "z"
 
 
-def _level(value: float, scale: float) -> str:
+def level_of(value: float, scale: float) -> str:
+    """The strength of a share's colour, 0 to 1, for the style sheet."""
     return f"{min(1.0, abs(value) / scale):.2f}".removeprefix("0") or "0"
 
 
-def _html(text: str) -> str:
+def escaped(text: str) -> str:
     """Escaped, for elements and attributes; browsers would read a bare carriage return as a line feed."""
     return escape(printable(text)).replace("\r", "&#13;")
