@@ -22,15 +22,19 @@ def screenshot(browser: str, page: Path, image: Path, width: int, height: int) -
 
 
 def main() -> None:
-    """Run the demo and photograph its report."""
+    """Run the demo, photograph its report, plot its words."""
+    from captum_tracinwe import demo, visualization
+
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         sys.exit(f"No browser found: install one of {', '.join(BROWSERS)}.")
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.html"
-        subprocess.run([sys.executable, "-m", "captum_tracinwe", "demo", "--out", str(report)], check=True)
-        screenshot(browser, report, IMAGES / "report.png", 1100, 820)
+        findings = demo.run_planted(demo.Settings(out=report))
+        screenshot(browser, report, IMAGES / "report.png", 1100, 1240)
+    fig, _ = visualization.plot_word_report(findings.words, top=10)
+    fig.savefig(IMAGES / "words.png", dpi=130)
 
 
 if __name__ == "__main__":

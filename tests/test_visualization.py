@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captum_tracinwe import ReportedWord, SynonymInfluence, WordReport
 from captum_tracinwe import visualization as viz
 from captum_tracinwe.texts import TokenizedText, from_ids
 from captum_tracinwe.visualization.common import signed, visible
@@ -124,6 +125,25 @@ def test_a_page_is_whole_and_loads_nothing():
     assert "default-src 'none'" in page
     for words in ("proponent", "lowers the loss", "learning rate × squared gradient", "✗ predicted"):
         assert words in page
+
+
+def test_every_page_is_valid_html5():
+    html5lib = pytest.importorskip("html5lib")
+    text = text_of(*EVIL.split(), "dog", label=EVIL, prediction="x")
+    pair = pair_of(text, text)
+    word = ReportedWord(EVIL, -1.0, 1.0, -2.0, 3, EVIL, 0.5, 0.25, 0.001, 0.01, ((2, -2.0),))
+    report = WordReport((word, word), -2.0, 1, 3)
+    match = SynonymInfluence(
+        0, 1, 0.5, pair.token_ids[:1], pair.token_ids[:1], torch.tensor([0.5]).double(), torch.ones(1).double()
+    )
+    for page in (
+        viz.word_influence_html([[pair]], title=EVIL),
+        viz.word_influence_html([[pair]], before=viz.report_section(report, 1), fold_at=10),
+        viz.word_report_html(report, top=1),
+        viz.synonym_influence_html([match.with_texts(text, text)]),
+    ):
+        parser = html5lib.HTMLParser(strict=True)  # raises at the first error of the standard's parsing algorithm
+        assert parser.parse(page).tag.endswith("html")
 
 
 def test_foreign_html_is_shown_as_it_was_written():

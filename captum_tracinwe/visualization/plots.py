@@ -235,7 +235,7 @@ def _draw_bars(ax: Axes, names: Sequence[str], values: Sequence[float]) -> None:
     ax.set_yticks(range(len(values)))
     ax.set_yticklabels([_name(name) for name in names], parse_math=False)
     ax.axvline(0, color="0.2", linewidth=0.8, zorder=3)
-    ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="y", length=0, labelsize=9)
     ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
     ax.locator_params(axis="x", nbins=6)
     ax.grid(axis="x", color="0.9", linewidth=0.6, zorder=0)

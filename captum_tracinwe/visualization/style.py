@@ -81,6 +81,9 @@ rgb(var(--opp)/.45) 4px 6px)}
 @media (max-width:62rem){.ctwe table.report :is(td,th):nth-child(7){display:none}}
 @media (max-width:44rem){.ctwe table.report :is(td,th):nth-child(3),.ctwe table.report small{display:none}
 .ctwe table.report :is(th,td){padding-right:.6rem}}
+.ctwe table.matches{table-layout:auto;margin:.6rem 0 0}.ctwe table.matches :is(th,td){width:auto;padding-right:1rem}
+.ctwe table.matches thead th{color:var(--soft)}.ctwe table.matches .n{text-align:right}
+.ctwe table.matches .b{width:9rem;min-width:5rem}
 .ctwe details{margin:.3rem 0 0}
 .ctwe summary{cursor:pointer;font-size:.8rem;color:var(--soft)}
 .ctwe details.long>summary{list-style:none;font-size:inherit;color:inherit}

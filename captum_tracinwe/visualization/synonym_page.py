@@ -84,4 +84,4 @@ def _table(words: Sequence[WordMatch], scale: float, top: int) -> str:
         )
     heads = ("test word ↔ training word", "cosine", "share", "")
     head = f"<tr>{''.join(f'<th>{name}</th>' for name in heads)}</tr>"
-    return f'<table class="report"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<table class="matches"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
