@@ -345,7 +345,7 @@ class TracInWE(TracInCP):
         aggregate: bool,
         desc: str,
         show_progress: bool,
-        product: Callable[[RowGradients, RowGradients], Tensor] = RowGradients.dot,
+        product: Callable[[RowGradients, RowGradients], Tensor] = lambda test, train: test.dot(train),
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices ``(m,)`` and scores ``(N, m)`` of one block of training examples after the other.
 
