@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from torch.utils.data import (
 )
 
 __all__ = [
+    "Block",
     "as_batches",
+    "blocks",
     "examples_loader",
     "labels_of",
     "move_to",
@@ -123,6 +126,35 @@ def run_model(model: Module, batch: Batch) -> Any:
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
     return model(**{key: value for key, value in batch.items() if takes_any or key in names or key not in LABEL_KEYS})
+
+
+# ------------------------------------------------------------------------------------------------------------- blocks
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive batches that are taken through all checkpoints before the next ones are read."""
+
+    start: int
+    size: int
+    batches: list[Batch]
+
+
+def blocks(loader: Iterable[Batch], what: str, bytes_per_example: int, limit: float) -> Iterator[Block]:
+    """Batches grouped so that they and ``bytes_per_example`` together stay within ``limit`` bytes; one batch at least."""
+    held: list[Batch] = []
+    start, used, size = 0, 0, 0
+    for batch in loader:
+        examples = size_of(batch)
+        needed = nbytes(batch) + examples * bytes_per_example
+        if held and used + needed > limit:
+            yield Block(start, size, held)
+            held, start, used, size = [], start + size, 0, 0
+        held.append(batch)
+        used, size = used + needed, size + examples
+    if not held:
+        raise ValueError(f"`{what}` is empty: expected at least one batch.")
+    yield Block(start, size, held)
 
 
 # -------------------------------------------------------------------------------------------------------- DataLoaders

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_tracinwe.embedding import unwrap
+from captum_tracinwe.embedding import input_embeddings, unwrap
+from captum_tracinwe.rates import trainer_rate
 
 __all__ = ["assign_checkpoint", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
 
@@ -81,7 +82,8 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
     """Load a checkpoint into ``model`` and return its learning rate: the default ``checkpoints_load_func``.
 
     Reads what :func:`save_checkpoint` writes, plain and nested state dicts (``torch.save`` or safetensors; keys with the
-    prefixes of DataParallel and torch.compile too) and checkpoint directories of transformers. Nothing pickled is run.
+    prefixes of DataParallel and torch.compile too) and checkpoint directories of transformers' Trainer, whose rate is that of
+    the scheduler (:func:`captum_tracinwe.rates.trainer_rate`). Nothing pickled is run.
 
     Args:
         model (Module): takes the weights; unchanged if they do not fit.
@@ -113,6 +115,15 @@ def _load(model: Module, path: str | Path, assign: bool) -> float:
     own = unwrap(model).state_dict().keys()
     content, rate = _read(path, own)
     _load_into(model, _stripped(content, own), path, assign)
+    if rate is None and path.is_dir():
+        given = input_embeddings(model)
+        rate = trainer_rate(path, getattr(given, "weight", None))
+        if rate == 0:
+            warnings.warn(
+                f"The checkpoint {path.name!r} has a learning rate of 0, as schedules end: it adds nothing to any score. Explain "
+                f"with checkpoints from before the end.",
+                stacklevel=3,
+            )
     if rate is None:
         if model not in _told_of_missing_rate:
             _told_of_missing_rate.add(model)
@@ -217,15 +228,7 @@ def _read(path: Path, own: Collection[str]) -> tuple[dict[str, Tensor], Any]:
             f"The checkpoint {str(path)!r} is refused: it holds more than tensors and plain values, and reading it could run "
             f"code. Expected a state dict; save one with captum_tracinwe.save_checkpoint."
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-        _safetensors_error(),
-        KeyError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # damaged pickles raise whatever their bytes happen to ask for
         raise ValueError(
             f"The checkpoint {str(path)!r} cannot be read: it is truncated, or not a checkpoint ({_first_line(error)})."
         ) from error
@@ -267,12 +270,6 @@ def _read_directory(path: Path, own: Collection[str]) -> tuple[dict[str, Tensor]
     for shard in shards:
         state |= _read(path / shard, own)[0]
     return state, None
-
-
-def _safetensors_error() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    return SafetensorError
 
 
 def _first_line(error: Exception) -> str:

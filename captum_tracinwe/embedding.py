@@ -18,7 +18,7 @@ from torch.nn import Module
 from torch.nn.functional import embedding as look_up
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "unwrap"]
+__all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "input_embeddings", "unwrap"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def find_embedding(model: Module, layers: Sequence[str] | None = None) -> Embedd
             )
         return _checked(EmbeddingTable(name, module))
 
-    given = _input_embeddings(model)
+    given = input_embeddings(model)
     if given is not None:
         if not isinstance(given, nn.Embedding):
             raise ValueError(
@@ -101,7 +101,7 @@ def unwrap(model: Module) -> Module:
     return model
 
 
-def _input_embeddings(model: Module) -> Module | None:
+def input_embeddings(model: Module) -> Module | None:
     """What a transformers model says is its word embedding; None for other models."""
     try:
         found = unwrap(model).get_input_embeddings()  # type: ignore[operator]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from captum_tracinwe.batches import (
     Batch,
     Loss,
     as_batches,
+    blocks,
     examples_loader,
-    nbytes,
     refuse_shuffling,
     size_of,
 )
@@ -34,21 +33,13 @@ from captum_tracinwe.embedding import find_embedding
 from captum_tracinwe.gradients import batch_row_gradients, untouched
 from captum_tracinwe.ranking import merge_top_k, top_k
 from captum_tracinwe.rows import RowGradients
+from captum_tracinwe.runs import FromRuns
 from captum_tracinwe.words import WordInfluence, split_by_token
 
 __all__ = ["TracInWE"]
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Consecutive training batches that are taken through all checkpoints before the next ones are read."""
-
-    start: int
-    size: int
-    batches: list[Batch]
-
-
-class TracInWE(TracInCP):
+class TracInWE(FromRuns, TracInCP):
     r"""TracIn on the word embedding (TracIn-WE; Yeh et al., NeurIPS 2022, arXiv 2202.11844).
 
     ``influence(inputs)[i, j]`` = Σ over checkpoints c of η_c · Σ over tokens w in both texts of
@@ -202,7 +193,7 @@ class TracInWE(TracInCP):
         desc = f"Using {self.get_name()} to compute self influence. Processing batch"
         scores = []
         with self._untouched(), self._bar(loader, desc, show_progress) as bar:
-            for block in self._blocks(loader, "inputs", bytes_per_example=8):
+            for block in blocks(loader, "inputs", 8, self.memory_limit):
                 total: Tensor | None = None
                 for checkpoint in self.checkpoints:
                     part = self._self_influence_at(checkpoint, block.batches, block.start, bar)
@@ -357,7 +348,7 @@ class TracInWE(TracInCP):
         item = 8 if self.embedding.weight.dtype == torch.float64 else 4
         tests: list[RowGradients] = []
         with self._untouched(), self._bar(self.train_dataloader, desc, show_progress) as bar:
-            for block in self._blocks(self.train_dataloader, "train_dataset", bytes_per_example=size * item):
+            for block in blocks(self.train_dataloader, "train_dataset", size * item, self.memory_limit):
                 scores: Tensor | None = None
                 for c, checkpoint in enumerate(self.checkpoints):
                     rate = self._load(checkpoint)
@@ -376,16 +367,16 @@ class TracInWE(TracInCP):
         """All examples of a loader at all checkpoints, scaled by √η."""
         what = "training" if loader is self.train_dataloader else "given"
         desc = f"Using {self.get_name()} to compute row gradients. Processing batches"
-        blocks = []
+        parts_of_blocks = []
         with self._untouched(), self._bar(loader, desc, show_progress) as bar:
-            for block in self._blocks(loader, "inputs", bytes_per_example=0):
+            for block in blocks(loader, "inputs", 0, self.memory_limit):
                 at_checkpoints = []
                 for checkpoint in self.checkpoints:
                     rate = self._load(checkpoint)
                     parts = self._rows_at(checkpoint, block.batches, loss_fn, what, block.start, bar)
                     at_checkpoints.append(RowGradients.cat(parts).scale(math.sqrt(rate)))
-                blocks.append(RowGradients.beside(at_checkpoints, union=self.top_k_words is not None))
-        return RowGradients.cat(blocks)
+                parts_of_blocks.append(RowGradients.beside(at_checkpoints, union=self.top_k_words is not None))
+        return RowGradients.cat(parts_of_blocks)
 
     def _training_rows(self, indices: Sequence[int]) -> RowGradients:
         """Row gradients of chosen training examples (ascending), reading no others where the data set allows it."""
@@ -449,22 +440,6 @@ class TracInWE(TracInCP):
             yield rows
             start += len(rows)
             bar.update()
-
-    def _blocks(self, loader: DataLoader[Any], what: str, bytes_per_example: int) -> Iterator[_Block]:
-        """Batches grouped so that raw batches and ``bytes_per_example`` together stay within ``memory_limit``."""
-        batches: list[Batch] = []
-        start, held, size = 0, 0, 0
-        for batch in loader:
-            examples = size_of(batch)
-            needed = nbytes(batch) + examples * bytes_per_example
-            if batches and held + needed > self.memory_limit:
-                yield _Block(start, size, batches)
-                batches, start, held, size = [], start + size, 0, 0
-            batches.append(batch)
-            held, size = held + needed, size + examples
-        if not batches:
-            raise ValueError(f"`{what}` is empty: expected at least one batch.")
-        yield _Block(start, size, batches)
 
     def _load(self, checkpoint: Any) -> float:
         """Load a checkpoint; its learning rate. The model is in eval mode and frozen again, whatever the loader did."""

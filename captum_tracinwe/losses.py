@@ -1,0 +1,76 @@
+"""Losses of language models, one number per example: of all target tokens, or of the part that is asked about."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+__all__ = ["TokenLoss"]
+
+
+class TokenLoss:
+    """Cross-entropy of each example over its target tokens, ``(N,)``; a label of −100 is no target.
+
+    Args:
+        shift (bool): logits at position t predict label t + 1 (causal language models); False for encoder-decoders and
+            token classification.
+        reduction (str): "sum" or "mean" over an example's targets. (An attribute of that name would be taken for a
+            reduction over examples, so it is kept as ``over_tokens``.)
+        start, stop (int, optional): only the targets numbered ``start:stop`` of each example, counted among its targets;
+            negative numbers count from its end. ``TokenLoss(start=-1)`` asks about the last token.
+
+    Raises:
+        ValueError: another reduction; shapes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> logits, labels = torch.zeros(1, 3, 4), torch.tensor([[1, 2, -100]])
+        >>> TokenLoss()(logits, labels)  # one target, the second label: log 4
+        tensor([1.3863])
+    """
+
+    def __init__(
+        self, shift: bool = True, reduction: str = "sum", start: int | None = None, stop: int | None = None
+    ) -> None:
+        if reduction not in ("sum", "mean"):
+            raise ValueError(
+                f"TokenLoss: expected reduction 'sum' or 'mean' over the tokens of an example, got {reduction!r}."
+            )
+        self.shift, self.over_tokens, self.start, self.stop = shift, reduction, start, stop
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Losses ``(N,)`` of logits ``(N, T, V)`` and labels ``(N, T)``."""
+        if logits.dim() != 3 or labels.shape != logits.shape[:2]:
+            raise ValueError(
+                f"TokenLoss: expected logits (N, T, V) and labels (N, T), got {tuple(logits.shape)} and {tuple(labels.shape)}."
+            )
+        if self.shift:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        wanted = self._wanted(labels != -100)
+        if bool((~wanted.any(1)).any()):
+            empty = (~wanted.any(1)).nonzero().flatten().tolist()
+            warnings.warn(
+                f"Examples {empty[:5]} of a batch of {len(labels)} have no target token (all labels are −100, or none lies in "
+                f"the part asked about): their loss, gradient and influence are 0.",
+                stacklevel=2,
+            )
+        losses = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels.masked_fill(~wanted, -100), ignore_index=-100, reduction="none"
+        )
+        total = losses.sum(1)
+        return total / wanted.sum(1).clamp_min(1) if self.over_tokens == "mean" else total
+
+    def _wanted(self, targets: Tensor) -> Tensor:
+        if self.start is None and self.stop is None:
+            return targets
+        number = torch.cumsum(targets, 1) - 1
+        count = targets.sum(1, keepdim=True)
+
+        def place(index: int) -> Tensor:
+            return count + index if index < 0 else torch.full_like(count, index)
+
+        if self.start is not None:
+            targets = targets & (number >= place(self.start))
+        return targets if self.stop is None else targets & (number < place(self.stop))

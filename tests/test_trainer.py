@@ -1,0 +1,218 @@
+"""From a Trainer run to influence: data, collator, checkpoints with the scheduler's rates, loss; with real Trainers."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+pytest.importorskip("accelerate")
+from transformers import Trainer, TrainingArguments
+
+from captum_tracinwe import TracInWE, load_checkpoint
+from captum_tracinwe.losses import TokenLoss
+from captum_tracinwe.rates import trainer_rate
+from captum_tracinwe.testing import language_model_loss, tiny_bert, tiny_gpt2, toy_texts
+from captum_tracinwe.trainer import SaveCheckpoints
+
+
+class Texts(Dataset):
+    def __init__(self, count=12, seed=1, language=False):
+        ids, mask, labels = toy_texts(count, seed=seed)
+        if language:
+            labels = ids.masked_fill(mask == 0, -100)
+        self.rows = [
+            {"input_ids": i, "attention_mask": m, "labels": y} for i, m, y in zip(ids, mask, labels, strict=True)
+        ]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+class Rates(SaveCheckpoints):
+    """Light checkpoints, and what the scheduler said beside them."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.seen = {}
+
+    def on_step_end(self, args, state, control, **given):
+        self.seen[state.global_step] = given["lr_scheduler"].get_last_lr()[0]
+        super().on_step_end(args, state, control, **given)
+
+
+def trained(folder, model=None, texts=None, **changes):
+    torch.manual_seed(0)
+    callback = Rates(folder / "light", every=3)
+    arguments = {"save_strategy": "steps", "save_steps": 2, "max_steps": 8, "learning_rate": 3e-3, **changes}
+    arguments = TrainingArguments(
+        str(folder / "run"),
+        per_device_train_batch_size=3,
+        report_to=[],
+        disable_tqdm=True,
+        logging_steps=1,
+        **arguments,
+    )
+    trainer = Trainer(model or tiny_bert(), arguments, train_dataset=texts or Texts(), callbacks=[callback])
+    trainer.train()
+    return trainer, callback
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("trainer"), lr_scheduler_type="cosine", warmup_steps=2)
+
+
+def scores_of(run, test, loss, checkpoints, rates):
+    """Scores by the plain constructor, with rates handed over by a loader function."""
+
+    def load(model, path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load_checkpoint(model, path)
+        return rates[path]
+
+    return TracInWE(run.model, run.train_dataset, checkpoints, load, loss_fn=loss, batch_size=5).influence(test)
+
+
+def test_three_lines_from_a_trainer_to_answers(run):
+    trainer, callback = run
+    tracin = TracInWE.from_trainer(trainer)
+    test = torch.utils.data.default_collate([Texts(3, seed=2)[i] for i in range(3)])
+    with pytest.warns(UserWarning, match="learning rate of 0"):
+        scores = tracin.influence(test)
+    steps = [int(path.rsplit("-", 1)[1]) for path in tracin.checkpoints]
+    assert steps == [2, 4, 6, 8]
+    rates = {path: callback.seen[step] for path, step in zip(tracin.checkpoints, steps, strict=True)}
+    loss = torch.nn.CrossEntropyLoss(reduction="none")
+    torch.testing.assert_close(scores, scores_of(trainer, test, loss, tracin.checkpoints, rates))
+
+
+def test_recovered_rates_are_the_schedulers(run):
+    trainer, callback = run
+    table = trainer.model.get_input_embeddings().weight
+    for path in TracInWE.from_trainer(trainer).checkpoints:
+        step = int(path.rsplit("-", 1)[1])
+        from pathlib import Path
+
+        assert abs(trainer_rate(Path(path), table) - callback.seen[step]) < 1e-9
+
+
+def test_light_checkpoints_carry_the_rate_of_their_step(run):
+    trainer, callback = run
+    tracin = TracInWE.from_trainer(trainer, checkpoints=callback.directory)
+    assert [path.rsplit("/", 1)[1] for path in tracin.checkpoints] == ["step-3.pt", "step-6.pt"]
+    for path, step in zip(tracin.checkpoints, (3, 6), strict=True):
+        assert load_checkpoint(tiny_bert(), path) == callback.seen[step]
+
+
+def test_a_finished_run_is_read_from_its_directory(run):
+    trainer, _ = run
+    live = TracInWE.from_trainer(trainer)
+    finished = TracInWE.from_pretrained_run(trainer.args.output_dir, trainer.train_dataset)
+    test = torch.utils.data.default_collate([Texts(3, seed=2)[i] for i in range(3)])
+    with pytest.warns(UserWarning, match="learning rate of 0"):
+        torch.testing.assert_close(finished.influence(test), live.influence(test))
+
+
+def test_a_language_model_sums_over_the_tokens_of_each_text(tmp_path):
+    trainer, callback = trained(tmp_path, tiny_gpt2(tied=False), Texts(language=True), max_steps=4)
+    tracin = TracInWE.from_trainer(trainer, checkpoints=callback.directory)
+    test = torch.utils.data.default_collate([Texts(3, seed=2, language=True)[i] for i in range(3)])
+    plain = TracInWE(
+        trainer.model, trainer.train_dataset, callback.directory, loss_fn=language_model_loss, batch_size=5
+    )
+    torch.testing.assert_close(tracin.influence(test), plain.influence(test))
+
+
+def groups_of(directory, rates, shapes):
+    """A checkpoint directory's optimiser files with one parameter of a shape in each group."""
+    groups = [{"lr": rate, "params": [i]} for i, rate in enumerate(rates)]
+    state = {i: {"exp_avg": torch.zeros(shape)} for i, shape in enumerate(shapes)}
+    torch.save({"param_groups": groups, "state": state}, directory / "optimizer.pt")
+
+
+def test_the_group_that_trains_the_embedding_has_the_say(tmp_path):
+    table = torch.zeros(30, 8)
+    groups_of(tmp_path, [0.1, 0.02], [(4, 4), (30, 8)])
+    assert trainer_rate(tmp_path, table) == 0.02
+    torch.save({"_last_lr": [0.3, 0.04]}, tmp_path / "scheduler.pt")
+    assert trainer_rate(tmp_path, table) == 0.04
+    groups_of(tmp_path, [0.1, 0.02], [(4, 4), (5, 5)])
+    with pytest.warns(UserWarning, match=r"different learning rates \[0.3, 0.04\].*first group, 0.3, is used"):
+        assert trainer_rate(tmp_path, table) == 0.3
+
+
+def test_without_optimiser_files_the_log_has_the_say(tmp_path):
+    history = [{"step": 2, "learning_rate": 0.5}, {"step": 4, "loss": 1.0}, {"step": 6, "learning_rate": 0.1}]
+    state = tmp_path / "trainer_state.json"
+    state.write_text(json.dumps({"global_step": 2, "log_history": history}))
+    assert trainer_rate(tmp_path, None) == 0.5
+    state.write_text(json.dumps({"global_step": 4, "log_history": history}))
+    with pytest.warns(UserWarning, match="rate logged at step 2, 0.5, is used for its step 4"):
+        assert trainer_rate(tmp_path, None) == 0.5
+    state.write_text(json.dumps({"global_step": 1, "log_history": history}))
+    assert trainer_rate(tmp_path, None) is None
+    state.unlink()
+    assert trainer_rate(tmp_path, None) is None
+
+
+@pytest.mark.parametrize("name", ["scheduler.pt", "optimizer.pt", "trainer_state.json"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80damaged")
+    with pytest.raises(ValueError, match=rf"cannot be read: {name} is"):
+        trainer_rate(tmp_path, torch.zeros(2, 2))
+
+
+def test_runs_without_what_is_needed_are_refused(tmp_path):
+    arguments = TrainingArguments(str(tmp_path / "run"), report_to=[])
+    with pytest.raises(ValueError, match="no checkpoint-"):
+        TracInWE.from_trainer(Trainer(tiny_bert(), arguments, train_dataset=Texts()))
+    with pytest.raises(ValueError, match="has no train_dataset"):
+        TracInWE.from_trainer(Trainer(tiny_bert(), arguments))
+    with pytest.raises(ValueError, match="no checkpoint-"):
+        TracInWE.from_pretrained_run(tmp_path / "nowhere", Texts())
+    half = tmp_path / "half" / "checkpoint-3"
+    half.mkdir(parents=True)
+    (half / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["NoSuchModel"]}))
+    with pytest.raises(ValueError, match="NoSuchModel"):
+        TracInWE.from_pretrained_run(tmp_path / "half", Texts())
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        TracInWE.from_pretrained_run(tmp_path / "half", Texts(), model=tiny_bert()).self_influence()
+    for options in ({}, {"steps": [1], "every": 2}, {"every": 0}):
+        with pytest.raises(ValueError, match="either `steps`"):
+            SaveCheckpoints(tmp_path, **options)
+
+
+def test_token_losses_are_those_of_single_targets():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 7), torch.tensor([[1, 2, -100, 3, 4], [5, -100, -100, -100, 6]])
+    single = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    torch.testing.assert_close(TokenLoss(shift=False)(logits, labels), single.sum(1))
+    torch.testing.assert_close(
+        TokenLoss(shift=False, reduction="mean")(logits, labels), single.sum(1) / torch.tensor([4, 2])
+    )
+    torch.testing.assert_close(TokenLoss()(logits, labels), language_model_loss(logits, labels))
+    part = TokenLoss(shift=False, start=1, stop=3)(logits, labels)
+    torch.testing.assert_close(part, torch.stack([single[0, 1] + single[0, 3], single[1, 4]]))
+    torch.testing.assert_close(TokenLoss(shift=False, start=-1)(logits, labels), single[:, 4])
+    early = TokenLoss(shift=False, stop=-3)(logits[:1], labels[:1])  # of four targets the first
+    torch.testing.assert_close(early, single[:1, 0])
+
+
+def test_a_text_without_targets_counts_nothing_and_is_said():
+    logits = torch.randn(2, 3, 4)
+    with pytest.warns(UserWarning, match=r"Examples \[1\] of a batch of 2 have no target token"):
+        losses = TokenLoss(shift=False)(logits, torch.tensor([[1, 2, 3], [-100] * 3]))
+    assert losses[1] == 0
+
+
+def test_losses_that_cannot_be_meant_are_refused():
+    with pytest.raises(ValueError, match="reduction 'sum' or 'mean'"):
+        TokenLoss(reduction="none")
+    with pytest.raises(ValueError, match=r"logits \(N, T, V\) and labels \(N, T\), got \(2, 3\) and \(2,\)"):
+        TokenLoss()(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
