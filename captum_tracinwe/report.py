@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from captum_tracinwe.arguments import is_whole
 from captum_tracinwe.batches import Batch, as_batches, size_of
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.texts import TokenizedText
@@ -123,17 +124,15 @@ def word_report(
 
     Raises:
         ValueError: labels or texts are not one for each training example, or a text does not hold its tokens.
+        TypeError: an argument is of another kind; the message says what was expected.
 
     Example:
         >>> report = word_report(tracin, misread, labels, train_texts=texts)  # doctest: +SKIP
         >>> report.words[0].word, report.words[0].label, report.words[0].p_value  # doctest: +SKIP
         ('crimson', 'sailing', 9.999e-05)
     """
-    if examples < 0 or draws < 1:
-        raise ValueError(
-            f"word_report: expected examples of at least 0 and draws of at least 1, got {examples} and {draws}."
-        )
-    labels = [str(label) for label in (train_labels.tolist() if isinstance(train_labels, Tensor) else train_labels)]
+    _check(tracin, train_labels, train_texts, examples, draws, seed)
+    labels = [str(label) for label in (train_labels.tolist() if hasattr(train_labels, "tolist") else train_labels)]
     shares, tests = _shares_by_token(tracin, inputs, show_progress)
     for name, given in (("train_labels", labels), ("train_texts", train_texts)):
         if given is not None and len(given) != len(shares):
@@ -160,6 +159,27 @@ def word_report(
         )
     found.sort(key=lambda word: (word.special or word.adjusted_p > SIGNIFICANT, -abs(word.total), word.word))
     return WordReport(tuple(found), math.fsum(word.total for word in found), tests, len(shares))
+
+
+def _check(tracin: Any, train_labels: Any, train_texts: Any, examples: Any, draws: Any, seed: Any) -> None:
+    """What the types say, said at run time."""
+    if not hasattr(tracin, "row_gradients"):
+        raise TypeError(f"word_report: expected a TracInWE first, got {type(tracin).__name__}.")
+    for name, value, least in (("examples", examples, 0), ("draws", draws, 1), ("seed", seed, 0)):
+        if not is_whole(value) or value < least:
+            raise ValueError(f"word_report: expected `{name}` as a whole number of at least {least}, got {value!r}.")
+    is_list = isinstance(train_labels, Sequence) and not isinstance(train_labels, str)
+    if not is_list and not (hasattr(train_labels, "tolist") and getattr(train_labels, "ndim", 0) == 1):
+        got = tuple(train_labels.shape) if hasattr(train_labels, "shape") else type(train_labels).__name__
+        raise TypeError(
+            f"word_report: expected `train_labels` as a list or a tensor (M,) of one label each, got {got}."
+        )
+    wrong = next((text for text in train_texts or () if not isinstance(text, TokenizedText)), None)
+    if wrong is not None:
+        raise TypeError(
+            f"word_report: expected `train_texts` as TokenizedText, got {type(wrong).__name__}: make them with "
+            f"captum_tracinwe.texts.tokenize(texts, tokenizer), or from_ids."
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------ shares

@@ -226,6 +226,8 @@ class RowGradients:
         """Scores ``(N, M)`` of these (test) examples against ``train``: :func:`captum_tracinwe.ops.row_dot`."""
         if isinstance(train, PostingLists):
             return train.scores_of(self)
+        if not isinstance(train, RowGradients):
+            raise TypeError(f"RowGradients.dot: expected RowGradients or PostingLists, got {type(train).__name__}.")
         return ops.row_dot(self.ptr, self.ids, self.values, train.ptr, train.ids, train.values)
 
     def terms(self, train: RowGradients, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -178,8 +178,21 @@ def test_what_does_not_fit_is_refused(explained):
         word_report(tracin, test, labels, train_texts=texts[::-1])
     with pytest.raises(ValueError, match=r"the vocabulary \(2 entries\) has no name for token id"):
         word_report(tracin, test, labels, vocabulary=["a", "b"])
-    with pytest.raises(ValueError, match=r"draws of at least 1, got 5 and 0"):
-        word_report(tracin, test, labels, draws=0)
+    for name, value in (("draws", 0), ("draws", 1.5), ("examples", -1), ("seed", "x")):
+        with pytest.raises(ValueError, match=rf"`{name}` as a whole number of at least [01], got"):
+            word_report(tracin, test, labels, **{name: value})
+    for wrong in (None, "a" * 40, torch.zeros(40, 2)):
+        with pytest.raises(TypeError, match=r"`train_labels` as a list or a tensor \(M,\)"):
+            word_report(tracin, test, wrong)
+    with pytest.raises(TypeError, match=r"`train_texts` as TokenizedText, got str"):
+        word_report(tracin, test, labels, train_texts=["a"] * 40)
+    with pytest.raises(TypeError, match="expected a TracInWE first, got TinyCNN"):
+        word_report(tracin.model, test, labels)
+    for picture in (viz.word_report_html, viz.word_report_text, viz.plot_word_report):
+        with pytest.raises(TypeError, match="expected a WordReport"):
+            picture([])
+        with pytest.raises(ValueError, match="`top` as a number of words of at least 0, got -1"):
+            picture(WordReport((), 0.0, 1, 1), top=-1)
 
 
 def test_one_label_only_sticks_to_nothing(explained):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from captum_tracinwe.report import ReportedWord, WordReport
 from captum_tracinwe.texts import Span, TokenizedText
 from captum_tracinwe.words import WordInfluence, position_shares
 
@@ -17,6 +18,7 @@ __all__ = [
     "Mark",
     "TestGroup",
     "Texts",
+    "first_words",
     "group",
     "marks",
     "scale_of",
@@ -148,6 +150,15 @@ def marks(influence: WordInfluence, text: TokenizedText) -> list[Mark]:
         share = math.fsum(shares[position] for position in positions)
         result.append(Mark((start, end), share, text.text[start:end] or names[0], False, names))
     return sorted(result, key=lambda mark: mark.span)
+
+
+def first_words(report: WordReport, top: int) -> tuple[ReportedWord, ...]:
+    """The words of a report that a picture shows."""
+    if not isinstance(report, WordReport):
+        raise TypeError(f"expected a WordReport, as word_report(...) returns it, got {type(report).__name__}.")
+    if top < 0:
+        raise ValueError(f"expected `top` as a number of words of at least 0, got {top!r}.")
+    return report.words[:top]
 
 
 def scale_of(values: Iterable[float]) -> float:

@@ -16,6 +16,7 @@ from captum_tracinwe.visualization.common import (
     VERMILION,
     Influences,
     Texts,
+    first_words,
     flat,
     scale_of,
     signed,
@@ -92,7 +93,7 @@ def plot_word_report(
     Returns:
         tuple: ``(fig, ax)``. Bold names stick to a label beyond chance (adjusted p ≤ 0.05).
     """
-    shown = report.words[:top]
+    shown = first_words(report, top)
     fig, ax = _axes(ax, show, (7.2, 1.5 + 0.27 * max(1, len(shown))))
     _draw_bars(ax, [word.word for word in shown], [word.total for word in shown])
     for label, word in zip(ax.get_yticklabels(), shown, strict=True):

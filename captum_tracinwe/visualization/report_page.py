@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from captum_tracinwe.report import SIGNIFICANT, ReportedWord, WordReport
-from captum_tracinwe.visualization.common import UNIT, printable, scale_of, signed, visible
+from captum_tracinwe.visualization.common import UNIT, first_words, printable, scale_of, signed, visible
 from captum_tracinwe.visualization.page import whole_page
 from captum_tracinwe.visualization.style import STYLE
 
@@ -27,9 +27,9 @@ def word_report_fragment(report: WordReport, *, top: int = 20) -> str:
 
 def report_section(report: WordReport, top: int) -> str:
     """Legend and table, for within a page that has the style sheet."""
-    shown = report.words[:top]
+    shown = first_words(report, top)
     scale = scale_of(word.total for word in shown)
-    rest = report.words[top:]
+    rest = report.words[len(shown) :]
     out = [
         '<div class="legend"><p>What each training word adds to the influence of '
         f"{report.trains:,} training texts on {report.tests:,} test texts (in all {signed(report.score)}). "
@@ -78,7 +78,7 @@ def _row(word: ReportedWord, scale: float) -> str:
 def word_report_text(report: WordReport, *, top: int = 8) -> str:
     """The first ``top`` words as a table for a terminal; control characters are shown, never sent."""
     rows = [("word", "total", "texts", "most with label", "p (adjusted)")]
-    for word in report.words[:top]:
+    for word in first_words(report, top):
         label = f"{visible(word.label)[:24]} {word.label_share:.0%} (of all {word.base_share:.0%})"
         rows.append(
             (visible(word.word)[:24], signed(word.total), f"{word.count:,}", label, _p(word.adjusted_p)),

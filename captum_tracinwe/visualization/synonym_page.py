@@ -33,6 +33,9 @@ def _flat(influences: Iterable[SynonymInfluence | Iterable[SynonymInfluence]]) -
     pairs: list[SynonymInfluence] = []
     for entry in influences:
         pairs += [entry] if isinstance(entry, SynonymInfluence) else list(entry)
+    wrong = next((pair for pair in pairs if not isinstance(pair, SynonymInfluence)), None)
+    if wrong is not None:
+        raise TypeError(f"expected SynonymInfluence, as synonym_influence(...) returns it, got {type(wrong).__name__}.")
     return pairs
 
 
