@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 from torch.nn.functional import embedding as look_up
+from torch.nn.functional import embedding_bag
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "input_embeddings", "unwrap"]
@@ -26,7 +27,7 @@ class EmbeddingTable:
     """The word embedding: its module and the name the model has for it."""
 
     name: str
-    module: nn.Embedding
+    module: nn.Embedding | nn.EmbeddingBag
 
     @property
     def weight(self) -> Tensor:
@@ -46,7 +47,7 @@ def find_embedding(model: Module, layers: Sequence[str] | None = None) -> Embedd
         TypeError: ``layers`` is not a list of names.
     """
     modules = dict(model.named_modules())
-    candidates = {name: module for name, module in modules.items() if isinstance(module, nn.Embedding)}
+    candidates = {name: m for name, m in modules.items() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
     listing = ", ".join(f"{name!r} ({m.num_embeddings} x {m.embedding_dim})" for name, m in candidates.items())
     listing = f"The model's nn.Embedding layers: {listing or 'none'}."
 
@@ -59,12 +60,10 @@ def find_embedding(model: Module, layers: Sequence[str] | None = None) -> Embedd
         if name not in modules:
             raise ValueError(f"`layers` names {name!r}, which the model does not have. {listing}")
         module = modules[name]
-        if not isinstance(module, nn.Embedding):
-            hint = " An nn.EmbeddingBag is not supported: use nn.Embedding and pool its output." * isinstance(
-                module, nn.EmbeddingBag
-            )
+        if not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             raise ValueError(
-                f"`layers` names {name!r}, which is a {type(module).__name__}: expected an nn.Embedding.{hint} {listing}"
+                f"`layers` names {name!r}, which is a {type(module).__name__}: expected an nn.Embedding or nn.EmbeddingBag. "
+                f"{listing}"
             )
         return _checked(EmbeddingTable(name, module))
 
@@ -80,13 +79,9 @@ def find_embedding(model: Module, layers: Sequence[str] | None = None) -> Embedd
 
     tables = {id(module.weight): name for name, module in reversed(candidates.items())}
     if not candidates:
-        bags = [name for name, module in modules.items() if isinstance(module, nn.EmbeddingBag)]
-        hint = (
-            f" {bags[0]!r} is an nn.EmbeddingBag, which is not supported: use nn.Embedding and pool its output."
-            if bags
-            else ""
+        raise ValueError(
+            "The model has no nn.Embedding or nn.EmbeddingBag: TracIn-WE needs a layer that looks words up."
         )
-        raise ValueError(f"The model has no nn.Embedding: TracIn-WE needs a layer that looks words up.{hint}")
     if len(tables) > 1:
         raise ValueError(f"The model has several embeddings: name the word embedding in `layers=[...]`. {listing}")
     name = next(iter(tables.values()))
@@ -120,6 +115,11 @@ def _checked(table: EmbeddingTable) -> EmbeddingTable:
         raise ValueError(
             f"The embedding {table.name!r} has max_norm={table.module.max_norm}, which changes the weights at each look-up. "
             f"Renormalise the weights once and set {table.name}.max_norm = None."
+        )
+    if getattr(table.module, "mode", None) == "max":
+        raise ValueError(
+            f"The nn.EmbeddingBag {table.name!r} has mode='max', of which no word has a share of its own: expected 'sum' or "
+            f"'mean'."
         )
     return table
 
@@ -158,6 +158,8 @@ class RecordLookUps(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is look_up:
             return self._look_up(*args, **kwargs)
+        if func is embedding_bag:
+            return self._bag(*args, **kwargs)
         if func in _OTHER_LOOK_UPS and args and args[0] is self.table:
             raise ValueError(
                 f"The model reads rows of the embedding by {getattr(func, '__name__', func)}: expected look-ups by the "
@@ -187,3 +189,37 @@ class RecordLookUps(TorchFunctionMode):
             padding_idx += weight.shape[0]
         self.calls.append(LookUp(input.detach(), output, padding_idx))
         return output
+
+    def _bag(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        offsets: Tensor | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        per_sample_weights: Tensor | None = None,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+    ) -> Tensor:
+        """A bag as look-ups that are added up, so that each word has a gradient of its own."""
+        if weight is not self.table:
+            rest = (max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset)
+            return embedding_bag(input, weight, offsets, *rest, padding_idx)
+        if offsets is not None or input.dim() != 2:
+            raise ValueError(
+                f"The embedding is an nn.EmbeddingBag that is called with ids of shape {tuple(input.shape)} and offsets: "
+                f"expected ids (N, T), a text in each row, padded, with padding_idx set."
+            )
+        words = self._look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
+        counts = torch.ones_like(input)
+        padding = self.calls[-1].padding_idx  # counted from the front
+        if padding is not None:
+            counts = torch.ne(input, padding).to(input.dtype)
+        factors = counts.to(words.dtype)
+        if per_sample_weights is not None:
+            factors = factors * per_sample_weights
+        total = (words * factors[..., None]).sum(1)
+        return total if mode == "sum" else total / counts.sum(1, keepdim=True).clamp_min(1)

@@ -41,19 +41,14 @@ def test_the_only_embedding_is_found_even_under_two_names():
     ("make", "layers", "error", "message"),
     [
         (lambda: nn.Linear(2, 2), None, ValueError, "no nn.Embedding"),
-        (
-            lambda: nn.Sequential(nn.EmbeddingBag(5, 2)),
-            None,
-            ValueError,
-            "EmbeddingBag, which is not supported",
-        ),
+        (lambda: nn.Sequential(nn.EmbeddingBag(5, 2, mode="max")), None, ValueError, "mode='max'.*expected 'sum' or"),
         (two_embeddings, None, ValueError, r"several embeddings.*'words' \(5 x 2\), 'positions' \(7 x 2\)"),
         (two_embeddings, ["out"], ValueError, "'out', which is a Linear: expected an nn.Embedding"),
         (two_embeddings, ["wrods"], ValueError, "'wrods', which the model does not have.*'words'"),
         (two_embeddings, ["words", "positions"], ValueError, "one layer"),
         (two_embeddings, [], ValueError, "one layer"),
         (two_embeddings, "words", TypeError, "should be a list"),
-        (lambda: nn.ModuleDict({"bag": nn.EmbeddingBag(5, 2)}), ["bag"], ValueError, "pool its output"),
+        (lambda: nn.ModuleDict({"bag": nn.EmbeddingBag(5, 2, max_norm=1.0)}), ["bag"], ValueError, "max_norm=1.0"),
         (lambda: nn.Sequential(nn.Embedding(5, 2, max_norm=1.0)), None, ValueError, "max_norm=1.0"),
         (
             lambda: nn.Sequential(nn.Embedding(5, 2, scale_grad_by_freq=True)),

@@ -1,0 +1,93 @@
+"""Classifiers on nn.EmbeddingBag, fastText's kind: equal to the dense gradient of the table, example by example."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from captum_tracinwe import TracInWE, load_checkpoint
+from captum_tracinwe.testing import scatter_checkpoints, toy_texts
+
+LOSS = nn.CrossEntropyLoss(reduction="none")
+
+
+class Bag(nn.Module):
+    def __init__(self, mode="sum", padding_idx=None, weighted=False):
+        super().__init__()
+        self.words = nn.EmbeddingBag(30, 6, mode=mode, padding_idx=padding_idx)
+        self.weighted = weighted
+        self.out = nn.Sequential(nn.Tanh(), nn.Linear(6, 3))
+
+    def forward(self, ids):
+        weights = (1.0 + ids % 3).to(self.words.weight.dtype) if self.weighted else None
+        return self.out(self.words(ids, per_sample_weights=weights))
+
+
+def dense_scores(model, checkpoints, test, train):
+    """Σ_c η_c of the dot products of the whole table's gradients."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scores = 0
+    for path in checkpoints:
+        rate = load_checkpoint(model, path)
+        sides = []
+        for ids, labels in (test, train):
+            grads = [
+                torch.autograd.grad(LOSS(model(ids[i : i + 1]), labels[i : i + 1]).sum(), [model.words.weight])[0]
+                for i in range(len(ids))
+            ]
+            sides.append(torch.stack([g.flatten() for g in grads]))
+        scores = scores + rate * sides[0] @ sides[1].T
+    model.load_state_dict(before)
+    return scores
+
+
+@pytest.mark.parametrize("padding_idx", [None, 0, -30])
+@pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("mean", False), ("sum", True)])
+def test_bags_equal_the_dense_gradient_of_the_table(mode, weighted, padding_idx, tmp_path):
+    (ids, _, labels), (test_ids, _, test_labels) = toy_texts(7, seed=1), toy_texts(3, seed=2)
+    model = Bag(mode, padding_idx, weighted).double()
+    checkpoints = scatter_checkpoints(model, tmp_path)
+    expected = dense_scores(model, checkpoints, (test_ids, test_labels), (ids, labels))
+    for size in (1, 3, 7):
+        tracin = TracInWE(model, TensorDataset(ids, labels), checkpoints, loss_fn=LOSS, batch_size=size)
+        torch.testing.assert_close(tracin.influence((test_ids, test_labels)), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_an_empty_bag_has_no_rows(tmp_path):
+    model = Bag("mean", 0)
+    ids = torch.tensor([[0, 0, 0], [1, 2, 0]])
+    tracin = TracInWE(
+        model, TensorDataset(ids, torch.tensor([0, 1])), scatter_checkpoints(model, tmp_path), loss_fn=LOSS
+    )
+    assert tracin.row_gradients().ptr.tolist() == [0, 0, 2]
+
+
+def test_another_bag_beside_the_words_is_left_alone(tmp_path):
+    class Two(Bag):
+        def __init__(self):
+            super().__init__()
+            self.tags = nn.EmbeddingBag(30, 6)
+
+        def forward(self, ids):
+            return self.out(self.words(ids) + self.tags(ids.flatten(), torch.arange(0, ids.numel(), ids.shape[1])))
+
+    (ids, _, labels) = toy_texts(5, seed=1)
+    model = Two().double()
+    checkpoints = scatter_checkpoints(model, tmp_path)
+    tracin = TracInWE(model, TensorDataset(ids, labels), checkpoints, layers=["words"], loss_fn=LOSS, batch_size=2)
+    expected = dense_scores(model, checkpoints, (ids, labels), (ids, labels))
+    torch.testing.assert_close(tracin.influence((ids, labels)), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_offsets_are_refused_with_the_way_out(tmp_path):
+    class Offsets(Bag):
+        def forward(self, ids):
+            return self.out(self.words(ids.flatten(), torch.arange(0, ids.numel(), ids.shape[1])))
+
+    (ids, _, labels) = toy_texts(5, seed=1)
+    model = Offsets()
+    tracin = TracInWE(model, TensorDataset(ids, labels), scatter_checkpoints(model, tmp_path), loss_fn=LOSS)
+    with pytest.raises(
+        ValueError, match=r"offsets: expected ids \(N, T\), a text in each row, padded, with padding_idx"
+    ):
+        tracin.influence((ids, labels))
