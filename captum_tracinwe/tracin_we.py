@@ -271,7 +271,8 @@ class TracInWE(FromRuns, TracInCP):
         pairs = [(i, index) for i, indices in enumerate(wanted) for index in indices]
         rows = torch.tensor([(i, place[index]) for i, index in pairs], device=test.ptr.device)
         found = split_by_token(test, train, rows, pairs, len(self.checkpoints) if per_checkpoint else None)
-        return [[pair for pair in found if pair.test_index == i] for i in range(len(wanted))]
+        in_order = iter(found)
+        return [[next(in_order) for _ in indices] for indices in wanted]
 
     # -------------------------------------------------------------------------------------------- Captum's inner seam
 
