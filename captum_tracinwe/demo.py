@@ -314,6 +314,14 @@ class _Job:
         texts = tokenize(self.train_texts.texts, self.tokenizer, max_length=self.max_length)
         labels = [self.train_texts.names[label] for label in self.train_texts.labels]
         words = word_report(self.tracin, self.inputs, labels, train_texts=texts, seed=self.settings.seed)
+        lines = self.train_texts.lines  # what the pairs below go by, too
+        words = dataclasses.replace(
+            words,
+            words=tuple(
+                dataclasses.replace(word, examples=tuple((lines[i], share) for i, share in word.examples))
+                for word in words.words
+            ),
+        )
         say(f"The training words that drive the answers to {which}, those that stick to one label first:\n")
         say(word_report_text(words) + "\n")
         of_them = "" if len(influences) == self.explained else f" (on {len(influences)} of them)"
