@@ -141,7 +141,8 @@ def word_report(
                 f"word_report: expected one of `{name}` for each of the {len(shares)} training examples, got {len(given)}."
             )
     held = _shares_by_word(shares, train_texts, vocabulary)
-    association = _association(labels, {key: list(by_text) for key, by_text in held.items()}, draws, seed)
+    holders = _holders(held, train_texts)
+    association = _association(labels, holders, draws, seed)
     found = []
     for (special, name), by_text in held.items():
         parts = by_text.values()
@@ -152,7 +153,7 @@ def word_report(
                 total=math.fsum(parts),
                 proponent=math.fsum(share for share in parts if share > 0),
                 opponent=math.fsum(share for share in parts if share < 0),
-                count=len(by_text),
+                count=len(holders[special, name]),
                 **association[special, name],
                 examples=tuple(best),
                 special=special,
@@ -221,10 +222,31 @@ def _shares_by_word(
         if texts is not None:
             pair = pair.with_texts(None, texts[index])
         for word in pair.words(vocabulary):
-            key = (word.special, word.text if word.special else word.text.lower())
+            key = _key(word.special, word.text)
             by_text = found.setdefault(key, {})
             by_text[index] = by_text.get(index, 0.0) + word.share
     return found
+
+
+def _key(special: bool, name: str) -> tuple[bool, str]:
+    return special, name if special else name.lower()
+
+
+def _holders(
+    held: Mapping[tuple[bool, str], Mapping[int, float]], texts: Sequence[TokenizedText] | None
+) -> dict[tuple[bool, str], list[int]]:
+    """(special?, word) → training indices of all texts that hold it, ascending.
+
+    Also of those where it is written with tokens that no test text has ("Crimson" where these have "crimson"): a label that
+    sticks to one spelling would else pass for one that sticks to the word.
+    """
+    found = {key: set(by_text) for key, by_text in held.items()}
+    for index, text in enumerate(texts or ()):
+        for start, end in text.word_spans().values():
+            holders = found.get(_key(False, text.text[start:end]))
+            if holders is not None:
+                holders.add(index)
+    return {key: sorted(indices) for key, indices in found.items()}
 
 
 # ------------------------------------------------------------------------------------------------------- association

@@ -114,6 +114,22 @@ def test_a_p_value_is_that_of_permuted_labels():
     assert p == pytest.approx(exact, rel=0.15)  # four standard errors of 50,000 draws
 
 
+def test_a_word_counts_in_texts_that_spell_it_with_other_tokens():
+    names = [f"word{i}" for i in range(30)]
+    names[5:7] = ["crimson", "Crimson"]
+    ids = torch.randint(10, 20, (20, 6), generator=torch.Generator().manual_seed(0))
+    ids[:5, 0], ids[5:10, 0] = 5, 6
+    test = torch.full((1, 6), 5)  # in lower case only
+    labels = torch.tensor([1] * 5 + [0] * 15)
+    model = TinyCNN(padding_idx=0)
+    loss = torch.nn.CrossEntropyLoss(reduction="none")
+    tracin = TracInWE(model, TensorDataset(ids, labels), [model.state_dict()], lambda m, c: 1.0, loss_fn=loss)
+    report = word_report(tracin, (test, labels[:1]), labels, train_texts=[from_ids(row, names) for row in ids])
+    (word,) = report.words
+    assert (word.word, word.count, word.label_share) == ("crimson", 10, 0.5)
+    assert {index for index, _ in word.examples} <= set(range(5))  # those that act
+
+
 def test_adjusted_values_are_those_of_benjamini_and_hochberg():
     assert _benjamini_hochberg([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 4 / 75, 4 / 75, 0.5])
 
