@@ -42,7 +42,8 @@ class ReportedWord:
         count (int): training texts that hold it.
         label (str): the label that these texts have more often than chance has it, most of all labels.
         label_share, base_share (float): how many of them have it, and how many of all training texts; 0 to 1.
-        p_value (float): how often labels dealt at random stick to the word as much, by any label.
+        p_value (float): how often labels dealt at random stick to the word as much, by any label; where no deal did, an
+            upper bound of the exact probability.
         adjusted_p (float): the same after Benjamini and Hochberg, for all words of the report.
         examples (tuple): ``(training index, share)`` of the texts through which it acts most.
         special (bool): a token that no person wrote.
@@ -116,7 +117,7 @@ def word_report(
         train_texts (sequence of TokenizedText, optional): M texts, to show words rather than tokens.
         vocabulary (sequence or mapping of str, optional): names of token ids, where there are no texts.
         examples (int): training texts named for each word.
-        draws (int): random deals of the labels behind a p-value; the smallest possible is 1 / (draws + 1).
+        draws (int): random deals of the labels behind a p-value; below 1 / (draws + 1) it is a bound instead.
         seed (int): of the deals.
 
     Returns:
@@ -140,7 +141,8 @@ def word_report(
                 f"word_report: expected one of `{name}` for each of the {len(shares)} training examples, got {len(given)}."
             )
     held = _shares_by_word(shares, train_texts, vocabulary)
-    association = _association(labels, {key: list(by_text) for key, by_text in held.items()}, draws, seed)
+    holders = _holders(held, train_texts)
+    association = _association(labels, holders, draws, seed)
     found = []
     for (special, name), by_text in held.items():
         parts = by_text.values()
@@ -151,7 +153,7 @@ def word_report(
                 total=math.fsum(parts),
                 proponent=math.fsum(share for share in parts if share > 0),
                 opponent=math.fsum(share for share in parts if share < 0),
-                count=len(by_text),
+                count=len(holders[special, name]),
                 **association[special, name],
                 examples=tuple(best),
                 special=special,
@@ -241,10 +243,31 @@ def _shares_by_word(
         if texts is not None:
             pair = pair.with_texts(None, texts[index])
         for word in pair.words(vocabulary):
-            key = (word.special, word.text if word.special else word.text.lower())
+            key = _key(word.special, word.text)
             by_text = found.setdefault(key, {})
             by_text[index] = by_text.get(index, 0.0) + word.share
     return found
+
+
+def _key(special: bool, name: str) -> tuple[bool, str]:
+    return special, name if special else name.lower()
+
+
+def _holders(
+    held: Mapping[tuple[bool, str], Mapping[int, float]], texts: Sequence[TokenizedText] | None
+) -> dict[tuple[bool, str], list[int]]:
+    """(special?, word) → training indices of all texts that hold it, ascending.
+
+    Also of those where it is written with tokens that no test text has ("Crimson" where these have "crimson"): a label that
+    sticks to one spelling would else pass for one that sticks to the word.
+    """
+    found = {key: set(by_text) for key, by_text in held.items()}
+    for index, text in enumerate(texts or ()):
+        for start, end in text.word_spans().values():
+            holders = found.get(_key(False, text.text[start:end]))
+            if holders is not None:
+                holders.add(index)
+    return {key: sorted(indices) for key, indices in found.items()}
 
 
 # ------------------------------------------------------------------------------------------------------- association
@@ -273,12 +296,16 @@ def _association(
             by_count[n] = np.sort(_excess(dealt, totals).max(1))
         # Ties are counted as at least as extreme; the tolerance keeps rounding from untying them.
         as_extreme = draws - np.searchsorted(by_count[n], excess.max() - 1e-9)
+        p_value = float((as_extreme + 1) / (draws + 1))
+        if not as_extreme:
+            # Else one planted word among more than 500 could not pass 0.05 after adjusting 1 / 10,001: at 5,000 it had 0.5.
+            p_value = min(p_value, _tail_bound(float(excess.max()), n, totals))
         label = int(excess.argmax())
         rows[key] = {
             "label": names[label],
             "label_share": float(counts[label] / n),
             "base_share": float(totals[label] / len(labels)),
-            "p_value": float((as_extreme + 1) / (draws + 1)),
+            "p_value": p_value,
         }
     for key, adjusted in zip(rows, _benjamini_hochberg([row["p_value"] for row in rows.values()]), strict=True):
         rows[key]["adjusted_p"] = adjusted
@@ -291,6 +318,30 @@ def _excess(counts: np.ndarray[Any, Any], totals: np.ndarray[Any, Any]) -> np.nd
     share = totals / everyone
     variance = n * share * (1 - share) * (everyone - n) / max(1, everyone - 1)
     return np.where(variance > 0, (counts - n * share) / np.sqrt(np.maximum(variance, 1e-300)), 0.0)
+
+
+def _tail_bound(excess: float, n: int, totals: np.ndarray[Any, Any]) -> float:
+    """At least the probability that labels dealt to n texts give some label this ``excess``; that is not 0.
+
+    The sum over labels of bounds of hypergeometric tails: beyond the mode a term is less than the one before it by a ratio
+    that falls, so the first term / (1 − first ratio) is at least the sum of all.
+    """
+    everyone = int(totals.sum())
+    share = totals / everyone
+    deviation = np.sqrt(n * share * (1 - share) * (everyone - n) / max(1, everyone - 1))
+    # Rounded down where in doubt, which makes the bound larger; a count is whole, so 1e-6 is no doubt lost.
+    least = np.ceil(n * share + excess * deviation - 1e-6)
+    possible = (deviation > 0) & (least <= np.minimum(n, totals))
+    k, held = (torch.from_numpy(values[possible].astype(np.float64)) for values in (least, totals))
+    ratio = (held - k) * (n - k) / ((k + 1) * (everyone - held - n + k + 1))
+    log_term = _log_choose(held, k) + _log_choose(everyone - held, n - k) - _log_choose(torch.tensor(everyone), n)
+    tails = torch.where(ratio < 1, log_term.exp() / (1 - ratio), 1.0)
+    return min(1.0, max(float(tails.sum()), 1e-300))
+
+
+def _log_choose(n: Tensor, k: Tensor | int) -> Tensor:
+    n, k = n.double(), torch.as_tensor(k, dtype=torch.float64)
+    return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
 
 def _benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
