@@ -53,9 +53,13 @@ def temporary(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
 
     Its lock tells :func:`sweep` that the owner lives: the system takes it away from a killed process, whatever killed it.
     """
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+    while True:
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):  # not swept between its making and its locking
+            break
+        os.close(handle)
     with os.fdopen(handle, "w+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
         os.chmod(name, 0o644)
         try:
             yield file, Path(name)
@@ -189,8 +193,9 @@ def row_sums(rows: npt.NDArray[Any], first: npt.NDArray[Any], second: npt.NDArra
     raw = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
     words = raw.view(np.uint32) if raw.shape[1] % 4 == 0 else raw.astype(np.uint32)
     weights = odd_weights(words.shape[1] + 2)
-    sums = np.einsum("ij,j->i", words, weights[2:])
-    return sums + first.astype(np.uint32) * weights[0] + second.astype(np.uint32) * weights[1]  # type: ignore[no-any-return]
+    sums: Words = np.einsum("ij,j->i", words, weights[2:])
+    sums += first.astype(np.uint32) * weights[0] + second.astype(np.uint32) * weights[1]
+    return sums
 
 
 def fold_lists(sums: Words, counts: npt.NDArray[np.int64]) -> Words:
@@ -199,4 +204,5 @@ def fold_lists(sums: Words, counts: npt.NDArray[np.int64]) -> Words:
     place = np.arange(len(sums)) - np.repeat(ends - counts, counts)
     weights = odd_weights(int(counts.max()) if len(counts) else 0)
     totals = np.concatenate([np.zeros(1, np.uint32), np.cumsum(sums * weights[place], dtype=np.uint32)])
-    return totals[ends] - totals[ends - counts]
+    folded: Words = totals[ends] - totals[ends - counts]
+    return folded

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 
-__all__ = ["HEADER", "DTYPES", "Layout"]
+__all__ = ["DTYPES", "HEADER", "Layout"]
 
 # Values are written before anything is known about them; the header, of a fixed size, comes last. 4096 keeps them on pages.
 HEADER = 4096
@@ -63,14 +63,14 @@ class Layout:
         return places
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Of the whole file."""
         return self.places["list_sums"][1]
 
     @property
     def head(self) -> tuple[int, int]:
         """First and last byte of the arrays that are read once."""
-        return self.places["ptr"][0], self.bytes
+        return self.places["ptr"][0], self.size
 
     @property
     def payload(self) -> int:

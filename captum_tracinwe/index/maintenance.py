@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_tracinwe.index.creation import create, random_projection, read_projections
+from captum_tracinwe.index.creation import create, read_projections
 from captum_tracinwe.index.disk import IndexDamaged, IndexMismatch, check_file, full_disk, locked, sweep, temporary
 from captum_tracinwe.index.manifest import CheckpointEntry, Manifest, Part, SegmentEntry, Source
 from captum_tracinwe.index.segment import Segment, read_columns
@@ -289,12 +289,16 @@ def verify(folder: Path) -> None:
     except IndexDamaged as error:
         wrong.append(str(error))
     for entry in manifest.segments:
-        try:
-            wrong += Segment(folder, manifest, entry).verify()
-        except IndexDamaged as error:
-            wrong.append(str(error))
+        wrong += _wrong_with(folder, manifest, entry)
     if wrong:
         raise IndexDamaged(f"The index {str(folder)!r} is damaged in {len(wrong)} place(s): {'; '.join(wrong)}")
+
+
+def _wrong_with(folder: Path, manifest: Manifest, entry: SegmentEntry) -> list[str]:
+    try:
+        return Segment(folder, manifest, entry).verify()
+    except IndexDamaged as error:
+        return [str(error)]
 
 
 def _refuse_unfinished(folder: Path, manifest: Manifest, what: str) -> None:

@@ -116,8 +116,8 @@ def checked_question(index: GradientIndex, rows: RowGradients) -> RowGradients:
     """
     if not isinstance(rows, RowGradients):
         raise TypeError(
-            f"GradientIndex: expected the test examples as RowGradients, got {type(rows).__name__}. TracInWE.row_gradients(inputs) "
-            f"makes them."
+            f"GradientIndex: expected the test examples as RowGradients, got {type(rows).__name__}. "
+            f"TracInWE.row_gradients(inputs) makes them."
         )
     rows = index.project(rows.to("cpu", torch.float32))
     if rows.num_rows and not float(rows.norms().max()) <= LARGEST_NORM:

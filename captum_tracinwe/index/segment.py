@@ -63,7 +63,7 @@ class Segment:
             size = self.path.stat().st_size
         except FileNotFoundError:
             raise IndexDamaged(f"The index is not whole: {str(self.path)!r} is missing.") from None
-        if size != entry.file.bytes or size != self.layout.bytes:
+        if size != entry.file.bytes or size != self.layout.size:
             raise IndexDamaged(f"{str(self.path)!r} is damaged: it has {size} bytes, {entry.file.bytes} were written.")
         self._bytes = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8)
         if bytes(self._bytes[:HEADER].numpy()) != self.layout.header():
@@ -87,7 +87,8 @@ class Segment:
     def head(self) -> dict[str, npt.NDArray[Any]]:
         """The small arrays, checked."""
         start, end = self.layout.head
-        if zlib.crc32(self._bytes[start:end].numpy()) != self.entry.head:
+        raw: Any = self._bytes[start:end].numpy()
+        if zlib.crc32(raw) != self.entry.head:
             raise self._damaged("the arrays at its end")
         return self._arrays
 
@@ -106,7 +107,7 @@ class Segment:
     @property
     def numbers(self) -> Integers:
         """Training indices, ascending, ``(n,)``."""
-        return self.head["numbers"] + self.entry.first  # type: ignore[no-any-return]
+        return self.head["numbers"] + self.entry.first
 
     @functools.cached_property
     def columns(self) -> dict[str, list[Any]]:

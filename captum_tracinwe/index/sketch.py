@@ -105,4 +105,5 @@ def fit_projection(samples: Iterable[Tensor], checkpoints: int, rank: int) -> Te
     if total is None:
         raise ValueError("fit_projection: expected at least one block of rows, got none.")
     vectors = torch.linalg.eigh(total.cpu()).eigenvectors  # ascending
-    return vectors[:, :, -min(rank, total.shape[1]) :].flip(2).transpose(1, 2).float().contiguous()
+    leading: Tensor = vectors[:, :, -min(rank, total.shape[1]) :].flip(2).transpose(1, 2)
+    return leading.float().contiguous()

@@ -138,7 +138,7 @@ class SegmentWriter:
         self._file.seek(0)
         self._file.write(layout.header())
         _sync(self._file)
-        file = FileEntry(f"segment-{self._digest.hexdigest()[:32]}.safetensors", layout.bytes, self._digest.hexdigest())
+        file = FileEntry(f"segment-{self._digest.hexdigest()[:32]}.safetensors", layout.size, self._digest.hexdigest())
         files = [(self._path, file.name)]
         beside = None
         if columns:
