@@ -16,13 +16,7 @@ import datetime
 import json
 import os
 import platform
-import random
-import shutil
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable

@@ -49,7 +49,7 @@ class Options:
     """See :meth:`TracInWE.build_index`."""
 
     dtype: str = "float32"
-    rank: int = 32
+    rank: int = 31
     segment_examples: int = 4096
     memory_limit: int = 1 << 30
     project: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import tempfile
@@ -169,12 +170,14 @@ def check_file(folder: Path, entry: Any) -> None:
         raise IndexDamaged(f"{str(path)!r} is damaged: its SHA-256 is not the one in the manifest.")
 
 
+@functools.lru_cache(maxsize=64)
 def odd_weights(count: int) -> Words:
     """``count`` fixed odd numbers, well mixed."""
     numbers = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     numbers ^= numbers >> np.uint64(29)
     numbers *= np.uint64(0xBF58476D1CE4E5B9)
-    return (numbers >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
+    weights: Words = (numbers >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
+    return weights
 
 
 def row_sums(rows: npt.NDArray[Any], first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Words:

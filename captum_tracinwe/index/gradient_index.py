@@ -76,7 +76,7 @@ class GradientIndex:
         *,
         checkpoints: int = 1,
         dtype: str = "float32",
-        rank: int = 32,
+        rank: int = 31,
         segment_examples: int = 4096,
         metadata: Mapping[str, Sequence[Any]] | None = None,
         project: int | None = None,

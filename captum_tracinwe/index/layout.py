@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Layout:
     columns: int
     dtype: str
 
-    @property
+    @functools.cached_property
     def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Name → type and shape, in the order of the file; padding keeps every array on a multiple of 8 bytes."""
         kind, size = DTYPES[self.dtype]
@@ -52,7 +53,7 @@ class Layout:
             "list_sums": ("U32", (self.lists,)),
         }
 
-    @property
+    @functools.cached_property
     def places(self) -> dict[str, tuple[int, int]]:
         """Name → first byte in the file and the one behind the last."""
         places, at = {}, HEADER

@@ -23,8 +23,8 @@ __all__ = ["SearchResult", "SearchStats", "merge_results", "search"]
 
 # Bounds of a block of test examples: N x M float32 at a time.
 BOUNDS_BYTES = 64 << 20
-# Verified at a time at first, then an eighth of what was: few enough that little is verified in vain behind the last one
-# needed, many enough that the time is that of the products and not of Python.
+# Verified at first, then half of those that are still in question at a time: few enough that little is verified in vain
+# behind the last one needed, many enough that the time is that of the products and not of Python.
 FIRST_CHUNK = 32
 
 
@@ -62,11 +62,11 @@ class SearchResult(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """Test rows as searching needs them: values and sketches, both negated for opponents."""
+    """Test rows as searching needs them; the sketches bound scores times ``sign`` (−1 for opponents), or times −``sign``."""
 
     rows: RowGradients
     sketches: Tensor
-    negated: Tensor
+    negated: Tensor | None
     sign: float
     floor: float
 
@@ -86,7 +86,8 @@ def search(
     allowed = index.allowed(where, indices)
     k = min(k, int(allowed.sum()))
     sign = 1.0 if proponents else -1.0
-    sketches, negated = (index.sketch.of(rows.ptr, rows.values, s) for s in (sign, -sign))
+    sketches = index.sketch.of(rows.ptr, rows.values, sign)
+    negated = None if approximate is None else index.sketch.of(rows.ptr, rows.values, -sign)
     most = int((rows.ptr[1:] - rows.ptr[:-1]).max()) if len(rows) else 0
     question = _Question(rows, sketches, negated, sign, index.sketch.floor(most))
     found = [
@@ -173,7 +174,7 @@ def _block_of_tests(
         return (torch.cat([torch.empty((stop - start, 0)), *parts], dim=1) + question.floor).numpy()
 
     above = bounds(question.sketches)
-    below = -bounds(question.negated) if approximate is not None else None
+    below = None if question.negated is None else -bounds(question.negated)
     above[:, ~allowed] = -np.inf
     wanted = np.zeros(int(rows.ids.max()) + 2 if rows.num_rows else 1, dtype=np.bool_)
     for i in range(start, stop):
@@ -283,16 +284,13 @@ def _best(
         above[places] = -np.inf
         rest = np.flatnonzero((above >= cut) & (above > -np.inf))
         rest = rest[np.argsort(-above[rest], kind="stable")]
-        done = 0
-        while done < len(rest) and verifier.count < left and above[rest[done]] >= cut:
-            chunk = rest[done : done + min(max(FIRST_CHUNK, verifier.count // 8), left - verifier.count)]
-            # Those of the chunk that the last cut already rules out are no longer needed.
-            chunk = chunk[above[chunk] >= cut]
-            verifier.verify(chunk)
-            done += len(chunk)
-            scores = verifier.scores
+        while len(rest) and verifier.count < left:
+            size = min(max(FIRST_CHUNK, len(rest) // 2), left - verifier.count)
+            verifier.verify(rest[:size])
+            rest, scores = rest[size:], verifier.scores
             if len(scores) >= k:
                 cut = np.partition(scores, len(scores) - k)[len(scores) - k]
+                rest = rest[: len(rest) - np.searchsorted(above[rest][::-1], cut)]
     places, scores = verifier.places, verifier.scores
     if below is not None:
         others = np.flatnonzero(above > -np.inf)

@@ -78,6 +78,7 @@ class Segment:
         self._values = self._bytes[start:end].view(self.dtype).view(entry.rows, width)
         # What is asked for is known to the byte: reading around it would cost more than it saves.
         self._tell(start, end, getattr(mmap, "MADV_RANDOM", None))
+        self._asked = np.zeros(entry.rows + 1, dtype=bool)  # by the first row of an example: on its way from the disk
         self._checked_lists = np.zeros(entry.lists, dtype=bool)
 
     def __len__(self) -> int:
@@ -198,9 +199,11 @@ class Segment:
     def _read(self, rows: Integers, own: Integers, start: Integers, end: Integers) -> Tensor:
         """Rows of examples ``start[own]:end[own]``, float32 and unscaled, their checksums looked at on every read."""
         place, size = self.layout.places["values"][0], self._values.element_size() * self.layout.width
-        for first, last in zip(start.tolist(), end.tolist(), strict=True):
+        new = ~self._asked[start]
+        for first, last in zip(start[new].tolist(), end[new].tolist(), strict=True):
             self._tell(place + size * first, place + size * last, _WILL_NEED)
-        values = self._values[torch.from_numpy(rows)]
+        self._asked[start] = True
+        values = self._values.index_select(0, torch.from_numpy(rows))
         raw = values.view(torch.int16 if values.element_size() == 2 else torch.int32).numpy()
         if not np.array_equal(row_sums(raw, self.head["ids"][rows], rows), self.head["row_sums"][rows]):
             raise self._damaged("gradients")

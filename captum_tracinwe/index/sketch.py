@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Sketch:
     by Cauchy and Schwarz √(x² + κX²) √(y² + κY²) ≥ xy + κXY, so that the bound exceeds the exact one by
     κ Σ ‖q_w‖‖t_w‖, and all that rounding can do to a score of C · D products in each of S shared rows, and to its bound, is
     at most n Σ ‖q_w‖‖t_w‖ 2⁻²⁴ each with n = C (D + r + 1) + S + 16, whatever the order of summation. κ is twice the sum,
-    plus 6 ‖PPᵀ − 1‖, for P is rounded too: 2e-4 at 2 x 384, next to the 0.3 to 0.5 that are left of ‖v‖² at r = 32.
+    plus 6 ‖PPᵀ − 1‖, for P is rounded too: 2e-4 at 2 x 384, next to the 0.3 to 0.5 that are left of ‖v‖² at r = 31.
 
     Args:
         projection (Tensor): float32 ``(C, r, D)``, orthonormal rows for each checkpoint.
@@ -55,6 +56,13 @@ class Sketch:
         """C * (r + 1)."""
         return self.checkpoints * (self.rank + 1)
 
+    @functools.cached_property
+    def _precise(self) -> tuple[Tensor, float]:
+        """P in float64, and how far it is from orthonormal."""
+        precise = self.projection.double()
+        unit = torch.eye(self.rank, dtype=torch.float64)
+        return precise, max(float(torch.linalg.matrix_norm(p @ p.T - unit)) for p in precise)
+
     def of(self, ptr: Tensor, values: Tensor, sign: float = 1.0) -> Tensor:
         """Sketches, float32 ``(R, C * (r + 1))``.
 
@@ -65,9 +73,7 @@ class Sketch:
         """
         counts = ptr[1:] - ptr[:-1]
         shared = torch.repeat_interleave(counts, counts)
-        precise = self.projection.double()
-        unit = torch.eye(self.rank, dtype=torch.float64)
-        skew = max(float(torch.linalg.matrix_norm(p @ p.T - unit)) for p in precise)
+        precise, skew = self._precise
         depth = self.checkpoints * (self.width + self.rank + 1) + shared + 16
         kappa = (4 * UNIT) * depth.double() + 6 * skew
         result = torch.empty((len(values), self.checkpoints, self.rank + 1))

@@ -78,7 +78,7 @@ class SegmentWriter:
         stored = values if self._manifest.scale == 1 else values * self._manifest.scale
         stored = stored.to(TORCH[self._manifest.dtype])
         _refuse_extremes(rows, stored, first, self._manifest.dtype)
-        raw = stored.contiguous().view(torch.uint8).numpy()
+        raw: Any = stored.contiguous().view(torch.uint8).numpy()
         ids = rows.ids.numpy().astype(np.int32)
         self._sums.append(row_sums(raw, ids, np.arange(self._rows, self._rows + len(ids))))
         self._write(memoryview(raw).cast("B") if raw.size else b"")
