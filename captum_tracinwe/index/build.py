@@ -388,7 +388,10 @@ class _Writing:
         for block, rows in _blocks(self.tracin, batches, self.options, start, "training-set"):
             rows = rows.to("cpu")
             if self.random is not None:
-                values = rows.values.float().view(rows.num_rows, -1, self.manifest.source.width) @ self.random.T
+                values = (
+                    rows.values.float().view(rows.num_rows, self.sketch.checkpoints, self.manifest.source.width)
+                    @ self.random.T
+                )
                 rows = RowGradients(rows.ptr, rows.ids, values.flatten(1))
             writer.add(rows)
             labels = _labels(labels, block)

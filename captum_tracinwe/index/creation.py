@@ -70,7 +70,7 @@ def create(
             rows = values.cpu().float()
             if random is not None:
                 rows = (rows.view(len(rows), checkpoints, source.width) @ random.T).flatten(1)
-            largest = max(largest, float(rows.abs().max()) if rows.numel() else 0.0)
+            largest = max(largest, float(rows.abs().nan_to_num(0, 0).max()) if rows.numel() else 0.0)
             yield rows
 
     tensors = {"sketch": fit_projection(seen(), checkpoints, rank)}

@@ -18,7 +18,7 @@ import torch
 from captum_tracinwe.index.creation import create, read_projections
 from captum_tracinwe.index.disk import IndexDamaged, IndexMismatch, check_file, full_disk, locked, sweep, temporary
 from captum_tracinwe.index.manifest import CheckpointEntry, Manifest, Part, SegmentEntry, Source
-from captum_tracinwe.index.segment import Segment, read_columns
+from captum_tracinwe.index.segment import Segment
 from captum_tracinwe.index.sketch import Sketch
 from captum_tracinwe.index.writer import Written, commit, is_ours, write_segment
 from captum_tracinwe.rows import RowGradients
@@ -64,7 +64,7 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
         raise IndexMismatch(f"The index holds rows of {given} columns, got rows of {rows.width}.")
     if len(projections) > 1:
         checkpoints = len(manifest.source.checkpoints)
-        values = rows.values.view(rows.num_rows, checkpoints, -1) @ projections[1].T
+        values = rows.values.view(rows.num_rows, checkpoints, manifest.source.width) @ projections[1].T
         rows = RowGradients(rows.ptr, rows.ids, values.flatten(1))
     step = manifest.segment_examples
     with ExitStack() as stack, full_disk(folder):
@@ -209,11 +209,10 @@ def merge(folder: Path, other: Path) -> None:
                 continue
             # Another projection: bounds of one question need one sketch.
             segment = Segment(other, added, entry)
-            columns = read_columns(other, entry.columns)
             pieces = _pieces(segment, np.arange(len(segment)))
             relative = (segment.numbers - entry.first).tolist()
             span = (moved.first, moved.stop)
-            written.append(write_segment(folder, manifest, sketch, span, pieces, stack, relative, columns))
+            written.append(write_segment(folder, manifest, sketch, span, pieces, stack, relative, segment.columns))
 
         def change(found: Manifest) -> Manifest:
             if found.total != shift:

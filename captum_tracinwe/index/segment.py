@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import json
 import mmap
 import zlib
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe import ops
-from captum_tracinwe.index.disk import IndexDamaged, check_file, fold_lists, row_sums, sha256_of
+from captum_tracinwe.index.disk import IndexDamaged, fold_lists, row_sums, sha256_of
 from captum_tracinwe.index.layout import HEADER, Layout
-from captum_tracinwe.index.manifest import FileEntry, Manifest, SegmentEntry
+from captum_tracinwe.index.manifest import Manifest, SegmentEntry
 from captum_tracinwe.rows import RowGradients
 
-__all__ = ["Segment", "read_columns", "spread"]
+__all__ = ["Segment", "spread"]
 
 Integers = npt.NDArray[np.int64]
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -56,16 +57,15 @@ class Segment:
     def __init__(self, folder: Path, manifest: Manifest, entry: SegmentEntry) -> None:
         checkpoints = len(manifest.source.checkpoints)
         width, columns = checkpoints * manifest.stored_width, checkpoints * (manifest.rank + 1)
-        self.entry, self.folder, self.path = entry, folder, folder / entry.file.name
+        self.entry, self.path = entry, folder / entry.file.name
         self.layout = Layout(entry.examples, entry.rows, entry.lists, width, columns, manifest.dtype)
         self.scale, self.dtype = manifest.scale, TORCH[manifest.dtype]
-        try:
-            size = self.path.stat().st_size
-        except FileNotFoundError:
-            raise IndexDamaged(f"The index is not whole: {str(self.path)!r} is missing.") from None
-        if size != entry.file.bytes or size != self.layout.size:
-            raise IndexDamaged(f"{str(self.path)!r} is damaged: it has {size} bytes, {entry.file.bytes} were written.")
-        self._bytes = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8)
+        self._bytes = _mapped(self.path, entry.file.bytes)
+        if entry.columns is not None:
+            self._columns_path = folder / entry.columns.name
+            self._columns = _mapped(self._columns_path, entry.columns.bytes)
+        if entry.file.bytes != self.layout.size:
+            raise IndexDamaged(f"{str(self.path)!r} is damaged: {self.layout.size} bytes would hold its arrays.")
         if bytes(self._bytes[:HEADER].numpy()) != self.layout.header():
             raise IndexDamaged(f"{str(self.path)!r} is damaged: its header is not the one that was written.")
         self._arrays: dict[str, npt.NDArray[Any]] = {}
@@ -113,7 +113,12 @@ class Segment:
     @functools.cached_property
     def columns(self) -> dict[str, list[Any]]:
         """Metadata of its examples: name → one value each."""
-        return read_columns(self.folder, self.entry.columns)
+        if self.entry.columns is None:
+            return {}
+        raw: Any = self._columns.numpy()
+        if hashlib.sha256(raw).hexdigest() != self.entry.columns.sha256:
+            raise IndexDamaged(f"{str(self._columns_path)!r} is damaged: its SHA-256 is not the one in the manifest.")
+        return json.loads(raw.tobytes())  # type: ignore[no-any-return]
 
     # --------------------------------------------------------------------------------------------------------- bounds
 
@@ -212,12 +217,10 @@ class Segment:
     def verify(self) -> list[str]:
         """What is wrong with its files, in words; each byte is read."""
         wrong = []
-        try:
-            if sha256_of(self.path, HEADER) != self.entry.file.sha256:
-                wrong.append(f"{self.path.name}: its SHA-256 is not the one in the manifest")
-            read_columns(self.folder, self.entry.columns)
-        except (OSError, IndexDamaged) as error:
-            wrong.append(str(error))
+        if sha256_of(self.path, HEADER) != self.entry.file.sha256:
+            wrong.append(f"{self.path.name}: its SHA-256 is not the one in the manifest")
+        if self.entry.columns is not None and sha256_of(self._columns_path) != self.entry.columns.sha256:
+            wrong.append(f"{self._columns_path.name}: its SHA-256 is not the one in the manifest")
         return wrong
 
 
@@ -231,13 +234,12 @@ def spread(start: Integers, end: Integers) -> tuple[Integers, Integers]:
     return np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts) + start[own], own
 
 
-def read_columns(folder: Path, entry: FileEntry | None) -> dict[str, list[Any]]:
-    """A segment's metadata, checked.
-
-    Raises:
-        IndexDamaged: the file is missing or not what was written.
-    """
-    if entry is None:
-        return {}
-    check_file(folder, entry)
-    return json.loads((folder / entry.name).read_bytes())  # type: ignore[no-any-return]
+def _mapped(path: Path, size: int) -> Tensor:
+    """A file's bytes, uint8, mapped: whoever removes its name does not take it away."""
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise IndexDamaged(f"The index is not whole: {str(path)!r} is missing.") from None
+    if found != size:
+        raise IndexDamaged(f"{str(path)!r} is damaged: it has {found} bytes, {size} were written.")
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)

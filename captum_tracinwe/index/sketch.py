@@ -105,7 +105,8 @@ def fit_projection(samples: Iterable[Tensor], checkpoints: int, rank: int) -> Te
     """
     total: Tensor | None = None
     for rows in samples:
-        parts = rows.double().view(len(rows), checkpoints, -1).transpose(0, 1)
+        rows = rows[torch.isfinite(rows).all(1)]  # whoever writes the others says which they are
+        parts = rows.double().view(len(rows), checkpoints, rows.shape[1] // checkpoints).transpose(0, 1)
         squares = parts.transpose(1, 2) @ parts
         total = squares if total is None else total.add_(squares)
     if total is None:

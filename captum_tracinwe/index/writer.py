@@ -78,10 +78,10 @@ class SegmentWriter:
         stored = values if self._manifest.scale == 1 else values * self._manifest.scale
         stored = stored.to(TORCH[self._manifest.dtype])
         _refuse_extremes(rows, stored, first, self._manifest.dtype)
-        raw: Any = stored.contiguous().view(torch.uint8).numpy()
+        raw: Any = np.ascontiguousarray(stored.view(torch.int16 if stored.element_size() == 2 else torch.int32).numpy())
         ids = rows.ids.numpy().astype(np.int32)
         self._sums.append(row_sums(raw, ids, np.arange(self._rows, self._rows + len(ids))))
-        self._write(memoryview(raw).cast("B") if raw.size else b"")
+        self._write(raw)
         # What a search will see: bounds are those of the stored, rounded values.
         seen = stored if self._manifest.dtype == "float32" else stored.float() / self._manifest.scale
         self._sketches.append(self._sketch.of(rows.ptr, seen))
