@@ -236,9 +236,9 @@ def test_forms_that_an_index_cannot_have(tmp_path):
     GradientIndex.from_rows(tmp_path / "i", rows)
     with pytest.raises(FileExistsError, match="resume=True"):
         GradientIndex.from_rows(tmp_path / "i", rows)
+    values = rows.values.clone()
+    values[rows.ptr[1]] = torch.nan
     with pytest.raises(ValueError, match=r"example 1 has a gradient of norm"):
-        values = rows.values.clone()
-        values[rows.ptr[1]] = torch.nan
         GradientIndex.from_rows(tmp_path / "nan", RowGradients(rows.ptr, rows.ids, values))
 
 
