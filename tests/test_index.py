@@ -49,9 +49,9 @@ def test_search_is_brute_force_whatever_the_rows(tmp_path_factory, problem, dtyp
             folder, train, checkpoints=checkpoints, dtype=dtype, rank=rank, segment_examples=segment
         )
     except ValueError as error:  # 7e7 beside smaller ones can be beyond float16
-        assert dtype == "float16"
-        assert "beyond what float16 holds" in str(error)
-        return
+        if dtype == "float16" and "beyond what float16 holds" in str(error):
+            return
+        raise
     found = assert_exact(index, test, k, proponents)
     assert found.indices.shape == (len(test), min(k, len(train)))
     stored = index.rows()
