@@ -91,6 +91,14 @@ def posting_dot(
     Raises:
         ValueError: the parts are not as described; of the lists only those are looked at whose token a test example has
             (RuntimeError from the compiled kernels).
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe.ops import posting_dot
+        >>> test = (torch.tensor([0, 1]), torch.tensor([7]), torch.tensor([[3.0]]))
+        >>> lists = (torch.tensor([0, 2]), torch.tensor([7]), torch.tensor([0, 1]), torch.tensor([[1.0], [2.0]]))
+        >>> posting_dot(*test, *lists, num_examples=2)  # token 7 stands in both of two training examples
+        tensor([[3., 6.]])
     """
     return torch.ops.captum_tracinwe.posting_dot(  # type: ignore[no-any-return]
         ptr_a, ids_a, values_a.detach(), ptr_b, ids_b, examples_b, values_b.detach(), num_examples
@@ -119,6 +127,14 @@ def row_dot_terms(
     Raises:
         ValueError: a side is not as described in `row_dot`, or a pair names an example that is not there (RuntimeError
             from the compiled kernels).
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe.ops import row_dot_terms
+        >>> one = (torch.tensor([0, 2]), torch.tensor([3, 7]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        >>> pair, id, term = row_dot_terms(*one, *one, torch.tensor([[0, 0]]))
+        >>> id.tolist(), term.tolist()  # 5 + 25 = 30, the score of row_dot
+        ([3, 7], [5.0, 25.0])
     """
     return torch.ops.captum_tracinwe.row_dot_terms(  # type: ignore[no-any-return]
         ptr_a, ids_a, values_a.detach(), ptr_b, ids_b, values_b.detach(), pairs

@@ -112,9 +112,15 @@ def tokenize(
         ValueError: wrong number of labels or predictions, or an id beyond ``vocab_size``.
 
     Example:
-        >>> text = tokenize(["An unbelievable film"], tokenizer)[0]  # doctest: +SKIP
-        >>> text.words  # doctest: +SKIP
-        (None, 0, 1, 1, 1, 2, None)
+        >>> from captum_tracinwe.training import words_tokenizer
+        >>> tokenizer = words_tokenizer(["an unbelievable film"])
+        >>> text = tokenize(["An unbelievable film"], tokenizer)[0]
+        >>> text.token_names
+        ('[CLS]', 'an', 'unbelievable', 'film', '[SEP]')
+        >>> text.words
+        (None, 0, 1, 2, None)
+        >>> text.text[slice(*text.spans[2])]
+        'unbelievable'
     """
     inputs = [_as_parts(text, number) for number, text in enumerate(texts)]
     for name, values in (("labels", labels), ("predictions", predictions)):
