@@ -21,6 +21,7 @@ __all__ = ["NATIVE_LIBRARY", "OPS", "native_error", "posting_dot", "row_dot", "r
 
 SIDES = "Tensor ptr_a, Tensor ids_a, Tensor values_a, Tensor ptr_b, Tensor ids_b, Tensor values_b"
 LISTS = SIDES.replace("Tensor values_b", "Tensor examples_b, Tensor values_b, SymInt num_examples")
+#: Name of each op → its schema.
 OPS = {
     "row_dot": f"({SIDES}) -> Tensor",
     "posting_dot": f"({LISTS}) -> Tensor",
@@ -478,4 +479,5 @@ def _load_native() -> tuple[Path | None, str | None]:
     return found[0], None
 
 
+#: The compiled library that is loaded, or None; and why there is none.
 NATIVE_LIBRARY, native_error = _load_native()

@@ -79,7 +79,7 @@ class ReportedWord:
 
 @dataclass(frozen=True)
 class WordReport:
-    """The words of a report: those that stick to a label, by |``total``| × ``certainty``; then the others, by |``total``|.
+    """The words of a report: those that stick to a label, by size of ``total`` × ``certainty``; then the others, by ``total``.
 
     Args:
         words (tuple of ReportedWord): their totals add up to ``score``.

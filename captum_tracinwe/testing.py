@@ -159,7 +159,9 @@ def scatter_checkpoints(
     return paths
 
 
-def toy_tracin(tests: int = 2, trains: int = 12, seed: int = 0, **options: Any) -> tuple[TracInWE, tuple[Tensor, Tensor]]:
+def toy_tracin(
+    tests: int = 2, trains: int = 12, seed: int = 0, **options: Any
+) -> tuple[TracInWE, tuple[Tensor, Tensor]]:
     """A `TracInWE` of a :class:`TinyCNN` over toy texts, and test texts to ask it about; its two checkpoints need no file.
 
     Args:
@@ -179,7 +181,7 @@ def toy_tracin(tests: int = 2, trains: int = 12, seed: int = 0, **options: Any) 
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        models = [TinyCNN(), TinyCNN()]
+        models = [TinyCNN(padding_idx=0), TinyCNN(padding_idx=0)]
     ids, _, labels = toy_texts(tests + trains, seed=seed)
     checkpoints = list(zip((0.3, 0.1), (model.state_dict() for model in models), strict=True))
 
@@ -189,7 +191,10 @@ def toy_tracin(tests: int = 2, trains: int = 12, seed: int = 0, **options: Any) 
 
     train = torch.utils.data.TensorDataset(ids[tests:], labels[tests:])
     defaults = {"loss_fn": nn.CrossEntropyLoss(reduction="none"), "batch_size": 4, "checkpoints_load_func": load}
-    return TracInWE(TinyCNN(), train, checkpoints, **{**defaults, **options}), (ids[:tests], labels[:tests])
+    return TracInWE(TinyCNN(padding_idx=0), train, checkpoints, **{**defaults, **options}), (
+        ids[:tests],
+        labels[:tests],
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ oracle

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 __all__ = ["SEPARATOR", "TokenizedText", "from_ids", "tokenize"]
 
 Span: TypeAlias = tuple[int, int]
-SEPARATOR = " │ "  # between the two texts of a pair
+#: Between the two texts of a pair.
+SEPARATOR = " │ "
 _BLANK_NAMES = ("▁", "Ġ")
 # One code point takes at most 4 bytes; a family emoji is put together from single code points.
 _MAX_TOKENS_PER_CHARACTER = 8

@@ -35,7 +35,9 @@ def test_the_examples_in_docstrings_run(name, tmp_path, monkeypatch):
 
 
 def test_no_example_is_skipped():
-    skipping = [name for name in MODULES if "doctest: +" + "SKIP" in Path(importlib.import_module(name).__file__).read_text()]
+    skipping = [
+        name for name in MODULES if "doctest: +" + "SKIP" in Path(importlib.import_module(name).__file__).read_text()
+    ]
     assert not skipping
 
 
@@ -96,4 +98,6 @@ def test_importing_is_quick_and_quiet():
         seconds.append(float(run.stdout))
         if seconds[-1] < 0.2:
             return
-    pytest.fail(f"importing captum_tracinwe took {seconds} s beyond torch and captum: expected less than 0.2 s once in three")
+    pytest.fail(
+        f"importing captum_tracinwe took {seconds} s beyond torch and captum: expected less than 0.2 s once in three"
+    )

@@ -2,6 +2,7 @@
 
 __all__ = ["STYLE"]
 
+#: The style sheet of all pages.
 # --a: magnitude of a word's share on the page's scale, 0 to 1. The text keeps its own colour on top of it.
 STYLE = """
 .ctwe{--bg:#fff;--fg:#1b1f24;--soft:#59636e;--line:#d9dee3;--card:#fff;--quiet:#f5f7f9;
