@@ -16,14 +16,13 @@ import captum_tracinwe
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+WITH_CODE = sorted(page for page in DOCS.glob("**/*.md") if "\n```python\n" in page.read_text())
 needs_pages = pytest.mark.skipif(not (DOCS / "conf.py").is_file(), reason="the checkout's docs/ are not here")
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(captum_tracinwe.__path__, "captum_tracinwe.")
     if not module.name.endswith(("__main__", "._native"))
 ]
-# Functions whose result cannot be told in a line or two: they are shown in full on a page of the guide.
-PUBLIC = ("captum_tracinwe", "captum_tracinwe.losses", "captum_tracinwe.ops", "captum_tracinwe.visualization")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -42,12 +41,10 @@ def test_no_example_is_skipped():
 
 
 @needs_pages
-@pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(DOCS)))
 def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
     """All ```python blocks of a page, from top to bottom in one namespace; what is not to run is a {code-block}."""
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    if not blocks:
-        pytest.skip("no code")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for block in blocks:
@@ -55,35 +52,53 @@ def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
 
 
 @needs_pages
-def test_every_module_with_public_names_has_its_place_in_the_reference():
-    sys.path.insert(0, str(DOCS))
-    try:
-        from reference import other_modules
-    finally:
-        sys.path.remove(str(DOCS))
-    text = "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
-    named = set(re.findall(r"automodule:: (\S+)", text)) | {name for name, _ in other_modules(DOCS / "api")}
-    named |= {name for entry in re.findall(r"autoclass:: (\S+)|autofunction:: (\S+)", text) for name in entry if name}
-    for name in captum_tracinwe.__all__:
-        home = getattr(getattr(captum_tracinwe, name), "__module__", "captum_tracinwe")
-        assert f"captum_tracinwe.{name}" in named | {"captum_tracinwe.__version__"} or name == "ops", (name, home)
-    for name in MODULES:
-        if getattr(importlib.import_module(name), "__all__", None):
-            assert name in named, f"add `automodule:: {name}` to a page of docs/api"
+def test_every_public_name_is_in_the_reference(monkeypatch):
+    """On a page of docs/api, or on the one that is made of what no page names; the build looks for each in its inventory."""
+    pytest.importorskip("docutils")
+    monkeypatch.syspath_prepend(str(DOCS))
+    import reference
+
+    named = reference.documented(DOCS / "api")
+    other = {f"{module}.{name}" for module, names in reference.other_modules(DOCS / "api") for name in names}
+    assert {f"captum_tracinwe.{name}" for name in captum_tracinwe.__all__} - named <= {"captum_tracinwe.ops"}
+    assert {f"captum_tracinwe.ops.{name}" for name in captum_tracinwe.ops.__all__} <= named
+    assert not other & named
+    assert len(other) > 50
+
+
+@needs_pages
+def test_links_between_the_files_of_the_repository_lead_somewhere():
+    pages = [
+        page
+        for pattern in ("*.md", "benchmarks/*.md", "captum_tracinwe/**/*.md", "docs/**/*.md")
+        for page in ROOT.glob(pattern)
+    ]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
+    inside = [(page, link.partition("#")[0]) for page, link in links if not re.match(r"[a-z]+:|#", link)]
+    assert len(inside) > 20
+    assert not [(page.name, link) for page, link in inside if not (page.parent / link).exists()]
+
+
+@needs_pages
+def test_the_version_to_cite_is_that_of_the_package():
+    assert f"version: {captum_tracinwe.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 IMPORT = """
 import time, warnings
 import torch, captum.influence, captum.attr
 warnings.simplefilter("error")
-start = time.perf_counter()
+start = time.process_time()
 import captum_tracinwe
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
 
 
 def test_importing_is_quick_and_quiet():
-    """Under 0.2 s beyond torch and captum, nothing said, nothing heavy brought along."""
+    """Under 0.2 s of processor beyond torch and captum (0.07 s here), and nothing is said.
+
+    Of processor, because by the clock a machine at work on other things takes three times as long.
+    """
     seconds = []
     for _ in range(3):
         run = subprocess.run(
