@@ -27,6 +27,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+suppress_warnings = ["myst.header"]  # Captum's notebooks, and so ours, go from the title to #### headings
 nb_execution_mode = "off"  # notebooks are executed by the tests and shown with the outputs they are stored with
 
 html_theme = "furo"
