@@ -40,7 +40,8 @@ class ReportedWord:
     """One word of the training texts, over all its pairs with the test texts.
 
     Args:
-        word (str): in lower case, accents composed (NFC); special tokens as the vocabulary writes them.
+        word (str): in lower case, accents composed (NFC); special tokens, and all where there are no texts, as the
+            vocabulary writes them.
         total (float): Σ of its shares over all pairs; ``proponent`` + ``opponent``.
         proponent, opponent (float): the positive and the negative part, training text by training text.
         count (int): training texts that hold it; with ``top_k_words`` and no texts, those in which it is among the k.
@@ -280,7 +281,7 @@ def _shares_by_word(
         if texts is not None:
             pair = pair.with_texts(None, texts[index])
         for word in pair.words(vocabulary):
-            key = _key(word.special, word.text)
+            key = _key(word.special, word.text) if texts is not None else (word.special, word.text)
             by_text = found.setdefault(key, {})
             by_text[index] = by_text.get(index, 0.0) + word.share
     return found
