@@ -97,11 +97,25 @@ def unwrap(model: Module) -> Module:
 
 
 def input_embeddings(model: Module) -> Module | None:
-    """What a transformers model says is its word embedding; None for other models."""
+    """What a transformers model says is its word embedding; None for other models.
+
+    Of one that PEFT has wrapped, the embedding within that does the look-up: what an adapter adds to its output has the
+    same gradient as the output.
+    """
     try:
         found = unwrap(model).get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError, TypeError):
         return None
+    while not isinstance(found, nn.Embedding):
+        copies = getattr(found, "modules_to_save", None)
+        if isinstance(copies, nn.ModuleDict) and len(copies):  # PEFT's trained copy of the whole table
+            active = [name for name in getattr(found, "active_adapters", ()) if name in copies]
+            inner = copies[active[0]] if active else getattr(found, "original_module", None)
+        else:
+            inner = getattr(found, "base_layer", None)
+        if not isinstance(inner, Module):
+            break
+        found = inner
     return found if isinstance(found, Module) else None
 
 

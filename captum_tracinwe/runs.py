@@ -49,8 +49,9 @@ class FromRuns:
     ) -> Self:
         """A TracInWE of a finished Trainer run: ``output_dir`` with its ``checkpoint-*``, and the data it was trained on.
 
-        The model (by its config), tokenizer and collator are taken from the last checkpoint unless given. Arguments else and
-        errors as in :meth:`from_trainer`.
+        The model (by its config), tokenizer and collator are taken from the last checkpoint unless given. Where checkpoints
+        hold a PEFT adapter only, ``model`` is the base model, which PEFT then wraps, or the PEFT model; its default is the
+        directory that the adapter names. Arguments else and errors as in :meth:`from_trainer`.
         """
         from captum_tracinwe.trainer import finished_run
 

@@ -1,6 +1,7 @@
 """From a Trainer run to influence: data, collator, checkpoints with the scheduler's rates, loss; with real Trainers."""
 
 import json
+import shutil
 import warnings
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 pytest.importorskip("accelerate")
+from safetensors.torch import save_file
 from transformers import Trainer, TrainingArguments
 
 from captum_tracinwe import TracInWE, load_checkpoint
@@ -178,14 +180,52 @@ def test_runs_without_what_is_needed_are_refused(tmp_path):
         TracInWE.from_pretrained_run(tmp_path / "nowhere", Texts())
     half = tmp_path / "half" / "checkpoint-3"
     half.mkdir(parents=True)
+    save_file(tiny_bert().state_dict(), half / "model.safetensors")
+    with pytest.raises(ValueError, match="no config.json in .*half.*pass the model as model="):
+        TracInWE.from_pretrained_run(tmp_path / "half", Texts())
     (half / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["NoSuchModel"]}))
     with pytest.raises(ValueError, match="NoSuchModel"):
         TracInWE.from_pretrained_run(tmp_path / "half", Texts())
-    with pytest.raises(ValueError, match="is not a checkpoint"):
-        TracInWE.from_pretrained_run(tmp_path / "half", Texts(), model=tiny_bert()).self_influence()
     for options in ({}, {"steps": [1], "every": 2}, {"every": 0}):
         with pytest.raises(ValueError, match="either `steps`"):
             SaveCheckpoints(tmp_path, **options)
+
+
+CUT = {
+    "model.safetensors": lambda place: (place / "model.safetensors").write_bytes(whole_file(place)[:-100]),
+    "header": lambda place: (place / "model.safetensors").write_bytes(whole_file(place)[:50]),
+    "pytorch_model.bin": lambda place: torch.save(torch.zeros(999), place / "pytorch_model.bin"),
+    "a shard": lambda place: (place / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
+    ),
+    "all": lambda place: None,
+}
+SAID = {"a shard": "is not whole: expected the shards", "all": "is not a checkpoint: expected one of"}
+
+
+def whole_file(place):
+    save_file(tiny_bert().state_dict(), place / "model.safetensors")
+    return (place / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("what", CUT)
+def test_a_checkpoint_that_a_killed_run_left_half_written_is_named_before_any_work(run, tmp_path, what):
+    trainer, _ = run
+    shutil.copytree(trainer.args.output_dir, tmp_path / "run")
+    place = tmp_path / "run" / "checkpoint-9"
+    place.mkdir()
+    CUT[what](place)
+    if what == "pytorch_model.bin":
+        file = place / what
+        file.write_bytes(file.read_bytes()[:-100])
+    said = SAID.get(what, "cannot be read: it is truncated")
+    with pytest.raises(
+        ValueError, match=f"checkpoint-9.*{said}.*stopped while it saves.*remove it, or pass checkpoints="
+    ):
+        TracInWE.from_pretrained_run(tmp_path / "run", Texts())
+    shutil.rmtree(place)
+    (tmp_path / "run" / "checkpoint-best").mkdir()  # not of Trainer's making
+    assert len(TracInWE.from_pretrained_run(tmp_path / "run", Texts()).checkpoints) == 4
 
 
 def test_token_losses_are_those_of_single_targets():
