@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,12 @@ from torch.nn import Module
 from torch.nn.functional import embedding as look_up
 from torch.nn.functional import embedding_bag
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
-__all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "input_embeddings", "unwrap"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "input_embeddings", "stack", "unwrap"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +123,29 @@ def input_embeddings(model: Module) -> Module | None:
     return found if isinstance(found, Module) else None
 
 
+def stack(model: Module, side: str | None) -> Module | None:
+    """The encoder or decoder of ``model``; None for ``side=None``, which means both.
+
+    Raises:
+        ValueError: another side, or a model that has no such part.
+    """
+    if side is None:
+        return None
+    if side not in ("encoder", "decoder"):
+        raise ValueError(f"`side` should be 'encoder', 'decoder' or None for both, got {side!r}.")
+    inner = unwrap(model)
+    given = getattr(inner, f"get_{side}", None)
+    # transformers gives every model a get_encoder(), which may be the model itself.
+    two_stacks = getattr(getattr(inner, "config", None), "is_encoder_decoder", given is None)
+    found = (given() if given is not None else getattr(inner, side, None)) if two_stacks else None
+    if not isinstance(found, Module) or found is inner:
+        raise ValueError(
+            f"`side={side!r}` needs an encoder-decoder with get_{side}() or an attribute `{side}`, got a "
+            f"{type(inner).__name__}: leave `side` out to count all look-ups."
+        )
+    return found
+
+
 def _checked(table: EmbeddingTable) -> EmbeddingTable:
     if table.module.scale_grad_by_freq:
         raise ValueError(
@@ -155,12 +182,38 @@ class RecordLookUps(TorchFunctionMode):
 
     A mode rather than a forward hook, because a hook sees only what a module returns: Bart's embedding multiplies by
     √D after the look-up, and a tied decoder reads the table through a second module.
+
+    Args:
+        table (Tensor): ``(V, D)``.
+        within (Module, optional): only look-ups made while this module runs count.
     """
 
-    def __init__(self, table: Tensor) -> None:
+    def __init__(self, table: Tensor, within: Module | None = None) -> None:
         super().__init__()
-        self.table = table
+        self.table, self.within = table, within
         self.calls: list[LookUp] = []
+        self._counts = within is None
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        def switch(counts: bool) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                self._counts = counts
+
+            return hook
+
+        if self.within is not None:
+            self._hooks = [
+                self.within.register_forward_pre_hook(switch(True)),
+                self.within.register_forward_hook(switch(False)),
+            ]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
 
     def __torch_function__(
         self,
@@ -191,7 +244,7 @@ class RecordLookUps(TorchFunctionMode):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
     ) -> Tensor:
-        if weight is not self.table:
+        if weight is not self.table or not self._counts:
             return look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
         if max_norm is not None or scale_grad_by_freq:
             raise ValueError(
@@ -219,7 +272,7 @@ class RecordLookUps(TorchFunctionMode):
         padding_idx: int | None = None,
     ) -> Tensor:
         """A bag as look-ups that are added up, so that each word has a gradient of its own."""
-        if weight is not self.table:
+        if weight is not self.table or not self._counts:
             rest = (max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset)
             return embedding_bag(input, weight, offsets, *rest, padding_idx)
         if offsets is not None or input.dim() != 2:

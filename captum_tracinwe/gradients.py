@@ -82,6 +82,7 @@ def batch_row_gradients(
     check: bool = False,
     exclude: Sequence[int] = (),
     top_k: int | None = None,
+    within: Module | None = None,
 ) -> RowGradients:
     """Row gradients of each example of a batch: g(x)_w = Σ over positions p of x that hold w of ∂ℓ(x)/∂e_p.
 
@@ -96,6 +97,7 @@ def batch_row_gradients(
         exclude (sequence of int): tokens that do not count.
         top_k (int, optional): of what is left, keep the k positions of each example with the largest gradient; of equal
             ones the first (TracIn-WE-Topk: positions, not rows).
+        within (Module, optional): count only the look-ups made while this part of the model runs.
 
     Returns:
         RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table.
@@ -107,12 +109,13 @@ def batch_row_gradients(
     size = size_of(batch)
     with _differentiable(model):
         batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
-        with RecordLookUps(table.weight) as record:
+        with RecordLookUps(table.weight, within) as record:
             output = run_model(model, batch)
         if not record.calls:
+            of_part = "" if within is None else f" of the {type(within).__name__} that `side` names"
             raise ValueError(
-                f"The embedding {table.name!r} is not used in the forward pass: expected the model to look words up in it. "
-                f"Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
+                f"The embedding {table.name!r} is not used in the forward pass{of_part}: expected the model to look words up in "
+                f"it. Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
             )
         losses = _losses(output, labels_of(batch), batch, loss_fn, size)
         if check and size > 1:

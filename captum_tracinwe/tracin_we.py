@@ -29,7 +29,7 @@ from captum_tracinwe.batches import (
     size_of,
 )
 from captum_tracinwe.checkpoints import assign_checkpoint, find_checkpoints, load_checkpoint
-from captum_tracinwe.embedding import find_embedding
+from captum_tracinwe.embedding import find_embedding, stack
 from captum_tracinwe.gradients import batch_row_gradients, untouched
 from captum_tracinwe.ranking import merge_top_k, top_k
 from captum_tracinwe.rows import RowGradients
@@ -62,6 +62,8 @@ class TracInWE(FromRuns, TracInCP):
         exclude_tokens (sequence of int): tokens that do not count (TracIn-WE-NoC: those common to all texts). Default: none.
         top_k_words (int, optional): keep only the k positions of each text with the largest gradient, at each checkpoint,
             after ``exclude_tokens`` (TracIn-WE-Topk; 10 in the paper). Default: all.
+        side (str, optional): of an encoder-decoder whose halves share the table, count only the look-ups of the "encoder"
+            or of the "decoder". Default: both, whose gradients of a word add up.
         order_by_length (bool): take the training texts from short to long and trim each batch's padding; results come in
             the order of ``train_dataset`` all the same. Needs a data set of mappings with ``attention_mask``, and a model
             that heeds it. Default: False.
@@ -98,6 +100,7 @@ class TracInWE(FromRuns, TracInCP):
         *,
         exclude_tokens: Sequence[int] = (),
         top_k_words: int | None = None,
+        side: str | None = None,
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
     ) -> None:
@@ -128,6 +131,8 @@ class TracInWE(FromRuns, TracInCP):
         self.reduction_type = str(getattr(loss_fn, "reduction", "none"))
         self.test_reduction_type = str(getattr(self.test_loss_fn, "reduction", "none"))
         self.embedding = find_embedding(model, layers)
+        self.side = side
+        self._within = stack(model, side)
         self.layer_modules = [self.embedding.module]
         self.exclude_tokens = tuple(int(token) for token in exclude_tokens)
         self.top_k_words = top_k_words
@@ -425,7 +430,7 @@ class TracInWE(FromRuns, TracInCP):
             # Once for each loss: texts along the wrong dimension, or labels that broadcast, would give wrong numbers.
             check = id(loss_fn) not in self._checked_losses and size_of(batch) > 1
             rows = batch_row_gradients(
-                self.model, self.embedding, batch, loss_fn, check, self.exclude_tokens, self.top_k_words
+                self.model, self.embedding, batch, loss_fn, check, self.exclude_tokens, self.top_k_words, self._within
             )
             if check:
                 self._checked_losses.add(id(loss_fn))
