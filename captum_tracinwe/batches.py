@@ -95,7 +95,13 @@ def size_of(batch: Batch) -> int:
     sized = [tensor for tensor in tensors if tensor.dim() > 0]
     if not sized:
         raise TypeError("Expected a batch with at least one tensor of one or more dimensions, got none.")
-    return int(sized[0].shape[0])
+    size = int(sized[0].shape[0])
+    if not size:
+        raise ValueError(
+            f"Expected a batch of at least one example, got a tensor of shape {tuple(sized[0].shape)}, whose first dimension "
+            f"counts examples."
+        )
+    return size
 
 
 def nbytes(batch: Batch) -> int:

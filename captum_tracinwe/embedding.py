@@ -251,6 +251,14 @@ class RecordLookUps(TorchFunctionMode):
                 f"The embedding is looked up with max_norm={max_norm}, scale_grad_by_freq={scale_grad_by_freq}: expected "
                 f"neither, because the first changes the weights and the second ties an example's gradient to its batch."
             )
+        if input.numel():  # torch's "index out of range in self" names neither; on a GPU it ends the process
+            least, most = (int(bound) for bound in torch.aminmax(input.detach()))
+            if least < 0 or most >= weight.shape[0]:
+                raise ValueError(
+                    f"The embedding, of {weight.shape[0]} rows, is asked for token id {least if least < 0 else most}: expected "
+                    f"ids from 0 to {weight.shape[0] - 1}. Use the tokenizer that the model was trained with, or "
+                    f"model.resize_token_embeddings(len(tokenizer)); labels of −100 are for losses, not for look-ups."
+                )
         output = look_up(input, weight.detach()).requires_grad_()
         if padding_idx is not None and padding_idx < 0:
             padding_idx += weight.shape[0]

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from captum.influence._utils.common import KMostInfluentialResults
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -436,6 +437,39 @@ def test_numbers_carry_their_sign():
 def test_invisible_names_become_visible():
     names = ["a", " ", "\n", "\u200b", "\x1b[31m", "\u2028", "e\u0301", ""]
     assert [visible(name) for name in names] == (["a", "␣", "⏎", "U+200B", "␛[31m", "U+2028", "e\u0301", ""])
+
+
+def test_what_is_no_pair_is_refused_by_name():
+    pair = WordInfluence(0, 0, 1.0, torch.tensor([1]), torch.tensor([1.0], dtype=torch.float64))
+    for picture in (viz.word_influence_html, viz.word_influence_text, viz.plot_word_influence, viz.to_captum_records):
+        for wrong in (None, WordReport((), 0.0, 1, 1), "text", [[3]]):
+            with pytest.raises(TypeError, match="expected WordInfluence, or a list of them"):
+                picture(wrong)
+        with pytest.raises(TypeError, match="train_texts: expected TokenizedText, got str for train index 0"):
+            picture(pair, train_texts=["a text"])
+    for picture in (viz.synonym_influence_html, viz.synonym_influence_text):
+        with pytest.raises(TypeError, match="expected SynonymInfluence, or a list of them"):
+            picture(pair)
+    for picture in (viz.word_influence_html, viz.word_influence_text):
+        with pytest.raises(ValueError, match="`top_words` as a whole number of at least 0, got -1"):
+            picture(pair, top_words=-1)
+    with pytest.raises(ValueError, match="one of `test_probabilities` for each test text, up to test index 0, got 0"):
+        viz.to_captum_records(pair, test_probabilities=[])
+    with pytest.raises(TypeError, match="got KMostInfluentialResults"):
+        viz.plot_influence_matrix(KMostInfluentialResults(torch.zeros(1, 1), torch.zeros(1, 1)))
+
+
+def test_labels_of_a_matrix_may_be_tensors():
+    _, ax = viz.plot_influence_matrix(torch.eye(2), test_labels=torch.tensor([3, 4]), train_labels=torch.tensor([5, 6]))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["3", "4"]
+
+
+def test_no_text_turns_the_terminal_round():
+    text = from_ids([1], ["", "a\u202eb\u2066"], label="\u202e")
+    pair = WordInfluence(0, 0, 1.0, torch.tensor([1]), torch.tensor([1.0], dtype=torch.float64), None, text, text)
+    shown = viz.word_influence_text(pair)
+    assert "<U+202E>" in shown
+    assert not {"\u202e", "\u2066"} & set(shown)
 
 
 def test_importing_visualization_stays_quiet():

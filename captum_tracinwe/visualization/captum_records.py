@@ -42,6 +42,12 @@ def to_captum_records(
     from captum.attr import visualization
 
     pairs = flat(influences, test_texts, train_texts)
+    largest = max((pair.test_index for pair in pairs), default=-1)
+    if test_probabilities is not None and len(test_probabilities) <= largest:
+        raise ValueError(
+            f"to_captum_records: expected one of `test_probabilities` for each test text, up to test index {largest}, got "
+            f"{len(test_probabilities)}."
+        )
     words = [_words(pair) for pair in pairs]
     scale = scale_of(share for row in words for _, share in row) if normalize else 1.0
     records = []

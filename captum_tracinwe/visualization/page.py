@@ -17,6 +17,7 @@ from captum_tracinwe.visualization.common import (
     Mark,
     TestGroup,
     Texts,
+    check_count,
     group,
     marks,
     printable,
@@ -170,6 +171,8 @@ def _prepared(pairs: Iterable[WordInfluence]) -> list[_Pair]:
 
 
 def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
+    check_count("top_words", top_words)
+    check_count("fold_at", fold_at)
     columns = [[_prepared(pairs) for pairs in (part.proponents, part.opponents, part.neutral)] for part in groups]
     everything = [pair for part in columns for column in part for pair in column]
     look = _Look(
@@ -242,7 +245,7 @@ def tags_html(text: TokenizedText | None) -> str:
 
 
 def _table(words: list[WordShare], look: _Look) -> str:
-    if look.top_words <= 0:
+    if not look.top_words:
         return ""
     if not words:
         return '<p class="none">No word in common: the score is 0.</p>'

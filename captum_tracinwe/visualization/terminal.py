@@ -15,6 +15,7 @@ from captum_tracinwe.visualization.common import (
     Influences,
     Mark,
     Texts,
+    check_count,
     group,
     marks,
     scale_of,
@@ -23,13 +24,15 @@ from captum_tracinwe.visualization.common import (
 )
 from captum_tracinwe.words import WordInfluence
 
-__all__ = ["word_influence_text"]
+__all__ = ["sendable", "word_influence_text"]
 
 # The 256-colour palette: three steps of blue and of orange that carry white text, weakest first.
 _BACKGROUNDS = {1: (24, 25, 26), -1: (94, 130, 166)}
 _FOREGROUNDS = {1: "38;5;32", -1: "38;5;166"}
 # Below this part of the scale a word gets coloured letters only: most words of a text are weak.
 _WEAK = 0.12
+# Overrides, embeddings and isolates: one that is not closed would turn round all that follows.
+_DIRECTION_MARKS = {code: f"<U+{code:04X}>" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"
 _BLUE, _ORANGE = "\033[38;5;32m", "\033[38;5;166m"
 
@@ -60,6 +63,8 @@ def word_influence_text(
     """
     if color is None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    check_count("top_words", top_words)
+    check_count("max_chars", max_chars)
     width = max(30, width or shutil.get_terminal_size((88, 24)).columns)
     groups = group(influences, test_texts, train_texts)
     if not groups:
@@ -83,7 +88,12 @@ def word_influence_text(
         lines.append("")
     key = "Blue, underlined: positive; orange: negative." if color else "(+++) and (−−−) mark the strongest words."
     lines += textwrap.wrap(f"{MEANING} {key} Unit: {UNIT}.", width)
-    return "\n".join(lines)
+    return sendable("\n".join(lines))
+
+
+def sendable(text: str) -> str:
+    """Without the marks that make a terminal write from right to left what is no such script: they are shown by number."""
+    return text.translate(_DIRECTION_MARKS)
 
 
 def _pair(pair: WordInfluence, scale: float, color: bool, width: int, top_words: int, max_chars: int) -> list[str]:
