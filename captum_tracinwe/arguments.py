@@ -23,6 +23,8 @@ def check_arguments(
     test_loss_fn: Any,
     exclude_tokens: Any,
     top_k_words: Any,
+    label_names: Any,
+    collate_fn: Any,
     order_by_length: bool,
     memory_limit: Any,
 ) -> None:
@@ -35,11 +37,17 @@ def check_arguments(
     if isinstance(train_dataset, DataLoader):
         if order_by_length:
             raise ValueError("`order_by_length` needs a Dataset as `train_dataset`: a DataLoader has its own order.")
+        if collate_fn is not None:
+            raise ValueError("`collate_fn` needs a Dataset as `train_dataset`: a DataLoader has its own collate_fn.")
     else:
         if not is_whole(batch_size) or batch_size < 1:
             raise ValueError(f"`batch_size` should be a whole number of at least 1, got {batch_size!r}.")
         if hasattr(train_dataset, "__len__") and len(train_dataset) == 0:
             raise ValueError("`train_dataset` is empty: expected at least one training example.")
+    if collate_fn is not None and not callable(collate_fn):
+        raise TypeError(f"`collate_fn` should be a function (list of examples) -> batch, got {collate_fn!r}.")
+    if not isinstance(label_names, Iterable) or not all(isinstance(name, str) for name in label_names):
+        raise TypeError(f"`label_names` should be a name or a list of names, got {label_names!r}.")
     if isinstance(exclude_tokens, str) or not isinstance(exclude_tokens, Iterable):
         raise TypeError(f"`exclude_tokens` should be a list of token ids, got {exclude_tokens!r}.")
     if top_k_words is not None and (not is_whole(top_k_words) or top_k_words < 1):

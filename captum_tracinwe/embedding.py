@@ -9,7 +9,7 @@ table's gradient is *not* counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -167,11 +167,16 @@ def _checked(table: EmbeddingTable) -> EmbeddingTable:
 
 @dataclass(frozen=True, eq=False)
 class LookUp:
-    """One call of the embedding: ``ids`` of shape (N, ...), ``output`` (N, ..., D), a leaf whose gradient is wanted."""
+    """One call of the embedding: ``ids`` of shape (N, ...), ``output`` (N, ..., D), a leaf whose gradient is wanted.
+
+    Of bags that are told by offsets, ``ids`` are ``(P,)``, and ``bags`` says which of the ``count`` bags each position is in.
+    """
 
     ids: Tensor
     output: Tensor
     padding_idx: int | None
+    bags: Tensor | None = None
+    count: int = 0
 
 
 _OTHER_LOOK_UPS = (torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select, torch.embedding)
@@ -283,18 +288,28 @@ class RecordLookUps(TorchFunctionMode):
         if weight is not self.table or not self._counts:
             rest = (max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset)
             return embedding_bag(input, weight, offsets, *rest, padding_idx)
-        if offsets is not None or input.dim() != 2:
+        if offsets is not None and input.dim() == 1:
+            starts = offsets[:-1] if include_last_offset else offsets
+            positions = torch.arange(len(input), device=input.device)
+            bags = torch.searchsorted(starts.contiguous(), positions.to(starts.dtype), right=True) - 1
+            count = len(starts)
+        elif input.dim() == 2:
+            bags = torch.arange(len(input), device=input.device).repeat_interleave(input.shape[1])
+            count = len(input)
+        else:
             raise ValueError(
-                f"The embedding is an nn.EmbeddingBag that is called with ids of shape {tuple(input.shape)} and offsets: "
-                f"expected ids (N, T), a text in each row, padded, with padding_idx set."
+                f"The embedding is an nn.EmbeddingBag that is called with ids of shape {tuple(input.shape)}: expected ids "
+                f"(N, T), a text in each row, padded, with padding_idx set; or all ids (P,) and the offsets (N,) of the texts."
             )
         words = self._look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
-        counts = torch.ones_like(input)
-        padding = self.calls[-1].padding_idx  # counted from the front
-        if padding is not None:
-            counts = torch.ne(input, padding).to(input.dtype)
-        factors = counts.to(words.dtype)
-        if per_sample_weights is not None:
-            factors = factors * per_sample_weights
-        total = (words * factors[..., None]).sum(1)
-        return total if mode == "sum" else total / counts.sum(1, keepdim=True).clamp_min(1)
+        call = self.calls[-1]
+        if input.dim() == 1:
+            self.calls[-1] = replace(call, bags=bags, count=count)
+        counted = torch.ones_like(input, dtype=words.dtype)
+        if call.padding_idx is not None:  # there counted from the front
+            counted = torch.ne(input, call.padding_idx).to(words.dtype)
+        factors = counted if per_sample_weights is None else counted * per_sample_weights
+        total = words.new_zeros(count, words.shape[-1]).index_add(0, bags, (words * factors[..., None]).flatten(0, -2))
+        if mode == "sum":
+            return total
+        return total / counted.new_zeros(count).index_add(0, bags, counted.flatten())[:, None].clamp_min(1)

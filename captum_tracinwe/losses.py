@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-__all__ = ["TokenLoss"]
+__all__ = ["TokenLoss", "span_loss"]
 
 
 class TokenLoss:
@@ -74,3 +75,18 @@ class TokenLoss:
         if self.start is not None:
             targets = targets & (number >= place(self.start))
         return targets if self.stop is None else targets & (number < place(self.stop))
+
+
+def span_loss(output: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+    """Loss ``(N,)`` of extractive question answering, that of transformers' models: the mean over start and end of the answer.
+
+    Args:
+        output (mapping): ``start_logits`` and ``end_logits``, ``(N, T)``.
+        labels (mapping): ``start_positions`` and ``end_positions``, ``(N,)``; a place beyond the text is no target.
+    """
+    losses = []
+    for side in ("start", "end"):
+        logits = output[f"{side}_logits"]
+        places = labels[f"{side}_positions"].clamp(0, logits.shape[1])
+        losses.append(torch.nn.functional.cross_entropy(logits, places, ignore_index=logits.shape[1], reduction="none"))
+    return torch.stack(losses).mean(0)

@@ -19,16 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe import lengths
 from captum_tracinwe.arguments import check_arguments, index_lists, is_rate, is_whole, out_of_range
-from captum_tracinwe.batches import (
-    Batch,
-    Loss,
-    as_batches,
-    blocks,
-    examples_loader,
-    refuse_shuffling,
-    size_of,
-)
+from captum_tracinwe.batches import Batch, Loss, as_batches, blocks, examples_loader, refuse_shuffling, size_of
 from captum_tracinwe.checkpoints import assign_checkpoint, find_checkpoints, load_checkpoint
+from captum_tracinwe.collate import collate_of
 from captum_tracinwe.embedding import find_embedding, stack
 from captum_tracinwe.gradients import batch_row_gradients, untouched
 from captum_tracinwe.ranking import merge_top_k, top_k
@@ -54,7 +47,9 @@ class TracInWE(FromRuns, TracInCP):
     Args:
         model, train_dataset, checkpoints, loss_fn, batch_size, test_loss_fn: as in
             :class:`captum.influence.TracInCP`. Batches may be mappings as well (``model(**batch)``, labels under
-            ``labels``); a DataLoader must not shuffle. ``checkpoints`` may hold ``Path`` objects.
+            ``labels``); a DataLoader must not shuffle. Examples of a data set may be mappings of lists (`datasets.Dataset`);
+            wherever ``inputs`` are asked for, a data set or a list of such mappings will do. ``checkpoints`` may hold
+            ``Path`` objects.
         checkpoints_load_func (callable): ``(model, checkpoint) -> learning rate``. Default: :func:`load_checkpoint`.
         layers (list[str] or None): a list with the name of the embedding; None finds it.
         sample_wise_grads_per_batch (bool): accepted for compatibility. One backward per batch serves losses reduced by
@@ -64,6 +59,10 @@ class TracInWE(FromRuns, TracInCP):
             after ``exclude_tokens`` (TracIn-WE-Topk; 10 in the paper). Default: all.
         side (str, optional): of an encoder-decoder whose halves share the table, count only the look-ups of the "encoder"
             or of the "decoder". Default: both, whose gradients of a word add up.
+        label_names (str or sequence of str): labels of another name than ``labels`` or ``label``; of several the loss gets
+            a dict.
+        collate_fn (callable): makes a batch of a list of examples, of the training set and of ``inputs``; for raw texts
+            :class:`captum_tracinwe.collate.TokenizeTexts`. Default: :class:`captum_tracinwe.collate.Collate`.
         order_by_length (bool): take the training texts from short to long and trim each batch's padding; results come in
             the order of ``train_dataset`` all the same. Needs a data set of mappings with ``attention_mask``, and a model
             that heeds it. Default: False.
@@ -101,6 +100,8 @@ class TracInWE(FromRuns, TracInCP):
         exclude_tokens: Sequence[int] = (),
         top_k_words: int | None = None,
         side: str | None = None,
+        label_names: str | Sequence[str] = (),
+        collate_fn: Callable[[list[Any]], Any] | None = None,
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
     ) -> None:
@@ -112,15 +113,24 @@ class TracInWE(FromRuns, TracInCP):
             test_loss_fn,
             exclude_tokens,
             top_k_words,
+            label_names,
+            collate_fn,
             order_by_length,
             memory_limit,
         )
+        self.embedding = find_embedding(model, layers)
+        self.label_names = (label_names,) if isinstance(label_names, str) else tuple(label_names)
         self._order: Tensor | None = None
+        self._collate = collate_of(train_dataset, collate_fn, model, self.embedding, self.label_names)
         if order_by_length:
             assert batch_size is not None
             assert not isinstance(train_dataset, DataLoader)
             self._dataset = train_dataset
-            train_dataset, self._order = lengths.order_by_length(train_dataset, batch_size)
+            train_dataset, self._order = lengths.order_by_length(
+                train_dataset, batch_size, self._collate, self.label_names
+            )
+        elif not isinstance(train_dataset, DataLoader):
+            train_dataset = DataLoader(train_dataset, batch_size, collate_fn=self._collate)
         TracInCPBase.__init__(
             self, model, train_dataset, checkpoints, checkpoints_load_func, loss_fn, batch_size, test_loss_fn
         )
@@ -130,7 +140,6 @@ class TracInWE(FromRuns, TracInCP):
         self.sample_wise_grads_per_batch = sample_wise_grads_per_batch
         self.reduction_type = str(getattr(loss_fn, "reduction", "none"))
         self.test_reduction_type = str(getattr(self.test_loss_fn, "reduction", "none"))
-        self.embedding = find_embedding(model, layers)
         self.side = side
         self._within = stack(model, side)
         self.layer_modules = [self.embedding.module]
@@ -186,13 +195,13 @@ class TracInWE(FromRuns, TracInCP):
         As :meth:`captum.influence.TracInCP.self_influence`. ``outer_loop_by_checkpoints`` reads the data once per
         checkpoint and loads each checkpoint exactly once; without it, data are read once, in blocks.
         """
-        loader = self.train_dataloader if inputs is None else as_batches(inputs, "inputs")
+        loader = self.train_dataloader if inputs is None else self._batches(inputs)
         scores = (
             self._self_influence_by_checkpoints(loader, show_progress)
             if outer_loop_by_checkpoints
             else self._self_influence_by_blocks(loader, show_progress)
         )
-        return scores if self._order is None or inputs is not None else scores[_places(self._order)]
+        return scores if self._order is None or inputs is not None else scores[torch.argsort(self._order)]
 
     def _self_influence_by_blocks(self, loader: DataLoader[Any], show_progress: bool) -> Tensor:
         desc = f"Using {self.get_name()} to compute self influence. Processing batch"
@@ -218,7 +227,7 @@ class TracInWE(FromRuns, TracInCP):
         ``test_loss_fn``. For BERT-base this is 94 MB per example and checkpoint: :meth:`row_gradients` holds the same
         numbers without the zeros.
         """
-        rows = self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn if test else self.loss_fn, False)
+        rows = self._row_gradients(self._batches(inputs), self.test_loss_fn if test else self.loss_fn, False)
         rows = rows.sum() if aggregate else rows
         size, width = self.embedding.weight.shape
         dense = rows.values.new_zeros((len(rows), len(self.checkpoints), size, width))
@@ -241,8 +250,8 @@ class TracInWE(FromRuns, TracInCP):
         """
         if inputs is None:
             rows = self._row_gradients(self.train_dataloader, self.loss_fn, show_progress)
-            return rows if self._order is None else rows.select(_places(self._order))
-        return self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn, show_progress)
+            return rows if self._order is None else rows.select(torch.argsort(self._order))
+        return self._row_gradients(self._batches(inputs), self.test_loss_fn, show_progress)
 
     @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
     def word_influence(
@@ -266,7 +275,7 @@ class TracInWE(FromRuns, TracInCP):
         Raises:
             ValueError: not one list of indices per test example; an index that the training set does not have.
         """
-        test = self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn, False)
+        test = self._row_gradients(self._batches(inputs), self.test_loss_fn, False)
         wanted = index_lists(train_indices, len(test))
         distinct = sorted({index for indices in wanted for index in indices})
         if not distinct:
@@ -285,9 +294,9 @@ class TracInWE(FromRuns, TracInCP):
         self, inputs: Batch | DataLoader[Any], show_progress: bool = False, aggregate: bool = False
     ) -> Tensor:
         desc = f"Using {self.get_name()} to compute influence for training batches"
-        test = list(as_batches(inputs, "inputs"))
+        test = list(self._batches(inputs))
         scores = torch.cat([part for _, part in self._score_blocks(test, aggregate, desc, show_progress)], dim=1)
-        return scores if self._order is None else scores[:, _places(self._order)]
+        return scores if self._order is None else scores[:, torch.argsort(self._order)]
 
     def _get_k_most_influential(
         self,
@@ -302,7 +311,7 @@ class TracInWE(FromRuns, TracInCP):
             "Processing training batches"
         )
         best: tuple[Tensor, Tensor] | None = None
-        test = list(as_batches(inputs, "inputs"))
+        test = list(self._batches(inputs))
         for examples, scores in self._score_blocks(test, aggregate, desc, show_progress):
             by_index = torch.argsort(examples)
             indices, values = top_k(scores if self._order is None else scores[:, by_index], k, proponents)
@@ -312,7 +321,7 @@ class TracInWE(FromRuns, TracInCP):
         return KMostInfluentialResults(*best)
 
     def _self_influence_by_checkpoints(self, inputs: Batch | DataLoader[Any], show_progress: bool = False) -> Tensor:
-        loader = as_batches(inputs, "inputs")
+        loader = self._batches(inputs)
         name = f"Using {self.get_name()} to compute self influence."
         total: Tensor | None = None
         outer = (
@@ -430,7 +439,8 @@ class TracInWE(FromRuns, TracInCP):
             # Once for each loss: texts along the wrong dimension, or labels that broadcast, would give wrong numbers.
             check = id(loss_fn) not in self._checked_losses and size_of(batch) > 1
             rows = batch_row_gradients(
-                self.model, self.embedding, batch, loss_fn, check, self.exclude_tokens, self.top_k_words, self._within
+                *(self.model, self.embedding, batch, loss_fn, check, self.exclude_tokens, self.top_k_words),
+                *(self._within, self.label_names),
             )
             if check:
                 self._checked_losses.add(id(loss_fn))
@@ -463,6 +473,10 @@ class TracInWE(FromRuns, TracInCP):
             parameter.requires_grad_(False)
         return float(rate)
 
+    def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
+        """Batches of ``inputs``, which may be a data set or a list of examples as well."""
+        return as_batches(inputs, "inputs", self._collate, self.train_dataloader.batch_size or 1)
+
     def _untouched(self) -> AbstractContextManager[None]:
         """The model given back as it was; its weights are copied aside only if the loader may write into them."""
         return untouched(self.model, copy_weights=self.checkpoints_load_func is not load_checkpoint)
@@ -476,8 +490,3 @@ class TracInWE(FromRuns, TracInCP):
         except TypeError:  # an iterable data set
             total = None
         return progress(desc=desc, total=total)
-
-
-def _places(order: Tensor) -> Tensor:
-    """Where each example stands: the inverse of a permutation."""
-    return torch.argsort(order)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback
+from transformers.utils.generic import find_labels
 
 from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, with_adapter
 from captum_tracinwe.batches import Loss
 from captum_tracinwe.checkpoints import check_whole, save_checkpoint
+from captum_tracinwe.collate import Collate
 from captum_tracinwe.embedding import input_embeddings, unwrap
-from captum_tracinwe.losses import TokenLoss
+from captum_tracinwe.losses import TokenLoss, span_loss
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -64,12 +66,18 @@ class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
         save_checkpoint(self.directory / f"step-{step}.pt", model, rates[of_table[0] if of_table else 0], step=step)
 
 
+def _base(model: Module) -> Module:
+    """The model without what torch and PEFT put around it."""
+    model = unwrap(model)
+    return model.get_base_model() if active_adapter(model) and hasattr(model, "get_base_model") else model  # type: ignore[operator]
+
+
 def default_loss(model: Module) -> Loss | None:
     """One loss per example for models whose own loss is a mean over the tokens of the batch; None: the model's own."""
-    model = unwrap(model)
-    if active_adapter(model) is not None and hasattr(model, "get_base_model"):
-        model = model.get_base_model()  # type: ignore[operator]
+    model = _base(model)
     name = type(model).__name__
+    if name.endswith("ForQuestionAnswering"):
+        return span_loss
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False) and "Classification" not in name:
         return TokenLoss(shift=False)
     if name.endswith(("ForTokenClassification", "ForMaskedLM")):
@@ -117,12 +125,21 @@ def live_run(trainer: Trainer, batch_size: int | None, with_checkpoints: bool) -
     # Trainer's evaluation loader is its way to batches in a fixed order, columns and collator as in training.
     loader = trainer.get_eval_dataloader(trainer.train_dataset)
     found = {"checkpoints": _checkpoints(Path(trainer.args.output_dir), "from_trainer")} if with_checkpoints else {}
+    names, collate_fn = _label_names(trainer.label_names), loader.collate_fn
+    if trainer.args.remove_unused_columns:  # Trainer takes them from its data sets; `inputs` come as the user has them
+        collate_fn = Collate(trainer.model, label_names=names, collate_fn=collate_fn)
     return {
         "model": trainer.model,
-        "train_dataset": DataLoader(loader.dataset, batch_size or BATCH_SIZE, collate_fn=loader.collate_fn),
+        "train_dataset": DataLoader(loader.dataset, batch_size or BATCH_SIZE, collate_fn=collate_fn),
         "loss_fn": default_loss(trainer.model),
+        "label_names": names,
         **found,
     }
+
+
+def _label_names(names: Sequence[str]) -> tuple[str, ...]:
+    """What Trainer calls labels, unless it is what `TracInWE` takes for labels anyway."""
+    return () if list(names) == ["labels"] else tuple(names)
 
 
 def finished_run(
@@ -132,6 +149,7 @@ def finished_run(
     tokenizer: Any,
     data_collator: Any,
     batch_size: int | None,
+    label_names: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Arguments of `TracInWE` from the output directory of a run that is over.
 
@@ -153,11 +171,14 @@ def finished_run(
         data_collator = (
             transformers.default_data_collator if tokenizer is None else transformers.DataCollatorWithPadding(tokenizer)
         )
+    names = _label_names(find_labels(type(_base(model))) if label_names is None else label_names)
+    collate_fn = Collate(model, label_names=names, collate_fn=data_collator)
     return {
         "model": model,
-        "train_dataset": DataLoader(train_dataset, batch_size or BATCH_SIZE, collate_fn=data_collator),
+        "train_dataset": DataLoader(train_dataset, batch_size or BATCH_SIZE, collate_fn=collate_fn),
         "checkpoints": found,
         "loss_fn": default_loss(model),
+        "label_names": names,
     }
 
 

@@ -10,13 +10,14 @@ from torch.utils.data import Dataset
 
 pytest.importorskip("accelerate")
 from safetensors.torch import save_file
-from transformers import Trainer, TrainingArguments
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from captum_tracinwe import TracInWE, load_checkpoint
 from captum_tracinwe.losses import TokenLoss
 from captum_tracinwe.rates import trainer_rate
 from captum_tracinwe.testing import language_model_loss, tiny_bert, tiny_gpt2, toy_texts
 from captum_tracinwe.trainer import SaveCheckpoints
+from captum_tracinwe.training import words_tokenizer
 
 
 class Texts(Dataset):
@@ -50,6 +51,7 @@ class Rates(SaveCheckpoints):
 def trained(folder, model=None, texts=None, **changes):
     torch.manual_seed(0)
     callback = Rates(folder / "light", every=3)
+    of_trainer = {key: changes.pop(key) for key in ("data_collator", "processing_class") if key in changes}
     arguments = {"save_strategy": "steps", "save_steps": 2, "max_steps": 8, "learning_rate": 3e-3, **changes}
     arguments = TrainingArguments(
         str(folder / "run"),
@@ -59,7 +61,9 @@ def trained(folder, model=None, texts=None, **changes):
         logging_steps=1,
         **arguments,
     )
-    trainer = Trainer(model or tiny_bert(), arguments, train_dataset=texts or Texts(), callbacks=[callback])
+    trainer = Trainer(
+        model or tiny_bert(), arguments, train_dataset=texts or Texts(), callbacks=[callback], **of_trainer
+    )
     trainer.train()
     return trainer, callback
 
@@ -129,6 +133,54 @@ def test_a_language_model_sums_over_the_tokens_of_each_text(tmp_path):
         trainer.model, trainer.train_dataset, callback.directory, loss_fn=language_model_loss, batch_size=5
     )
     torch.testing.assert_close(tracin.influence(test), plain.influence(test))
+
+
+def columns(count, seed):
+    """Lists of each text's own length, with columns that no model takes, as `datasets.map(tokenize)` leaves them."""
+    rows = []
+    for number, row in enumerate(Texts(count, seed).rows):
+        length = int(row["attention_mask"].sum())
+        lists = {key: row[key][:length].tolist() for key in ("input_ids", "attention_mask")}
+        rows.append({"idx": number, "text": "a b", "label": int(row["labels"]), **lists})
+    return rows
+
+
+def test_a_dataset_with_columns_of_no_use_live_and_finished(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    tokenizer = words_tokenizer(["a b c"])
+    data, test = datasets.Dataset.from_list(columns(12, 1)), columns(3, 2)
+    trainer, callback = trained(
+        tmp_path, texts=data, max_steps=4, data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer
+    )
+    live = TracInWE.from_trainer(trainer, checkpoints=callback.directory)
+    expected = live.influence(torch.utils.data.default_collate([Texts(3, seed=2)[i] for i in range(3)]))
+    torch.testing.assert_close(live.influence(test), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(live.influence(datasets.Dataset.from_list(test)), expected, rtol=1e-4, atol=1e-6)
+    output = trainer.args.output_dir
+    finished = TracInWE.from_pretrained_run(output, data, checkpoints=callback.directory)
+    torch.testing.assert_close(finished.influence(test), expected, rtol=1e-4, atol=1e-6)
+    renamed = data.rename_column("label", "topic")
+    finished = TracInWE.from_pretrained_run(output, renamed, checkpoints=callback.directory, label_names="topic")
+    test = [{("topic" if key == "label" else key): value for key, value in row.items()} for row in test]
+    torch.testing.assert_close(finished.influence(test), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_trainer_of_answers_in_texts(tmp_path):
+    from transformers import BertForQuestionAnswering
+
+    torch.manual_seed(0)
+    model = BertForQuestionAnswering(tiny_bert(classes=2).config)
+    rows = []
+    for row in Texts().rows:
+        place = row.pop("labels")
+        rows.append({**row, "start_positions": place, "end_positions": place + 1})
+    trainer, callback = trained(tmp_path, model, rows, max_steps=4)
+    tracin = TracInWE.from_trainer(trainer, checkpoints=callback.directory)
+    assert tracin.label_names == ("start_positions", "end_positions")
+    assert TracInWE.from_pretrained_run(trainer.args.output_dir, rows).label_names == tracin.label_names
+    alone = TracInWE.from_trainer(trainer, checkpoints=callback.directory, batch_size=1, loss_fn=None)
+    expected = alone.self_influence()
+    torch.testing.assert_close(tracin.self_influence(), expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
 
 
 def groups_of(directory, rates, shapes):
