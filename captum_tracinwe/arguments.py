@@ -15,6 +15,10 @@ from torch.utils.data import DataLoader
 __all__ = ["check_arguments", "index_lists", "is_rate", "is_whole", "out_of_range"]
 
 
+# Where torch keeps layers that compute in int8 forwards only.
+INT8 = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+
+
 def check_arguments(
     model: Any,
     train_dataset: Any,
@@ -31,6 +35,13 @@ def check_arguments(
     """What the types say, said at run time."""
     if not isinstance(model, Module):
         raise TypeError(f"`model` should be a torch.nn.Module, got {type(model).__name__}.")
+    quantised = next((name for name, layer in model.named_modules() if type(layer).__module__.startswith(INT8)), None)
+    if quantised is not None:
+        raise ValueError(
+            f"The model's layer {quantised!r} is a {type(model.get_submodule(quantised)).__name__} of torch.ao's int8 kernels, "
+            f"through which there is no gradient: expected weights in floating point, or quantised weights that are turned into "
+            f"it where they are used (torchao's weight-only kinds). Explain the model from before quantize_dynamic."
+        )
     for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
         if loss is not None and not callable(loss):
             raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")

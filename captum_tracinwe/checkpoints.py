@@ -19,6 +19,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, adapter_state, adapter_weights, only_adapter_trains
 from captum_tracinwe.embedding import input_embeddings, unwrap
@@ -360,6 +361,8 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
         if key in state and isinstance(tensor, Tensor) and getattr(state[key], "shape", None) != tensor.shape:
             got = tuple(state[key].shape) if isinstance(state[key], Tensor) else type(state[key]).__name__
             problems.append(f"{key} is {got}, expected {tuple(tensor.shape)}")
+        elif key in state and _is_quantised(tensor) and type(state[key]) is not type(tensor):
+            problems.append(f"{key} is a {type(state[key]).__name__}, expected a quantised {type(tensor).__name__}")
     if problems:
         raise ValueError(
             f"The checkpoint {str(path)!r} does not fit the model {type(inner).__name__}: {'; '.join(problems[:5])}. Expected a "
@@ -369,5 +372,18 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
         inner.load_state_dict(state, strict=False)
         return
     for key, tensor in inner.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and key in state:
+        if not isinstance(tensor, Tensor) or key not in state:
+            continue
+        if is_traceable_wrapper_subclass(
+            tensor
+        ):  # quantised, as by torchao: of several tensors, and `data` is none of them
+            owner, _, name = key.rpartition(".")
+            new = torch.nn.Parameter(state[key].to(tensor.device), requires_grad=False)
+            inner.get_submodule(owner).register_parameter(name, new)
+        else:
             tensor.data = state[key].to(device=tensor.device, dtype=tensor.dtype)
+
+
+def _is_quantised(tensor: Any) -> bool:
+    """Whether a tensor is made of others, as torchao's weights of 8 or 4 bits are."""
+    return bool(is_traceable_wrapper_subclass(tensor))
