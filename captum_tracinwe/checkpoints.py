@@ -374,9 +374,7 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
     for key, tensor in inner.state_dict(keep_vars=True).items():
         if not isinstance(tensor, Tensor) or key not in state:
             continue
-        if is_traceable_wrapper_subclass(
-            tensor
-        ):  # quantised, as by torchao: of several tensors, and `data` is none of them
+        if _is_quantised(tensor):  # its values lie in tensors of its own, and setting `data` changes none of them
             owner, _, name = key.rpartition(".")
             new = torch.nn.Parameter(state[key].to(tensor.device), requires_grad=False)
             inner.get_submodule(owner).register_parameter(name, new)
