@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import DataLoader
 
-__all__ = ["check_arguments", "index_lists", "is_rate", "is_whole", "out_of_range"]
+__all__ = ["check_arguments", "index_lists", "is_rate", "is_whole", "no_targets", "out_of_range"]
 
 
 # Where torch keeps layers that compute in int8 forwards only.
@@ -96,6 +96,14 @@ def index_lists(train_indices: Any, size: int) -> list[list[int]]:
     if wrong is not None:
         raise ValueError(f"`train_indices` should hold whole numbers, got {wrong!r}.")
     return [[int(index) for index in row] for row in lists]
+
+
+def no_targets(what: str, indices: Sequence[int]) -> str:
+    """The message about examples whose loss is over nothing."""
+    return (
+        f"{what.capitalize()} examples {list(indices[:10])} have no target (all labels are −100, or none lies in the part asked "
+        f"about): their gradient is taken as 0, and so is every score of theirs."
+    )
 
 
 def out_of_range(indices: Sequence[int], size: int) -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "refuse_shuffling",
     "run_model",
     "size_of",
+    "without_targets",
 ]
 
 LABEL_KEYS = ("labels", "label")
@@ -81,6 +82,20 @@ def labels_of(batch: Batch, names: Sequence[str] = ()) -> Any:
     if len(names) > 1:
         return {name: batch[name] for name in names}
     return next((batch[key] for key in (*names, *LABEL_KEYS) if key in batch), None)
+
+
+def without_targets(batch: Batch, loss_fn: Loss | None, label_names: Sequence[str] = ()) -> list[int]:
+    """Which examples of a batch have no label but −100, or by ``loss_fn.targets`` no target: they teach and ask nothing."""
+    labels = labels_of(batch, label_names)
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() == 0:
+        return []
+    count = getattr(loss_fn, "targets", None)
+    found = (
+        count(labels)
+        if callable(count)
+        else (labels.flatten(1) if labels.dim() > 1 else labels[:, None]).ne(-100).sum(1)
+    )
+    return [int(index) for index in (found == 0).nonzero().flatten()]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from captum_tracinwe.batches import Batch, Loss, is_mapping, labels_of, move_to, run_model, size_of
+from captum_tracinwe.batches import Batch, Loss, is_mapping, labels_of, move_to, run_model, size_of, without_targets
 from captum_tracinwe.embedding import EmbeddingTable, LookUp, RecordLookUps, unwrap
 from captum_tracinwe.rows import RowGradients
 
@@ -125,7 +125,8 @@ def batch_row_gradients(
         if check and size > 1:
             _check_first(losses, output, labels, loss_fn, record.calls, size, table.name)
         gradients = _gradients(losses, record.calls, table.name)
-    return _fold(record.calls, gradients, size, table.name, exclude, top_k)
+    idle = without_targets(batch, loss_fn, label_names)
+    return _fold(record.calls, gradients, size, table.name, exclude, top_k, idle)
 
 
 # -------------------------------------------------------------------------------------------------------------- loss
@@ -293,8 +294,12 @@ def _fold(
     name: str,
     exclude: Sequence[int],
     top_k: int | None,
+    idle: Sequence[int],
 ) -> RowGradients:
-    """Positions of all calls → rows, without those of ``padding_idx``, which autograd gives no gradient."""
+    """Positions of all calls → rows, without those of ``padding_idx``, which autograd gives no gradient.
+
+    And of ``idle`` examples, whose loss is over no target: a mean is 0 / 0 there.
+    """
     examples, ids, values = [], [], []
     for call, gradient in zip(calls, gradients, strict=True):
         call_ids, call_examples = call.ids.reshape(-1).to(torch.int64), _examples_of(call, size, name)
@@ -308,6 +313,9 @@ def _fold(
         ids.append(call_ids)
         values.append(call_values)
     rows = torch.cat(examples), torch.cat(ids), torch.cat(values)
+    if idle:
+        kept = ~torch.isin(rows[0], torch.tensor(idle, device=rows[0].device))
+        rows = rows[0][kept], rows[1][kept], rows[2][kept]
     if exclude:
         kept = ~torch.isin(rows[1], torch.tensor(exclude, device=rows[1].device))
         rows = rows[0][kept], rows[1][kept], rows[2][kept]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import torch
@@ -50,18 +49,15 @@ class TokenLoss:
         if self.shift:
             logits, labels = logits[:, :-1], labels[:, 1:]
         wanted = self._wanted(labels != -100)
-        if bool((~wanted.any(1)).any()):
-            empty = (~wanted.any(1)).nonzero().flatten().tolist()
-            warnings.warn(
-                f"Examples {empty[:5]} of a batch of {len(labels)} have no target token (all labels are −100, or none lies in "
-                f"the part asked about): their loss, gradient and influence are 0.",
-                stacklevel=2,
-            )
         losses = torch.nn.functional.cross_entropy(
             logits.transpose(1, 2), labels.masked_fill(~wanted, -100), ignore_index=-100, reduction="none"
         )
         total = losses.sum(1)
         return total / wanted.sum(1).clamp_min(1) if self.over_tokens == "mean" else total
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """How many targets each example has, ``(N,)``; with none its loss is 0, which `TracInWE` reports."""
+        return self._wanted((labels[:, 1:] if self.shift else labels) != -100).sum(1)
 
     def _wanted(self, targets: Tensor) -> Tensor:
         if self.start is None and self.stop is None:

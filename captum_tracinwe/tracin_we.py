@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,8 +19,17 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe import lengths
-from captum_tracinwe.arguments import check_arguments, index_lists, is_rate, is_whole, out_of_range
-from captum_tracinwe.batches import Batch, Loss, as_batches, blocks, examples_loader, refuse_shuffling, size_of
+from captum_tracinwe.arguments import check_arguments, index_lists, is_rate, is_whole, no_targets, out_of_range
+from captum_tracinwe.batches import (
+    Batch,
+    Loss,
+    as_batches,
+    blocks,
+    examples_loader,
+    refuse_shuffling,
+    size_of,
+    without_targets,
+)
 from captum_tracinwe.checkpoints import assign_checkpoint, find_checkpoints, load_checkpoint
 from captum_tracinwe.collate import collate_of
 from captum_tracinwe.embedding import find_embedding, stack
@@ -106,17 +116,8 @@ class TracInWE(FromRuns, TracInCP):
         memory_limit: int = 1 << 30,
     ) -> None:
         check_arguments(
-            model,
-            train_dataset,
-            loss_fn,
-            batch_size,
-            test_loss_fn,
-            exclude_tokens,
-            top_k_words,
-            label_names,
-            collate_fn,
-            order_by_length,
-            memory_limit,
+            *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
+            *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
         )
         self.embedding = find_embedding(model, layers)
         self.label_names = (label_names,) if isinstance(label_names, str) else tuple(label_names)
@@ -210,7 +211,7 @@ class TracInWE(FromRuns, TracInCP):
             for block in blocks(loader, "inputs", 8, self.memory_limit):
                 total: Tensor | None = None
                 for checkpoint in self.checkpoints:
-                    part = self._self_influence_at(checkpoint, block.batches, block.start, bar)
+                    part = self._self_influence_at(checkpoint, block.batches, self._what(loader), block.start, bar)
                     total = part if total is None else total + part
                 assert total is not None
                 scores.append(total)
@@ -332,7 +333,7 @@ class TracInWE(FromRuns, TracInCP):
         with self._untouched(), outer:
             for checkpoint in self.checkpoints:
                 with self._bar(loader, f"{name} Processing batch", show_progress, passes=1) as bar:
-                    part = self._self_influence_at(checkpoint, loader, 0, bar)
+                    part = self._self_influence_at(checkpoint, loader, self._what(loader), 0, bar)
                 if total is not None and total.shape != part.shape:
                     raise ValueError(
                         f"`inputs` gave {len(total)} examples at one checkpoint and {len(part)} at the next: expected the same "
@@ -380,7 +381,7 @@ class TracInWE(FromRuns, TracInCP):
 
     def _row_gradients(self, loader: DataLoader[Any], loss_fn: Loss | None, show_progress: bool) -> RowGradients:
         """All examples of a loader at all checkpoints, scaled by √η."""
-        what = "training" if loader is self.train_dataloader else "given"
+        what = self._what(loader)
         desc = f"Using {self.get_name()} to compute row gradients. Processing batches"
         parts_of_blocks = []
         with self._untouched(), self._bar(loader, desc, show_progress) as bar:
@@ -423,9 +424,9 @@ class TracInWE(FromRuns, TracInCP):
         rows = [self._row_gradients(as_batches(batch, "train_dataset"), self.loss_fn, False) for batch in kept]
         return RowGradients.cat(rows).select(places)
 
-    def _self_influence_at(self, checkpoint: Any, batches: Iterable[Batch], start: int, bar: Any) -> Tensor:
+    def _self_influence_at(self, checkpoint: Any, batches: Iterable[Batch], what: str, start: int, bar: Any) -> Tensor:
         rate = self._load(checkpoint)
-        parts = self._rows_at(checkpoint, batches, self.loss_fn, "given", start, bar)
+        parts = self._rows_at(checkpoint, batches, self.loss_fn, what, start, bar)
         norms = [rows.squared_norms() for rows in parts]
         if not norms:
             raise ValueError("`inputs` is empty: expected at least one example.")
@@ -442,13 +443,14 @@ class TracInWE(FromRuns, TracInCP):
                 *(self.model, self.embedding, batch, loss_fn, check, self.exclude_tokens, self.top_k_words),
                 *(self._within, self.label_names),
             )
+            idle = [self._number(what, start + i) for i in without_targets(batch, loss_fn, self.label_names)]
+            if idle:
+                warnings.warn(no_targets(what, idle), stacklevel=2)
             if check:
                 self._checked_losses.add(id(loss_fn))
             # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
             if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
-                bad = int(rows.examples[~torch.isfinite(rows.values).all(1)][0]) + start
-                if self._order is not None and what == "training":
-                    bad = int(self._order[bad])
+                bad = self._number(what, start + int(rows.examples[~torch.isfinite(rows.values).all(1)][0]))
                 raise ValueError(
                     f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {checkpoint!r}: expected finite "
                     f"numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
@@ -456,6 +458,13 @@ class TracInWE(FromRuns, TracInCP):
             yield rows
             start += len(rows)
             bar.update()
+
+    def _what(self, loader: DataLoader[Any]) -> str:
+        return "training" if loader is self.train_dataloader else "given"
+
+    def _number(self, what: str, place: int) -> int:
+        """The index that the user has for the example at a place of what is being read."""
+        return int(self._order[place]) if self._order is not None and what == "training" else place
 
     def _load(self, checkpoint: Any) -> float:
         """Load a checkpoint; its learning rate. The model is in eval mode and frozen again, whatever the loader did."""

@@ -296,13 +296,6 @@ def test_token_losses_are_those_of_single_targets():
     torch.testing.assert_close(early, single[:1, 0])
 
 
-def test_a_text_without_targets_counts_nothing_and_is_said():
-    logits = torch.randn(2, 3, 4)
-    with pytest.warns(UserWarning, match=r"Examples \[1\] of a batch of 2 have no target token"):
-        losses = TokenLoss(shift=False)(logits, torch.tensor([[1, 2, 3], [-100] * 3]))
-    assert losses[1] == 0
-
-
 def test_losses_that_cannot_be_meant_are_refused():
     with pytest.raises(ValueError, match="reduction 'sum' or 'mean'"):
         TokenLoss(reduction="none")
