@@ -29,7 +29,7 @@ def check_arguments(
     top_k_words: Any,
     label_names: Any,
     collate_fn: Any,
-    order_by_length: bool,
+    order_by_length: Any,
     memory_limit: Any,
 ) -> None:
     """What the types say, said at run time."""

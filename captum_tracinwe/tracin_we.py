@@ -69,8 +69,7 @@ class TracInWE(FromRuns, TracInCP):
             after ``exclude_tokens`` (TracIn-WE-Topk; 10 in the paper). Default: all.
         side (str, optional): of an encoder-decoder whose halves share the table, count only the look-ups of the "encoder"
             or of the "decoder". Default: both, whose gradients of a word add up.
-        label_names (str or sequence of str): labels of another name than ``labels`` or ``label``; of several the loss gets
-            a dict.
+        label_names (str or list of str): labels not called ``labels`` or ``label``; of several the loss gets a dict.
         collate_fn (callable): makes a batch of a list of examples, of the training set and of ``inputs``; for raw texts
             :class:`captum_tracinwe.collate.TokenizeTexts`. Default: :class:`captum_tracinwe.collate.Collate`.
         order_by_length (bool): take the training texts from short to long and trim each batch's padding; results come in
