@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe.arguments import is_whole
 from captum_tracinwe.association import MAX_DRAWS, association, label_names
-from captum_tracinwe.batches import Batch, as_batches, size_of
+from captum_tracinwe.batches import Batch, size_of
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.words import Vocabulary, WordInfluence, names_by_id
@@ -225,7 +225,7 @@ def _shares_by_token(
 
     The test examples are summed first: a share of the sum is the product with the sum.
     """
-    batches = list(as_batches(inputs, "inputs"))
+    batches = list(tracin._batches(inputs))
     size = sum(map(size_of, batches))
     if tracin.top_k_words is not None:  # each checkpoint has tokens of its own: they are united first
         train = tracin.row_gradients(show_progress=show)
