@@ -5,6 +5,7 @@ Words know nothing of influence here: a word is the list of training texts that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeVar
@@ -51,10 +52,8 @@ def label_names(train_labels: Sequence[object] | Tensor) -> list[str]:
                 f"word_report: expected each of `train_labels` as a name or a number, got {value!r:.60} for example {at}."
             )
         kinds.add(isinstance(value, str))
-        if (
-            not isinstance(value, str) and not isinstance(value, bool) and value == int(value)
-        ):  # 1.0 and 1 are one label, as are −0.0 and 0
-            values[at] = int(value)
+        if not isinstance(value, (str, bool)) and math.isfinite(value) and value == math.floor(value):
+            values[at] = math.floor(value)  # 1.0 and 1 are one label, as are −0.0 and 0
     if len(kinds) > 1:
         raise TypeError(
             "word_report: expected `train_labels` as names or as numbers, got both, where 1 and '1' look alike."
