@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from captum._utils.progress import NullProgress, progress
@@ -22,6 +22,7 @@ from captum_tracinwe import lengths
 from captum_tracinwe.arguments import check_arguments, index_lists, is_rate, is_whole, no_targets, out_of_range
 from captum_tracinwe.batches import (
     Batch,
+    Block,
     Loss,
     as_batches,
     blocks,
@@ -33,16 +34,20 @@ from captum_tracinwe.batches import (
 from captum_tracinwe.checkpoints import assign_checkpoint, find_checkpoints, load_checkpoint
 from captum_tracinwe.collate import collate_of
 from captum_tracinwe.embedding import find_embedding, stack
+from captum_tracinwe.from_index import FromIndex, opened
 from captum_tracinwe.gradients import batch_row_gradients, untouched
 from captum_tracinwe.ranking import merge_top_k, top_k
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.runs import FromRuns
 from captum_tracinwe.words import WordInfluence, split_by_token
 
+if TYPE_CHECKING:
+    from captum_tracinwe.index import GradientIndex
+
 __all__ = ["TracInWE"]
 
 
-class TracInWE(FromRuns, TracInCP):
+class TracInWE(FromRuns, FromIndex, TracInCP):
     r"""TracIn on the word embedding (TracIn-WE; Yeh et al., NeurIPS 2022, arXiv 2202.11844).
 
     ``influence(inputs)[i, j]`` = Σ over checkpoints c of η_c · Σ over tokens w in both texts of
@@ -78,6 +83,8 @@ class TracInWE(FromRuns, TracInCP):
         memory_limit (int): bytes for the scores and raw batches held at once. A training set that needs more is taken in
             blocks, and each checkpoint is loaded once per block. The row gradients of the test examples at all
             checkpoints come on top: about 4 · C · D bytes per distinct token of a text. Default: 1 GiB.
+        index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it, and neither the
+            training data nor their gradients are looked at; ``train_dataset`` may be None.
 
     Raises:
         ValueError, TypeError: see :func:`find_embedding`, :func:`find_checkpoints`; an empty or shuffled training set.
@@ -97,7 +104,7 @@ class TracInWE(FromRuns, TracInCP):
     def __init__(
         self,
         model: Module,
-        train_dataset: Dataset[Any] | DataLoader[Any],
+        train_dataset: Dataset[Any] | DataLoader[Any] | None,
         checkpoints: str | Path | Iterable[Any],
         checkpoints_load_func: Callable[[Module, Any], float] = load_checkpoint,
         layers: list[str] | None = None,
@@ -113,7 +120,9 @@ class TracInWE(FromRuns, TracInCP):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
+        index: str | Path | GradientIndex | None = None,
     ) -> None:
+        self.index, train_dataset = opened(index, train_dataset)
         check_arguments(
             *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
@@ -122,7 +131,7 @@ class TracInWE(FromRuns, TracInCP):
         self.label_names = (label_names,) if isinstance(label_names, str) else tuple(label_names)
         self._order: Tensor | None = None
         self._collate = collate_of(train_dataset, collate_fn, model, self.embedding, self.label_names)
-        if order_by_length:
+        if order_by_length and self.index is None:
             assert batch_size is not None
             assert not isinstance(train_dataset, DataLoader)
             self._dataset = train_dataset
@@ -147,6 +156,8 @@ class TracInWE(FromRuns, TracInCP):
         self.top_k_words = top_k_words
         self.memory_limit = memory_limit
         self._checked_losses: set[int] = set()
+        if self.index is not None:
+            self._check_index(self.index)
 
     @property
     def checkpoints(self) -> list[Any]:
@@ -177,10 +188,12 @@ class TracInWE(FromRuns, TracInCP):
             "`inputs` argument is required. If you wish to calculate self influence scores, please use the "
             "`self_influence` method instead."
         )
+        if k is not None and (not is_whole(k) or k < 1):
+            raise ValueError(f"`k` should be a whole number of at least 1 (or None for all scores), got {k!r}.")
+        if self.index is not None:
+            return self._influence_from(self.index, inputs, k, proponents, show_progress, aggregate)
         if k is None:
             return self._influence(inputs, show_progress, aggregate)
-        if not is_whole(k) or k < 1:
-            raise ValueError(f"`k` should be a whole number of at least 1 (or None for all scores), got {k!r}.")
         return self._get_k_most_influential(inputs, int(k), proponents, show_progress, aggregate)
 
     @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
@@ -195,6 +208,8 @@ class TracInWE(FromRuns, TracInCP):
         As :meth:`captum.influence.TracInCP.self_influence`. ``outer_loop_by_checkpoints`` reads the data once per
         checkpoint and loads each checkpoint exactly once; without it, data are read once, in blocks.
         """
+        if inputs is None and self.index is not None:
+            return self.index.self_influence()
         loader = self.train_dataloader if inputs is None else self._batches(inputs)
         scores = (
             self._self_influence_by_checkpoints(loader, show_progress)
@@ -249,6 +264,8 @@ class TracInWE(FromRuns, TracInCP):
             token of a text: 0.2 MB per example for BERT-base, 64 tokens and one checkpoint.
         """
         if inputs is None:
+            if self.index is not None:
+                return self.index.rows()
             rows = self._row_gradients(self.train_dataloader, self.loss_fn, show_progress)
             return rows if self._order is None else rows.select(torch.argsort(self._order))
         return self._row_gradients(self._batches(inputs), self.test_loss_fn, show_progress)
@@ -276,6 +293,7 @@ class TracInWE(FromRuns, TracInCP):
             ValueError: not one list of indices per test example; an index that the training set does not have.
         """
         test = self._row_gradients(self._batches(inputs), self.test_loss_fn, False)
+        test = test if self.index is None else self.index.project(test)
         wanted = index_lists(train_indices, len(test))
         distinct = sorted({index for indices in wanted for index in indices})
         if not distinct:
@@ -382,26 +400,34 @@ class TracInWE(FromRuns, TracInCP):
         """All examples of a loader at all checkpoints, scaled by √η."""
         what = self._what(loader)
         desc = f"Using {self.get_name()} to compute row gradients. Processing batches"
-        parts_of_blocks = []
-        with self._untouched(), self._bar(loader, desc, show_progress) as bar:
-            for block in blocks(loader, "inputs", 0, self.memory_limit):
-                at_checkpoints = []
+        with self._bar(loader, desc, show_progress) as bar:
+            return RowGradients.cat([rows for _, rows in self._row_blocks(loader, loss_fn, bar, what)])
+
+    def _row_blocks(
+        self,
+        loader: Iterable[Batch],
+        loss_fn: Loss | None,
+        bar: Any,
+        what: str,
+        start: int = 0,
+        bytes_per_example: int | Callable[[Batch], int] = 0,
+        limit: int | None = None,
+    ) -> Iterator[tuple[Block, RowGradients]]:
+        """Block by block the batches and their rows at all checkpoints; the model is untouched whenever a block is out."""
+        for block in blocks(loader, "inputs", bytes_per_example, self.memory_limit if limit is None else limit):
+            at_checkpoints = []
+            with self._untouched():
                 for checkpoint in self.checkpoints:
                     rate = self._load(checkpoint)
-                    parts = self._rows_at(checkpoint, block.batches, loss_fn, what, block.start, bar)
+                    parts = self._rows_at(checkpoint, block.batches, loss_fn, what, start + block.start, bar)
                     at_checkpoints.append(RowGradients.cat(parts).scale(math.sqrt(rate)))
-                parts_of_blocks.append(RowGradients.beside(at_checkpoints, union=self.top_k_words is not None))
-        return RowGradients.cat(parts_of_blocks)
+            yield block, RowGradients.beside(at_checkpoints, union=self.top_k_words is not None)
 
     def _training_rows(self, indices: Sequence[int]) -> RowGradients:
         """Row gradients of chosen training examples (ascending), reading no others where the data set allows it."""
-        if self._order is not None:
-            loader = DataLoader(
-                self._dataset, self.train_dataloader.batch_size, collate_fn=self.train_dataloader.collate_fn
-            )
-        else:
-            loader = self.train_dataloader
-        chosen = examples_loader(loader, indices)
+        if self.index is not None:
+            return self.index.rows(indices)
+        chosen = examples_loader(self._training_loader(), indices)
         if chosen is not None:
             size = len(chosen.dataset.dataset)  # type: ignore[attr-defined]
             if not 0 <= indices[0] <= indices[-1] < size:
