@@ -52,13 +52,16 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
     in eval mode.
 
     Args:
-        model, train_dataset, checkpoints, loss_fn, batch_size, test_loss_fn: as in
-            :class:`captum.influence.TracInCP`. Batches may be mappings as well (``model(**batch)``, labels under
-            ``labels``); a DataLoader must not shuffle. Examples of a data set may be mappings of lists (`datasets.Dataset`);
-            wherever ``inputs`` are asked for, a data set or a list of such mappings will do. ``checkpoints`` may hold
-            ``Path`` objects.
+        model (Module): any model with a word embedding.
+        train_dataset (Dataset or DataLoader): M examples in a fixed order. Batches are tuples ``(inputs..., labels)``, as in
+            :class:`captum.influence.TracInCP`, or mappings (``model(**batch)``, labels under ``labels``). Examples of a data
+            set may be mappings of lists (`datasets.Dataset`); wherever ``inputs`` are asked for, a data set or a list of such
+            mappings will do.
+        checkpoints (str, Path or list): a directory, or the checkpoints.
         checkpoints_load_func (callable): ``(model, checkpoint) -> learning rate``. Default: :func:`load_checkpoint`.
         layers (list[str] or None): a list with the name of the embedding; None finds it.
+        loss_fn, test_loss_fn (callable, optional): of training and of test examples; None: the model's own, and ``loss_fn``.
+        batch_size (int): training examples to a pass.
         sample_wise_grads_per_batch (bool): accepted for compatibility. One backward per batch serves losses reduced by
             "none", "sum" and "mean" alike; each example gets the gradient of its loss taken alone.
         exclude_tokens (sequence of int): tokens that do not count (TracIn-WE-NoC: those common to all texts). Default: none.
