@@ -261,9 +261,9 @@ def test_fifty_pairs_of_200_tokens_are_quick_and_small():
     ]
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()  # whatever else the machine does meanwhile
         page = viz.word_influence_html(pairs)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 1
     assert len(page.encode()) < 2e6
 
@@ -333,7 +333,7 @@ def test_captum_records_say_the_same():
     assert record.raw_input_ids == ["the", "late", "dog"]
     assert record.word_attributions.abs().max() == 1
     assert record.word_attributions[0] == 0
-    assert (record.true_class, record.pred_class, record.attr_class) == ("pet", "wild", "#7 &lt;b&gt;")
+    assert (record.true_class, record.pred_class, record.attr_class) == ("pet", "wild", "#7 &lt;b&gt; (+2.00)")
     assert record.attr_score == pair.score
     assert record.convergence_score == 0
     (raw,) = viz.to_captum_records([pair], normalize=False, test_probabilities=[0.25])
@@ -457,6 +457,31 @@ def test_what_is_no_pair_is_refused_by_name():
         viz.to_captum_records(pair, test_probabilities=[])
     with pytest.raises(TypeError, match="got KMostInfluentialResults"):
         viz.plot_influence_matrix(KMostInfluentialResults(torch.zeros(1, 1), torch.zeros(1, 1)))
+
+
+def test_what_was_cut_off_looks_it():
+    text = TokenizedText("dogs bark all night", (5, 6), ((0, 4), (5, 9)), (0, 1), label="\u202ertl")
+    pair = WordInfluence(0, 0, 1.0, torch.tensor([5]), torch.tensor([1.0], dtype=torch.float64), None, text, text)
+    page = viz.word_influence_html(pair)
+    assert '<span class="cut" title="cut off: the model did not read this"> all night</span>' in page
+    assert "grey ones were cut off" in page
+    assert "&lt;U+202E&gt;rtl" in page
+    assert "[not read: all night]" in " ".join(viz.word_influence_text(pair, color=False).split()).replace(
+        "night ]", "night]"
+    )
+    whole = TokenizedText("dogs bark \u200b", (5, 6), ((0, 4), (5, 9)), (0, 1))
+    assert "cut off" not in viz.word_influence_html(pair.with_texts(whole, whole))
+    folded = viz.word_influence_html(pair, fold_at=12)
+    assert folded.count(" all night</span>") >= 1
+
+
+def test_numbers_too_small_for_a_cell_are_their_sign():
+    _, ax = viz.plot_influence_matrix(torch.tensor([[1.0, 1e-5], [-1e-5, 0.0]]))
+    assert [text.get_text() for text in ax.texts] == ["+1.00", "+", "−", ""]
+    with pytest.raises(TypeError, match="scores as a matrix of numbers, got 'abc'"):
+        viz.plot_influence_matrix("abc")
+    with pytest.raises(ValueError, match=r"expected scores of shape \(test, training\), got \(0, 3\)"):
+        viz.plot_influence_matrix(torch.zeros(0, 3))
 
 
 def test_labels_of_a_matrix_may_be_tensors():
