@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe.arguments import is_whole
 from captum_tracinwe.association import MAX_DRAWS, association, label_names
-from captum_tracinwe.batches import Batch, as_batches, size_of
+from captum_tracinwe.batches import Batch, size_of
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.words import Vocabulary, WordInfluence, names_by_id
@@ -40,7 +40,8 @@ class ReportedWord:
     """One word of the training texts, over all its pairs with the test texts.
 
     Args:
-        word (str): in lower case, accents composed (NFC); special tokens as the vocabulary writes them.
+        word (str): in lower case, accents composed (NFC); special tokens, and all where there are no texts, as the
+            vocabulary writes them.
         total (float): Σ of its shares over all pairs; ``proponent`` + ``opponent``.
         proponent, opponent (float): the positive and the negative part, training text by training text.
         count (int): training texts that hold it; with ``top_k_words`` and no texts, those in which it is among the k.
@@ -231,7 +232,7 @@ def _shares_by_token(
 
     The test examples are summed first: a share of the sum is the product with the sum.
     """
-    batches = list(as_batches(inputs, "inputs"))
+    batches = list(tracin._batches(inputs))
     size = sum(map(size_of, batches))
     if tracin.top_k_words is not None:  # each checkpoint has tokens of its own: they are united first
         train = tracin.row_gradients(show_progress=show)
@@ -287,7 +288,7 @@ def _shares_by_word(
         if texts is not None:
             pair = pair.with_texts(None, texts[index])
         for word in pair.words(vocabulary):
-            key = _key(word.special, word.text)
+            key = _key(word.special, word.text) if texts is not None else (word.special, word.text)
             by_text = found.setdefault(key, {})
             by_text[index] = by_text.get(index, 0.0) + word.share
     return found

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.arguments import index_lists, is_whole
-from captum_tracinwe.batches import Batch, as_batches
+from captum_tracinwe.batches import Batch
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.words import WordInfluence
@@ -159,7 +159,7 @@ def synonym_scores(
         return scores
 
     desc = f"Using {tracin.get_name()} to compute influence by synonyms for training batches"
-    parts = list(finder._score_blocks(list(as_batches(inputs, "inputs")), False, desc, show_progress, product))
+    parts = list(finder._score_blocks(list(finder._batches(inputs)), False, desc, show_progress, product))
     order = torch.argsort(torch.cat([places for places, _ in parts]))
     return torch.cat([scores for _, scores in parts], dim=1)[:, order]
 

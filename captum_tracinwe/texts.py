@@ -75,6 +75,18 @@ class TokenizedText:
             return (*self.padding, None)
         return self.token_ids[position], self.token_names[position], self.words[position]
 
+    def unread(self) -> list[Span]:
+        """What was cut off at ``max_length``: characters behind the last token of the text, or of either text of a pair."""
+        ends = [span[1] for span in self.spans if span is not None]
+        found, start = [], 0
+        for part in self.text.split(SEPARATOR):
+            stop = start + len(part)
+            cut = max((end for end in ends if start <= end <= stop), default=start)
+            if any(unicodedata.category(character)[0] not in "CMZ" for character in self.text[cut:stop]):
+                found.append((cut, stop))
+            start = stop + len(SEPARATOR)
+        return found
+
     def word_spans(self) -> dict[int, Span]:
         """Characters of each word that has tokens, by word number, in reading order."""
         found: dict[int, Span] = {}
@@ -278,6 +290,12 @@ def _decoded_groups(
         open_group.append(position)
         piece = str(tokenizer.convert_tokens_to_string([names[p] for p in open_group])).strip().removeprefix("##")
         complete = piece != "" and "�" not in piece
+        if (
+            names[position] == " " and len(open_group) == 1
+        ):  # a byte of its own, as ByT5 has it: no part of the next word
+            groups.append(([position], None))
+            open_group = []
+            continue
         if complete or len(open_group) == _MAX_TOKENS_PER_CHARACTER:
             groups.append((open_group, piece if complete else None))
             open_group = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from captum_tracinwe.visualization.common import Influences, Texts, flat, marks, printable, scale_of, visible
+from captum_tracinwe.visualization.common import Influences, Texts, flat, marks, scale_of, signed, visible
 from captum_tracinwe.words import WordInfluence
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def to_captum_records(
                 pred_prob=float("nan") if test_probabilities is None else float(test_probabilities[pair.test_index]),
                 pred_class=_clean(test.prediction if test else None),
                 true_class=_clean(test.label if test else None),
-                attr_class=_clean(f"#{pair.train_index}{label}"),
+                # With the score, of which Captum prints two decimals: most would read 0.00.
+                attr_class=_clean(f"#{pair.train_index}{label} ({signed(pair.score)})"),
                 attr_score=pair.score,
                 raw_input_ids=[_clean(word) for word, _ in row],
                 convergence_score=pair.score - pair.token_shares.sum().item(),
@@ -106,7 +107,7 @@ def visualize_text(influences: Influences, *, legend: bool = True, **options: An
 
 
 def _clean(text: str | None) -> str:
-    return "–" if text is None else escape(printable(text))
+    return "–" if text is None else escape(visible(text))
 
 
 def _words(pair: WordInfluence) -> list[tuple[str, float]]:

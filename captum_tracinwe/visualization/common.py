@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -181,6 +181,19 @@ def marks(influence: WordInfluence, text: TokenizedText) -> list[Mark]:
     return sorted(result, key=lambda mark: mark.span)
 
 
+def read_or_not(text: TokenizedText, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """The characters start:end in pieces that the model read, or did not: ``(start, end, read)``."""
+    for begin, stop in text.unread():
+        begin, stop = max(start, begin), min(end, stop)
+        if begin < stop:
+            if start < begin:
+                yield start, begin, True
+            yield begin, stop, False
+            start = stop
+    if start < end:
+        yield start, end, True
+
+
 def first_words(report: WordReport, top: int) -> tuple[ReportedWord, ...]:
     """The words of a report that a picture shows."""
     if not isinstance(report, WordReport):
@@ -208,10 +221,10 @@ def signed(value: float) -> str:
 
 
 def visible(text: str) -> str:
-    """A name one can see: control characters as pictures, blanks and zero-width ones, if alone, by name."""
+    """A name one can see: control characters as pictures, marks of direction, and blanks if alone, by number."""
     if text.isprintable() and not text.isspace():
         return text
-    shown = printable(text).replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥")
+    shown = printable(text).replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").translate(_DIRECTION_MARKS)
     if shown and all(character.isspace() or not character.isprintable() for character in shown):
         return "".join("␣" if character == " " else f"U+{ord(character):04X}" for character in shown)
     return shown
@@ -222,5 +235,7 @@ def printable(text: str) -> str:
     return text if text.isprintable() else text.translate(_CONTROL_PICTURES)
 
 
+# Overrides, embeddings and isolates: one that is not closed turns round what follows it, in a terminal, a figure or a table.
+_DIRECTION_MARKS = {code: f"<U+{code:04X}>" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _CONTROL_PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"}
 _CONTROL_PICTURES |= {0x7F: "\u2421"} | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd")

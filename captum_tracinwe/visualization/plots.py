@@ -134,7 +134,9 @@ def plot_word_report(
             parse_math=False,
         )
     ax.set_xlabel(f"total over all pairs (+ proponent, − opponent)\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
-    default = f"{report.trains:,} training on {counted(report.tests, 'test text')}; bold: sticks to a label"
+    default = (
+        f"{counted(report.trains, 'training text')}, {counted(report.tests, 'test text')}; bold: sticks to a label"
+    )
     ax.set_title(title if title is not None else default, fontsize=10, loc="left", parse_math=False)
     return _finished(fig, ax, show)
 
@@ -178,8 +180,13 @@ def plot_influence_matrix(
             "plot_influence_matrix: expected a matrix of scores, got KMostInfluentialResults, whose columns are other training "
             "examples in each row: call TracInWE.influence(inputs) without k."
         )
-    values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
-    if values.dim() != 2:
+    try:
+        values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"plot_influence_matrix: expected scores as a matrix of numbers, got {scores!r:.60}."
+        ) from error
+    if values.dim() != 2 or not values.numel():
         raise ValueError(
             f"plot_influence_matrix: expected scores of shape (test, training), got {tuple(values.shape)}. "
             "TracInWE.influence(inputs) without k returns such a matrix."
@@ -206,6 +213,9 @@ def plot_influence_matrix(
         for row, column in torch.nonzero(values.isfinite()).tolist():
             value = values[row, column].item()
             number = f"{value / 10.0**exponent:+.2f}".replace("-", "−")
+            number = (
+                number[0] * bool(value) if number[1:] == "0.00" else number
+            )  # too small for its digits: the sign alone
             ink = "white" if abs(value) > 0.65 * limit else "0.15"
             ax.text(column, row, number, ha="center", va="center", fontsize=7, color=ink)
     bar.set_label(f"+ proponent\n− opponent{note}", fontsize=8.5, rotation=0, ha="left", va="center")
