@@ -83,7 +83,9 @@ class ManyCNNs:
         for job, seed in enumerate(seeds):
             of_seed.setdefault(seed, []).append(job)
         groups = [
-            jobs[start : start + self.at_once] for jobs in of_seed.values() for start in range(0, len(jobs), self.at_once)
+            jobs[start : start + self.at_once]
+            for jobs in of_seed.values()
+            for start in range(0, len(jobs), self.at_once)
         ]
         found: list[Tensor | None] = [None] * len(seeds)
         for jobs in tqdm(groups, desc="Retraining", leave=False, disable=not show_progress):

@@ -68,7 +68,9 @@ def hidden_positions(
     if hidden is None:
         return [None] * jobs
     if len(hidden) != jobs:
-        raise ValueError(f"expected `hidden` as a list of (example, position) for each of {jobs} jobs, got {len(hidden)}.")
+        raise ValueError(
+            f"expected `hidden` as a list of (example, position) for each of {jobs} jobs, got {len(hidden)}."
+        )
     masks: list[Tensor | None] = []
     for pairs in hidden:
         mask = torch.zeros(shape, dtype=torch.bool) if pairs else None
