@@ -29,7 +29,9 @@ def test_removing_proponents_takes_away_just_what_they_added():
         ordered = retrain.effects.sort(0, descending=proponents).values
         for c, k in enumerate([0, 1, 5]):
             expected = -ordered[:k].sum(0)
-            torch.testing.assert_close(curve.by_test()[:, c], expected, rtol=0, atol=1e-9)  # the noise of a pair cancels
+            torch.testing.assert_close(
+                curve.by_test()[:, c], expected, rtol=0, atol=1e-9
+            )  # the noise of a pair cancels
         assert (curve.mean()[1:] < 0).all() == proponents
 
 

@@ -25,12 +25,12 @@ from captum_tracinwe.retraining import ManyCNNs, OneByOne, Recipe, TextCNN
 
 RESULTS = Path(__file__).parent.parent / "results" / "evidence"
 DATA = Path(__file__).parents[3] / "shared" / "data"
-# Data set → training file, test file; one with human label errors has the gold label under "label".
+# Data set → training file, test file. The noisy one is trained on human labels, its gold ones stand under "label".
 FILES = {
-    "ag_news": ("train_20k.jsonl.gz", "test_2k.jsonl.gz"),
-    "jigsaw_toxicity": ("train_10k.jsonl.gz", "test_2k.jsonl.gz"),
-    "snli": ("train.jsonl.gz", "test_2k.jsonl.gz"),
-    "ag_news_noisy": ("train.jsonl.gz", "train.jsonl.gz"),
+    "ag_news": ("ag_news/train_20k.jsonl.gz", "ag_news/test_2k.jsonl.gz"),
+    "jigsaw_toxicity": ("jigsaw_toxicity/train_10k.jsonl.gz", "jigsaw_toxicity/test_2k.jsonl.gz"),
+    "snli": ("snli/train.jsonl.gz", "snli/test_2k.jsonl.gz"),
+    "ag_news_noisy": ("ag_news_noisy/train.jsonl.gz", "ag_news/test_2k.jsonl.gz"),
 }
 WORDS = re.compile(r"\w+")
 
@@ -111,7 +111,9 @@ class Task:
                 model.eval()
                 with torch.no_grad():
                     ids, labels = self.train.batch
-                    value = torch.cat([loss(model(a), b) for a, b in zip(ids.split(256), labels.split(256))]).mean()
+                    value = torch.cat(
+                        [loss(model(a), b) for a, b in zip(ids.split(256), labels.split(256), strict=True)]
+                    ).mean()
                 model.train()
                 progress(f"epoch {epoch}: training loss {value:.3f}")
 
@@ -159,7 +161,9 @@ class Retraining:
             if self.cache is not None:
                 torch.save(self.known, self.cache)
             seconds = time.perf_counter() - started
-            print(f"  {min(number * self.size, len(todo))} of {len(todo)} retrainings, {seconds:.0f} s", file=sys.stderr)
+            print(
+                f"  {min(number * self.size, len(todo))} of {len(todo)} retrainings, {seconds:.0f} s", file=sys.stderr
+            )
         return torch.stack([self.known[key] for key in keys])
 
     def _run(self, work: list[Any]) -> Any:
@@ -177,25 +181,15 @@ class Retraining:
 
 def load(name: str, kind: str, preset: Preset, folder: Path, seed: int = 0) -> Task:
     """Texts of a data set, a tokenizer learnt from the training texts, ``preset.tests`` test points of balanced classes."""
-    noisy = name == "ag_news_noisy"
-    sides = []
-    for file in FILES[name]:
-        path = folder / name / file
-        if name == "snli":  # two texts in one row
-            rows = [
-                replace(row, text=f"{row.text} [SEP] {other.text}")
-                for row, other in zip(
-                    data.read_rows(path, "premise"), data.read_rows(path, "hypothesis"), strict=True
-                )
-            ]
-        else:
-            rows = data.read_rows(path, "text", "noisy_label" if noisy else "label")
-        classes = data.classes_of(rows, path) if not sides else classes
-        sides.append(data.with_classes(rows, classes, path))
-    train, test = sides
-    wrong = None
-    if noisy:
-        gold = data.with_classes(data.read_rows(folder / name / FILES[name][0]), classes, folder)
+    train_file, test_file = (folder / file for file in FILES[name])
+    given = "noisy_label" if name == "ag_news_noisy" else "label"
+    rows = _rows(train_file, name, given)
+    classes = data.classes_of(rows, train_file)
+    train = data.with_classes(rows, classes, train_file)
+    test = data.with_classes(_rows(test_file, name, "label"), classes, test_file)
+    wrong: dict[int, bool] = {}
+    if given != "label":
+        gold = data.with_classes(_rows(train_file, name, "label"), classes, train_file)
         wrong = dict(zip(train.lines, (a != b for a, b in zip(train.labels, gold.labels, strict=True)), strict=True))
     train = data.sample(train, preset.texts, seed)
     test = data.sample(test, preset.tests, seed)
@@ -209,9 +203,16 @@ def load(name: str, kind: str, preset: Preset, folder: Path, seed: int = 0) -> T
         words = [WORDS.findall(text.lower()) for text in side.texts]
         device = preset.device
         examples.append(Examples((ids.to(device), torch.tensor(side.labels).to(device)), words))
-    flags = None if wrong is None else torch.tensor([wrong[line] for line in train.lines])
+    flags = torch.tensor([wrong[line] for line in train.lines]) if wrong else None
     texts = list(train.texts), list(test.texts)
     return Task(name, kind, preset, seed, *examples, texts, list(train.names), tokenizer, flags)
+
+
+def _rows(path: Path, name: str, label: str) -> list[data.Row]:
+    if name != "snli":
+        return data.read_rows(path, "text", label)
+    pairs = zip(data.read_rows(path, "premise"), data.read_rows(path, "hypothesis"), strict=True)
+    return [replace(first, text=f"{first.text} [SEP] {second.text}") for first, second in pairs]
 
 
 # ------------------------------------------------------------------------------------------------------------ results

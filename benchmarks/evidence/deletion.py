@@ -80,7 +80,9 @@ def main(argv: list[str] | None = None) -> None:
             for name in scores
         }
         content = {"seeds": list(range(seed + 1)), "ks": list(preset.ks), "p_before": before[0], "methods": table}
-        path = store(args.out, f"deletion-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
+        path = store(
+            args.out, f"deletion-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content
+        )
         print(f"\nseed {seed}: {path}")
         for name in scores:
             plus, minus = joined[name, True], joined[name, False]

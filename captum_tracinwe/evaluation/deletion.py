@@ -76,7 +76,9 @@ class DeletionCurve:
         """
         first = parts[0]
         seeds = tuple(seed for part in parts for seed in part.seeds)
-        if any((part.ks, part.proponents) != (first.ks, first.proponents) for part in parts) or len(set(seeds)) < len(seeds):
+        if any((part.ks, part.proponents) != (first.ks, first.proponents) for part in parts) or len(set(seeds)) < len(
+            seeds
+        ):
             raise ValueError("DeletionCurve.cat: expected curves of one grid and direction, each with other seeds.")
         return cls(first.ks, seeds, torch.cat([part.changes for part in parts]), first.proponents)
 
@@ -145,9 +147,7 @@ def deletion_curves(
         )
     rows = torch.arange(tests)[None, :, None]
     base = answers[before][:, :, None]
-    return {
-        key: DeletionCurve(ks, seeds, answers[numbers, rows] - base, key[1]) for key, numbers in after.items()
-    }
+    return {key: DeletionCurve(ks, seeds, answers[numbers, rows] - base, key[1]) for key, numbers in after.items()}
 
 
 def deletion_curve(

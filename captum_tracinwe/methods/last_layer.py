@@ -58,7 +58,7 @@ def _pass(explained: Explained, checkpoint: Any, examples: Examples) -> tuple[fl
         with untouched(explained.model):
             rate = explained.load(explained.model, checkpoint)
             explained.model.eval()
-            for part in zip(*(field.split(explained.batch_size) for field in examples.batch), strict=True):
+            for part in zip(*(torch.split(field, explained.batch_size) for field in examples.batch), strict=True):
                 with torch.no_grad():
                     logits = explained.model(*part[:-1])
                 with torch.enable_grad():

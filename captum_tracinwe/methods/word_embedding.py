@@ -42,7 +42,8 @@ def tracin_we_syn(
 
 def we_self_influence(explained: Explained, train: Examples) -> Tensor:
     """Σ_c η_c‖g_c(x)‖² on the word embedding, ``(M,)``: high for what the model has to learn by heart."""
-    return _tracin(explained, train, (), None).self_influence().detach().cpu()
+    found: Tensor = _tracin(explained, train, (), None).self_influence()
+    return found.detach().cpu()
 
 
 def common_tokens(*sets: Examples, share: float = 1.0) -> list[int]:

@@ -118,9 +118,9 @@ class _Stack:
             "w3": stacked(model.conv3.weight[:, :, 0].T),
             "w4": stacked(model.out.weight.T),
         }
-        for number, layer in enumerate((model.conv1, model.conv2, model.conv3, model.out), 1):
-            assert layer.bias is not None
-            self.dense[f"b{number}"] = stacked(layer.bias[None])
+        for number, bias in enumerate((model.conv1.bias, model.conv2.bias, model.conv3.bias, model.out.bias), 1):
+            assert bias is not None
+            self.dense[f"b{number}"] = stacked(bias.unsqueeze(0))
         self.velocity = {name: torch.zeros_like(tensor) for name, tensor in self.dense.items()}
         self.table_velocity = torch.zeros_like(self.table)
         self.seen = torch.zeros(self.table.shape[1], dtype=torch.int64, device=ids.device)
@@ -141,7 +141,7 @@ class _Stack:
                 visible = None if self.visible is None else self.visible[:, indices]
                 self._step(step, ids[indices], labels[indices], weights, visible)
             self._catch_up(torch.arange(len(self.seen), device=ids.device), step + 1)
-            return torch.cat([self._forward(part)[0] for part in owner.test[0].split(256)], 1)
+            return torch.cat([self._forward(part)[0] for part in torch.split(owner.test[0], 256)], 1)
 
     def _forward(self, ids: Tensor, visible: Tensor | None = None) -> tuple[Tensor, dict[str, Any]]:
         """Logits ``(J, B, classes)``, and what the backward pass needs."""

@@ -72,7 +72,7 @@ class OneByOne:
         for model in self.models(keep, seeds, hidden):
             model.eval()
             with torch.no_grad():
-                found.append(torch.cat([_logits(model, ids) for ids in self.test[0].split(256)]))
+                found.append(torch.cat([_logits(model, ids) for ids in torch.split(self.test[0], 256)]))
         return torch.stack(found)
 
     def models(

@@ -36,7 +36,7 @@ class Recipe:
         """(epoch, indices) of each step. What is left out of a training set keeps its place here: the others do not move."""
         generator = torch.Generator().manual_seed(seed)
         for epoch in range(self.epochs):
-            for indices in torch.randperm(size, generator=generator).split(self.batch_size):
+            for indices in torch.split(torch.randperm(size, generator=generator), self.batch_size):
                 yield epoch, indices
 
 
