@@ -118,7 +118,8 @@ class Task:
                 progress(f"epoch {epoch}: training loss {value:.3f}")
 
         model = retrain.fit(torch.ones(len(self.train), dtype=torch.bool), seed, after_epoch=save)
-        return Explained(model.eval(), paths, loss, self.last)
+        embedding = None if self.kind == "cnn" else "model.bert.embeddings.word_embeddings"
+        return Explained(model.eval(), paths, loss, self.last, embedding)
 
     def retrain(self, workers: int = 1, cache: Path | None = None) -> Retraining:
         """The trainer for this model, on several processes."""
@@ -170,7 +171,7 @@ class Retraining:
         global _trainer
         _trainer = self.trainer
         if self.workers == 1:
-            yield from map(_trainer.__call__, *zip(*work, strict=True)) if work else ()
+            yield from (self.trainer(*job) for job in work)
             return
         with multiprocessing.get_context("fork").Pool(self.workers) as pool:
             yield from pool.imap(_chunk, work)

@@ -26,8 +26,9 @@ def specials(task: Task) -> list[int]:
 def named_words(task: Task, explained: Explained, k: int, proponents: bool = True) -> list[list[Position]]:
     """For each test example and each of its k proponents (opponents): all positions of the word with the largest share."""
     tracin = TracInWE(
-        explained.model, task.train.dataset(), list(explained.checkpoints), loss_fn=explained.loss_fn, batch_size=64
-    )
+        explained.model, task.train.dataset(), list(explained.checkpoints), loss_fn=explained.loss_fn, batch_size=64,
+        layers=None if explained.embedding is None else [explained.embedding],
+    )  # fmt: skip
     best = tracin.influence(task.test.batch, k=k, proponents=proponents)
     skip = torch.tensor(specials(task))
     texts = task.train.batch[0].tolist()

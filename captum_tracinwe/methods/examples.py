@@ -69,6 +69,7 @@ class Explained:
         checkpoints (sequence): what ``load`` takes; TracIn sums over all, one-checkpoint methods take the last.
         loss_fn (callable): one loss per example (``reduction="none"``).
         last (str): the name of the last linear layer.
+        embedding (str, optional): the name of the word embedding; None finds it, as :class:`captum_tracinwe.TracInWE` does.
         load (callable): ``(model, checkpoint) -> learning rate``.
         batch_size (int): of the passes.
     """
@@ -77,6 +78,7 @@ class Explained:
     checkpoints: Sequence[Any]
     loss_fn: Loss
     last: str = "out"
+    embedding: str | None = None
     load: Callable[[nn.Module, Any], float] = load_checkpoint
     batch_size: int = 64
 

@@ -64,7 +64,8 @@ def common_tokens(*sets: Examples, share: float = 1.0) -> list[int]:
 
 
 def _tracin(explained: Explained, train: Examples, exclude_tokens: Sequence[int], top_k: int | None) -> TracInWE:
+    layers = None if explained.embedding is None else [explained.embedding]
     return TracInWE(
-        explained.model, train.dataset(), list(explained.checkpoints), explained.load, loss_fn=explained.loss_fn,
-        batch_size=explained.batch_size, exclude_tokens=exclude_tokens, top_k_words=top_k,
+        explained.model, train.dataset(), list(explained.checkpoints), explained.load, layers, explained.loss_fn,
+        explained.batch_size, exclude_tokens=exclude_tokens, top_k_words=top_k,
     )  # fmt: skip
