@@ -144,7 +144,8 @@ class Retraining:
     """A trainer called in chunks over processes; answers are kept in a file, so that an interrupted run goes on."""
 
     def __init__(self, trainer: Any, workers: int, cache: Path | None) -> None:
-        self.trainer, self.workers, self.cache = trainer, workers, cache
+        self.trainer, self.cache = trainer, cache
+        self.workers = 1 if trainer.train[0].is_cuda else workers  # a CUDA context does not survive a fork
         self.size = 4 * getattr(trainer, "at_once", 1)
         self.known: dict[str, Tensor] = torch.load(cache) if cache is not None and cache.exists() else {}
 

@@ -37,7 +37,7 @@ def named_words(task: Task, explained: Explained, k: int, proponents: bool = Tru
     for pairs in tracin.word_influence(task.test.batch, best):
         positions: list[Position] = []
         for pair in pairs:
-            shares = (sign * pair.token_shares).masked_fill(torch.isin(pair.token_ids, skip), float("-inf"))
+            shares = (sign * pair.token_shares.cpu()).masked_fill(torch.isin(pair.token_ids.cpu(), skip), float("-inf"))
             if len(shares) and float(shares.max()) > 0:
                 token = int(pair.token_ids[shares.argmax()])
                 positions += [(pair.train_index, p) for p, t in enumerate(texts[pair.train_index]) if t == token]

@@ -35,6 +35,12 @@ def lds(scores: Tensor, subsets: Tensor, outputs: Tensor | Sequence[Tensor]) -> 
 
     Raises:
         ValueError: shapes that do not fit, or fewer than 3 subsets.
+
+    Example:
+        >>> import torch
+        >>> scores, subsets = torch.tensor([[3.0, -1.0, 0.5, 1.0]]), random_subsets(6, 4)
+        >>> float(lds(scores, subsets, subsets.float() @ scores.T)[0])  # answers that are the sums themselves
+        1.0
     """
     answers = torch.as_tensor(outputs) if isinstance(outputs, Tensor) else torch.stack(list(outputs))
     tests, trains = scores.shape

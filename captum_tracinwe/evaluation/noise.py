@@ -121,6 +121,11 @@ def aggregate(scores: Tensor, how: str = "mean", *, correct: Tensor | None = Non
 
     Raises:
         ValueError: another ``how``, no test example left, a share outside ]0, 1].
+
+    Example:
+        >>> import torch
+        >>> aggregate(torch.tensor([[3.0, -1.0, 0.0], [5.0, -9.0, 1.0]]), "rank")
+        tensor([2., 0., 1.], dtype=torch.float64)
     """
     if scores.dim() != 2:
         raise ValueError(f"aggregate: expected scores (N, M), got {tuple(scores.shape)}.")

@@ -72,6 +72,14 @@ def word_deletion(
 
     Raises:
         ValueError: not one list per test example on both sides.
+
+    Example:
+        >>> import torch
+        >>> def retrain(keep, seeds, hidden):  # as if the word at position 0 of each text carried 0.1
+        ...     return torch.tensor([[-0.1 * sum(position == 0 for _, position in places)] for places in hidden])
+        >>> found = word_deletion([[(3, 0)]], [[(3, 1)]], retrain, 5, seeds=(0,))
+        >>> [round(float(change), 3) for change in (found.named, found.control)]
+        [-0.1, 0.0]
     """
     if len(named) != len(control) or not named or not seeds:
         raise ValueError(

@@ -72,6 +72,17 @@ class Explained:
         embedding (str, optional): the name of the word embedding; None finds it, as :class:`captum_tracinwe.TracInWE` does.
         load (callable): ``(model, checkpoint) -> learning rate``.
         batch_size (int): of the passes.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from captum_tracinwe import methods, save_checkpoint
+        >>> from captum_tracinwe.retraining import TextCNN
+        >>> model, file = TextCNN(30, 2, width=4, filters=3), f"{tempfile.mkdtemp()}/step-1.pt"
+        >>> save_checkpoint(file, model, learning_rate=0.1)
+        >>> explained = methods.Explained(model, [file], torch.nn.CrossEntropyLoss(reduction="none"))
+        >>> test, train = (methods.Examples((torch.randint(1, 30, (n, 9)), torch.zeros(n).long())) for n in (2, 5))
+        >>> [method(test, train).shape for method in (methods.tracin_we(explained), methods.tracin_last(explained))]
+        [torch.Size([2, 5]), torch.Size([2, 5])]
     """
 
     model: nn.Module

@@ -93,7 +93,7 @@ class OneByOne:
     ) -> nn.Module:
         """One model, trained; ``after_epoch(model, epochs done)`` may save it on the way."""
         ids, labels = self.train
-        ids = ids if hidden is None else ids.masked_fill(hidden, self.hide_with)
+        ids = ids if hidden is None else ids.masked_fill(hidden.to(ids.device), self.hide_with)
         with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
             torch.manual_seed(seed)
             model = self.make_model().to(ids.device).train()

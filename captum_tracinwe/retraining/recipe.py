@@ -46,7 +46,7 @@ def check_jobs(keep: Any, seeds: Any, size: int) -> tuple[Tensor, list[int]]:
     Raises:
         ValueError: shapes that do not fit, or a job that keeps nothing.
     """
-    keep = torch.as_tensor(keep, dtype=torch.bool)
+    keep = torch.as_tensor(keep, dtype=torch.bool).cpu()
     seeds = [int(seed) for seed in seeds]
     if keep.dim() != 2 or keep.shape != (len(seeds), size):
         raise ValueError(
