@@ -19,12 +19,21 @@ from captum_tracinwe.checkpoints import load_checkpoint
 from captum_tracinwe.evaluation import aggregate, noise_detection_curve, noise_intervals
 
 TESTS = 200
+# With a fifth of the labels wrong, 4,000 texts are few for this CNN (test accuracy 0.52 after 4 epochs): all there are.
+TEXTS = 10_000
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = arguments(__doc__.splitlines()[0], dataset="ag_news_noisy").parse_args(argv)
+    parser = arguments(__doc__.splitlines()[0], dataset="ag_news_noisy")
+    parser.add_argument(
+        "--groups", nargs="+", default=["WE", "TR-Second", "TR-Last"], help="only these groups of layers"
+    )
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    args.tests = args.tests or (TESTS if args.preset != "smoke" else 12)
+    if args.preset != "smoke":
+        args.tests, args.texts = args.tests or TESTS, args.texts or TEXTS
+    else:
+        args.tests = args.tests or 12
     task = load(args.dataset, args.model, preset_of(args), args.data)
     wrong = task.given_labels
     assert wrong is not None, f"{args.dataset} has no labels that are known to be wrong: expected ag_news_noisy"
@@ -44,8 +53,8 @@ def main(argv: list[str] | None = None) -> None:
             "TR-Second": methods.tracin_layers(explained, [second]),
             "TR-Last": methods.tracin_last(explained),
         }
-        for name, method in groups.items():
-            scores = method(task.test, task.train)
+        for name in args.groups:
+            scores = groups[name](task.test, task.train)
             for how in ("mean", "rank", "vote"):
                 found[f"{name}, {how}"] = aggregate(scores, how)
                 found[f"{name}, {how}-c"] = aggregate(scores, how, correct=correct)

@@ -158,6 +158,7 @@ def _table(match: re.Match[str]) -> str:
     content = json.loads(path.read_text())
     versions = f"torch {content['versions']['torch']}, captum {content['versions']['captum']}"
     body = KINDS[name.split("-")[0]](content)
+    body += f"\n\n{content['note']}" if "note" in content else ""
     return f"{match[1]}\n{body}\n\n`results/evidence/{name}.json`, {content['date']}, {versions}.\n\n{match[3]}"
 
 
