@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import CASES
 
 
 @pytest.fixture(autouse=True)
@@ -10,3 +11,9 @@ def _same_numbers_each_time():
     torch.manual_seed(0)
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    """A model with texts to explain, one after the other."""
+    return CASES[request.param]()

@@ -1,0 +1,234 @@
+"""Claim: the exact top 10 by reading a few percent of the gradients; and what building and keeping them costs.
+
+    python benchmarks/index_model.py --out DIR                      # once: MiniLM fine-tuned on AG News
+    python benchmarks/index.py build --model DIR --index INDEX      # 20,000 texts, a ceiling of 200 MB
+    python benchmarks/index.py search --model DIR --index INDEX     # 200 test texts: exactness, reads, times
+    python benchmarks/index.py grow --index INDEX                   # 1,000 to 200,000 synthetic examples
+    python benchmarks/index.py kill [--times 50]                    # kill -9 while building, appending, compacting
+
+Each step writes its part of results/index.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from index_model import DATA, MAX_LENGTH
+from torch import Tensor, nn
+
+from captum_tracinwe import GradientIndex, RowGradients, TracInWE, ops, training
+from captum_tracinwe.checkpoints import find_checkpoints
+from captum_tracinwe.data import classes_of, read_rows, with_classes
+
+RESULTS = Path(__file__).parent / "results" / "index.json"
+K = 10
+
+
+def tracin_of(args: argparse.Namespace) -> tuple[TracInWE, Any]:
+    """The fine-tuned model over its training texts, and the test texts as batches."""
+    rows = read_rows(args.train)[: args.texts]
+    classes = classes_of(rows, args.train)
+    texts = with_classes(rows, classes, args.train)
+    with training.quiet_transformers():
+        model, tokenizer = training.load_model(args.model / "model", texts.names)
+    train = training.EncodedTexts(texts.texts, texts.labels, tokenizer, MAX_LENGTH)
+    test_texts = with_classes(read_rows(args.test)[: args.tests], classes, args.test)
+    test = training.EncodedTexts(test_texts.texts, test_texts.labels, tokenizer, MAX_LENGTH)
+    loss = nn.CrossEntropyLoss(reduction="none")
+    checkpoints = find_checkpoints(args.model / "checkpoints")[: args.checkpoints]
+    tracin = TracInWE(model, training.batches(train, args.batch_size), checkpoints, loss_fn=loss)
+    return tracin, training.batches(test, args.batch_size)
+
+
+# -------------------------------------------------------------------------------------------------------------- build
+
+
+class Memory:
+    """The most anonymous memory of this process within the block, beyond what it had before."""
+
+    def __enter__(self) -> Memory:
+        self.before, self.peak, self._done = self.now(), 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            self.peak = max(self.peak, self.now() - self.before)
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    @staticmethod
+    def now() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
+
+
+def build(args: argparse.Namespace) -> dict[str, Any]:
+    tracin, _ = tracin_of(args)
+    limit = 200 * 10**6
+    # torch and the tokenizer take memory of their own when first used: not the build's.
+    first = next(iter(tracin.train_dataloader))
+    tracin.row_gradients(first)
+    with Memory() as memory:
+        started = time.perf_counter()
+        index = tracin.build_index(args.index, resume=args.resume, memory_limit=limit, show_progress=True)
+        seconds = time.perf_counter() - started
+    opened = [timed(lambda: GradientIndex.open(args.index))[0] for _ in range(5)]
+    return {
+        "texts": len(index),
+        "segments": len(index.segments),
+        "seconds": seconds,
+        "checkpoints": args.checkpoints,
+        "batch_size": args.batch_size,
+        "memory_limit": limit,
+        "memory_peak": memory.peak,
+        "payload_bytes": index.payload_bytes,
+        "sketch_bytes": index.sketch_bytes,
+        "file_bytes": index.file_bytes,
+        "file_bytes_against_payload_and_sketch": index.file_bytes / (index.payload_bytes + index.sketch_bytes),
+        "open_seconds": statistics.median(opened),
+    }
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = run()
+    return time.perf_counter() - started, result
+
+
+# ------------------------------------------------------------------------------------------------------------- search
+
+
+def drop_cache(folder: Path) -> None:
+    """Take the files of the index out of the page cache; nobody may have them mapped."""
+    os.sync()
+    for path in folder.iterdir():
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(handle)
+
+
+def brute_force(index: GradientIndex, rows: RowGradients) -> tuple[Tensor, Tensor]:
+    """Everything scored, then sorted stably."""
+    found = torch.sort(index.scores(rows), dim=1, descending=True, stable=True)
+    return found.indices[:, :K], found.values[:, :K]
+
+
+def read_everything(folder: Path, rows: RowGradients) -> None:
+    """Score everything from the files as plainly and fast as we know: mapped values, the kernel, no checksums."""
+    index = GradientIndex.open(folder)
+    for segment in index.segments:
+        ptr, ids = (torch.from_numpy(segment._arrays[name].astype("int64")) for name in ("ptr", "ids"))
+        start, end = segment.layout.places["values"]
+        with open(segment.path, "rb") as file:
+            file.seek(start)
+            values = torch.frombuffer(bytearray(file.read(end - start)), dtype=torch.float32).view(len(ids), -1)
+        ops.row_dot(rows.ptr, rows.ids, rows.values, ptr, ids, values).topk(K, dim=1)
+
+
+def search(args: argparse.Namespace) -> dict[str, Any]:
+    tracin, tests = tracin_of(args)
+    rows = tracin.row_gradients(tests)
+    index = GradientIndex.open(args.index)
+    facts: dict[str, Any] = {"tests": len(rows), "k": K, "texts": len(index), "rank": index.manifest.rank}
+    for proponents in (True, False):
+        found = index.search(rows, K, proponents)
+        scores = index.scores(rows)
+        best = torch.sort(scores, dim=1, descending=proponents, stable=True)
+        exact = torch.equal(found.indices, best.indices[:, :K])
+        exact = exact and torch.equal(found.influence_scores, best.values[:, :K])
+        stats = found.stats
+        parts = (stats.verified_per_test / stats.examples).sort().values
+        read = (stats.bytes_per_test / stats.payload_bytes).sort().values
+        facts["proponents" if proponents else "opponents"] = {
+            "equal_to_brute_force": exact,
+            "verified_median": float(parts.median()),
+            "verified_90": float(parts[int(0.9 * len(parts))]),
+            "read_median": float(read.median()),
+            "read_90": float(read[int(0.9 * len(read))]),
+        }
+    del scores, best
+    one = [rows.select([i]) for i in range(len(rows))]
+    facts["warm_seconds_per_question"] = statistics.median(timed(lambda r=r: index.search(r, K))[0] for r in one)
+    facts["warm_seconds_all_at_once"] = timed(lambda: index.search(rows, K))[0]
+    lists = index.rows().by_token()
+    facts["warm_seconds_posting_dot_of_everything"] = statistics.median(
+        timed(lambda r=r: r.dot(lists).topk(K))[0] for r in one[:50]
+    )
+    del lists
+    facts["warm_seconds_faiss"] = faiss_seconds(index, one[:50])
+    del index
+    cold: dict[str, list[float]] = {"search": [], "everything": []}
+    for r in one[:: max(1, len(one) // 10)][:10]:
+        drop_cache(args.index)
+        cold["search"].append(timed(lambda r=r: GradientIndex.open(args.index).search(r, K))[0])
+        drop_cache(args.index)
+        cold["everything"].append(timed(lambda r=r: read_everything(args.index, r))[0])
+    facts["cold_seconds"] = {name: statistics.median(values) for name, values in cold.items()}
+    facts["cold_ratio"] = facts["cold_seconds"]["everything"] / facts["cold_seconds"]["search"]
+    if facts["warm_seconds_faiss"]:
+        facts["faiss_ratio"] = facts["warm_seconds_faiss"] / facts["warm_seconds_per_question"]
+    return facts
+
+
+def faiss_seconds(index: GradientIndex, questions: list[RowGradients]) -> float | None:
+    """FAISS, one inverted list per word, exact: range search in the lists of the question's words, summed, sorted."""
+    try:
+        from row_dot import faiss_scores
+    except ImportError:
+        return None
+    everything = index.rows()
+    side = (everything.ptr, everything.ids, everything.values)
+    run = faiss_scores((questions[0].ptr, questions[0].ids, questions[0].values), side)
+    return statistics.median(
+        timed(lambda q=q: torch.as_tensor(run((q.ptr, q.ids, q.values))).topk(K, dim=1))[0] for q in questions
+    ) if run else None  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------------- main
+
+STEPS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"build": build, "search": search}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--index", type=Path)
+    parser.add_argument("--train", type=Path, default=DATA / "train_20k.jsonl.gz")
+    parser.add_argument("--test", type=Path, default=DATA / "test_2k.jsonl.gz")
+    parser.add_argument("--texts", type=int, default=20_000)
+    parser.add_argument("--tests", type=int, default=200)
+    parser.add_argument("--checkpoints", type=int, default=1, help="the first N of the model's two")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    facts = STEPS[args.step](args)
+    print(json.dumps(facts, indent=1))
+    known = json.loads(args.json.read_text()) if args.json.exists() else {}
+    machine = {"date": str(datetime.date.today()), "machine": platform.machine(), "torch": torch.__version__}
+    known[args.step] = {**machine, "threads": args.threads, **facts}
+    args.json.write_text(json.dumps(known, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
