@@ -17,7 +17,7 @@ from torch import Tensor
 __all__ = ["MAX_DRAWS", "association", "label_names"]
 
 Key = TypeVar("Key", bound=Hashable)
-# Their sorted excesses are kept for each count of texts: 80 MB at most.
+#: The most deals of labels; their sorted excesses are kept for each count of texts, 80 MB at most.
 MAX_DRAWS = 10**7
 # Counts of labels that are dealt at once: 32 MB of int64. All 10,000 deals of 1,000 labels were 80 MB for each count.
 _DEALT_AT_ONCE = 1 << 22

@@ -116,13 +116,6 @@ class FromIndex:
 
         check_match(self, index)
 
-    def _training_loader(self: Any) -> DataLoader[Any]:
-        """Training batches in the order of ``train_dataset``."""
-        loader: DataLoader[Any] = self.train_dataloader
-        if self._order is None:
-            return loader
-        return DataLoader(self._dataset, loader.batch_size, collate_fn=loader.collate_fn)
-
     def _influence_from(
         self: Any,
         index: GradientIndex,

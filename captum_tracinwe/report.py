@@ -80,7 +80,7 @@ class ReportedWord:
 
 @dataclass(frozen=True)
 class WordReport:
-    """The words of a report: those that stick to a label, by |``total``| × ``certainty``; then the others, by |``total``|.
+    """The words of a report: those that stick to a label, by size of ``total`` × ``certainty``; then the others, by ``total``.
 
     Args:
         words (tuple of ReportedWord): their totals add up to ``score``.
@@ -145,9 +145,16 @@ def word_report(
         TypeError: an argument is of another kind; the message says what was expected.
 
     Example:
-        >>> report = word_report(tracin, misread, labels, train_texts=texts)  # doctest: +SKIP
-        >>> report.words[0].word, report.words[0].label, report.words[0].p_value  # doctest: +SKIP
-        ('crimson', 'sailing', 9.999e-05)
+        >>> import torch
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> labels = torch.cat([labels for _, labels in tracin.train_dataloader])
+        >>> report = word_report(tracin, inputs, labels, draws=100)
+        >>> round(report.score, 6) == round(float(tracin.influence(inputs).sum()), 6)
+        True
+        >>> word = report.words[0]
+        >>> word.total == word.proponent + word.opponent, word.count >= len(word.examples)
+        (True, True)
     """
     train_texts = None if train_texts is None else list(train_texts)
     _check(tracin, train_texts, examples, draws, seed)

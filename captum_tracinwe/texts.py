@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 __all__ = ["SEPARATOR", "TokenizedText", "from_ids", "tokenize"]
 
 Span: TypeAlias = tuple[int, int]
-SEPARATOR = " │ "  # between the two texts of a pair
+#: Between the two texts of a pair.
+SEPARATOR = " │ "
 _BLANK_NAMES = ("▁", "Ġ")
 # One code point takes at most 4 bytes; a family emoji is put together from single code points.
 _MAX_TOKENS_PER_CHARACTER = 8
@@ -124,9 +125,15 @@ def tokenize(
         ValueError: wrong number of labels or predictions, or an id beyond ``vocab_size``.
 
     Example:
-        >>> text = tokenize(["An unbelievable film"], tokenizer)[0]  # doctest: +SKIP
-        >>> text.words  # doctest: +SKIP
-        (None, 0, 1, 1, 1, 2, None)
+        >>> from captum_tracinwe.training import words_tokenizer
+        >>> tokenizer = words_tokenizer(["an unbelievable film"])
+        >>> text = tokenize(["An unbelievable film"], tokenizer)[0]
+        >>> text.token_names
+        ('[CLS]', 'an', 'unbelievable', 'film', '[SEP]')
+        >>> text.words
+        (None, 0, 1, 2, None)
+        >>> text.text[slice(*text.spans[2])]
+        'unbelievable'
     """
     inputs = [_as_parts(text, number) for number, text in enumerate(texts)]
     for name, values in (("labels", labels), ("predictions", predictions)):

@@ -49,9 +49,9 @@ def test_search_is_brute_force_whatever_the_rows(tmp_path_factory, problem, dtyp
             folder, train, checkpoints=checkpoints, dtype=dtype, rank=rank, segment_examples=segment
         )
     except ValueError as error:  # 7e7 beside smaller ones can be beyond float16
-        assert dtype == "float16"
-        assert "beyond what float16 holds" in str(error)
-        return
+        if dtype == "float16" and "beyond what float16 holds" in str(error):
+            return
+        raise
     found = assert_exact(index, test, k, proponents)
     assert found.indices.shape == (len(test), min(k, len(train)))
     stored = index.rows()
@@ -236,9 +236,9 @@ def test_forms_that_an_index_cannot_have(tmp_path):
     GradientIndex.from_rows(tmp_path / "i", rows)
     with pytest.raises(FileExistsError, match="resume=True"):
         GradientIndex.from_rows(tmp_path / "i", rows)
+    values = rows.values.clone()
+    values[rows.ptr[1]] = torch.nan
     with pytest.raises(ValueError, match=r"example 1 has a gradient of norm"):
-        values = rows.values.clone()
-        values[rows.ptr[1]] = torch.nan
         GradientIndex.from_rows(tmp_path / "nan", RowGradients(rows.ptr, rows.ids, values))
 
 

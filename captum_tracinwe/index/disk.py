@@ -197,7 +197,9 @@ def row_sums(rows: npt.NDArray[Any], first: npt.NDArray[Any], second: npt.NDArra
     words = raw.view(np.uint32) if raw.shape[1] % 4 == 0 else raw.astype(np.uint32)
     weights = odd_weights(words.shape[1] + 2)
     sums: Words = np.einsum("ij,j->i", words, weights[2:])
-    sums += first.astype(np.uint32) * weights[0] + second.astype(np.uint32) * weights[1]
+    for numbers, weight in ((first, weights[0]), (second, weights[1])):
+        wide = numbers.astype(np.int64)
+        sums += (wide ^ (wide >> 32)).astype(np.uint32) * weight  # no bit of the upper half goes unseen
     return sums
 
 

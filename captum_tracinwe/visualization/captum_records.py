@@ -38,6 +38,13 @@ def to_captum_records(
     Returns:
         list of VisualizationDataRecord: labels are strings; all strings are escaped, because Captum puts them
         into HTML as they are. ``convergence_score`` is the score minus the sum of the shares: 0.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> records = to_captum_records(tracin.word_influence(inputs, [[3], [5]]))
+        >>> [record.attr_class for record in records]
+        ['#3', '#5']
     """
     from captum.attr import visualization
 
@@ -83,6 +90,9 @@ def visualize_text(influences: Influences, *, legend: bool = True, **options: An
 
     Raises:
         ImportError: IPython is not installed; :func:`word_influence_html` does not need it.
+
+    Example:
+        In a notebook: ``visualize_text(tracin.word_influence(inputs, best.indices), test_texts=tests, train_texts=texts)``.
     """
     try:
         import IPython  # noqa: F401

@@ -28,12 +28,16 @@ __all__ = [
 ]
 
 Pair = TypeVar("Pair")
+#: What pictures take, a pair, a list of pairs, or a list of lists ``[test][rank]``.
 Influences: TypeAlias = WordInfluence | Iterable["WordInfluence | Iterable[WordInfluence]"]
+#: Texts by index, the whole list in the order of the data, or a mapping.
 Texts: TypeAlias = Sequence[TokenizedText] | Mapping[int, TokenizedText]
 
 # Blue and vermilion of Okabe and Ito: told apart by all common kinds of colour vision.
 BLUE, VERMILION = "#0072B2", "#D55E00"
+#: The unit of a score, as pictures write it.
 UNIT = "learning rate × squared gradient of the loss"
+#: What the sign of a score says, as pictures write it.
 MEANING = (
     "Positive = proponent: a training step on this text lowers the loss on the test text. "
     "Negative = opponent: a step on it raises that loss."

@@ -74,6 +74,13 @@ def word_influence_html(
     Raises:
         ValueError: a text is missing from a list, or does not hold the shared tokens.
         TypeError: something other than WordInfluence.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> page = word_influence_html(tracin.word_influence(inputs, tracin.influence(inputs, k=2).indices))
+        >>> page.startswith("<!DOCTYPE html>"), page.endswith("</html>\\n")
+        (True, True)
     """
     heading = escaped(str(title))
     body = _body(group(influences, test_texts, train_texts), top_words, fold_at)
@@ -119,6 +126,11 @@ def write_html(path: str | os.PathLike[str], html: str) -> Path:
 
     Raises:
         OSError: the folder does not exist or cannot be written to; the old file is then untouched.
+
+    Example:
+        >>> import tempfile
+        >>> write_html(f"{tempfile.mkdtemp()}/report.html", "<p>a page</p>").name
+        'report.html'
     """
     target = Path(path)
     if not target.parent.is_dir():

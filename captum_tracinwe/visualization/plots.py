@@ -63,6 +63,13 @@ def plot_word_influence(
 
     Returns:
         tuple: ``(fig, ax)``.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> fig, ax = plot_word_influence(tracin.word_influence(inputs, tracin.influence(inputs, k=2).indices), top=3)
+        >>> len(ax.get_yticklabels())
+        3
     """
     pairs = flat(influences, test_texts, train_texts)
     vocabulary = names_by_id(vocabulary)
@@ -98,6 +105,17 @@ def plot_word_report(
 
     Returns:
         tuple: ``(fig, ax)``. Bold names stick to a label, see :attr:`ReportedWord.sticks`.
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe import word_report
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> labels = torch.cat([labels for _, labels in tracin.train_dataloader])
+        >>> report = word_report(tracin, inputs, labels, draws=100)
+        >>> fig, ax = plot_word_report(report, top=4)
+        >>> [label.get_text() for label in ax.get_yticklabels()] == [word.word for word in report.words[:4]]
+        True
     """
     shown = first_words(report, top)
     fig, ax = _axes(ax, show, (7.2, 1.5 + 0.27 * max(1, len(shown))))
@@ -147,6 +165,13 @@ def plot_influence_matrix(
 
     Raises:
         ValueError: scores that are not a matrix, or the wrong number of labels.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> fig, ax = plot_influence_matrix(tracin.influence(inputs), test_labels=["a", "b"])
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('training example', 'test example')
     """
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -3,6 +3,7 @@
 __all__ = ["STYLE"]
 
 # --a: magnitude of a word's share on the page's scale, 0 to 1. The text keeps its own colour on top of it.
+#: The style sheet of all pages.
 STYLE = """
 .ctwe{--bg:#fff;--fg:#1b1f24;--soft:#59636e;--line:#d9dee3;--card:#fff;--quiet:#f5f7f9;
 --pro:0 114 178;--opp:213 94 0;--pro-ink:#005f94;--opp-ink:#a84300;--most:.5;

@@ -59,6 +59,13 @@ def word_influence_text(
 
     Returns:
         str: lines without a final line feed. Control characters of the texts are shown, never sent.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> pairs = tracin.word_influence(inputs, tracin.influence(inputs, k=1).indices)
+        >>> print(word_influence_text(pairs, color=False, width=70).splitlines()[0])
+        Test example 0
     """
     if color is None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
