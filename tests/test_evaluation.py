@@ -3,6 +3,7 @@
 import math
 
 import matplotlib.figure
+import matplotlib.pyplot
 import pytest
 import torch
 
@@ -294,3 +295,6 @@ def test_plots_return_a_figure_and_draw_what_they_are_given(monkeypatch):
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append(True))
     plots.plot_noise({"loss": ev.noise_detection_curve(SCORES, WRONG)}, show=True)
     assert shown == [True]
+    fig, _ = plots.plot_agreement({"a": torch.randn(2, 9), "b": torch.randn(2, 9)}, show=True)
+    assert fig.number in matplotlib.pyplot.get_fignums()  # pyplot shows no other
+    matplotlib.pyplot.close("all")

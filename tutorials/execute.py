@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +13,8 @@ import nbclient
 import nbformat
 
 FOLDER = Path(__file__).parent
+# What torchao says when transformers finds it installed and imports it; nothing of ours, and not there without it.
+OF_TORCHAO = re.compile(r".*(torchao|torch/utils/_pytree\.py).*\n?")
 
 
 def execute(path: Path, folder: Path, timeout: int = 180) -> Any:
@@ -24,7 +27,17 @@ def execute(path: Path, folder: Path, timeout: int = 180) -> Any:
         notebook, timeout=timeout, record_timing=False, resources={"metadata": {"path": str(folder)}}
     )
     client.execute()
+    for cell in notebook.cells:
+        for output in errors(cell):
+            output.text = OF_TORCHAO.sub("", output.text)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
     return notebook
+
+
+def errors(cell: Any) -> list[Any]:
+    """What a cell wrote to stderr."""
+    return [output for output in cell.get("outputs", []) if output.get("name") == "stderr"]
 
 
 def main(names: list[str]) -> None:
@@ -32,6 +45,8 @@ def main(names: list[str]) -> None:
         started = perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             notebook = execute(path, Path(folder))
+        for output in (output for cell in notebook.cells for output in errors(cell)):
+            sys.exit(f"{path.name}, not stored, wrote to stderr:\n{output.text}")
         notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
         nbformat.write(notebook, path)
         print(f"{path.name}: {perf_counter() - started:.0f} s, {path.stat().st_size / 1e3:.0f} kB")

@@ -119,7 +119,9 @@ def plot_agreement(scores: Mapping[str, Tensor], show: bool = False, *, ax: Axes
     """Heat map of Spearman's correlation between methods, mean over test examples."""
     names = list(scores)
     matrix = torch.tensor([[spearman(scores[a], scores[b]).nanmean().item() for b in names] for a in names])
-    fig, ax = plot_influence_matrix(matrix, show=False, test_labels=names, train_labels=names, ax=ax)
+    side = 0.42 * len(names)
+    fig, ax = _axes(ax, show, (2.6 + side, 1.7 + side))  # with `show` a figure of pyplot's, which alone it shows
+    plot_influence_matrix(matrix, test_labels=names, train_labels=names, ax=ax)
     ax.set_xlabel("")
     ax.set_ylabel("")
     ax.set_title("Spearman's correlation, mean over test examples", fontsize=10, loc="left")
