@@ -12,7 +12,11 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import DataLoader
 
-__all__ = ["check_arguments", "index_lists", "is_rate", "is_whole", "out_of_range"]
+__all__ = ["check_arguments", "index_lists", "is_rate", "is_whole", "no_targets", "out_of_range"]
+
+
+# Where torch keeps layers that compute in int8 forwards only.
+INT8 = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
 
 def check_arguments(
@@ -23,23 +27,38 @@ def check_arguments(
     test_loss_fn: Any,
     exclude_tokens: Any,
     top_k_words: Any,
-    order_by_length: bool,
+    label_names: Any,
+    collate_fn: Any,
+    order_by_length: Any,
     memory_limit: Any,
 ) -> None:
     """What the types say, said at run time."""
     if not isinstance(model, Module):
         raise TypeError(f"`model` should be a torch.nn.Module, got {type(model).__name__}.")
+    quantised = next((name for name, layer in model.named_modules() if type(layer).__module__.startswith(INT8)), None)
+    if quantised is not None:
+        raise ValueError(
+            f"The model's layer {quantised!r} is a {type(model.get_submodule(quantised)).__name__} of torch.ao's int8 kernels, "
+            f"through which there is no gradient: expected weights in floating point, or quantised weights that are turned into "
+            f"it where they are used (torchao's weight-only kinds). Explain the model from before quantize_dynamic."
+        )
     for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
         if loss is not None and not callable(loss):
             raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")
     if isinstance(train_dataset, DataLoader):
         if order_by_length:
             raise ValueError("`order_by_length` needs a Dataset as `train_dataset`: a DataLoader has its own order.")
+        if collate_fn is not None:
+            raise ValueError("`collate_fn` needs a Dataset as `train_dataset`: a DataLoader has its own collate_fn.")
     else:
         if not is_whole(batch_size) or batch_size < 1:
             raise ValueError(f"`batch_size` should be a whole number of at least 1, got {batch_size!r}.")
         if hasattr(train_dataset, "__len__") and len(train_dataset) == 0:
             raise ValueError("`train_dataset` is empty: expected at least one training example.")
+    if collate_fn is not None and not callable(collate_fn):
+        raise TypeError(f"`collate_fn` should be a function (list of examples) -> batch, got {collate_fn!r}.")
+    if not isinstance(label_names, Iterable) or not all(isinstance(name, str) for name in label_names):
+        raise TypeError(f"`label_names` should be a name or a list of names, got {label_names!r}.")
     if isinstance(exclude_tokens, str) or not isinstance(exclude_tokens, Iterable):
         raise TypeError(f"`exclude_tokens` should be a list of token ids, got {exclude_tokens!r}.")
     if top_k_words is not None and (not is_whole(top_k_words) or top_k_words < 1):
@@ -66,8 +85,11 @@ def index_lists(train_indices: Any, size: int) -> list[list[int]]:
     """``train_indices`` as one list of int per test example."""
     if isinstance(train_indices, KMostInfluentialResults):
         train_indices = train_indices.indices
-    given = train_indices.tolist() if isinstance(train_indices, Tensor) else list(train_indices)
-    if len(given) != size or not all(isinstance(row, Iterable) for row in given):
+    if isinstance(train_indices, Tensor):
+        given = train_indices.tolist()
+    else:
+        given = list(train_indices) if isinstance(train_indices, Iterable) else train_indices
+    if not isinstance(given, list) or len(given) != size or not all(isinstance(row, Iterable) for row in given):
         raise ValueError(
             f"`train_indices` should hold one list of training indices for each of the {size} test examples, got {given!r:.80}. "
             f"For example: influence(inputs, k=5).indices."
@@ -77,6 +99,14 @@ def index_lists(train_indices: Any, size: int) -> list[list[int]]:
     if wrong is not None:
         raise ValueError(f"`train_indices` should hold whole numbers, got {wrong!r}.")
     return [[int(index) for index in row] for row in lists]
+
+
+def no_targets(what: str, indices: Sequence[int]) -> str:
+    """The message about examples whose loss is over nothing."""
+    return (
+        f"{what.capitalize()} examples {list(indices[:10])} have no target (all labels are −100, or none lies in the part asked "
+        f"about): their gradient is taken as 0, and so is every score of theirs."
+    )
 
 
 def out_of_range(indices: Sequence[int], size: int) -> str:

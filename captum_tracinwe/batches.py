@@ -34,6 +34,7 @@ __all__ = [
     "refuse_shuffling",
     "run_model",
     "size_of",
+    "without_targets",
 ]
 
 LABEL_KEYS = ("labels", "label")
@@ -65,11 +66,36 @@ def check_batch(batch: Batch) -> None:
         )
 
 
-def labels_of(batch: Batch) -> Any:
-    """The labels: the last element of a tuple; ``labels`` (or ``label``) of a mapping; None when there are none."""
-    if is_mapping(batch):
-        return next((batch[key] for key in LABEL_KEYS if key in batch), None)
-    return batch[-1]
+def labels_of(batch: Batch, names: Sequence[str] = ()) -> Any:
+    """The labels: the last element of a tuple; of a mapping what ``names`` says, else ``labels`` (or ``label``); None if none.
+
+    Several names give a dict.
+
+    Raises:
+        ValueError: a mapping lacks one of ``names``.
+    """
+    if not is_mapping(batch):
+        return batch[-1]
+    missing = [name for name in names if name not in batch]
+    if missing:
+        raise ValueError(f"The batch has no {missing[0]!r}, which `label_names` names: it has {', '.join(batch)}.")
+    if len(names) > 1:
+        return {name: batch[name] for name in names}
+    return next((batch[key] for key in (*names, *LABEL_KEYS) if key in batch), None)
+
+
+def without_targets(batch: Batch, loss_fn: Loss | None, label_names: Sequence[str] = ()) -> list[int]:
+    """Which examples of a batch have no label but −100, or by ``loss_fn.targets`` no target: they teach and ask nothing."""
+    labels = labels_of(batch, label_names)
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() == 0:
+        return []
+    count = getattr(loss_fn, "targets", None)
+    found = (
+        count(labels)
+        if callable(count)
+        else (labels.flatten(1) if labels.dim() > 1 else labels[:, None]).ne(-100).sum(1)
+    )
+    return [int(index) for index in (found == 0).nonzero().flatten()]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -85,7 +111,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def size_of(batch: Batch) -> int:
-    """The number of examples: the first dimension of the inputs."""
+    """The number of examples: the first dimension of the inputs; of words in a row with offsets, that of the labels."""
     check_batch(batch)
     if is_mapping(batch):
         preferred = [batch[key] for key in SIZE_KEYS if isinstance(batch.get(key), Tensor)]
@@ -95,7 +121,18 @@ def size_of(batch: Batch) -> int:
     sized = [tensor for tensor in tensors if tensor.dim() > 0]
     if not sized:
         raise TypeError("Expected a batch with at least one tensor of one or more dimensions, got none.")
-    return int(sized[0].shape[0])
+    size, labels = int(sized[0].shape[0]), labels_of(batch)
+    if sized[0].dim() == 1 and isinstance(labels, Tensor) and labels.dim() > 0 and len(labels) != size:
+        # All words of the batch in a row, as nn.EmbeddingBag takes them; the offsets of the texts are as many as labels.
+        beside = [tensor for tensor in sized[1:] if tensor is not labels and tensor.dim() == 1]
+        if any(len(labels) <= len(tensor) <= len(labels) + 1 and not tensor.is_floating_point() for tensor in beside):
+            size = len(labels)
+    if not size:
+        raise ValueError(
+            f"Expected a batch of at least one example, got a tensor of shape {tuple(sized[0].shape)}, whose first dimension "
+            f"counts examples."
+        )
+    return size
 
 
 def nbytes(batch: Batch) -> int:
@@ -118,14 +155,24 @@ def move_to(value: Any, device: torch.device) -> Any:
     return value
 
 
-def run_model(model: Module, batch: Batch) -> Any:
-    """``model(*batch[:-1])`` or ``model(**batch)``; labels are left out where the model does not take them."""
+def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_loss: bool = False) -> Any:
+    """``model(*batch[:-1])`` or ``model(**batch)``; labels are left out where the model does not take them.
+
+    With ``own_loss``, labels of another single name are passed as ``labels`` to a model that takes these.
+    """
     if not is_mapping(batch):
         return model(*batch[:-1])
     parameters = inspect.signature(model.forward).parameters.values()
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
-    return model(**{key: value for key, value in batch.items() if takes_any or key in names or key not in LABEL_KEYS})
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+    def wanted(key: str) -> bool:
+        return key in names or not (key in label_names or (key in LABEL_KEYS and not takes_any))
+
+    given = {key: value for key, value in batch.items() if wanted(key)}
+    if own_loss and len(label_names) == 1 and label_names[0] not in given and "labels" in names:
+        given["labels"] = batch[label_names[0]]
+    return model(**given)
 
 
 # ------------------------------------------------------------------------------------------------------------- blocks
@@ -176,13 +223,28 @@ class _OneBatch(Dataset[Batch]):
         return self.batch
 
 
-def as_batches(inputs: Batch | DataLoader[Any], what: str) -> DataLoader[Any]:
-    """A DataLoader of batches from one batch or a DataLoader; ``what`` names the argument in errors."""
+def as_batches(
+    inputs: Batch | DataLoader[Any], what: str, collate: Callable[[list[Any]], Any] | None = None, batch_size: int = 1
+) -> DataLoader[Any]:
+    """A DataLoader of batches from one batch or a DataLoader, with ``collate`` also from a data set or a list of mappings.
+
+    ``what`` names the argument in errors.
+    """
     if isinstance(inputs, DataLoader):
         refuse_shuffling(inputs, what)
         return inputs
+    if collate is not None and _are_examples(inputs):
+        return DataLoader(inputs, batch_size, collate_fn=collate)
     check_batch(inputs)
     return DataLoader(_OneBatch(inputs), batch_size=None)
+
+
+def _are_examples(inputs: Any) -> bool:
+    """A list of mappings, or something with a length and items that is no batch: a data set."""
+    if isinstance(inputs, list):
+        return bool(inputs) and all(isinstance(item, Mapping) for item in inputs)
+    is_batch = isinstance(inputs, (tuple, str, bytes, Mapping, Tensor))
+    return not is_batch and hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
 
 
 def refuse_shuffling(loader: DataLoader[Any], what: str) -> None:

@@ -19,11 +19,13 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, adapter_state, adapter_weights, only_adapter_trains
 from captum_tracinwe.embedding import input_embeddings, unwrap
 from captum_tracinwe.rates import trainer_rate
 
-__all__ = ["assign_checkpoint", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
+__all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
 
 # The names under which training scripts nest a state dict.
 NESTS = ("model_state_dict", "state_dict", "model")
@@ -34,6 +36,7 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    *ADAPTER_FILES,
 )
 
 NO_WEIGHTS = (".txt", ".json", ".jsonl", ".md", ".csv", ".log", ".yaml", ".yml", ".html", ".png")
@@ -48,12 +51,19 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
 
     Args:
         path (str or Path): ``*.safetensors`` is written as safetensors, anything else by ``torch.save``.
-        model (Module): its ``state_dict()`` is saved.
+        model (Module): its ``state_dict()`` is saved; of a PEFT model that trains its adapter only, the adapter's.
         learning_rate (float): η_c, the optimiser's rate at this step, finite and not negative.
         step (int, optional): kept beside it.
 
     Raises:
         ValueError: the learning rate is not a finite number ≥ 0.
+
+    Example:
+        >>> import tempfile, torch
+        >>> path, model = f"{tempfile.mkdtemp()}/step-100.pt", torch.nn.Embedding(10, 4)
+        >>> save_checkpoint(path, model, learning_rate=0.05, step=100)
+        >>> load_checkpoint(model, path)
+        0.05
     """
     path = Path(path)
     rate = _checked_rate(learning_rate, f"save_checkpoint({str(path)!r})")
@@ -62,14 +72,19 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
+    adapter = adapter_state(model) if only_adapter_trains(model) else None
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import save_model
+            from safetensors.torch import save_file, save_model
 
             notes = {"learning_rate": repr(rate)} | ({} if step is None else {"step": str(step)})
-            save_model(model, str(temporary), metadata=notes)
+            if adapter is None:
+                save_model(model, str(temporary), metadata=notes)
+            else:
+                save_file({key: value.contiguous() for key, value in adapter.items()}, temporary, metadata=notes)
         else:
-            torch.save({"model_state_dict": model.state_dict(), "learning_rate": rate, "step": step}, temporary)
+            state = model.state_dict() if adapter is None else adapter
+            torch.save({"model_state_dict": state, "learning_rate": rate, "step": step}, temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -83,7 +98,8 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
 
     Reads what :func:`save_checkpoint` writes, plain and nested state dicts (``torch.save`` or safetensors; keys with the
     prefixes of DataParallel and torch.compile too) and checkpoint directories of transformers' Trainer, whose rate is that of
-    the scheduler (:func:`captum_tracinwe.rates.trainer_rate`). Nothing pickled is run.
+    the scheduler (:func:`captum_tracinwe.rates.trainer_rate`). Of a PEFT model's adapter the weights alone: the base model
+    stays as it is. Nothing pickled is run.
 
     Args:
         model (Module): takes the weights; unchanged if they do not fit.
@@ -95,6 +111,9 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: truncated, not a checkpoint, of another architecture, or a pickle that would run code.
+
+    Example:
+        See :func:`save_checkpoint`.
     """
     return _load(model, path, assign=False)
 
@@ -113,8 +132,10 @@ def _load(model: Module, path: str | Path, assign: bool) -> float:
     if not path.exists():
         raise FileNotFoundError(f"No checkpoint at {str(path)!r}: expected a file or a directory with weights.")
     own = unwrap(model).state_dict().keys()
-    content, rate = _read(path, own)
-    _load_into(model, _stripped(content, own), path, assign)
+    content, rate = _read(path, own, active_adapter(model))
+    content = _stripped(content, own)
+    content, wanted = adapter_weights(model, content, path) or (content, own)
+    _load_into(model, content, wanted, path, assign)
     if rate is None and path.is_dir():
         given = input_embeddings(model)
         rate = trainer_rate(path, getattr(given, "weight", None))
@@ -177,6 +198,27 @@ def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
     return found
 
 
+def check_whole(path: Path) -> None:
+    """See that a checkpoint directory has all its weights, without reading them.
+
+    Raises:
+        ValueError: no file of weights, a shard missing, or a file that is cut.
+    """
+    for file in _weight_files(path):
+        with open(file, "rb") as content:
+            zipped = content.read(2) == b"PK"
+        if file.suffix == ".safetensors":
+            from safetensors import SafetensorError, safe_open
+
+            try:
+                with safe_open(file, framework="pt"):
+                    continue
+            except SafetensorError as error:
+                raise ValueError(_unreadable(file, error)) from error
+        if zipped and not zipfile.is_zipfile(file):  # its directory stands at its end
+            raise ValueError(_unreadable(file, EOFError("its end is missing")))
+
+
 def _has_weights(place: Path) -> bool:
     return any((place / name).is_file() for name in WEIGHT_FILES)
 
@@ -213,10 +255,10 @@ def _umask() -> int:
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def _read(path: Path, own: Collection[str]) -> tuple[dict[str, Tensor], Any]:
+def _read(path: Path, own: Collection[str], adapter: str | None = None) -> tuple[dict[str, Tensor], Any]:
     """State dict and learning rate (None if there is none) of a file or directory, for a model with keys ``own``."""
     if path.is_dir():
-        return _read_directory(path, own)
+        return _read_directory(path, own, adapter)
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
@@ -229,9 +271,7 @@ def _read(path: Path, own: Collection[str]) -> tuple[dict[str, Tensor], Any]:
             f"code. Expected a state dict; save one with captum_tracinwe.save_checkpoint."
         ) from error
     except Exception as error:  # damaged pickles raise whatever their bytes happen to ask for
-        raise ValueError(
-            f"The checkpoint {str(path)!r} cannot be read: it is truncated, or not a checkpoint ({_first_line(error)})."
-        ) from error
+        raise ValueError(_unreadable(path, error)) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"The checkpoint {str(path)!r} holds a {type(content).__name__}: expected a state dict.")
     nest = next((content[key] for key in NESTS if isinstance(content.get(key), Mapping)), None)
@@ -251,14 +291,32 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     return state, None if rate is None else float(rate)
 
 
-def _read_directory(path: Path, own: Collection[str]) -> tuple[dict[str, Tensor], Any]:
+def _read_directory(path: Path, own: Collection[str], adapter: str | None) -> tuple[dict[str, Tensor], Any]:
+    if adapter is not None and not _has_weights(path) and _has_weights(path / adapter):
+        path = path / adapter  # where PEFT puts an adapter of another name than "default"
+    files = _weight_files(path)
+    if files[0].name in ADAPTER_FILES and adapter is None:
+        raise ValueError(
+            f"The checkpoint {str(path)!r} holds an adapter only ({files[0].name}), and the model has none: expected a PEFT "
+            f"model. Wrap it with peft.PeftModel.from_pretrained(model, {str(path)!r})."
+        )
+    if len(files) == 1:
+        return _read(files[0], own)
+    state: dict[str, Tensor] = {}
+    for shard in files:
+        state |= _read(shard, own)[0]
+    return state, None
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """The files that hold a checkpoint directory's weights: one, or its shards."""
     name = next((name for name in WEIGHT_FILES if (path / name).is_file()), None)
     if name is None:
         raise ValueError(
             f"The directory {str(path)!r} is not a checkpoint: expected one of {', '.join(WEIGHT_FILES)} in it."
         )
     if not name.endswith(".index.json"):
-        return _read(path / name, own)
+        return [path / name]
     try:
         shards = sorted(set(json.loads((path / name).read_text())["weight_map"].values()))
     except (json.JSONDecodeError, KeyError, AttributeError) as error:
@@ -266,10 +324,11 @@ def _read_directory(path: Path, own: Collection[str]) -> tuple[dict[str, Tensor]
     missing = [shard for shard in shards if not (path / shard).is_file()]
     if missing:
         raise ValueError(f"The checkpoint {str(path)!r} is not whole: expected the shards {shards}, missing {missing}.")
-    state: dict[str, Tensor] = {}
-    for shard in shards:
-        state |= _read(path / shard, own)[0]
-    return state, None
+    return [path / shard for shard in shards]
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"The checkpoint {str(path)!r} cannot be read: it is truncated, or not a checkpoint ({_first_line(error)})."
 
 
 def _first_line(error: Exception) -> str:
@@ -288,7 +347,7 @@ def _stripped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tenso
     return state
 
 
-def _load_into(model: Module, state: dict[str, Tensor], path: Path, assign: bool) -> None:
+def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str], path: Path, assign: bool) -> None:
     """Load by our own check first: `load_state_dict` copies what fits before it complains of the rest."""
     inner = unwrap(model)
     own = inner.state_dict()
@@ -304,7 +363,7 @@ def _load_into(model: Module, state: dict[str, Tensor], path: Path, assign: bool
                 if own[name].shape == own[source].shape:
                     state.setdefault(name, state[source])
     problems = []
-    missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
+    missing, unexpected = [k for k in wanted if k not in state], [k for k in state if k not in own]
     for what, keys in (("missing", missing), ("unexpected", unexpected)):
         if keys:
             problems.append(f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})")
@@ -312,14 +371,27 @@ def _load_into(model: Module, state: dict[str, Tensor], path: Path, assign: bool
         if key in state and isinstance(tensor, Tensor) and getattr(state[key], "shape", None) != tensor.shape:
             got = tuple(state[key].shape) if isinstance(state[key], Tensor) else type(state[key]).__name__
             problems.append(f"{key} is {got}, expected {tuple(tensor.shape)}")
+        elif key in state and _is_quantised(tensor) and type(state[key]) is not type(tensor):
+            problems.append(f"{key} is a {type(state[key]).__name__}, expected a quantised {type(tensor).__name__}")
     if problems:
         raise ValueError(
             f"The checkpoint {str(path)!r} does not fit the model {type(inner).__name__}: {'; '.join(problems[:5])}. Expected a "
             f"checkpoint of this very architecture."
         )
     if not assign:
-        inner.load_state_dict(state)
+        inner.load_state_dict(state, strict=False)
         return
     for key, tensor in inner.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor):
+        if not isinstance(tensor, Tensor) or key not in state:
+            continue
+        if _is_quantised(tensor):  # its values lie in tensors of its own, and setting `data` changes none of them
+            owner, _, name = key.rpartition(".")
+            new = torch.nn.Parameter(state[key].to(tensor.device), requires_grad=False)
+            inner.get_submodule(owner).register_parameter(name, new)
+        else:
             tensor.data = state[key].to(device=tensor.device, dtype=tensor.dtype)
+
+
+def _is_quantised(tensor: Any) -> bool:
+    """Whether a tensor is made of others, as torchao's weights of 8 or 4 bits are."""
+    return bool(is_traceable_wrapper_subclass(tensor))

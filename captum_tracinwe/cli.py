@@ -255,17 +255,29 @@ def _info(options: argparse.Namespace) -> None:
         except PackageNotFoundError:
             return "not installed"
 
+    def compiled(device: str) -> str:
+        names = [f"captum_tracinwe::{name}" for name in ops.OPS]
+        found = [name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(name, device)]
+        if ops.NATIVE_LIBRARY is not None and not found:
+            return "none: built without a CUDA toolkit; plain torch is used there"
+        return ", ".join(name.partition("::")[2] for name in found) or "none"
+
     kernels = f"loaded from {ops.NATIVE_LIBRARY}"
     if ops.NATIVE_LIBRARY is None:
         kernels = f"not loaded ({ops.native_error}); plain torch is used: same results, slower"
-    cuda = "available: " + torch.cuda.get_device_name() if torch.cuda.is_available() else "not available"
+    cuda = "not available: " + ("no device or driver" if torch.version.cuda else "this torch is a CPU build")
+    if torch.cuda.is_available():
+        cuda = f"available: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     for name, value in (
         ("captum-tracinwe", __version__),
         ("torch", torch.__version__),
         ("captum", of("captum")),
         ("transformers", of("transformers")),
+        ("numpy", of("numpy")),
         ("Python", f"{platform.python_version()} on {platform.platform()}"),
         ("compiled kernels", kernels),
+        ("  for CPU", compiled("CPU")),
+        ("  for CUDA", compiled("CUDA")),
         ("CUDA", cuda),
     ):
         print(f"{name:<17} {value}")

@@ -9,8 +9,8 @@ table's gradient is *not* counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,12 @@ from torch.nn import Module
 from torch.nn.functional import embedding as look_up
 from torch.nn.functional import embedding_bag
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
-__all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "input_embeddings", "unwrap"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "input_embeddings", "stack", "unwrap"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class EmbeddingTable:
 
     @property
     def weight(self) -> Tensor:
-        """The table, ``(V, D)``. Asked anew each time: a checkpoint loader may replace the parameter."""
+        """The table, ``(V, D)``. Asked anew each time, because a checkpoint loader may replace the parameter."""
         return self.module.weight
 
 
@@ -97,12 +101,49 @@ def unwrap(model: Module) -> Module:
 
 
 def input_embeddings(model: Module) -> Module | None:
-    """What a transformers model says is its word embedding; None for other models."""
+    """What a transformers model says is its word embedding; None for other models.
+
+    Of one that PEFT has wrapped, the embedding within that does the look-up: what an adapter adds to its output has the
+    same gradient as the output.
+    """
     try:
         found = unwrap(model).get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError, TypeError):
         return None
+    while not isinstance(found, nn.Embedding):
+        copies = getattr(found, "modules_to_save", None)
+        if isinstance(copies, nn.ModuleDict) and len(copies):  # PEFT's trained copy of the whole table
+            active = [name for name in getattr(found, "active_adapters", ()) if name in copies]
+            inner = copies[active[0]] if active else getattr(found, "original_module", None)
+        else:
+            inner = getattr(found, "base_layer", None)
+        if not isinstance(inner, Module):
+            break
+        found = inner
     return found if isinstance(found, Module) else None
+
+
+def stack(model: Module, side: str | None) -> Module | None:
+    """The encoder or decoder of ``model``; None for ``side=None``, which means both.
+
+    Raises:
+        ValueError: another side, or a model that has no such part.
+    """
+    if side is None:
+        return None
+    if side not in ("encoder", "decoder"):
+        raise ValueError(f"`side` should be 'encoder', 'decoder' or None for both, got {side!r}.")
+    inner = unwrap(model)
+    given = getattr(inner, f"get_{side}", None)
+    # transformers gives every model a get_encoder(), which may be the model itself.
+    two_stacks = getattr(getattr(inner, "config", None), "is_encoder_decoder", given is None)
+    found = (given() if given is not None else getattr(inner, side, None)) if two_stacks else None
+    if not isinstance(found, Module) or found is inner:
+        raise ValueError(
+            f"`side={side!r}` needs an encoder-decoder with get_{side}() or an attribute `{side}`, got a "
+            f"{type(inner).__name__}: leave `side` out to count all look-ups."
+        )
+    return found
 
 
 def _checked(table: EmbeddingTable) -> EmbeddingTable:
@@ -126,11 +167,16 @@ def _checked(table: EmbeddingTable) -> EmbeddingTable:
 
 @dataclass(frozen=True, eq=False)
 class LookUp:
-    """One call of the embedding: ``ids`` of shape (N, ...), ``output`` (N, ..., D), a leaf whose gradient is wanted."""
+    """One call of the embedding: ``ids`` of shape (N, ...), ``output`` (N, ..., D), a leaf whose gradient is wanted.
+
+    Of bags that are told by offsets, ``ids`` are ``(P,)``, and ``bags`` says which of the ``count`` bags each position is in.
+    """
 
     ids: Tensor
     output: Tensor
     padding_idx: int | None
+    bags: Tensor | None = None
+    count: int = 0
 
 
 _OTHER_LOOK_UPS = (torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select, torch.embedding)
@@ -141,12 +187,38 @@ class RecordLookUps(TorchFunctionMode):
 
     A mode rather than a forward hook, because a hook sees only what a module returns: Bart's embedding multiplies by
     √D after the look-up, and a tied decoder reads the table through a second module.
+
+    Args:
+        table (Tensor): ``(V, D)``.
+        within (Module, optional): only look-ups made while this module runs count.
     """
 
-    def __init__(self, table: Tensor) -> None:
+    def __init__(self, table: Tensor, within: Module | None = None) -> None:
         super().__init__()
-        self.table = table
+        self.table, self.within = table, within
         self.calls: list[LookUp] = []
+        self._counts = within is None
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        def switch(counts: bool) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                self._counts = counts
+
+            return hook
+
+        if self.within is not None:
+            self._hooks = [
+                self.within.register_forward_pre_hook(switch(True)),
+                self.within.register_forward_hook(switch(False)),
+            ]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
 
     def __torch_function__(
         self,
@@ -177,13 +249,21 @@ class RecordLookUps(TorchFunctionMode):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
     ) -> Tensor:
-        if weight is not self.table:
+        if weight is not self.table or not self._counts:
             return look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
         if max_norm is not None or scale_grad_by_freq:
             raise ValueError(
                 f"The embedding is looked up with max_norm={max_norm}, scale_grad_by_freq={scale_grad_by_freq}: expected "
                 f"neither, because the first changes the weights and the second ties an example's gradient to its batch."
             )
+        if input.numel():  # torch's "index out of range in self" names neither; on a GPU it ends the process
+            least, most = (int(bound) for bound in torch.aminmax(input.detach()))
+            if least < 0 or most >= weight.shape[0]:
+                raise ValueError(
+                    f"The embedding, of {weight.shape[0]} rows, is asked for token id {least if least < 0 else most}: expected "
+                    f"ids from 0 to {weight.shape[0] - 1}. Use the tokenizer that the model was trained with, or "
+                    f"model.resize_token_embeddings(len(tokenizer)); labels of −100 are for losses, not for look-ups."
+                )
         output = look_up(input, weight.detach()).requires_grad_()
         if padding_idx is not None and padding_idx < 0:
             padding_idx += weight.shape[0]
@@ -205,21 +285,31 @@ class RecordLookUps(TorchFunctionMode):
         padding_idx: int | None = None,
     ) -> Tensor:
         """A bag as look-ups that are added up, so that each word has a gradient of its own."""
-        if weight is not self.table:
+        if weight is not self.table or not self._counts:
             rest = (max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset)
             return embedding_bag(input, weight, offsets, *rest, padding_idx)
-        if offsets is not None or input.dim() != 2:
+        if offsets is not None and input.dim() == 1:
+            starts = offsets[:-1] if include_last_offset else offsets
+            positions = torch.arange(len(input), device=input.device)
+            bags = torch.searchsorted(starts.contiguous(), positions.to(starts.dtype), right=True) - 1
+            count = len(starts)
+        elif input.dim() == 2:
+            bags = torch.arange(len(input), device=input.device).repeat_interleave(input.shape[1])
+            count = len(input)
+        else:
             raise ValueError(
-                f"The embedding is an nn.EmbeddingBag that is called with ids of shape {tuple(input.shape)} and offsets: "
-                f"expected ids (N, T), a text in each row, padded, with padding_idx set."
+                f"The embedding is an nn.EmbeddingBag that is called with ids of shape {tuple(input.shape)}: expected ids "
+                f"(N, T), a text in each row, padded, with padding_idx set; or all ids (P,) and the offsets (N,) of the texts."
             )
         words = self._look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
-        counts = torch.ones_like(input)
-        padding = self.calls[-1].padding_idx  # counted from the front
-        if padding is not None:
-            counts = torch.ne(input, padding).to(input.dtype)
-        factors = counts.to(words.dtype)
-        if per_sample_weights is not None:
-            factors = factors * per_sample_weights
-        total = (words * factors[..., None]).sum(1)
-        return total if mode == "sum" else total / counts.sum(1, keepdim=True).clamp_min(1)
+        call = self.calls[-1]
+        if input.dim() == 1:
+            self.calls[-1] = replace(call, bags=bags, count=count)
+        counted = torch.ones_like(input, dtype=words.dtype)
+        if call.padding_idx is not None:  # there counted from the front
+            counted = torch.ne(input, call.padding_idx).to(words.dtype)
+        factors = counted if per_sample_weights is None else counted * per_sample_weights
+        total = words.new_zeros(count, words.shape[-1]).index_add(0, bags, (words * factors[..., None]).flatten(0, -2))
+        if mode == "sum":
+            return total
+        return total / counted.new_zeros(count).index_add(0, bags, counted.flatten())[:, None].clamp_min(1)

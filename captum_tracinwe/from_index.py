@@ -11,7 +11,7 @@ from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captum_tracinwe.batches import Batch, as_batches
+from captum_tracinwe.batches import Batch
 
 if TYPE_CHECKING:
     from captum_tracinwe.index import GradientIndex
@@ -116,13 +116,6 @@ class FromIndex:
 
         check_match(self, index)
 
-    def _training_loader(self: Any) -> DataLoader[Any]:
-        """Training batches in the order of ``train_dataset``."""
-        loader: DataLoader[Any] = self.train_dataloader
-        if self._order is None:
-            return loader
-        return DataLoader(self._dataset, loader.batch_size, collate_fn=loader.collate_fn)
-
     def _influence_from(
         self: Any,
         index: GradientIndex,
@@ -132,7 +125,7 @@ class FromIndex:
         show_progress: bool,
         aggregate: bool,
     ) -> Tensor | KMostInfluentialResults:
-        rows = self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn, show_progress)
+        rows = self._row_gradients(self._batches(inputs), self.test_loss_fn, show_progress)
         rows = rows.sum() if aggregate else rows
         with torch.no_grad():
             if k is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from captum_tracinwe.batches import Batch, Loss, is_mapping, labels_of, move_to, run_model, size_of
+from captum_tracinwe.batches import Batch, Loss, is_mapping, labels_of, move_to, run_model, size_of, without_targets
 from captum_tracinwe.embedding import EmbeddingTable, LookUp, RecordLookUps, unwrap
 from captum_tracinwe.rows import RowGradients
 
@@ -82,6 +82,8 @@ def batch_row_gradients(
     check: bool = False,
     exclude: Sequence[int] = (),
     top_k: int | None = None,
+    within: Module | None = None,
+    label_names: Sequence[str] = (),
 ) -> RowGradients:
     """Row gradients of each example of a batch: g(x)_w = Σ over positions p of x that hold w of ∂ℓ(x)/∂e_p.
 
@@ -96,6 +98,9 @@ def batch_row_gradients(
         exclude (sequence of int): tokens that do not count.
         top_k (int, optional): of what is left, keep the k positions of each example with the largest gradient; of equal
             ones the first (TracIn-WE-Topk: positions, not rows).
+        within (Module, optional): count only the look-ups made while this part of the model runs.
+        label_names (sequence of str): keys of a mapping that are its labels, if not ``labels`` or ``label``; of several the
+            loss gets a dict.
 
     Returns:
         RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table.
@@ -107,18 +112,21 @@ def batch_row_gradients(
     size = size_of(batch)
     with _differentiable(model):
         batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
-        with RecordLookUps(table.weight) as record:
-            output = run_model(model, batch)
+        labels = labels_of(batch, label_names)
+        with RecordLookUps(table.weight, within) as record:
+            output = run_model(model, batch, label_names, own_loss=loss_fn is None)
         if not record.calls:
+            of_part = "" if within is None else f" of the {type(within).__name__} that `side` names"
             raise ValueError(
-                f"The embedding {table.name!r} is not used in the forward pass: expected the model to look words up in it. "
-                f"Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
+                f"The embedding {table.name!r} is not used in the forward pass{of_part}: expected the model to look words up in "
+                f"it. Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
             )
-        losses = _losses(output, labels_of(batch), batch, loss_fn, size)
+        losses = _losses(output, labels, batch, loss_fn, size)
         if check and size > 1:
-            _check_first(losses, output, labels_of(batch), loss_fn, record.calls, size, table.name)
+            _check_first(losses, output, labels, loss_fn, record.calls, size, table.name)
         gradients = _gradients(losses, record.calls, table.name)
-    return _fold(record.calls, gradients, size, table.name, exclude, top_k)
+    idle = without_targets(batch, loss_fn, label_names)
+    return _fold(record.calls, gradients, size, table.name, exclude, top_k, idle)
 
 
 # -------------------------------------------------------------------------------------------------------------- loss
@@ -130,7 +138,8 @@ def _losses(output: Any, labels: Any, batch: Batch, loss_fn: Loss | None, size: 
         return _output_as_loss(output, labels, size)
     if labels is None:
         raise ValueError(
-            f"The batch has no labels for the loss: expected a key `labels` (or `label`), got {', '.join(batch)}."
+            f"The batch has no labels for the loss: expected a key `labels` (or `label`), got {', '.join(batch)}. Labels of "
+            f"another name are named by label_names=[...]."
         )
     prediction = output["logits"] if isinstance(output, Mapping) and "logits" in output else output
     losses = _call(loss_fn, prediction, labels)
@@ -252,8 +261,8 @@ def _check_first(
     for call, gradient in zip(
         calls, torch.autograd.grad(losses[0].sum(), outputs, retain_graph=True, allow_unused=True), strict=True
     ):
-        if gradient is None or call.ids.dim() == 0 or call.ids.shape[0] != size:
-            continue  # the latter is refused where rows are folded
+        if gradient is None or call.bags is not None or call.ids.dim() == 0 or call.ids.shape[0] != size:
+            continue  # bags say whose words they hold; the rest is refused where rows are folded
         if float(gradient[1:].abs().max()) > 1e-5 * float(gradient.abs().max()):
             raise ValueError(
                 f"The loss of the first example depends on the words of others in its batch: expected the examples along the "
@@ -285,18 +294,15 @@ def _fold(
     name: str,
     exclude: Sequence[int],
     top_k: int | None,
+    idle: Sequence[int],
 ) -> RowGradients:
-    """Positions of all calls → rows, without those of ``padding_idx``, which autograd gives no gradient."""
+    """Positions of all calls → rows, without those of ``padding_idx``, which autograd gives no gradient.
+
+    And of ``idle`` examples, whose loss is over no target: a mean is 0 / 0 there.
+    """
     examples, ids, values = [], [], []
     for call, gradient in zip(calls, gradients, strict=True):
-        if call.ids.dim() == 0 or call.ids.shape[0] != size:
-            raise ValueError(
-                f"The embedding {name!r} is called with ids of shape {tuple(call.ids.shape)} for a batch of {size}: expected "
-                f"the examples along the first dimension, ({size}, ...), to tell whose gradient is whose."
-            )
-        call_ids = call.ids.reshape(-1).to(torch.int64)
-        positions = call_ids.numel() // size if size else 0
-        call_examples = torch.arange(size, device=call_ids.device).repeat_interleave(positions)
+        call_ids, call_examples = call.ids.reshape(-1).to(torch.int64), _examples_of(call, size, name)
         call_values = gradient.detach().reshape(call_ids.numel(), gradient.shape[-1])
         # Sums over positions in half precision would lose what the products need.
         call_values = call_values.to(torch.float64 if call_values.dtype == torch.float64 else torch.float32)
@@ -307,6 +313,9 @@ def _fold(
         ids.append(call_ids)
         values.append(call_values)
     rows = torch.cat(examples), torch.cat(ids), torch.cat(values)
+    if idle:
+        kept = ~torch.isin(rows[0], torch.tensor(idle, device=rows[0].device))
+        rows = rows[0][kept], rows[1][kept], rows[2][kept]
     if exclude:
         kept = ~torch.isin(rows[1], torch.tensor(exclude, device=rows[1].device))
         rows = rows[0][kept], rows[1][kept], rows[2][kept]
@@ -314,6 +323,23 @@ def _fold(
         kept = _largest(rows[0], rows[2].norm(dim=1), top_k)
         rows = rows[0][kept], rows[1][kept], rows[2][kept]
     return RowGradients.from_positions(*rows, size)
+
+
+def _examples_of(call: LookUp, size: int, name: str) -> Tensor:
+    """The example that each position of a call belongs to."""
+    if call.bags is not None:
+        if call.count != size:
+            raise ValueError(
+                f"The nn.EmbeddingBag {name!r} is called with offsets of {call.count} bags for a batch of {size}: expected one "
+                f"bag for each example, to tell whose gradient is whose."
+            )
+        return call.bags
+    if call.ids.dim() == 0 or call.ids.shape[0] != size:
+        raise ValueError(
+            f"The embedding {name!r} is called with ids of shape {tuple(call.ids.shape)} for a batch of {size}: expected "
+            f"the examples along the first dimension, ({size}, ...), to tell whose gradient is whose."
+        )
+    return torch.arange(size, device=call.ids.device).repeat_interleave(call.ids.numel() // size)
 
 
 def _largest(examples: Tensor, norms: Tensor, k: int) -> Tensor:

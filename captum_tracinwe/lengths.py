@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,10 @@ __all__ = ["order_by_length", "trim_padding"]
 
 
 def order_by_length(
-    dataset: Dataset[Any], batch_size: int, collate_fn: Callable[[list[Any]], Any] = default_collate
+    dataset: Dataset[Any],
+    batch_size: int,
+    collate_fn: Callable[[list[Any]], Any] = default_collate,
+    label_names: Collection[str] = (),
 ) -> tuple[DataLoader[Any], Tensor]:
     """A loader of the examples from short to long, padding trimmed, and the index of the example at each place, ``(M,)``.
 
@@ -23,6 +26,7 @@ def order_by_length(
         dataset (Dataset): map-style, of mappings with an ``attention_mask``.
         batch_size (int): examples to a batch.
         collate_fn (callable): makes a batch of examples, before it is trimmed.
+        label_names (collection of str): labels besides ``labels`` and ``label``.
 
     Raises:
         ValueError: the examples carry no ``attention_mask``, or there is no random access to them.
@@ -44,12 +48,14 @@ def order_by_length(
         lengths.append(int(torch.as_tensor(example["attention_mask"]).sum()))
     order = torch.sort(torch.tensor(lengths), stable=True).indices
     loader = DataLoader(
-        Subset(dataset, order.tolist()), batch_size, collate_fn=lambda examples: trim_padding(collate_fn(examples))
+        Subset(dataset, order.tolist()),
+        batch_size,
+        collate_fn=lambda examples: trim_padding(collate_fn(examples), label_names),
     )
     return loader, order
 
 
-def trim_padding(batch: Mapping[str, Any]) -> dict[str, Any]:
+def trim_padding(batch: Mapping[str, Any], label_names: Collection[str] = ()) -> dict[str, Any]:
     """Cut the columns on the right where all texts of the batch are padding, from every tensor that has them.
 
     On the left nothing is cut: there it would move the positions of the words.
@@ -63,7 +69,9 @@ def trim_padding(batch: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Tensor)
         and value.dim() >= 2
         and value.shape[1] == columns
-        and not (key in LABEL_KEYS and value.is_floating_point())  # one number per class, not per position
+        and not (
+            key in (*LABEL_KEYS, *label_names) and value.is_floating_point()
+        )  # one number per class, not per position
         else value
         for key, value in batch.items()
     }

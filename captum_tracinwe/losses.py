@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-__all__ = ["TokenLoss"]
+__all__ = ["TokenLoss", "span_loss"]
 
 
 class TokenLoss:
@@ -49,18 +49,15 @@ class TokenLoss:
         if self.shift:
             logits, labels = logits[:, :-1], labels[:, 1:]
         wanted = self._wanted(labels != -100)
-        if bool((~wanted.any(1)).any()):
-            empty = (~wanted.any(1)).nonzero().flatten().tolist()
-            warnings.warn(
-                f"Examples {empty[:5]} of a batch of {len(labels)} have no target token (all labels are −100, or none lies in "
-                f"the part asked about): their loss, gradient and influence are 0.",
-                stacklevel=2,
-            )
         losses = torch.nn.functional.cross_entropy(
             logits.transpose(1, 2), labels.masked_fill(~wanted, -100), ignore_index=-100, reduction="none"
         )
         total = losses.sum(1)
         return total / wanted.sum(1).clamp_min(1) if self.over_tokens == "mean" else total
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """How many targets each example has, ``(N,)``; with none its loss is 0, which `TracInWE` reports."""
+        return self._wanted((labels[:, 1:] if self.shift else labels) != -100).sum(1)
 
     def _wanted(self, targets: Tensor) -> Tensor:
         if self.start is None and self.stop is None:
@@ -74,3 +71,18 @@ class TokenLoss:
         if self.start is not None:
             targets = targets & (number >= place(self.start))
         return targets if self.stop is None else targets & (number < place(self.stop))
+
+
+def span_loss(output: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+    """Loss ``(N,)`` of extractive question answering, that of transformers' models: the mean over start and end of the answer.
+
+    Args:
+        output (mapping): ``start_logits`` and ``end_logits``, ``(N, T)``.
+        labels (mapping): ``start_positions`` and ``end_positions``, ``(N,)``; a place beyond the text is no target.
+    """
+    losses = []
+    for side in ("start", "end"):
+        logits = output[f"{side}_logits"]
+        places = labels[f"{side}_positions"].clamp(0, logits.shape[1])
+        losses.append(torch.nn.functional.cross_entropy(logits, places, ignore_index=logits.shape[1], reduction="none"))
+    return torch.stack(losses).mean(0)

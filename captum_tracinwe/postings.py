@@ -63,6 +63,16 @@ class PostingLists:
     def __len__(self) -> int:
         return self.num_examples
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in (self.ptr, self.ids, self.examples, self.values))
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PostingLists:
+        """On another device, with values of another dtype."""
+        ptr, ids, examples = (tensor.to(device) for tensor in (self.ptr, self.ids, self.examples))
+        return PostingLists(ptr, ids, examples, self.values.to(device=device, dtype=dtype), self.num_examples)
+
     def scores_of(self, test: RowGradients) -> Tensor:
         """Scores ``(N, M)`` of test examples: :func:`captum_tracinwe.ops.posting_dot`."""
         return ops.posting_dot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +46,17 @@ class FromRuns:
         tokenizer: Any = None,
         data_collator: Any = None,
         batch_size: int | None = None,
+        label_names: str | Sequence[str] | None = None,
         **options: Any,
     ) -> Self:
         """A TracInWE of a finished Trainer run: ``output_dir`` with its ``checkpoint-*``, and the data it was trained on.
 
-        The model (by its config), tokenizer and collator are taken from the last checkpoint unless given. Arguments else and
-        errors as in :meth:`from_trainer`.
+        The model (by its config), tokenizer and collator are taken from the last checkpoint unless given. Where checkpoints
+        hold a PEFT adapter only, ``model`` is the base model, which PEFT then wraps, or the PEFT model; its default is the
+        directory that the adapter names. Arguments else and errors as in :meth:`from_trainer`.
         """
         from captum_tracinwe.trainer import finished_run
 
-        found = finished_run(output_dir, train_dataset, model, tokenizer, data_collator, batch_size)
+        names = [label_names] if isinstance(label_names, str) else label_names
+        found = finished_run(output_dir, train_dataset, model, tokenizer, data_collator, batch_size, names)
         return cls(**{**found, **options})

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.arguments import index_lists, is_whole
-from captum_tracinwe.batches import Batch, as_batches
+from captum_tracinwe.batches import Batch
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.words import WordInfluence
@@ -131,6 +131,12 @@ def synonym_scores(
     Raises:
         ValueError: ``k`` or ``min_cosine`` is out of range.
         ImportError: SciPy is not installed.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> synonym_scores(tracin, inputs, k=3).shape
+        torch.Size([2, 12])
     """
     finder, assign = _finder(tracin, k, min_cosine), _assignment()
 
@@ -153,7 +159,7 @@ def synonym_scores(
         return scores
 
     desc = f"Using {tracin.get_name()} to compute influence by synonyms for training batches"
-    parts = list(finder._score_blocks(list(as_batches(inputs, "inputs")), False, desc, show_progress, product))
+    parts = list(finder._score_blocks(list(finder._batches(inputs)), False, desc, show_progress, product))
     order = torch.argsort(torch.cat([places for places, _ in parts]))
     return torch.cat([scores for _, scores in parts], dim=1)[:, order]
 
@@ -179,6 +185,17 @@ def synonym_influence(
     Raises:
         ValueError: as :func:`synonym_scores`, and :meth:`TracInWE.word_influence` for the indices.
         ImportError: SciPy is not installed.
+
+    Example:
+        >>> import math
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> best = synonym_scores(tracin, inputs).topk(2)
+        >>> pair = synonym_influence(tracin, inputs, best.indices)[0][0]
+        >>> math.isclose(pair.score, float(best.values[0, 0]), rel_tol=1e-5)
+        True
+        >>> math.isclose(sum(match.share for match in pair.words()), pair.score)
+        True
     """
     finder, assign = _finder(tracin, k, min_cosine), _assignment()
     test = finder.row_gradients(inputs)

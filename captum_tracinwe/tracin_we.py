@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +16,18 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe import lengths
-from captum_tracinwe.arguments import check_arguments, index_lists, is_rate, is_whole, out_of_range
+from captum_tracinwe.arguments import check_arguments, index_lists, is_whole
 from captum_tracinwe.batches import (
     Batch,
-    Block,
     Loss,
-    as_batches,
     blocks,
-    examples_loader,
     refuse_shuffling,
-    size_of,
 )
-from captum_tracinwe.checkpoints import assign_checkpoint, find_checkpoints, load_checkpoint
-from captum_tracinwe.embedding import find_embedding
+from captum_tracinwe.checkpoints import find_checkpoints, load_checkpoint
+from captum_tracinwe.collate import collate_of
+from captum_tracinwe.embedding import find_embedding, stack
 from captum_tracinwe.from_index import FromIndex, opened
-from captum_tracinwe.gradients import batch_row_gradients, untouched
+from captum_tracinwe.passes import Passes
 from captum_tracinwe.ranking import merge_top_k, top_k
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.runs import FromRuns
@@ -44,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["TracInWE"]
 
 
-class TracInWE(FromRuns, FromIndex, TracInCP):
+class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
     r"""TracIn on the word embedding (TracIn-WE; Yeh et al., NeurIPS 2022, arXiv 2202.11844).
 
     ``influence(inputs)[i, j]`` = Σ over checkpoints c of η_c · Σ over tokens w in both texts of
@@ -57,16 +52,26 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
     in eval mode.
 
     Args:
-        model, train_dataset, checkpoints, loss_fn, batch_size, test_loss_fn: as in
-            :class:`captum.influence.TracInCP`. Batches may be mappings as well (``model(**batch)``, labels under
-            ``labels``); a DataLoader must not shuffle. ``checkpoints`` may hold ``Path`` objects.
+        model (Module): any model with a word embedding.
+        train_dataset (Dataset or DataLoader): M examples in a fixed order. Batches are tuples ``(inputs..., labels)``, as in
+            :class:`captum.influence.TracInCP`, or mappings (``model(**batch)``, labels under ``labels``). Examples of a data
+            set may be mappings of lists (`datasets.Dataset`); wherever ``inputs`` are asked for, a data set or a list of such
+            mappings will do.
+        checkpoints (str, Path or list): a directory, or the checkpoints.
         checkpoints_load_func (callable): ``(model, checkpoint) -> learning rate``. Default: :func:`load_checkpoint`.
         layers (list[str] or None): a list with the name of the embedding; None finds it.
+        loss_fn, test_loss_fn (callable, optional): of training and of test examples; None: the model's own, and ``loss_fn``.
+        batch_size (int): training examples to a pass.
         sample_wise_grads_per_batch (bool): accepted for compatibility. One backward per batch serves losses reduced by
             "none", "sum" and "mean" alike; each example gets the gradient of its loss taken alone.
         exclude_tokens (sequence of int): tokens that do not count (TracIn-WE-NoC: those common to all texts). Default: none.
         top_k_words (int, optional): keep only the k positions of each text with the largest gradient, at each checkpoint,
             after ``exclude_tokens`` (TracIn-WE-Topk; 10 in the paper). Default: all.
+        side (str, optional): of an encoder-decoder whose halves share the table, count only the look-ups of the "encoder"
+            or of the "decoder". Default: both, whose gradients of a word add up.
+        label_names (str or list of str): labels not called ``labels`` or ``label``; of several the loss gets a dict.
+        collate_fn (callable): makes a batch of a list of examples, of the training set and of ``inputs``; for raw texts
+            :class:`captum_tracinwe.collate.TokenizeTexts`. Default: :class:`captum_tracinwe.collate.Collate`.
         order_by_length (bool): take the training texts from short to long and trim each batch's padding; results come in
             the order of ``train_dataset`` all the same. Needs a data set of mappings with ``attention_mask``, and a model
             that heeds it. Default: False.
@@ -105,19 +110,31 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
         *,
         exclude_tokens: Sequence[int] = (),
         top_k_words: int | None = None,
+        side: str | None = None,
+        label_names: str | Sequence[str] = (),
+        collate_fn: Callable[[list[Any]], Any] | None = None,
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
         index: str | Path | GradientIndex | None = None,
     ) -> None:
         self.index, train_dataset = opened(index, train_dataset)
-        words = exclude_tokens, top_k_words
-        check_arguments(model, train_dataset, loss_fn, batch_size, test_loss_fn, *words, order_by_length, memory_limit)
+        check_arguments(
+            *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
+            *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
+        )
+        self.embedding = find_embedding(model, layers)
+        self.label_names = (label_names,) if isinstance(label_names, str) else tuple(label_names)
         self._order: Tensor | None = None
+        self._collate = collate_of(train_dataset, collate_fn, model, self.embedding, self.label_names)
         if order_by_length and self.index is None:
             assert batch_size is not None
             assert not isinstance(train_dataset, DataLoader)
             self._dataset = train_dataset
-            train_dataset, self._order = lengths.order_by_length(train_dataset, batch_size)
+            train_dataset, self._order = lengths.order_by_length(
+                train_dataset, batch_size, self._collate, self.label_names
+            )
+        elif not isinstance(train_dataset, DataLoader):
+            train_dataset = DataLoader(train_dataset, batch_size, collate_fn=self._collate)
         TracInCPBase.__init__(
             self, model, train_dataset, checkpoints, checkpoints_load_func, loss_fn, batch_size, test_loss_fn
         )
@@ -127,7 +144,8 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
         self.sample_wise_grads_per_batch = sample_wise_grads_per_batch
         self.reduction_type = str(getattr(loss_fn, "reduction", "none"))
         self.test_reduction_type = str(getattr(self.test_loss_fn, "reduction", "none"))
-        self.embedding = find_embedding(model, layers)
+        self.side = side
+        self._within = stack(model, side)
         self.layer_modules = [self.embedding.module]
         self.exclude_tokens = tuple(int(token) for token in exclude_tokens)
         self.top_k_words = top_k_words
@@ -187,13 +205,13 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
         """
         if inputs is None and self.index is not None:
             return self.index.self_influence()
-        loader = self.train_dataloader if inputs is None else as_batches(inputs, "inputs")
+        loader = self.train_dataloader if inputs is None else self._batches(inputs)
         scores = (
             self._self_influence_by_checkpoints(loader, show_progress)
             if outer_loop_by_checkpoints
             else self._self_influence_by_blocks(loader, show_progress)
         )
-        return scores if self._order is None or inputs is not None else scores[_places(self._order)]
+        return scores if self._order is None or inputs is not None else scores[torch.argsort(self._order)]
 
     def _self_influence_by_blocks(self, loader: DataLoader[Any], show_progress: bool) -> Tensor:
         desc = f"Using {self.get_name()} to compute self influence. Processing batch"
@@ -202,7 +220,7 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
             for block in blocks(loader, "inputs", 8, self.memory_limit):
                 total: Tensor | None = None
                 for checkpoint in self.checkpoints:
-                    part = self._self_influence_at(checkpoint, block.batches, block.start, bar)
+                    part = self._self_influence_at(checkpoint, block.batches, self._what(loader), block.start, bar)
                     total = part if total is None else total + part
                 assert total is not None
                 scores.append(total)
@@ -219,7 +237,7 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
         ``test_loss_fn``. For BERT-base this is 94 MB per example and checkpoint: :meth:`row_gradients` holds the same
         numbers without the zeros.
         """
-        rows = self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn if test else self.loss_fn, False)
+        rows = self._row_gradients(self._batches(inputs), self.test_loss_fn if test else self.loss_fn, False)
         rows = rows.sum() if aggregate else rows
         size, width = self.embedding.weight.shape
         dense = rows.values.new_zeros((len(rows), len(self.checkpoints), size, width))
@@ -244,8 +262,8 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
             if self.index is not None:
                 return self.index.rows()
             rows = self._row_gradients(self.train_dataloader, self.loss_fn, show_progress)
-            return rows if self._order is None else rows.select(_places(self._order))
-        return self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn, show_progress)
+            return rows if self._order is None else rows.select(torch.argsort(self._order))
+        return self._row_gradients(self._batches(inputs), self.test_loss_fn, show_progress)
 
     @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
     def word_influence(
@@ -269,7 +287,7 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
         Raises:
             ValueError: not one list of indices per test example; an index that the training set does not have.
         """
-        test = self._row_gradients(as_batches(inputs, "inputs"), self.test_loss_fn, False)
+        test = self._row_gradients(self._batches(inputs), self.test_loss_fn, False)
         test = test if self.index is None else self.index.project(test)
         wanted = index_lists(train_indices, len(test))
         distinct = sorted({index for indices in wanted for index in indices})
@@ -289,9 +307,9 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
         self, inputs: Batch | DataLoader[Any], show_progress: bool = False, aggregate: bool = False
     ) -> Tensor:
         desc = f"Using {self.get_name()} to compute influence for training batches"
-        test = list(as_batches(inputs, "inputs"))
+        test = list(self._batches(inputs))
         scores = torch.cat([part for _, part in self._score_blocks(test, aggregate, desc, show_progress)], dim=1)
-        return scores if self._order is None else scores[:, _places(self._order)]
+        return scores if self._order is None else scores[:, torch.argsort(self._order)]
 
     def _get_k_most_influential(
         self,
@@ -306,7 +324,7 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
             "Processing training batches"
         )
         best: tuple[Tensor, Tensor] | None = None
-        test = list(as_batches(inputs, "inputs"))
+        test = list(self._batches(inputs))
         for examples, scores in self._score_blocks(test, aggregate, desc, show_progress):
             by_index = torch.argsort(examples)
             indices, values = top_k(scores if self._order is None else scores[:, by_index], k, proponents)
@@ -316,7 +334,7 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
         return KMostInfluentialResults(*best)
 
     def _self_influence_by_checkpoints(self, inputs: Batch | DataLoader[Any], show_progress: bool = False) -> Tensor:
-        loader = as_batches(inputs, "inputs")
+        loader = self._batches(inputs)
         name = f"Using {self.get_name()} to compute self influence."
         total: Tensor | None = None
         outer = (
@@ -327,7 +345,7 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
         with self._untouched(), outer:
             for checkpoint in self.checkpoints:
                 with self._bar(loader, f"{name} Processing batch", show_progress, passes=1) as bar:
-                    part = self._self_influence_at(checkpoint, loader, 0, bar)
+                    part = self._self_influence_at(checkpoint, loader, self._what(loader), 0, bar)
                 if total is not None and total.shape != part.shape:
                     raise ValueError(
                         f"`inputs` gave {len(total)} examples at one checkpoint and {len(part)} at the next: expected the same "
@@ -337,159 +355,3 @@ class TracInWE(FromRuns, FromIndex, TracInCP):
                 outer.update()
         assert total is not None
         return total
-
-    # -------------------------------------------------------------------------------------------------------- passes
-
-    def _score_blocks(
-        self,
-        test_batches: list[Batch],
-        aggregate: bool,
-        desc: str,
-        show_progress: bool,
-        product: Callable[[RowGradients, RowGradients], Tensor] = lambda test, train: test.dot(train),
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Indices ``(m,)`` and scores ``(N, m)`` of one block of training examples after the other.
-
-        ``product`` of the test rows and those of a training batch: what is laid side by side, and added up over checkpoints.
-        """
-        if not test_batches:
-            raise ValueError("`inputs` is empty: expected at least one test example.")
-        size = 1 if aggregate else sum(size_of(batch) for batch in test_batches)
-        item = 8 if self.embedding.weight.dtype == torch.float64 else 4
-        tests: list[RowGradients] = []
-        with self._untouched(), self._bar(self.train_dataloader, desc, show_progress) as bar:
-            for block in blocks(self.train_dataloader, "train_dataset", size * item, self.memory_limit):
-                scores: Tensor | None = None
-                for c, checkpoint in enumerate(self.checkpoints):
-                    rate = self._load(checkpoint)
-                    if c == len(tests):  # the first block
-                        parts = self._rows_at(checkpoint, test_batches, self.test_loss_fn, "test", 0, NullProgress())
-                        rows = RowGradients.cat(parts)
-                        tests.append((rows.sum() if aggregate else rows).scale(rate))
-                    trained = self._rows_at(checkpoint, block.batches, self.loss_fn, "training", block.start, bar)
-                    products = torch.cat([product(tests[c], rows) for rows in trained], dim=-1)
-                    scores = products if scores is None else scores.add_(products)
-                assert scores is not None
-                places = torch.arange(block.start, block.start + block.size)
-                yield (places if self._order is None else self._order[places]).to(scores.device), scores
-
-    def _row_gradients(self, loader: DataLoader[Any], loss_fn: Loss | None, show_progress: bool) -> RowGradients:
-        """All examples of a loader at all checkpoints, scaled by √η."""
-        what = "training" if loader is self.train_dataloader else "given"
-        desc = f"Using {self.get_name()} to compute row gradients. Processing batches"
-        with self._bar(loader, desc, show_progress) as bar:
-            return RowGradients.cat([rows for _, rows in self._row_blocks(loader, loss_fn, bar, what)])
-
-    def _row_blocks(
-        self,
-        loader: Iterable[Batch],
-        loss_fn: Loss | None,
-        bar: Any,
-        what: str,
-        start: int = 0,
-        bytes_per_example: int | Callable[[Batch], int] = 0,
-        limit: int | None = None,
-    ) -> Iterator[tuple[Block, RowGradients]]:
-        """Block by block the batches and their rows at all checkpoints; the model is untouched whenever a block is out."""
-        for block in blocks(loader, "inputs", bytes_per_example, self.memory_limit if limit is None else limit):
-            at_checkpoints = []
-            with self._untouched():
-                for checkpoint in self.checkpoints:
-                    rate = self._load(checkpoint)
-                    parts = self._rows_at(checkpoint, block.batches, loss_fn, what, start + block.start, bar)
-                    at_checkpoints.append(RowGradients.cat(parts).scale(math.sqrt(rate)))
-            yield block, RowGradients.beside(at_checkpoints, union=self.top_k_words is not None)
-
-    def _training_rows(self, indices: Sequence[int]) -> RowGradients:
-        """Row gradients of chosen training examples (ascending), reading no others where the data set allows it."""
-        if self.index is not None:
-            return self.index.rows(indices)
-        chosen = examples_loader(self._training_loader(), indices)
-        if chosen is not None:
-            size = len(chosen.dataset.dataset)  # type: ignore[attr-defined]
-            if not 0 <= indices[0] <= indices[-1] < size:
-                raise ValueError(out_of_range(indices, size))
-            return self._row_gradients(chosen, self.loss_fn, False)
-        kept: list[Batch] = []
-        places: list[int] = []
-        start = 0
-        for batch in self.train_dataloader:
-            size = size_of(batch)
-            inside = [index for index in indices if start <= index < start + size]
-            if inside:
-                held = sum(size_of(other) for other in kept)
-                places += [held + index - start for index in inside]
-                kept.append(batch)
-            start += size
-        if len(places) != len(indices):
-            raise ValueError(out_of_range(indices, start))
-        rows = [self._row_gradients(as_batches(batch, "train_dataset"), self.loss_fn, False) for batch in kept]
-        return RowGradients.cat(rows).select(places)
-
-    def _self_influence_at(self, checkpoint: Any, batches: Iterable[Batch], start: int, bar: Any) -> Tensor:
-        rate = self._load(checkpoint)
-        parts = self._rows_at(checkpoint, batches, self.loss_fn, "given", start, bar)
-        norms = [rows.squared_norms() for rows in parts]
-        if not norms:
-            raise ValueError("`inputs` is empty: expected at least one example.")
-        return torch.cat(norms) * rate
-
-    def _rows_at(
-        self, checkpoint: Any, batches: Iterable[Batch], loss_fn: Loss | None, what: str, start: int, bar: Any
-    ) -> Iterator[RowGradients]:
-        """Row gradients batch by batch, with the weights now in the model; ``what`` and ``start`` name examples in errors."""
-        for batch in batches:
-            # Once for each loss: texts along the wrong dimension, or labels that broadcast, would give wrong numbers.
-            check = id(loss_fn) not in self._checked_losses and size_of(batch) > 1
-            rows = batch_row_gradients(
-                self.model, self.embedding, batch, loss_fn, check, self.exclude_tokens, self.top_k_words
-            )
-            if check:
-                self._checked_losses.add(id(loss_fn))
-            # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
-            if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
-                bad = int(rows.examples[~torch.isfinite(rows.values).all(1)][0]) + start
-                if self._order is not None and what == "training":
-                    bad = int(self._order[bad])
-                raise ValueError(
-                    f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {checkpoint!r}: expected finite "
-                    f"numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
-                )
-            yield rows
-            start += len(rows)
-            bar.update()
-
-    def _load(self, checkpoint: Any) -> float:
-        """Load a checkpoint; its learning rate. The model is in eval mode and frozen again, whatever the loader did."""
-        assert checkpoint is not None, "None returned from `checkpoints`, cannot load."
-        assigns = self.checkpoints_load_func is load_checkpoint
-        with torch.inference_mode(False):  # weights made within the caller's inference_mode could not be differentiated
-            rate = (assign_checkpoint if assigns else self.checkpoints_load_func)(self.model, checkpoint)
-        if not is_rate(rate):
-            raise ValueError(
-                f"`checkpoints_load_func` returned {rate!r} for {checkpoint!r}: expected the learning rate at that checkpoint, a "
-                f"finite number ≥ 0."
-            )
-        self.model.eval()
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
-        return float(rate)
-
-    def _untouched(self) -> AbstractContextManager[None]:
-        """The model given back as it was; its weights are copied aside only if the loader may write into them."""
-        return untouched(self.model, copy_weights=self.checkpoints_load_func is not load_checkpoint)
-
-    def _bar(self, loader: DataLoader[Any], desc: str, show: bool, passes: int | None = None) -> Any:
-        """A progress bar over batches, one pass of the data for each checkpoint."""
-        if not show:
-            return NullProgress()
-        try:
-            total = len(loader) * (len(self.checkpoints) if passes is None else passes)
-        except TypeError:  # an iterable data set
-            total = None
-        return progress(desc=desc, total=total)
-
-
-def _places(order: Tensor) -> Tensor:
-    """Where each example stands: the inverse of a permutation."""
-    return torch.argsort(order)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback
+from transformers.utils.generic import find_labels
 
+from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, with_adapter
 from captum_tracinwe.batches import Loss
-from captum_tracinwe.checkpoints import save_checkpoint
-from captum_tracinwe.embedding import input_embeddings
-from captum_tracinwe.losses import TokenLoss
+from captum_tracinwe.checkpoints import check_whole, save_checkpoint
+from captum_tracinwe.collate import Collate
+from captum_tracinwe.embedding import input_embeddings, unwrap
+from captum_tracinwe.losses import TokenLoss, span_loss
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -25,7 +29,7 @@ BATCH_SIZE = 16
 
 
 class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
-    """Save light checkpoints, weights and learning rate only, at chosen steps of a Trainer.
+    """Save light checkpoints, weights (of a PEFT model its adapter's) and learning rate only, at chosen steps of a Trainer.
 
     Args:
         directory (str or Path): where to; ``TracInWE(..., checkpoints=directory)`` finds them.
@@ -36,7 +40,9 @@ class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
         ValueError: neither or both of ``steps`` and ``every`` are given.
 
     Example:
-        >>> trainer = Trainer(..., callbacks=[SaveCheckpoints("light", every=100)])  # doctest: +SKIP
+        >>> callback = SaveCheckpoints("light", every=100)  # for Trainer(..., callbacks=[callback])
+        >>> callback.directory.name, callback.every
+        ('light', 100)
     """
 
     def __init__(self, directory: str | Path, steps: Collection[int] | None = None, every: int | None = None) -> None:
@@ -62,9 +68,18 @@ class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
         save_checkpoint(self.directory / f"step-{step}.pt", model, rates[of_table[0] if of_table else 0], step=step)
 
 
+def _base(model: Module) -> Module:
+    """The model without what torch and PEFT put around it."""
+    model = unwrap(model)
+    return model.get_base_model() if active_adapter(model) and hasattr(model, "get_base_model") else model  # type: ignore[operator]
+
+
 def default_loss(model: Module) -> Loss | None:
     """One loss per example for models whose own loss is a mean over the tokens of the batch; None: the model's own."""
+    model = _base(model)
     name = type(model).__name__
+    if name.endswith("ForQuestionAnswering"):
+        return span_loss
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False) and "Classification" not in name:
         return TokenLoss(shift=False)
     if name.endswith(("ForTokenClassification", "ForMaskedLM")):
@@ -72,17 +87,36 @@ def default_loss(model: Module) -> Loss | None:
     return TokenLoss(shift=True) if name.endswith(("ForCausalLM", "LMHeadModel")) else None
 
 
-def _checkpoints(output: Path) -> list[Path]:
-    """The checkpoints of a run, in order; hidden and half-made ones have other names."""
+def _checkpoints(output: Path, caller: str) -> list[str]:
+    """The checkpoints of a run, in order; hidden and half-made ones have other names.
+
+    Raises:
+        ValueError: there are none, or one of them is not whole.
+    """
     found = [
         path
-        for path in output.glob("checkpoint-*")
+        for path in (output.glob("checkpoint-*") if output.is_dir() else ())
         if path.is_dir() and path.name.removeprefix("checkpoint-").isdigit()
     ]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    if not found:
+        raise ValueError(
+            f"{caller}: no checkpoint-* in {str(output)!r}: expected checkpoints saved along training. Train with "
+            f"TrainingArguments(save_strategy='steps', save_steps=...), or with the callback "
+            f"captum_tracinwe.trainer.SaveCheckpoints, and pass checkpoints=its directory."
+        )
+    found.sort(key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    try:  # better said now than after hours on the checkpoints before it
+        for path in found:
+            check_whole(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{caller}: {error} A run that is stopped while it saves leaves such a directory: remove it, or pass "
+            f"checkpoints=[...] without it."
+        ) from error
+    return [str(path) for path in found]
 
 
-def live_run(trainer: Trainer, batch_size: int | None, find_checkpoints: bool = True) -> dict[str, Any]:
+def live_run(trainer: Trainer, batch_size: int | None, with_checkpoints: bool) -> dict[str, Any]:
     """Arguments of `TracInWE` from a Trainer that has trained.
 
     Raises:
@@ -92,22 +126,22 @@ def live_run(trainer: Trainer, batch_size: int | None, find_checkpoints: bool = 
         raise ValueError("from_trainer: the Trainer has no train_dataset: expected the data that it was trained on.")
     # Trainer's evaluation loader is its way to batches in a fixed order, columns and collator as in training.
     loader = trainer.get_eval_dataloader(trainer.train_dataset)
-    output = Path(trainer.args.output_dir)
-    found = (
-        sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])) if output.is_dir() else []
-    )
-    if not found:
-        raise ValueError(
-            f"from_trainer: no checkpoint-* in {str(output)!r}: expected checkpoints saved along training. Train with "
-            f"TrainingArguments(save_strategy='steps', save_steps=...), or with the callback "
-            f"captum_tracinwe.trainer.SaveCheckpoints, and pass checkpoints=its directory."
-        )
+    found = {"checkpoints": _checkpoints(Path(trainer.args.output_dir), "from_trainer")} if with_checkpoints else {}
+    names, collate_fn = _label_names(trainer.label_names), loader.collate_fn
+    if trainer.args.remove_unused_columns:  # Trainer takes them from its data sets; `inputs` come as the user has them
+        collate_fn = Collate(trainer.model, label_names=names, collate_fn=collate_fn)
     return {
         "model": trainer.model,
-        "train_dataset": DataLoader(loader.dataset, batch_size or BATCH_SIZE, collate_fn=loader.collate_fn),
-        "checkpoints": [str(path) for path in found],
+        "train_dataset": DataLoader(loader.dataset, batch_size or BATCH_SIZE, collate_fn=collate_fn),
         "loss_fn": default_loss(trainer.model),
+        "label_names": names,
+        **found,
     }
+
+
+def _label_names(names: Sequence[str]) -> tuple[str, ...]:
+    """What Trainer calls labels, unless it is what `TracInWE` takes for labels anyway."""
+    return () if list(names) == ["labels"] else tuple(names)
 
 
 def finished_run(
@@ -117,6 +151,7 @@ def finished_run(
     tokenizer: Any,
     data_collator: Any,
     batch_size: int | None,
+    label_names: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Arguments of `TracInWE` from the output directory of a run that is over.
 
@@ -125,33 +160,74 @@ def finished_run(
     """
     import transformers
 
-    output = Path(output_dir)
-    found = (
-        sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])) if output.is_dir() else []
-    )
-    if not found:
-        raise ValueError(
-            f"from_pretrained_run: no checkpoint-* in {str(output)!r}: expected the output_dir of a Trainer that saved some."
-        )
-    last = found[-1]
+    found = _checkpoints(Path(output_dir), "from_pretrained_run")
+    last = Path(found[-1])
+    of_adapter = any((last / name).is_file() for name in ADAPTER_FILES)
     if model is None:
-        config = transformers.AutoConfig.from_pretrained(last, local_files_only=True)
-        names = config.architectures or []
-        if not names or not hasattr(transformers, names[0]):
-            raise ValueError(
-                f"from_pretrained_run: {str(last / 'config.json')!r} names the architecture {names}, which transformers does "
-                f"not have: pass the model as model=..."
-            )
-        model = getattr(transformers, names[0]).from_pretrained(last, local_files_only=True)
+        model = _base_model(last) if of_adapter else _model_of(last)
+    if of_adapter:
+        model = with_adapter(model, last)
     if data_collator is None:
         if tokenizer is None and any((last / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
             tokenizer = transformers.AutoTokenizer.from_pretrained(last, local_files_only=True)
         data_collator = (
             transformers.default_data_collator if tokenizer is None else transformers.DataCollatorWithPadding(tokenizer)
         )
+    names = _label_names(find_labels(type(_base(model))) if label_names is None else label_names)
+    collate_fn = Collate(model, label_names=names, collate_fn=data_collator)
     return {
         "model": model,
-        "train_dataset": DataLoader(train_dataset, batch_size or BATCH_SIZE, collate_fn=data_collator),
-        "checkpoints": [str(path) for path in found],
+        "train_dataset": DataLoader(train_dataset, batch_size or BATCH_SIZE, collate_fn=collate_fn),
+        "checkpoints": found,
         "loss_fn": default_loss(model),
+        "label_names": names,
     }
+
+
+def _model_of(directory: Path, head: str = "") -> Module:
+    """The model that ``config.json`` of a directory names, with its weights; with a ``head`` the Auto class of that name."""
+    import transformers
+
+    if not (directory / "config.json").is_file():
+        raise ValueError(
+            f"from_pretrained_run: no config.json in {str(directory)!r}, so its model cannot be told: pass the model as "
+            f"model=..."
+        )
+    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+    names = config.architectures or []
+    if (not names or not hasattr(transformers, names[0])) and not head:
+        raise ValueError(
+            f"from_pretrained_run: {str(directory / 'config.json')!r} names the architecture {names}, which transformers does "
+            f"not have: pass the model as model=..."
+        )
+    found = getattr(transformers, head or names[0]).from_pretrained(directory, local_files_only=True)
+    assert isinstance(found, Module)
+    return found
+
+
+# A PEFT task → the Auto class of its base model.
+TASKS = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+}
+
+
+def _base_model(directory: Path) -> Module:
+    """The base model of an adapter, if it lies on this disk."""
+    try:
+        config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"from_pretrained_run: {str(directory)!r} holds an adapter without a whole adapter_config.json: pass the PEFT model "
+            f"as model=..."
+        ) from error
+    base = config.get("base_model_name_or_path")
+    if not base or not Path(base).is_dir():
+        raise ValueError(
+            f"from_pretrained_run: {str(directory)!r} holds an adapter of the base model {base!r}, which is no directory here: "
+            f"pass the base model, or the PEFT model, as model=..."
+        )
+    return _model_of(Path(base), TASKS.get(config.get("task_type") or "", ""))

@@ -51,28 +51,40 @@ def words_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerBase:
     """A tokenizer with one token for every word of ``texts`` (lower-cased), for small vocabularies."""
     from tokenizers import Tokenizer, models, trainers
 
-    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
-    return _bert_like(tokenizer, texts, trainers.WordLevelTrainer(special_tokens=list(SPECIAL_TOKENS)))
+    learner = _split_as_bert(Tokenizer(models.WordLevel(unk_token="[UNK]")))
+    learner.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=list(SPECIAL_TOKENS)))
+    return _bert_like(models.WordLevel(learner.get_vocab(), unk_token="[UNK]"))
 
 
 def wordpiece_tokenizer(texts: Sequence[str], size: int = 8000) -> PreTrainedTokenizerBase:
     """A tokenizer with a vocabulary of at most ``size`` word pieces learnt from ``texts`` (lower-cased)."""
     from tokenizers import Tokenizer, models, trainers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner = _split_as_bert(Tokenizer(models.WordPiece(unk_token="[UNK]")))
+    # The trainer numbers "##a" and the like as it meets them in a hash table, anew in each process, and decides between
+    # equally frequent pairs by number: the same texts gave another vocabulary each time. Reserved, they have fixed numbers.
+    inside = sorted({f"##{character}" for text in texts for character in learner.normalizer.normalize_str(text)})
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+        vocab_size=size, min_frequency=2, special_tokens=[*SPECIAL_TOKENS, *inside], show_progress=False
     )
-    return _bert_like(tokenizer, texts, trainer)
+    learner.train_from_iterator(texts, trainer)
+    return _bert_like(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
 
 
-def _bert_like(tokenizer: Any, texts: Sequence[str], trainer: Any) -> PreTrainedTokenizerBase:
-    from tokenizers import decoders, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+def _split_as_bert(tokenizer: Any) -> Any:
+    from tokenizers import normalizers, pre_tokenizers
 
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _bert_like(model: Any) -> PreTrainedTokenizerBase:
+    """What a tokenizer of BERT does around a vocabulary."""
+    from tokenizers import Tokenizer, decoders, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = _split_as_bert(Tokenizer(model))
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     tokenizer.decoder = decoders.WordPiece()

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,7 +17,10 @@ from captum_tracinwe.texts import Span, TokenizedText
 if TYPE_CHECKING:
     from captum_tracinwe.rows import RowGradients
 
-__all__ = ["WordInfluence", "WordShare", "position_shares", "split_by_token"]
+__all__ = ["Vocabulary", "WordInfluence", "WordShare", "names_by_id", "position_shares", "split_by_token"]
+
+#: Names of token ids, by position, by id, or the other way about as a tokenizer's get_vocab() has them.
+Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, int]
 
 # Shares are float64; this is room for another order of summation, nothing more.
 SUM_TOLERANCE = 1e-9
@@ -133,7 +136,7 @@ class WordInfluence:
         """A copy that knows its texts; ValueError if they do not hold the shared tokens."""
         return dataclasses.replace(self, test_text=test_text, train_text=train_text)
 
-    def words(self, vocabulary: Sequence[str] | Mapping[int, str] | None = None) -> list[WordShare]:
+    def words(self, vocabulary: Vocabulary | None = None) -> list[WordShare]:
         """The shares of words, largest magnitude first; they add up to the score.
 
         With a training text its word pieces are joined to words. A token that occurs several times in the
@@ -142,11 +145,12 @@ class WordInfluence:
 
         Args:
             vocabulary (sequence or mapping of str, optional): names of token ids, where the texts do not name
-                them.
+                them; a tokenizer's ``get_vocab()`` will do.
 
         Returns:
             list of WordShare: special tokens included, flagged.
         """
+        vocabulary = names_by_id(vocabulary)
         by_word: dict[tuple[bool, str], _Entry] = {}
         text = self.train_text
         if text is None:
@@ -198,6 +202,20 @@ class WordInfluence:
         from captum_tracinwe.visualization import word_influence_fragment
 
         return word_influence_fragment([self])
+
+
+def names_by_id(vocabulary: Vocabulary | None) -> Sequence[str] | Mapping[int, str] | None:
+    """``vocabulary`` to be asked by id; TypeError for what has no names."""
+    if isinstance(vocabulary, str) or not isinstance(vocabulary, (Sequence, Mapping, type(None))):
+        raise TypeError(
+            f"expected `vocabulary` as a list of names or a mapping of token ids and names, such as tokenizer.get_vocab(); got "
+            f"{type(vocabulary).__name__}."
+        )
+    if isinstance(vocabulary, Mapping) and isinstance(next(iter(vocabulary), 0), str):
+        by_name: Any = vocabulary
+        return {token_id: name for name, token_id in by_name.items()}
+    found: Any = vocabulary
+    return found  # type: ignore[no-any-return]
 
 
 def split_by_token(

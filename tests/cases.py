@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from captum_tracinwe import TracInWE
 from captum_tracinwe.testing import (
     TinyCNN,
     language_model_loss,
@@ -222,3 +223,53 @@ def captum_scores(case, checkpoints, **calls):
 
 def as_captum(loss):
     return loss
+
+
+# Relative to the largest score.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+
+
+def assert_scores(actual, expected, dtype=torch.float64, largest=None):
+    """Equal to the tolerance of ``dtype``, relative to the ``largest`` score."""
+    assert actual.shape == expected.shape
+    largest = float(expected.abs().max()) if largest is None else largest
+    assert largest > 0
+    worst = float((actual.double() - expected.double()).abs().max()) / largest
+    assert worst <= TOLERANCE[dtype], f"{worst:.2e} of the largest score"
+
+
+def tracin_of(case, checkpoints, **options):
+    """TracInWE on the training texts of a case."""
+    return TracInWE(
+        case.model,
+        options.pop("data", case.dataset()),
+        checkpoints,
+        **{"loss_fn": case.loss, "batch_size": 3} | case.options | options,
+    )
+
+
+def state_of(model):
+    return {
+        "weights": {n: t.clone() for n, t in model.state_dict().items()},
+        "objects": {n: id(p) for n, p in model.named_parameters()},
+        "wanted": {n: p.requires_grad for n, p in model.named_parameters()},
+        "modes": [m.training for m in model.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
+        "grads": [p.grad is None for p in model.parameters()],
+    }
+
+
+def assert_same_state(model, before):
+    after = state_of(model)
+    for name, tensor in before.pop("weights").items():
+        assert torch.equal(after["weights"][name], tensor), name
+    after.pop("weights")
+    assert after == before
+
+
+class Stream(IterableDataset):
+    def __init__(self, examples):
+        self.examples = examples
+
+    def __iter__(self):
+        return (self.examples[i] for i in range(len(self.examples)))

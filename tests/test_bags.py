@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from captum_tracinwe import TracInWE, load_checkpoint
 from captum_tracinwe.testing import scatter_checkpoints, toy_texts
@@ -79,15 +79,69 @@ def test_another_bag_beside_the_words_is_left_alone(tmp_path):
     torch.testing.assert_close(tracin.influence((ids, labels)), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_offsets_are_refused_with_the_way_out(tmp_path):
-    class Offsets(Bag):
+class Offsets(Bag):
+    def __init__(self, mode, padding_idx, weighted, last):
+        super().__init__(mode, padding_idx, weighted)
+        self.words.include_last_offset, self.last = last, last
+
+    def forward(self, ids, offsets=None):
+        if ids.dim() == 2:  # for the dense gradient, one text alone: padding is cut, as in the batches below
+            ids = ids[0, : int((ids[0] != 0).sum())]
+            offsets = torch.tensor([0, len(ids)] if self.last else [0])
+        weights = (1.0 + ids % 3).to(self.words.weight.dtype) if self.weighted else None
+        return self.out(self.words(ids, offsets, weights))
+
+
+def in_a_row(last):
+    def collate(examples):
+        lengths = [int((ids != 0).sum()) for ids, _ in examples]
+        offsets = torch.tensor([0, *lengths]).cumsum(0)
+        words = torch.cat([ids[:length] for (ids, _), length in zip(examples, lengths, strict=True)])
+        return words, offsets if last else offsets[:-1], torch.stack([label for _, label in examples])
+
+    return collate
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("padding_idx", [None, 3])
+@pytest.mark.parametrize(("mode", "weighted"), [("sum", False), ("mean", False), ("sum", True)])
+def test_bags_by_offsets_equal_the_dense_gradient_too(mode, weighted, padding_idx, last, tmp_path):
+    (ids, _, labels), (test_ids, _, test_labels) = toy_texts(7, seed=1), toy_texts(3, seed=2)
+    model = Offsets(mode, padding_idx, weighted, last).double()
+    checkpoints = scatter_checkpoints(model, tmp_path)
+    expected = dense_scores(model, checkpoints, (test_ids, test_labels), (ids, labels))
+    collate = in_a_row(last)
+    test = collate(list(zip(test_ids, test_labels, strict=True)))
+    for size in (1, 3, 7):
+        loader = DataLoader(TensorDataset(ids, labels), size, collate_fn=collate)
+        tracin = TracInWE(model, loader, checkpoints, loss_fn=LOSS)
+        torch.testing.assert_close(tracin.influence(test), expected, rtol=1e-9, atol=1e-12)
+        as_mapping = dict(zip(("ids", "offsets", "label"), test, strict=True))
+        torch.testing.assert_close(tracin.influence(as_mapping), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_bags_that_are_not_one_for_each_example_are_refused(tmp_path):
+    class Halves(Bag):
         def forward(self, ids):
-            return self.out(self.words(ids.flatten(), torch.arange(0, ids.numel(), ids.shape[1])))
+            bags = self.words(ids.flatten(), torch.arange(0, ids.numel(), ids.shape[1] // 3))
+            return self.out(bags.view(len(ids), 3, -1).sum(1))
+
+    class Single(Bag):
+        def forward(self, ids):
+            return self.out(self.words(ids[:, 0], torch.arange(len(ids))) + self.words(ids.flatten()[None].long()))
+
+    class Odd(Bag):
+        def forward(self, ids):
+            return self.out(self.words(ids[0, 0]))
 
     (ids, _, labels) = toy_texts(5, seed=1)
-    model = Offsets()
-    tracin = TracInWE(model, TensorDataset(ids, labels), scatter_checkpoints(model, tmp_path), loss_fn=LOSS)
-    with pytest.raises(
-        ValueError, match=r"offsets: expected ids \(N, T\), a text in each row, padded, with padding_idx"
+    for kind, message in (
+        (Halves, "offsets of 15 bags for a batch of 5: expected one bag for each example"),
+        (Single, r"ids of shape \(1, 45\) for a batch of 5"),
+        (Odd, r"ids of shape \(\): expected ids \(N, T\), a text in each row.*or all ids \(P,\) and the offsets"),
     ):
-        tracin.influence((ids, labels))
+        model = kind()
+        data = TensorDataset(ids, labels)
+        tracin = TracInWE(model, data, scatter_checkpoints(model, tmp_path), loss_fn=LOSS, batch_size=5)
+        with pytest.raises(ValueError, match=message):
+            tracin.self_influence()

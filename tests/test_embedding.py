@@ -103,6 +103,16 @@ def test_a_look_up_that_renormalises_is_refused():
         functional.embedding(torch.tensor([1]), table, max_norm=1.0)
 
 
+@pytest.mark.parametrize("bad", [30, -100])
+def test_a_token_without_a_row_is_named(bad):
+    model = TinyCNN(vocabulary=30)
+    with (
+        RecordLookUps(model.embedding.weight),
+        pytest.raises(ValueError, match=rf"of 30 rows, is asked for token id {bad}"),
+    ):
+        model(torch.tensor([[1, bad, 2]]))
+
+
 def test_wrappers_are_looked_through():
     model = TinyCNN()
     assert unwrap(nn.DataParallel(model)) is model

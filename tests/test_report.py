@@ -1,5 +1,6 @@
 """Promises of `report.py`: totals that add up, labels that stick shown as such, p-values that mean what they say."""
 
+import dataclasses
 import itertools
 import math
 import sys
@@ -9,9 +10,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from captum_tracinwe import TracInWE, WordReport, word_report
+from captum_tracinwe import ReportedWord, TracInWE, WordReport, word_report
 from captum_tracinwe import visualization as viz
-from captum_tracinwe.report import _association, _benjamini_hochberg, _excess, _tail_bound
+from captum_tracinwe.association import _benjamini_hochberg, _excess, _tail_bound, association
 from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts
 from captum_tracinwe.texts import from_ids
 
@@ -89,7 +90,7 @@ def test_texts_taken_by_length_keep_their_indices(tmp_path):
 def test_a_word_that_always_comes_with_one_label_comes_first():
     generator = np.random.default_rng(0)
     labels = ["b"] * 12 + list(generator.choice(["a", "b", "c"], 188))
-    found = _association(labels, {(False, "planted"): range(12), (False, "every"): range(200)}, 10_000, 0)
+    found = association(labels, {(False, "planted"): range(12), (False, "every"): range(200)}, 10_000, 0)
     planted, every = found[False, "planted"], found[False, "every"]
     assert (planted["label"], planted["label_share"]) == ("b", 1.0)
     assert 0 < planted["p_value"] < 1 / 10_001  # no deal was as extreme: a bound
@@ -100,7 +101,7 @@ def test_p_values_of_words_dealt_at_random_are_uniform():
     generator = np.random.default_rng(1)
     labels = list(generator.choice(["a", "b", "c", "d"], 1000))
     words = {(False, str(i)): generator.choice(1000, 40, replace=False) for i in range(2000)}
-    p = np.sort([row["p_value"] for row in _association(labels, words, 5000, 0).values()])
+    p = np.sort([row["p_value"] for row in association(labels, words, 5000, 0).values()])
     for level in (0.01, 0.05, 0.2, 0.5):  # discrete: never too small, and not far above
         assert np.mean(p <= level) <= level + 3 * math.sqrt(level / 2000)
         assert np.mean(p <= level) >= 0.5 * level
@@ -109,7 +110,7 @@ def test_p_values_of_words_dealt_at_random_are_uniform():
 def test_a_p_value_is_that_of_permuted_labels():
     labels = ["a"] * 6 + ["b"] * 14
     holders = [0, 1, 2, 3, 6]
-    p = _association(labels, {(False, "w"): holders}, 50_000, 0)[False, "w"]["p_value"]
+    p = association(labels, {(False, "w"): holders}, 50_000, 0)[False, "w"]["p_value"]
     # By Fisher's exact test, both ways: P(4 or 5 "a" of 5) + P(as far the other way, which no count is).
     exact = sum(math.comb(6, a) * math.comb(14, 5 - a) for a in (4, 5)) / math.comb(20, 5)
     assert p == pytest.approx(exact, rel=0.15)  # four standard errors of 50,000 draws
@@ -119,7 +120,7 @@ def test_one_planted_word_among_thousands_sticks_to_its_label():
     generator = np.random.default_rng(0)
     labels = ["b"] * 24 + list(generator.choice(["a", "b", "c", "d"], 976))
     words = {(False, str(i)): generator.choice(1000, generator.integers(2, 60), replace=False) for i in range(5000)}
-    found = _association(labels, words | {(False, "planted"): range(24)}, 10_000, 0)
+    found = association(labels, words | {(False, "planted"): range(24)}, 10_000, 0)
     assert [name for (_, name), row in found.items() if row["adjusted_p"] <= 0.05] == ["planted"]
 
 
@@ -170,12 +171,13 @@ def test_a_report_is_a_table_with_and_without_pandas(explained, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     rows = report.to_table()
     assert isinstance(rows, list)
-    assert [row["word"] for row in rows] == [word.word for word in report.words]
+    assert rows == list(report.words)
     monkeypatch.undo()
     pandas = pytest.importorskip("pandas")
     table = report.to_table()
     assert isinstance(table, pandas.DataFrame)
     assert list(table["total"]) == [word.total for word in report.words]
+    assert list(table["sticks"]) == [word.sticks for word in report.words]
 
 
 def test_pictures_escape_what_they_show(explained):
@@ -187,6 +189,9 @@ def test_pictures_escape_what_they_show(explained):
         assert "&lt;script&gt;" in page
         assert "proponent" in page
     assert "\x1b" not in viz.word_report_text(report)
+    turned = word_report(tracin, test, ["\u202ertl"] * 20 + ["ltr"] * 20, vocabulary=names)
+    for picture in (viz.word_report_html, viz.word_report_text):
+        assert "\u202e" not in picture(turned)
     fig, ax = viz.plot_word_report(report)
     assert len(ax.get_yticklabels()) == len(report.words[:15])
     fig.canvas.draw()
@@ -199,7 +204,7 @@ def test_a_plot_goes_into_given_axes_and_nothing_is_drawn_of_nothing():
     empty = WordReport((), 0.0, 1, 1)
     assert viz.plot_word_report(empty, ax=axes, title="t")[1] is axes
     assert "No test text shares a word" in viz.word_report_html(empty)
-    assert "word" in viz.word_report_text(empty)
+    assert viz.word_report_text(empty) == "No test text shares a word with a training text."
 
 
 def test_a_long_report_says_what_it_leaves_out(explained):
@@ -214,13 +219,27 @@ def test_what_does_not_fit_is_refused(explained):
         word_report(tracin, test, labels[1:])
     with pytest.raises(ValueError, match=r"one of `train_texts` for each of the 40 training examples, got 3"):
         word_report(tracin, test, labels, train_texts=texts[:3])
-    with pytest.raises(ValueError, match=r"does not hold the shared token"):
+    with pytest.raises(
+        ValueError, match=r"has the token 'word\d+' \(id \d+\), which the model did not get in training"
+    ):
         word_report(tracin, test, labels, train_texts=texts[::-1])
+    with pytest.raises(ValueError, match=r"does not hold the shared token"):
+        word_report(tracin, test, labels, train_texts=[from_ids(text.token_ids[:1], VOCABULARY) for text in texts])
     with pytest.raises(ValueError, match=r"the vocabulary \(2 entries\) has no name for token id"):
         word_report(tracin, test, labels, vocabulary=["a", "b"])
     for name, value in (("draws", 0), ("draws", 1.5), ("examples", -1), ("seed", "x")):
         with pytest.raises(ValueError, match=rf"`{name}` as a whole number of at least [01], got"):
             word_report(tracin, test, labels, **{name: value})
+    with pytest.raises(ValueError, match="`draws` of at most 10,000,000, got 100,000,000"):
+        word_report(tracin, test, labels, draws=10**8)
+    for wrong, error, message in (
+        (None, ValueError, "expected a label for every training example, got None for example 3"),
+        (float("nan"), ValueError, "got nan for example 3"),
+        ({"a": 1}, TypeError, "as a name or a number, got {'a': 1} for example 3"),
+        ("1", TypeError, "as names or as numbers, got both"),
+    ):
+        with pytest.raises(error, match=message):
+            word_report(tracin, test, [*labels[:3], wrong, *labels[4:]])
     for wrong in (None, "a" * 40, torch.zeros(40, 2)):
         with pytest.raises(TypeError, match=r"`train_labels` as a list or a tensor \(M,\)"):
             word_report(tracin, test, wrong)
@@ -231,7 +250,7 @@ def test_what_does_not_fit_is_refused(explained):
     for picture in (viz.word_report_html, viz.word_report_text, viz.plot_word_report):
         with pytest.raises(TypeError, match="expected a WordReport"):
             picture([])
-        with pytest.raises(ValueError, match="`top` as a number of words of at least 0, got -1"):
+        with pytest.raises(ValueError, match="`top` as a whole number of at least 0, got -1"):
             picture(WordReport((), 0.0, 1, 1), top=-1)
 
 
@@ -239,3 +258,77 @@ def test_one_label_only_sticks_to_nothing(explained):
     tracin, test, _, texts = explained
     report = word_report(tracin, test, ["x"] * 40, train_texts=texts)
     assert {word.p_value for word in report.words} == {1.0}
+    assert {(word.label, word.certainty, word.sticks) for word in report.words} == {("", 0.0, False)}
+    assert "x 100%" not in viz.word_report_text(report)
+    assert "–" in viz.word_report_text(report)
+    viz.plot_word_report(report)[0].canvas.draw()
+
+
+def test_labels_of_all_kinds_of_numbers_read_alike(explained):
+    tracin, test, labels, texts = explained
+    expected = word_report(tracin, test, labels, train_texts=texts)
+    for kind in (labels.tolist(), list(labels), labels.numpy(), list(labels.numpy()), labels.double(), labels * 1.0):
+        assert word_report(tracin, test, kind, train_texts=texts) == expected
+
+
+def test_a_slight_preference_is_beyond_chance_and_yet_does_not_stick(explained):
+    word = ReportedWord("the", 9.0, 9.0, 0.0, 3000, "b", 0.30, 0.25, 1e-9, 1e-6, ())
+    assert not word.sticks
+    assert word.certainty == pytest.approx(0.05 / 0.75)
+    strong = dataclasses.replace(word, word="crimson", label_share=0.9, total=1.0)
+    assert strong.sticks
+    assert not dataclasses.replace(strong, special=True).sticks
+    assert not dataclasses.replace(strong, adjusted_p=0.06).sticks
+    report = WordReport((strong, word), 10.0, 1, 4000)
+    assert viz.word_report_html(report).count("<b><bdi>") == 2  # crimson, and its label
+    _, ax = viz.plot_word_report(report)
+    assert [label.get_fontweight() for label in ax.get_yticklabels()] == ["bold", "normal"]
+
+
+def test_a_text_that_was_cut_in_training_is_refused_whole():
+    ids = torch.randint(1, 30, (12, 6), generator=torch.Generator().manual_seed(0))
+    tracin = TracInWE(
+        TinyCNN(padding_idx=0), TensorDataset(ids[:, :4], ids[:, 0] % 3), ["now"], lambda model, path: 1.0,
+        loss_fn=torch.nn.CrossEntropyLoss(reduction="none"), batch_size=4,
+    )  # fmt: skip
+    test, labels = (ids[:2, :4], ids[:2, 0] % 3), (ids[:, 0] % 3).tolist()
+    with pytest.raises(ValueError, match="tokenized as in training, with the same max_length"):
+        word_report(tracin, test, labels, train_texts=[from_ids(row, VOCABULARY) for row in ids])
+    word_report(tracin, test, labels, train_texts=[from_ids(row[:4], VOCABULARY) for row in ids])
+
+
+def test_few_texts_and_many_labels_are_dealt_as_many_texts_and_few_labels_are():
+    generator = np.random.default_rng(0)
+    labels = [f"label{i}" for i in generator.integers(0, 12, 400)]
+    words = {(False, str(n)): generator.choice(400, n, replace=False) for n in (2, 5, 11)}  # fewer than labels: by text
+    by_text = association(labels, words, 20_000, 0)
+    totals = np.bincount(np.searchsorted(sorted(set(labels)), labels))
+    for (_, name), row in by_text.items():
+        dealt = np.random.default_rng(1).multivariate_hypergeometric(totals, int(name), size=20_000, method="marginals")
+        counts = np.bincount(
+            np.searchsorted(sorted(set(labels)), [labels[i] for i in words[False, name]]), minlength=12
+        )
+        most = _excess(counts[None], totals).max()
+        assert row["p_value"] == pytest.approx(np.mean(_excess(dealt, totals).max(1) >= most - 1e-9), abs=0.02)
+
+
+def test_thousands_of_labels_are_dealt_in_bounded_memory(monkeypatch):
+    labels = [f"label{i}" for i in range(300)] * 2
+    words = {(False, "w"): range(0, 600, 60)}
+    expected = association(labels, words, 500, 0)
+    monkeypatch.setattr("captum_tracinwe.association._DEALT_AT_ONCE", 1000)
+    found = association(labels, words, 500, 0)
+    assert found[False, "w"]["p_value"] == pytest.approx(expected[False, "w"]["p_value"], abs=0.05)
+
+
+def test_accents_written_in_two_ways_are_one_word():
+    names = [f"word{i}" for i in range(30)]
+    names[5:7] = ["caf\u00e9", "Cafe\u0301"]
+    ids = torch.randint(10, 20, (20, 6), generator=torch.Generator().manual_seed(0))
+    ids[:3, 0], ids[3:6, 0] = 5, 6
+    loss = torch.nn.CrossEntropyLoss(reduction="none")
+    data = TensorDataset(ids, torch.arange(20) % 2)
+    tracin = TracInWE(TinyCNN(padding_idx=0), data, ["now"], lambda model, path: 1.0, loss_fn=loss)
+    texts = [from_ids(row, names) for row in ids]
+    report = word_report(tracin, (torch.tensor([[5, 6]]), torch.tensor([1])), [0, 1] * 10, train_texts=texts)
+    assert [(word.word, word.count) for word in report.words] == [("caf\u00e9", 6)]

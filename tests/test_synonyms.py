@@ -149,6 +149,11 @@ def test_a_page_shows_who_met_whom_and_escapes_it(explained):
     assert "&lt;script&gt;" in viz.synonym_influence_html(shown, top_words=1)
     assert "more" in viz.synonym_influence_html(shown, top_words=1)
     assert "no pair" in viz.synonym_influence_html([])
+    text = viz.synonym_influence_text(shown, top_words=1)
+    assert "w2" in text or "<script" in text
+    assert text.count("↔") == len(shown)
+    assert viz.synonym_influence_html(shown[0]) == viz.synonym_influence_html([shown[0]])
+    assert "no pair" in viz.synonym_influence_text([])
 
 
 def test_what_does_not_fit_is_refused(explained, monkeypatch):

@@ -1,6 +1,7 @@
 """From a Trainer run to influence: data, collator, checkpoints with the scheduler's rates, loss; with real Trainers."""
 
 import json
+import shutil
 import warnings
 
 import pytest
@@ -8,13 +9,15 @@ import torch
 from torch.utils.data import Dataset
 
 pytest.importorskip("accelerate")
-from transformers import Trainer, TrainingArguments
+from safetensors.torch import save_file
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from captum_tracinwe import TracInWE, load_checkpoint
 from captum_tracinwe.losses import TokenLoss
 from captum_tracinwe.rates import trainer_rate
 from captum_tracinwe.testing import language_model_loss, tiny_bert, tiny_gpt2, toy_texts
 from captum_tracinwe.trainer import SaveCheckpoints
+from captum_tracinwe.training import words_tokenizer
 
 
 class Texts(Dataset):
@@ -48,6 +51,7 @@ class Rates(SaveCheckpoints):
 def trained(folder, model=None, texts=None, **changes):
     torch.manual_seed(0)
     callback = Rates(folder / "light", every=3)
+    of_trainer = {key: changes.pop(key) for key in ("data_collator", "processing_class") if key in changes}
     arguments = {"save_strategy": "steps", "save_steps": 2, "max_steps": 8, "learning_rate": 3e-3, **changes}
     arguments = TrainingArguments(
         str(folder / "run"),
@@ -57,7 +61,9 @@ def trained(folder, model=None, texts=None, **changes):
         logging_steps=1,
         **arguments,
     )
-    trainer = Trainer(model or tiny_bert(), arguments, train_dataset=texts or Texts(), callbacks=[callback])
+    trainer = Trainer(
+        model or tiny_bert(), arguments, train_dataset=texts or Texts(), callbacks=[callback], **of_trainer
+    )
     trainer.train()
     return trainer, callback
 
@@ -129,6 +135,54 @@ def test_a_language_model_sums_over_the_tokens_of_each_text(tmp_path):
     torch.testing.assert_close(tracin.influence(test), plain.influence(test))
 
 
+def columns(count, seed):
+    """Lists of each text's own length, with columns that no model takes, as `datasets.map(tokenize)` leaves them."""
+    rows = []
+    for number, row in enumerate(Texts(count, seed).rows):
+        length = int(row["attention_mask"].sum())
+        lists = {key: row[key][:length].tolist() for key in ("input_ids", "attention_mask")}
+        rows.append({"idx": number, "text": "a b", "label": int(row["labels"]), **lists})
+    return rows
+
+
+def test_a_dataset_with_columns_of_no_use_live_and_finished(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    tokenizer = words_tokenizer(["a b c"])
+    data, test = datasets.Dataset.from_list(columns(12, 1)), columns(3, 2)
+    trainer, callback = trained(
+        tmp_path, texts=data, max_steps=4, data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer
+    )
+    live = TracInWE.from_trainer(trainer, checkpoints=callback.directory)
+    expected = live.influence(torch.utils.data.default_collate([Texts(3, seed=2)[i] for i in range(3)]))
+    torch.testing.assert_close(live.influence(test), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(live.influence(datasets.Dataset.from_list(test)), expected, rtol=1e-4, atol=1e-6)
+    output = trainer.args.output_dir
+    finished = TracInWE.from_pretrained_run(output, data, checkpoints=callback.directory)
+    torch.testing.assert_close(finished.influence(test), expected, rtol=1e-4, atol=1e-6)
+    renamed = data.rename_column("label", "topic")
+    finished = TracInWE.from_pretrained_run(output, renamed, checkpoints=callback.directory, label_names="topic")
+    test = [{("topic" if key == "label" else key): value for key, value in row.items()} for row in test]
+    torch.testing.assert_close(finished.influence(test), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_trainer_of_answers_in_texts(tmp_path):
+    from transformers import BertForQuestionAnswering
+
+    torch.manual_seed(0)
+    model = BertForQuestionAnswering(tiny_bert(classes=2).config)
+    rows = []
+    for row in Texts().rows:
+        place = row.pop("labels")
+        rows.append({**row, "start_positions": place, "end_positions": place + 1})
+    trainer, callback = trained(tmp_path, model, rows, max_steps=4)
+    tracin = TracInWE.from_trainer(trainer, checkpoints=callback.directory)
+    assert tracin.label_names == ("start_positions", "end_positions")
+    assert TracInWE.from_pretrained_run(trainer.args.output_dir, rows).label_names == tracin.label_names
+    alone = TracInWE.from_trainer(trainer, checkpoints=callback.directory, batch_size=1, loss_fn=None)
+    expected = alone.self_influence()
+    torch.testing.assert_close(tracin.self_influence(), expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
+
+
 def groups_of(directory, rates, shapes):
     """A checkpoint directory's optimiser files with one parameter of a shape in each group."""
     groups = [{"lr": rate, "params": [i]} for i, rate in enumerate(rates)]
@@ -178,14 +232,52 @@ def test_runs_without_what_is_needed_are_refused(tmp_path):
         TracInWE.from_pretrained_run(tmp_path / "nowhere", Texts())
     half = tmp_path / "half" / "checkpoint-3"
     half.mkdir(parents=True)
+    save_file(tiny_bert().state_dict(), half / "model.safetensors")
+    with pytest.raises(ValueError, match="no config.json in .*half.*pass the model as model="):
+        TracInWE.from_pretrained_run(tmp_path / "half", Texts())
     (half / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["NoSuchModel"]}))
     with pytest.raises(ValueError, match="NoSuchModel"):
         TracInWE.from_pretrained_run(tmp_path / "half", Texts())
-    with pytest.raises(ValueError, match="is not a checkpoint"):
-        TracInWE.from_pretrained_run(tmp_path / "half", Texts(), model=tiny_bert()).self_influence()
     for options in ({}, {"steps": [1], "every": 2}, {"every": 0}):
         with pytest.raises(ValueError, match="either `steps`"):
             SaveCheckpoints(tmp_path, **options)
+
+
+CUT = {
+    "model.safetensors": lambda place: (place / "model.safetensors").write_bytes(whole_file(place)[:-100]),
+    "header": lambda place: (place / "model.safetensors").write_bytes(whole_file(place)[:50]),
+    "pytorch_model.bin": lambda place: torch.save(torch.zeros(999), place / "pytorch_model.bin"),
+    "a shard": lambda place: (place / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
+    ),
+    "all": lambda place: None,
+}
+SAID = {"a shard": "is not whole: expected the shards", "all": "is not a checkpoint: expected one of"}
+
+
+def whole_file(place):
+    save_file(tiny_bert().state_dict(), place / "model.safetensors")
+    return (place / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("what", CUT)
+def test_a_checkpoint_that_a_killed_run_left_half_written_is_named_before_any_work(run, tmp_path, what):
+    trainer, _ = run
+    shutil.copytree(trainer.args.output_dir, tmp_path / "run")
+    place = tmp_path / "run" / "checkpoint-9"
+    place.mkdir()
+    CUT[what](place)
+    if what == "pytorch_model.bin":
+        file = place / what
+        file.write_bytes(file.read_bytes()[:-100])
+    said = SAID.get(what, "cannot be read: it is truncated")
+    with pytest.raises(
+        ValueError, match=f"checkpoint-9.*{said}.*stopped while it saves.*remove it, or pass checkpoints="
+    ):
+        TracInWE.from_pretrained_run(tmp_path / "run", Texts())
+    shutil.rmtree(place)
+    (tmp_path / "run" / "checkpoint-best").mkdir()  # not of Trainer's making
+    assert len(TracInWE.from_pretrained_run(tmp_path / "run", Texts()).checkpoints) == 4
 
 
 def test_token_losses_are_those_of_single_targets():
@@ -202,13 +294,6 @@ def test_token_losses_are_those_of_single_targets():
     torch.testing.assert_close(TokenLoss(shift=False, start=-1)(logits, labels), single[:, 4])
     early = TokenLoss(shift=False, stop=-3)(logits[:1], labels[:1])  # of four targets the first
     torch.testing.assert_close(early, single[:1, 0])
-
-
-def test_a_text_without_targets_counts_nothing_and_is_said():
-    logits = torch.randn(2, 3, 4)
-    with pytest.warns(UserWarning, match=r"Examples \[1\] of a batch of 2 have no target token"):
-        losses = TokenLoss(shift=False)(logits, torch.tensor([[1, 2, 3], [-100] * 3]))
-    assert losses[1] == 0
 
 
 def test_losses_that_cannot_be_meant_are_refused():

@@ -1,6 +1,8 @@
 """The small model: tokenizers that cover the texts, checkpoints that carry true rates, nothing left behind."""
 
 import contextlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -29,6 +31,17 @@ def test_tokenizers_know_their_texts_and_put_ends_around_them(make):
     assert tokenizer.pad_token_id == 0
     assert names[:3] == ["[CLS]", "the", "cat"]
     assert names[-2:] == ["[UNK]", "[SEP]"]
+
+
+def test_the_same_texts_give_the_same_pieces_in_every_process():
+    code = (
+        "from captum_tracinwe.training import wordpiece_tokenizer as learn\n"
+        "texts = [f'{a}{b}{c} {c}{a}' for a in 'abcdefg' for b in 'hijkl' for c in 'mnopq']\n"
+        "print(sorted(learn(texts, 100).get_vocab().items()))"
+    )
+    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)}
+    assert len(found) == 1
+    assert b"'##a'" in found.pop()
 
 
 def test_batches_are_padded_to_their_longest_text_and_cut_at_the_maximum(parts):

@@ -179,3 +179,13 @@ def test_a_pair_shows_itself_in_a_notebook():
     html = influence({"dog": 1.0}, pieces("dog"), pieces("dog"))._repr_html_()
     assert "Training example 1" in html
     assert "<html" not in html
+
+
+def test_a_tokenizers_vocabulary_names_tokens():
+    shares = torch.tensor([0.5, -0.25], dtype=torch.float64)
+    pair = WordInfluence(0, 7, 0.25, torch.tensor([1, 2]), shares)
+    for vocabulary in (["a", "b", "c"], {1: "b", 2: "c"}, {"a": 0, "b": 1, "c": 2}):
+        assert [word.text for word in pair.words(vocabulary)] == ["b", "c"]
+    for wrong in ("abc", 3, {1, 2}):
+        with pytest.raises(TypeError, match="`vocabulary` as a list of names or a mapping"):
+            pair.words(wrong)

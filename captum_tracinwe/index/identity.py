@@ -39,6 +39,7 @@ def source_of(tracin: TracInWE) -> Source:
         tuple(checkpoints),
         tuple(sorted(set(tracin.exclude_tokens))),
         tracin.top_k_words,
+        tracin.side,
     )
 
 

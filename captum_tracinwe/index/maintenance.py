@@ -260,7 +260,7 @@ def _copied(folder: Path, other: Path, entry: SegmentEntry, stack: ExitStack) ->
 def differences(here: Source, there: Source) -> list[str]:
     """What differs between two sources of gradients, each in words: what ``here`` has, and what ``there`` has."""
     found = []
-    for name in ("model", "loss", "vocabulary", "width", "exclude_tokens", "top_k_words"):
+    for name in ("model", "loss", "vocabulary", "width", "exclude_tokens", "top_k_words", "side"):
         mine, other = getattr(here, name), getattr(there, name)
         # Of rows that were given as they are, nothing is known.
         if mine != other and not (name == "vocabulary" and here.model == there.model == "given rows"):

@@ -36,7 +36,7 @@ class Source:
         model, loss (str): names, with the loss's settings.
         vocabulary, width (int): V and D of the embedding table.
         checkpoints (tuple): C of them.
-        exclude_tokens (tuple of int), top_k_words (int or None): as in :class:`TracInWE`.
+        exclude_tokens (tuple of int), top_k_words (int or None), side (str or None): as in :class:`TracInWE`.
     """
 
     model: str
@@ -46,6 +46,7 @@ class Source:
     checkpoints: tuple[CheckpointEntry, ...]
     exclude_tokens: tuple[int, ...] = ()
     top_k_words: int | None = None
+    side: str | None = None
 
 
 @dataclass(frozen=True)

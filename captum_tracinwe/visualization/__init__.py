@@ -9,7 +9,11 @@ from captum_tracinwe.visualization.report_page import (
     word_report_html,
     word_report_text,
 )
-from captum_tracinwe.visualization.synonym_page import synonym_influence_fragment, synonym_influence_html
+from captum_tracinwe.visualization.synonym_page import (
+    synonym_influence_fragment,
+    synonym_influence_html,
+    synonym_influence_text,
+)
 from captum_tracinwe.visualization.terminal import word_influence_text
 
 __all__ = [
@@ -19,6 +23,7 @@ __all__ = [
     "report_section",
     "synonym_influence_fragment",
     "synonym_influence_html",
+    "synonym_influence_text",
     "to_captum_records",
     "visualize_text",
     "word_influence_fragment",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+from captum_tracinwe.arguments import is_whole
 from captum_tracinwe.report import ReportedWord, WordReport
 from captum_tracinwe.texts import Span, TokenizedText
 from captum_tracinwe.words import WordInfluence, position_shares
@@ -26,12 +27,17 @@ __all__ = [
     "visible",
 ]
 
+Pair = TypeVar("Pair")
+#: What pictures take, a pair, a list of pairs, or a list of lists ``[test][rank]``.
 Influences: TypeAlias = WordInfluence | Iterable["WordInfluence | Iterable[WordInfluence]"]
+#: Texts by index, the whole list in the order of the data, or a mapping.
 Texts: TypeAlias = Sequence[TokenizedText] | Mapping[int, TokenizedText]
 
 # Blue and vermilion of Okabe and Ito: told apart by all common kinds of colour vision.
 BLUE, VERMILION = "#0072B2", "#D55E00"
+#: The unit of a score, as pictures write it.
 UNIT = "learning rate × squared gradient of the loss"
+#: What the sign of a score says, as pictures write it.
 MEANING = (
     "Positive = proponent: a training step on this text lowers the loss on the test text. "
     "Negative = opponent: a step on it raises that loss."
@@ -67,21 +73,17 @@ class Mark:
     tokens: tuple[str, ...]
 
 
+def check_count(name: str, value: object) -> None:
+    """ValueError unless ``value`` is a number of things to show."""
+    if not is_whole(value) or value < 0:  # type: ignore[operator]
+        raise ValueError(f"expected `{name}` as a whole number of at least 0, got {value!r}.")
+
+
 def flat(
     influences: Influences, test_texts: Texts | None = None, train_texts: Texts | None = None
 ) -> list[WordInfluence]:
     """The pairs in one list, with their texts where they are known."""
-    if isinstance(influences, WordInfluence):
-        influences = [influences]
-    pairs: list[WordInfluence] = []
-    for entry in influences:
-        pairs += [entry] if isinstance(entry, WordInfluence) else list(entry)
-    for pair in pairs:
-        if not isinstance(pair, WordInfluence):
-            raise TypeError(
-                f"expected WordInfluence, or a list of them per test text, got {type(pair).__name__}. "
-                "TracInWE.word_influence returns what is expected here."
-            )
+    pairs = pairs_in(influences, WordInfluence, "TracInWE.word_influence(...)")
     if test_texts is None and train_texts is None:
         return pairs
     return [
@@ -93,17 +95,44 @@ def flat(
     ]
 
 
+def pairs_in(influences: Any, kind: type[Pair], source: str) -> list[Pair]:
+    """One pair, a list of them, or a list of lists, as one list; TypeError names ``source`` as where they come from."""
+    pairs: list[Any] = []
+    if isinstance(influences, kind):
+        influences = [influences]
+    for entry in influences if _is_list(influences) else [influences]:
+        pairs += entry if _is_list(entry) else [entry]
+    wrong = next((pair for pair in pairs if not isinstance(pair, kind)), None)
+    if wrong is not None or influences is None:
+        raise TypeError(
+            f"expected {kind.__name__}, or a list of them per test text, as {source} returns them; got "
+            f"{type(wrong).__name__}."
+        )
+    return pairs
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+
+
 def _text_of(texts: Texts | None, index: int, side: str) -> TokenizedText | None:
     if texts is None:
         return None
     if isinstance(texts, Mapping):
-        return texts.get(index)
-    if not 0 <= index < len(texts):
+        text = texts.get(index)
+    elif not 0 <= index < len(texts):
         raise ValueError(
             f"{side}_texts: expected a text for {side} index {index}, got {len(texts)} texts. "
             "Pass the whole list in the order of the data, or a mapping from index to text."
         )
-    return texts[index]
+    else:
+        text = texts[index]
+    if text is not None and not isinstance(text, TokenizedText):
+        raise TypeError(
+            f"{side}_texts: expected TokenizedText, got {type(text).__name__} for {side} index {index}: make them with "
+            f"captum_tracinwe.texts.tokenize(texts, tokenizer), or from_ids."
+        )
+    return text
 
 
 def group(influences: Influences, test_texts: Texts | None = None, train_texts: Texts | None = None) -> list[TestGroup]:
@@ -152,18 +181,35 @@ def marks(influence: WordInfluence, text: TokenizedText) -> list[Mark]:
     return sorted(result, key=lambda mark: mark.span)
 
 
+def read_or_not(text: TokenizedText, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """The characters start:end in pieces that the model read, or did not: ``(start, end, read)``."""
+    for begin, stop in text.unread():
+        begin, stop = max(start, begin), min(end, stop)
+        if begin < stop:
+            if start < begin:
+                yield start, begin, True
+            yield begin, stop, False
+            start = stop
+    if start < end:
+        yield start, end, True
+
+
 def first_words(report: WordReport, top: int) -> tuple[ReportedWord, ...]:
     """The words of a report that a picture shows."""
     if not isinstance(report, WordReport):
         raise TypeError(f"expected a WordReport, as word_report(...) returns it, got {type(report).__name__}.")
-    if top < 0:
-        raise ValueError(f"expected `top` as a number of words of at least 0, got {top!r}.")
+    check_count("top", top)
     return report.words[:top]
 
 
 def scale_of(values: Iterable[float]) -> float:
     """The largest magnitude, 1 where there is none: the value that gets the full colour."""
     return max((abs(value) for value in values), default=0.0) or 1.0
+
+
+def counted(number: int, name: str) -> str:
+    """'1 text', '2,000 texts'."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def signed(value: float) -> str:
@@ -175,10 +221,10 @@ def signed(value: float) -> str:
 
 
 def visible(text: str) -> str:
-    """A name one can see: control characters as pictures, blanks and zero-width ones, if alone, by name."""
+    """A name one can see: control characters as pictures, marks of direction, and blanks if alone, by number."""
     if text.isprintable() and not text.isspace():
         return text
-    shown = printable(text).replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥")
+    shown = printable(text).replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").translate(_DIRECTION_MARKS)
     if shown and all(character.isspace() or not character.isprintable() for character in shown):
         return "".join("␣" if character == " " else f"U+{ord(character):04X}" for character in shown)
     return shown
@@ -189,5 +235,7 @@ def printable(text: str) -> str:
     return text if text.isprintable() else text.translate(_CONTROL_PICTURES)
 
 
+# Overrides, embeddings and isolates: one that is not closed turns round what follows it, in a terminal, a figure or a table.
+_DIRECTION_MARKS = {code: f"<U+{code:04X}>" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _CONTROL_PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"}
 _CONTROL_PICTURES |= {0x7F: "\u2421"} | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd")

@@ -7,21 +7,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 
-from captum_tracinwe.report import SIGNIFICANT, WordReport
+from captum_tracinwe.report import WordReport
 from captum_tracinwe.visualization.common import (
     BLUE,
     UNIT,
     VERMILION,
     Influences,
     Texts,
+    check_count,
+    counted,
     first_words,
     flat,
     scale_of,
     signed,
     visible,
 )
+from captum_tracinwe.words import Vocabulary, names_by_id
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +44,7 @@ def plot_word_influence(
     *,
     top: int = 15,
     title: str | None = None,
-    vocabulary: Sequence[str] | None = None,
+    vocabulary: Vocabulary | None = None,
     test_texts: Texts | None = None,
     train_texts: Texts | None = None,
     ax: Axes | None = None,
@@ -53,14 +57,22 @@ def plot_word_influence(
         show (bool): make the figure with pyplot and show it.
         top (int): number of bars; the rest is added up in the line below.
         title (str, optional): default: which examples these are.
-        vocabulary (sequence of str, optional): names of token ids, for pairs without texts.
+        vocabulary (sequence or mapping of str, optional): names of token ids, for pairs without texts.
         test_texts, train_texts (sequence or mapping of TokenizedText, optional): by index.
         ax (matplotlib Axes, optional): where to draw; else a new figure.
 
     Returns:
         tuple: ``(fig, ax)``.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> fig, ax = plot_word_influence(tracin.word_influence(inputs, tracin.influence(inputs, k=2).indices), top=3)
+        >>> len(ax.get_yticklabels())
+        3
     """
     pairs = flat(influences, test_texts, train_texts)
+    vocabulary = names_by_id(vocabulary)
     totals: dict[tuple[bool, str], list[float]] = {}
     for pair in pairs:
         for word in pair.words(vocabulary):
@@ -69,6 +81,7 @@ def plot_word_influence(
         ((name, math.fsum(shares)) for (_, name), shares in totals.items()),
         key=lambda entry: (-abs(entry[1]), entry[0]),
     )
+    check_count("top", top)
     shown, rest = sums[:top], sums[top:]
     fig, ax = _axes(ax, show, (6.4, 1.5 + 0.27 * max(1, len(shown))))
     _draw_bars(ax, [name for name, _ in shown], [value for _, value in shown])
@@ -91,17 +104,28 @@ def plot_word_report(
         ax (matplotlib Axes, optional): where to draw; else a new figure.
 
     Returns:
-        tuple: ``(fig, ax)``. Bold names stick to a label beyond chance (adjusted p ≤ 0.05).
+        tuple: ``(fig, ax)``. Bold names stick to a label, see :attr:`ReportedWord.sticks`.
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe import word_report
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> labels = torch.cat([labels for _, labels in tracin.train_dataloader])
+        >>> report = word_report(tracin, inputs, labels, draws=100)
+        >>> fig, ax = plot_word_report(report, top=4)
+        >>> [label.get_text() for label in ax.get_yticklabels()] == [word.word for word in report.words[:4]]
+        True
     """
     shown = first_words(report, top)
     fig, ax = _axes(ax, show, (7.2, 1.5 + 0.27 * max(1, len(shown))))
     _draw_bars(ax, [word.word for word in shown], [word.total for word in shown])
     for label, word in zip(ax.get_yticklabels(), shown, strict=True):
-        if word.adjusted_p <= SIGNIFICANT and not word.special:
+        if word.sticks:
             label.set_fontweight("bold")
     for row, word in enumerate(shown):
         ax.annotate(
-            f"{_name(word.label)} {word.label_share:.0%}, {word.count:,} texts",
+            f"{f'{_name(word.label, 16)} {word.label_share:.0%}, ' if word.label else ''}{counted(word.count, 'text')}",
             (1.02, row),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -110,7 +134,9 @@ def plot_word_report(
             parse_math=False,
         )
     ax.set_xlabel(f"total over all pairs (+ proponent, − opponent)\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
-    default = f"{report.trains:,} training on {report.tests:,} test texts; bold: sticks to a label (adjusted p ≤ {SIGNIFICANT})"
+    default = (
+        f"{counted(report.trains, 'training text')}, {counted(report.tests, 'test text')}; bold: sticks to a label"
+    )
     ax.set_title(title if title is not None else default, fontsize=10, loc="left", parse_math=False)
     return _finished(fig, ax, show)
 
@@ -119,8 +145,8 @@ def plot_influence_matrix(
     scores: Tensor | Sequence[Sequence[float]],
     show: bool = False,
     *,
-    test_labels: Sequence[str] | None = None,
-    train_labels: Sequence[str] | None = None,
+    test_labels: Sequence[object] | Tensor | None = None,
+    train_labels: Sequence[object] | Tensor | None = None,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> tuple[Figure, Axes]:
@@ -130,7 +156,7 @@ def plot_influence_matrix(
         scores (Tensor): ``(N, M)``: ``scores[i, j]`` is the influence of training example j on test example
             i.
         show (bool): make the figure with pyplot and show it.
-        test_labels, train_labels (sequence of str, optional): N and M names; default: their numbers.
+        test_labels, train_labels (sequence or Tensor, optional): N and M names, shown as ``str``; default: their numbers.
         title (str, optional): heading.
         ax (matplotlib Axes, optional): where to draw; else a new figure.
 
@@ -139,16 +165,36 @@ def plot_influence_matrix(
 
     Raises:
         ValueError: scores that are not a matrix, or the wrong number of labels.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> fig, ax = plot_influence_matrix(tracin.influence(inputs), test_labels=["a", "b"])
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('training example', 'test example')
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
-    if values.dim() != 2:
+    if isinstance(scores, KMostInfluentialResults):
+        raise TypeError(
+            "plot_influence_matrix: expected a matrix of scores, got KMostInfluentialResults, whose columns are other training "
+            "examples in each row: call TracInWE.influence(inputs) without k."
+        )
+    try:
+        values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"plot_influence_matrix: expected scores as a matrix of numbers, got {scores!r:.60}."
+        ) from error
+    if values.dim() != 2 or not values.numel():
         raise ValueError(
             f"plot_influence_matrix: expected scores of shape (test, training), got {tuple(values.shape)}. "
             "TracInWE.influence(inputs) without k returns such a matrix."
         )
     rows, columns = values.shape
+    test_labels, train_labels = (
+        labels.tolist() if isinstance(labels, Tensor) else labels for labels in (test_labels, train_labels)
+    )
     for name, labels, size in (("test_labels", test_labels, rows), ("train_labels", train_labels, columns)):
         if labels is not None and len(labels) != size:
             raise ValueError(f"plot_influence_matrix: expected {size} {name}, got {len(labels)}.")
@@ -167,6 +213,9 @@ def plot_influence_matrix(
         for row, column in torch.nonzero(values.isfinite()).tolist():
             value = values[row, column].item()
             number = f"{value / 10.0**exponent:+.2f}".replace("-", "−")
+            number = (
+                number[0] * bool(value) if number[1:] == "0.00" else number
+            )  # too small for its digits: the sign alone
             ink = "white" if abs(value) > 0.65 * limit else "0.15"
             ax.text(column, row, number, ha="center", va="center", fontsize=7, color=ink)
     bar.set_label(f"+ proponent\n− opponent{note}", fontsize=8.5, rotation=0, ha="left", va="center")
@@ -253,9 +302,9 @@ def _finished(fig: Figure, ax: Axes, show: bool) -> tuple[Figure, Axes]:
     return fig, ax
 
 
-def _name(text: str) -> str:
-    shown = visible(text)
-    return shown if len(shown) <= _MAX_NAME else shown[: _MAX_NAME - 1] + "…"
+def _name(text: object, longest: int = _MAX_NAME) -> str:
+    shown = visible(str(text))
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def _title(pairs: list[Any]) -> str:

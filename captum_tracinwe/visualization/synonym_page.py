@@ -1,49 +1,53 @@
-"""`SynonymInfluence` as HTML: which word of the test text met which word of the training text."""
+"""`SynonymInfluence` as HTML and as text: which word of the test text met which word of the training text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from captum_tracinwe.synonyms import SynonymInfluence, WordMatch
-from captum_tracinwe.visualization.common import UNIT, marks, scale_of, signed, visible
+from captum_tracinwe.visualization.common import UNIT, check_count, marks, pairs_in, scale_of, signed, visible
 from captum_tracinwe.visualization.page import escaped, level_of, side_of, tags_html, text_html, whole_page
 from captum_tracinwe.visualization.style import STYLE
 
-__all__ = ["synonym_influence_fragment", "synonym_influence_html"]
+__all__ = ["synonym_influence_fragment", "synonym_influence_html", "synonym_influence_text"]
 
+SynonymInfluences: TypeAlias = SynonymInfluence | Iterable["SynonymInfluence | Iterable[SynonymInfluence]"]
 TITLE = "Which words met which: TracIn-WE-Syn"
 
 
-def synonym_influence_html(
-    influences: Iterable[SynonymInfluence | Iterable[SynonymInfluence]], *, title: str = TITLE, top_words: int = 8
-) -> str:
+def synonym_influence_html(influences: SynonymInfluences, *, title: str = TITLE, top_words: int = 8) -> str:
     """One whole HTML5 page: for each pair both texts with their words marked, and a table of who met whom."""
-    return whole_page(escaped(title), f"<h1>{escaped(title)}</h1>\n{_body(_flat(influences), top_words)}")
+    return whole_page(escaped(title), f"<h1>{escaped(title)}</h1>\n{_body(influences, top_words)}")
 
 
-def synonym_influence_fragment(
-    influences: Iterable[SynonymInfluence | Iterable[SynonymInfluence]], *, top_words: int = 8
-) -> str:
+def synonym_influence_fragment(influences: SynonymInfluences, *, top_words: int = 8) -> str:
     """The same as a piece of HTML for notebooks."""
-    body = _body(_flat(influences), top_words)
+    body = _body(influences, top_words)
     return f'<style>{STYLE}</style><div class="ctwe nb"><div class="in">{body}</div></div>'
 
 
-def _flat(influences: Iterable[SynonymInfluence | Iterable[SynonymInfluence]]) -> list[SynonymInfluence]:
-    pairs: list[SynonymInfluence] = []
-    for entry in influences:
-        pairs += [entry] if isinstance(entry, SynonymInfluence) else list(entry)
-    wrong = next((pair for pair in pairs if not isinstance(pair, SynonymInfluence)), None)
-    if wrong is not None:
-        raise TypeError(f"expected SynonymInfluence, as synonym_influence(...) returns it, got {type(wrong).__name__}.")
-    return pairs
+def synonym_influence_text(influences: SynonymInfluences, *, top_words: int = 8) -> str:
+    """For a terminal: for each pair its score and who met whom; control characters are shown, never sent."""
+    pairs = pairs_in(influences, SynonymInfluence, "synonym_influence(...)")
+    check_count("top_words", top_words)
+    lines = []
+    for pair in pairs:
+        lines.append(f"{signed(pair.score):>9}  test example {pair.test_index}, training example {pair.train_index}")
+        lines += [
+            f"{signed(word.share):>13}  {visible(word.test)} ↔ {visible(word.train)}  (cosine {word.cosine:.2f})"
+            for word in pair.words()[:top_words]
+        ]
+    return "\n".join(lines) or "There is no pair of a test and a training text to show."
 
 
-def _body(pairs: Sequence[SynonymInfluence], top_words: int) -> str:
+def _body(influences: SynonymInfluences, top_words: int) -> str:
+    pairs = pairs_in(influences, SynonymInfluence, "synonym_influence(...)")
+    check_count("top_words", top_words)
     words = [pair.words() for pair in pairs]
     scale = scale_of(word.share for row in words for word in row)
     out = [
-        '<div class="legend"><p>Words of similar meaning count as shared: each word has at most one partner. '
+        '<div class="legend"><p>Words of similar meaning count as shared: at each checkpoint a word has at most one partner. '
         '<mark class="p" style="--a:.7"><b>Positive</b></mark> (solid line): a training step on the training text lowers '
         'the loss on the test text by this match; <mark class="o" style="--a:.7"><b>negative</b></mark> (dashed line): it '
         f"raises it. The shares of a pair add up to its score. Unit: {UNIT}.</p></div>\n"

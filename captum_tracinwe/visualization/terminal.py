@@ -15,8 +15,10 @@ from captum_tracinwe.visualization.common import (
     Influences,
     Mark,
     Texts,
+    check_count,
     group,
     marks,
+    read_or_not,
     scale_of,
     signed,
     visible,
@@ -57,9 +59,19 @@ def word_influence_text(
 
     Returns:
         str: lines without a final line feed. Control characters of the texts are shown, never sent.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> pairs = tracin.word_influence(inputs, tracin.influence(inputs, k=1).indices)
+        >>> print(word_influence_text(pairs, color=False, width=70).splitlines()[0])
+        Test example 0
     """
     if color is None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    check_count("top_words", top_words)
+    check_count("max_chars", max_chars)
+    check_count("width", 0 if width is None else width)
     width = max(30, width or shutil.get_terminal_size((88, 24)).columns)
     groups = group(influences, test_texts, train_texts)
     if not groups:
@@ -126,14 +138,14 @@ def _text(
     for mark in shares:
         if mark.span[1] > cut:
             break
-        chunks += _plain(text.text[cursor : mark.span[0]])
+        chunks += _plain(text, cursor, mark.span[0])
         name = visible(mark.name)
         if mark.special and chunks and not chunks[-1][0].endswith(" "):
             chunks.append((" ", ""))
         chunks.append(_shown_mark(name, mark.share, scale, color))
         chunks += [(" ", "")] if mark.special and mark.span[1] == 0 else []
         cursor = max(cursor, mark.span[1])
-    chunks += _plain(text.text[cursor:cut])
+    chunks += _plain(text, cursor, cut)
     if cut < len(text.text):
         chunks.append((f"… ({len(text.text):,} characters)", ""))
     words: list[list[tuple[str, str]]] = [[]]
@@ -154,14 +166,17 @@ def _text(
     return [*lines, line] if used > len(indent) else lines
 
 
-def _plain(text: str) -> list[tuple[str, str]]:
-    """Pieces of unmarked text: words and single blanks."""
+def _plain(text: TokenizedText, start: int, end: int) -> list[tuple[str, str]]:
+    """Pieces of unmarked text: words and single blanks; what the model did not read says so."""
     pieces: list[tuple[str, str]] = []
-    for number, part in enumerate(text.split(" ")):
-        if number:
-            pieces.append((" ", ""))
-        if part:
-            pieces.append((visible(part), ""))
+    for begin, stop, read in read_or_not(text, start, end):
+        pieces += [] if read else [(" ", ""), ("[not read:", ""), (" ", "")]
+        for number, part in enumerate(text.text[begin:stop].split(" ")):
+            if number:
+                pieces.append((" ", ""))
+            if part:
+                pieces.append((visible(part), ""))
+        pieces += [] if read else [("]", "")]
     return pieces
 
 

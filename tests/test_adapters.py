@@ -1,0 +1,234 @@
+"""PEFT adapters: checkpoints that hold the adapter alone, a frozen embedding whose gradient still tells."""
+
+import copy
+import shutil
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+pytest.importorskip("accelerate")
+pytest.importorskip("peft")
+import peft
+from transformers import Trainer, TrainingArguments
+
+from captum_tracinwe import TracInWE, load_checkpoint, save_checkpoint
+from captum_tracinwe.losses import TokenLoss
+from captum_tracinwe.testing import scores_by_loop, tiny_bert, tiny_gpt2, toy_texts
+from captum_tracinwe.trainer import SaveCheckpoints
+
+LOSS = nn.CrossEntropyLoss(reduction="none")
+EMBEDDING = "bert.embeddings.word_embeddings"
+
+
+def texts(count=7, seed=1, language=False):
+    ids, mask, labels = toy_texts(count, seed=seed)
+    labels = ids.masked_fill(mask == 0, -100) if language else labels
+    return [{"input_ids": i, "attention_mask": m, "labels": y} for i, m, y in zip(ids, mask, labels, strict=True)]
+
+
+def collated(rows):
+    return torch.utils.data.default_collate(rows)
+
+
+def with_lora(model=None, task="SEQ_CLS", **options):
+    options = {"r": 2, "target_modules": ["query", "value"], **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return peft.get_peft_model(model or tiny_bert(), peft.LoraConfig(task_type=task, **options))
+
+
+def shaken(model, folder, rates=(0.3, 1.7)):
+    """Checkpoints of a model whose trained weights have noise in each."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    paths = [str(folder / f"step-{i}.pt") for i in range(len(rates))]
+    for path, rate in zip(paths, rates, strict=True):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.3 * torch.randn_like(parameter))
+        save_checkpoint(path, model, rate)
+        model.load_state_dict(before)
+    return paths
+
+
+def by_loop(model, paths, test, train, loss=LOSS):
+    model.eval()
+    table = model.get_base_model().get_input_embeddings()
+    table = getattr(table, "base_layer", table)
+
+    def losses(rows):
+        return [lambda row=row: alone(row) for row in rows]
+
+    def alone(row):
+        one = collated([row])
+        return loss(model(**one).logits, one["labels"]).sum()
+
+    return scores_by_loop(model, [table], paths, losses(test), losses(train), table.padding_idx)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lora")
+    torch.manual_seed(0)
+    base = tiny_bert()
+    base.save_pretrained(folder / "base")
+    base = type(base).from_pretrained(folder / "base")
+    arguments = TrainingArguments(
+        str(folder / "run"),
+        per_device_train_batch_size=3,
+        save_strategy="steps",
+        save_steps=2,
+        max_steps=5,
+        learning_rate=0.03,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    callback = SaveCheckpoints(folder / "light", every=2)
+    trainer = Trainer(with_lora(base), arguments, train_dataset=texts(), callbacks=[callback])
+    trainer.train()
+    shutil.rmtree(folder / "run" / "checkpoint-5")  # the schedule's end, where the rate is 0
+    return trainer, folder
+
+
+@pytest.mark.parametrize("options", [{}, {"target_modules": ["query", "word_embeddings"]}], ids=["frozen", "adapted"])
+def test_scores_of_a_peft_model_are_those_of_a_loop(options, tmp_path):
+    model = with_lora(**options).double()
+    paths = shaken(model, tmp_path)
+    expected = by_loop(model, paths, texts(3, 2), texts())
+    for size in (1, 3, 7):
+        tracin = TracInWE(model, texts(), paths, loss_fn=LOSS, batch_size=size)
+        assert tracin.embedding.name.startswith(f"base_model.model.{EMBEDDING}")
+        torch.testing.assert_close(tracin.influence(collated(texts(3, 2))), expected, rtol=1e-8, atol=1e-12)
+
+
+def test_a_causal_lm_with_lora(tmp_path):
+    model = with_lora(tiny_gpt2(), "CAUSAL_LM", target_modules=["c_attn"], fan_in_fan_out=True).double()
+    paths = shaken(model, tmp_path)
+    test, train = texts(3, 2, language=True), texts(language=True)
+    tracin = TracInWE(model, train, paths, loss_fn=TokenLoss(), batch_size=3)
+    expected = by_loop(model, paths, test, train, TokenLoss())
+    torch.testing.assert_close(tracin.influence(collated(test)), expected, rtol=1e-8, atol=1e-12)
+
+
+def test_a_trained_copy_of_the_table_is_the_one_that_counts(tmp_path):
+    model = with_lora(modules_to_save=["word_embeddings", "classifier"])
+    paths = shaken(model, tmp_path)
+    tracin = TracInWE(model, texts(), paths, loss_fn=LOSS)
+    assert tracin.embedding.module.weight.requires_grad
+    saved = torch.load(paths[0], weights_only=True)["model_state_dict"]
+    assert len(saved) < len(model.state_dict())  # the frozen table is not in it
+    assert any("word_embeddings" in name for name in saved)
+    assert tracin.influence(collated(texts(3, 2))).abs().sum() > 0
+
+
+def test_from_trainer_reads_adapters_and_the_schedulers_rates(run):
+    trainer, folder = run
+    tracin = TracInWE.from_trainer(trainer)
+    rates = [load_checkpoint(copy.deepcopy(trainer.model), path) for path in tracin.checkpoints]
+    assert rates == pytest.approx([0.03 * 3 / 5, 0.03 * 1 / 5], abs=1e-12)
+    expected = by_loop(trainer.model, tracin.checkpoints, texts(3, 2), texts())
+    found = tracin.influence(collated(texts(3, 2)))
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_light_checkpoints_hold_the_adapter_alone(run):
+    trainer, folder = run
+    path = folder / "light" / "step-2.pt"
+    state = torch.load(path, weights_only=True)["model_state_dict"]
+    assert sorted(state) == sorted(peft.get_peft_model_state_dict(trainer.model))
+    light = TracInWE.from_trainer(trainer, checkpoints=folder / "light")
+    test = collated(texts(3, 2))
+    torch.testing.assert_close(light.influence(test), TracInWE.from_trainer(trainer).influence(test))
+    save_checkpoint(folder / "one.safetensors", trainer.model, 0.5)
+    assert load_checkpoint(trainer.model, folder / "one.safetensors") == 0.5
+
+
+def test_a_finished_run_finds_its_base_model_or_takes_it(run):
+    trainer, folder = run
+    test, output = collated(texts(3, 2)), trainer.args.output_dir
+    expected = TracInWE.from_trainer(trainer).influence(test)
+    base = type(trainer.model.get_base_model()).from_pretrained(folder / "base")
+    for given in ({}, {"model": base}, {"model": trainer.model}):
+        found = TracInWE.from_pretrained_run(output, texts(), **given)
+        torch.testing.assert_close(found.influence(test), expected)
+
+
+def test_the_model_is_given_back_as_it_was(run):
+    trainer, _ = run
+    tracin = TracInWE.from_trainer(trainer)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    wanted = [parameter.requires_grad for parameter in trainer.model.parameters()]
+    tracin.self_influence()
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert wanted == [parameter.requires_grad for parameter in trainer.model.parameters()]
+
+
+def test_an_adapter_of_another_name_and_one_added_by_transformers(tmp_path):
+    named = with_lora()
+    named.add_adapter("second", peft.LoraConfig(task_type="SEQ_CLS", r=3, target_modules=["query"]))
+    named.set_adapter("second")
+    named.save_pretrained(tmp_path / "checkpoint-1", selected_adapters=["second"])
+    native = tiny_bert()
+    native.add_adapter(peft.LoraConfig(r=2, target_modules=["query"]))
+    native.save_pretrained(tmp_path / "native")
+    for model, place, part in ((named, "checkpoint-1", "second"), (native, "native", "lora_B")):
+        changed = copy.deepcopy(model)
+        with torch.no_grad():
+            for name, parameter in changed.named_parameters():
+                if part in name:
+                    parameter.add_(1.0)
+        with pytest.warns(UserWarning, match="carries no learning rate"):
+            load_checkpoint(changed, tmp_path / place)
+        for key, value in model.state_dict().items():
+            assert torch.equal(changed.state_dict()[key], value), key
+
+
+def test_what_does_not_fit_is_refused_in_words(run, tmp_path):
+    trainer, folder = run
+    adapter = f"{trainer.args.output_dir}/checkpoint-2"
+    with pytest.raises(ValueError, match="holds an adapter only .*peft.PeftModel.from_pretrained"):
+        load_checkpoint(tiny_bert(), adapter)
+    with pytest.raises(ValueError, match="does not fit the model PeftModel.*unexpected"):
+        load_checkpoint(with_lora(target_modules=["query"]), adapter)
+    prompts = peft.get_peft_model(tiny_gpt2(), peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    prompts.save_pretrained(tmp_path / "prompts")
+    with pytest.raises(ValueError, match="kind PROMPT_TUNING.*peft.set_peft_model_state_dict"):
+        load_checkpoint(prompts, tmp_path / "prompts")
+    shutil.copytree(adapter, tmp_path / "run" / "checkpoint-2")
+    (tmp_path / "run" / "checkpoint-2" / "adapter_config.json").write_text('{"base_model_name_or_path": "no/where"}')
+    with pytest.raises(ValueError, match="adapter of the base model 'no/where', which is no directory here: pass"):
+        TracInWE.from_pretrained_run(tmp_path / "run", texts())
+    (tmp_path / "run" / "checkpoint-2" / "adapter_config.json").write_text("{")
+    with pytest.raises(ValueError, match="without a whole adapter_config.json"):
+        TracInWE.from_pretrained_run(tmp_path / "run", texts())
+
+
+def test_adapters_on_weights_that_are_kept_in_int8(tmp_path):
+    """Weights of 8 bits, turned to floats where they are used, as in QLoRA: what trains is the adapter."""
+
+    class Int8(nn.Module):
+        def __init__(self, linear):
+            super().__init__()
+            scale = linear.weight.detach().abs().amax(1, keepdim=True) / 127
+            self.weight = nn.Parameter((linear.weight.detach() / scale).round().to(torch.int8), requires_grad=False)
+            self.register_buffer("scale", scale)
+            self.bias = linear.bias
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight * self.scale, self.bias)
+
+    base = tiny_bert()
+    for layer in base.bert.encoder.layer:
+        layer.output.dense = Int8(layer.output.dense)
+    model = with_lora(base)
+    paths = shaken(model, tmp_path)
+    expected = by_loop(model, paths, texts(3, 2), texts())
+    tracin = TracInWE(model, DataLoader(texts(), 3), paths, loss_fn=LOSS)
+    found = tracin.influence(collated(texts(3, 2)))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert base.bert.encoder.layer[0].output.dense.weight.dtype == torch.int8

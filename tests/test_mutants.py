@@ -1,0 +1,83 @@
+"""Ways of getting the method wrong, each of which the equalities must catch."""
+
+import pytest
+import torch
+from cases import assert_scores, cnn, tracin_of
+from torch import nn
+
+from captum_tracinwe import TracInWE
+from captum_tracinwe.testing import scatter_checkpoints
+
+pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
+
+
+def _pads_count(monkeypatch):
+    import captum_tracinwe.gradients as module
+
+    original = module._fold
+
+    def fold(calls, *args):
+        return original([type(c)(c.ids, c.output, None) for c in calls], *args)
+
+    monkeypatch.setattr(module, "_fold", fold)
+
+
+def _rate_ignored(monkeypatch):
+    original = TracInWE._load
+    monkeypatch.setattr(TracInWE, "_load", lambda self, checkpoint: original(self, checkpoint) * 0 + 1.0)
+
+
+def _tokens_not_matched(monkeypatch):
+    from captum_tracinwe import RowGradients
+
+    def dot(self, train):
+        return self.values.new_tensor(self.sum().values.sum(0)) @ train.values.T.new_zeros(1)
+
+    def whole(self, train):
+        a, b = (
+            torch.zeros(len(s), s.width, dtype=s.values.dtype).index_add_(0, s.examples, s.values)
+            for s in (self, train)
+        )
+        return a @ b.T
+
+    monkeypatch.setattr(RowGradients, "dot", whole)
+
+
+def _first_checkpoint_only(monkeypatch):
+    monkeypatch.setattr(
+        TracInWE,
+        "checkpoints",
+        property(lambda self: self._checkpoints[:1], lambda self, c: setattr(self, "_checkpoints", c)),
+    )
+
+
+def _repeats_not_summed(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "index_add_", lambda self, *args: self)
+
+
+def _not_in_eval_mode(monkeypatch):
+    monkeypatch.setattr(nn.Module, "eval", lambda self: self.train())
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        _pads_count,
+        _rate_ignored,
+        _tokens_not_matched,
+        _first_checkpoint_only,
+        _repeats_not_summed,
+        _not_in_eval_mode,
+    ],
+)
+def test_mutants_are_caught(mutate, tmp_path, monkeypatch):
+    """Each way of getting the method wrong moves the scores far beyond the tolerance: the equalities above can fail."""
+    case = cnn().to(torch.float64)
+    paths = scatter_checkpoints(case.model, tmp_path)
+    expected = case.by_loop(paths)
+    assert_scores(tracin_of(case, paths).influence(case.test), expected)
+    tracin = tracin_of(case, paths)
+    mutate(monkeypatch)
+    with pytest.raises(AssertionError, match="of the largest score"):
+        assert_scores(tracin.influence(case.test), expected)
+    monkeypatch.undo()
