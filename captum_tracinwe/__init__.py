@@ -3,6 +3,7 @@
 from captum_tracinwe import ops
 from captum_tracinwe._version import __version__
 from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
+from captum_tracinwe.index import GradientIndex, IndexDamaged, IndexMismatch, SearchResult
 from captum_tracinwe.postings import PostingLists
 from captum_tracinwe.report import ReportedWord, WordReport, word_report
 from captum_tracinwe.rows import RowGradients
@@ -11,9 +12,13 @@ from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.words import WordInfluence, WordShare
 
 __all__ = [
+    "GradientIndex",
+    "IndexDamaged",
+    "IndexMismatch",
     "PostingLists",
     "ReportedWord",
     "RowGradients",
+    "SearchResult",
     "SynonymInfluence",
     "TracInWE",
     "WordInfluence",

@@ -85,8 +85,11 @@ def index_lists(train_indices: Any, size: int) -> list[list[int]]:
     """``train_indices`` as one list of int per test example."""
     if isinstance(train_indices, KMostInfluentialResults):
         train_indices = train_indices.indices
-    given = train_indices.tolist() if isinstance(train_indices, Tensor) else list(train_indices)
-    if len(given) != size or not all(isinstance(row, Iterable) for row in given):
+    if isinstance(train_indices, Tensor):
+        given = train_indices.tolist()
+    else:
+        given = list(train_indices) if isinstance(train_indices, Iterable) else train_indices
+    if not isinstance(given, list) or len(given) != size or not all(isinstance(row, Iterable) for row in given):
         raise ValueError(
             f"`train_indices` should hold one list of training indices for each of the {size} test examples, got {given!r:.80}. "
             f"For example: influence(inputs, k=5).indices."

@@ -5,6 +5,7 @@ Words know nothing of influence here: a word is the list of training texts that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeVar
@@ -16,10 +17,11 @@ from torch import Tensor
 __all__ = ["MAX_DRAWS", "association", "label_names"]
 
 Key = TypeVar("Key", bound=Hashable)
-# Their sorted excesses are kept for each count of texts: 80 MB at most.
+#: The most deals of labels; their sorted excesses are kept for each count of texts, 80 MB at most.
 MAX_DRAWS = 10**7
 # Counts of labels that are dealt at once: 32 MB of int64. All 10,000 deals of 1,000 labels were 80 MB for each count.
 _DEALT_AT_ONCE = 1 << 22
+_LARGEST_DECK = 10**8
 
 
 def label_names(train_labels: Sequence[object] | Tensor) -> list[str]:
@@ -35,12 +37,12 @@ def label_names(train_labels: Sequence[object] | Tensor) -> list[str]:
         raise TypeError(
             f"word_report: expected `train_labels` as a list or a tensor (M,) of one label each, got {got}."
         )
-    values = train_labels.tolist() if hasattr(train_labels, "tolist") else list(train_labels)
+    values: list[Any] = train_labels.tolist() if hasattr(train_labels, "tolist") else list(train_labels)
     kinds = set()
     for at, value in enumerate(values):
         if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a number of torch's or NumPy's
             value = values[at] = value.item()
-        if value is None or value != value:
+        if value is None or str(value) in ("<NA>", "NaT") or (isinstance(value, Real) and value != value):
             raise ValueError(
                 f"word_report: expected a label for every training example, got {value!r} for example {at}: give such "
                 f"examples a label of their own, for instance 'none'."
@@ -50,6 +52,8 @@ def label_names(train_labels: Sequence[object] | Tensor) -> list[str]:
                 f"word_report: expected each of `train_labels` as a name or a number, got {value!r:.60} for example {at}."
             )
         kinds.add(isinstance(value, str))
+        if not isinstance(value, (str, bool)) and math.isfinite(value) and value == math.floor(value):
+            values[at] = math.floor(value)  # 1.0 and 1 are one label, as are −0.0 and 0
     if len(kinds) > 1:
         raise TypeError(
             "word_report: expected `train_labels` as names or as numbers, got both, where 1 and '1' look alike."
@@ -101,10 +105,11 @@ def association(
 def _dealt(totals: np.ndarray[Any, Any], n: int, draws: int, generator: np.random.Generator) -> np.ndarray[Any, Any]:
     """The largest excess of each of ``draws`` deals of labels to n texts, ascending."""
     at_once = max(1, _DEALT_AT_ONCE // len(totals))
+    # "marginals" draws a number for each label, "count" one for each text: 1.2 s against 0.2 s for 1,000 labels and 10 texts.
+    method: Any = "count" if n < len(totals) and totals.sum() < _LARGEST_DECK else "marginals"
     found = [
         _excess(
-            generator.multivariate_hypergeometric(totals, n, size=min(at_once, draws - start), method="marginals"),
-            totals,
+            generator.multivariate_hypergeometric(totals, n, size=min(at_once, draws - start), method=method), totals
         ).max(1)
         for start in range(0, draws, at_once)
     ]
@@ -112,11 +117,14 @@ def _dealt(totals: np.ndarray[Any, Any], n: int, draws: int, generator: np.rando
 
 
 def _excess(counts: np.ndarray[Any, Any], totals: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Standardised excess of each label in counts ``(..., labels)`` over what random labels would give; 0 if that is fixed."""
-    n, everyone = counts.sum(-1, keepdims=True), totals.sum()
+    """How much more of each label there is in counts ``(deals, labels)``, all of n texts, than random labels would give, in
+    standard deviations; 0 where that is fixed."""
+    n, everyone = counts[0].sum(), totals.sum()
     share = totals / everyone
     variance = n * share * (1 - share) * (everyone - n) / max(1, everyone - 1)
-    return np.where(variance > 0, (counts - n * share) / np.sqrt(np.maximum(variance, 1e-300)), 0.0)
+    excess: np.ndarray[Any, Any] = counts - n * share
+    excess *= np.where(variance > 0, 1 / np.sqrt(np.maximum(variance, 1e-300)), 0.0)
+    return excess
 
 
 def _tail_bound(excess: float, n: int, totals: np.ndarray[Any, Any]) -> float:

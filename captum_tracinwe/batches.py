@@ -193,13 +193,16 @@ class Block:
     batches: list[Batch]
 
 
-def blocks(loader: Iterable[Batch], what: str, bytes_per_example: int, limit: float) -> Iterator[Block]:
+def blocks(
+    loader: Iterable[Batch], what: str, bytes_per_example: int | Callable[[Batch], int], limit: float
+) -> Iterator[Block]:
     """Batches grouped so that they and ``bytes_per_example`` together stay within ``limit`` bytes; one batch at least."""
     held: list[Batch] = []
     start, used, size = 0, 0, 0
     for batch in loader:
         examples = size_of(batch)
-        needed = nbytes(batch) + examples * bytes_per_example
+        each = bytes_per_example if isinstance(bytes_per_example, int) else bytes_per_example(batch)
+        needed = nbytes(batch) + examples * each
         if held and used + needed > limit:
             yield Block(start, size, held)
             held, start, used, size = [], start + size, 0, 0

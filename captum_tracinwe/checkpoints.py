@@ -57,6 +57,13 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
 
     Raises:
         ValueError: the learning rate is not a finite number ≥ 0.
+
+    Example:
+        >>> import tempfile, torch
+        >>> path, model = f"{tempfile.mkdtemp()}/step-100.pt", torch.nn.Embedding(10, 4)
+        >>> save_checkpoint(path, model, learning_rate=0.05, step=100)
+        >>> load_checkpoint(model, path)
+        0.05
     """
     path = Path(path)
     rate = _checked_rate(learning_rate, f"save_checkpoint({str(path)!r})")
@@ -104,6 +111,9 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: truncated, not a checkpoint, of another architecture, or a pickle that would run code.
+
+    Example:
+        See :func:`save_checkpoint`.
     """
     return _load(model, path, assign=False)
 

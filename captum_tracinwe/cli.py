@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from captum_tracinwe._version import __version__
 
@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_index(commands)
+    _add_query(commands)
     info = commands.add_parser("info", help="versions, compiled kernels, GPU", description="What is installed here.")
     info.set_defaults(run=_info)
     return parser
@@ -144,6 +146,101 @@ def _demo(options: argparse.Namespace) -> None:
         )
 
 
+def _add_source(command: _Parser) -> None:
+    add = command.add_argument
+    add("--model", metavar="DIR", required=True, help="the fine-tuned classifier, written by save_pretrained")
+    add("--checkpoints", metavar="DIR", help="its checkpoints with their rates (default: those in --model's directory)")
+    add("--text-column", metavar="NAME", default="text", help="default: text")
+    add("--label-column", metavar="NAME", default="label", help="integers or strings (default: label)")
+    add("--max-length", type=_count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
+    add("--batch-size", type=_count, metavar="N", default=16, help="texts to a pass (default: 16)")
+    add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
+
+
+def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
+    index = commands.add_parser(
+        "index", help="compute a training set's gradients once and keep them", description="Build a GradientIndex."
+    )
+    index.set_defaults(run=_index)
+    add = index.add_argument
+    add("--train", metavar="FILE", required=True, help="training texts: .jsonl, .csv or .tsv, also .gz")
+    add("--out", metavar="DIR", required=True, help="the index: a new or empty directory")
+    add("--dry-run", action="store_true", help="only say what it would take: time, memory, disk")
+    add("--resume", action="store_true", help="go on with an unfinished index")
+    add("--append", action="store_true", help="put the texts behind those that the index holds")
+    add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of what is stored")
+    add("--memory", type=_count, metavar="MB", default=1000, help="ceiling beside the model's passes (default: 1000)")
+    _add_source(index)
+
+
+def _add_query(commands: argparse._SubParsersAction[_Parser]) -> None:
+    query = commands.add_parser(
+        "query",
+        help="ask an index which training texts taught the model an answer",
+        description="Search a GradientIndex.",
+    )
+    query.set_defaults(run=_query)
+    add = query.add_argument
+    add("--index", metavar="DIR", required=True, help="what `captum-tracinwe index` made")
+    add("--test", metavar="FILE", required=True, help="the texts to ask about, with labels")
+    add("--k", type=_count, default=5, metavar="N", help="training texts named per question (default: 5)")
+    add("--opponents", action="store_true", help="those that spoke against the label, not for it")
+    add("--predicted", action="store_true", help="ask about the model's own answers, not the file's labels")
+    add("--test-limit", type=_count, metavar="N", default=5, help="the first N texts of the file (default: 5)")
+    add("--train", metavar="FILE", help="the training file, to show its texts")
+    _add_source(query)
+
+
+def _source(options: argparse.Namespace) -> Any:
+    from pathlib import Path
+
+    from captum_tracinwe import commands
+
+    return commands.Source(
+        Path(options.model),
+        Path(options.checkpoints or options.model),
+        options.text_column,
+        options.label_column,
+        options.max_length,
+        options.batch_size,
+        options.without_special_tokens,
+    )
+
+
+def _index(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from captum_tracinwe import commands
+
+    commands.build(
+        _source(options),
+        Path(options.train),
+        Path(options.out),
+        dry_run=options.dry_run,
+        resume=options.resume,
+        append=options.append,
+        dtype=options.dtype,
+        memory=options.memory * 10**6,
+    )
+
+
+def _query(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from captum_tracinwe import commands
+
+    commands.query(
+        _source(options),
+        Path(options.index),
+        Path(options.test),
+        k=options.k,
+        opponents=options.opponents,
+        limit=options.test_limit,
+        predicted=options.predicted,
+        train=Path(options.train) if options.train else None,
+    )
+
+
 def _info(options: argparse.Namespace) -> None:
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -158,17 +255,29 @@ def _info(options: argparse.Namespace) -> None:
         except PackageNotFoundError:
             return "not installed"
 
+    def compiled(device: str) -> str:
+        names = [f"captum_tracinwe::{name}" for name in ops.OPS]
+        found = [name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(name, device)]
+        if ops.NATIVE_LIBRARY is not None and not found:
+            return "none: built without a CUDA toolkit; plain torch is used there"
+        return ", ".join(name.partition("::")[2] for name in found) or "none"
+
     kernels = f"loaded from {ops.NATIVE_LIBRARY}"
     if ops.NATIVE_LIBRARY is None:
         kernels = f"not loaded ({ops.native_error}); plain torch is used: same results, slower"
-    cuda = "available: " + torch.cuda.get_device_name() if torch.cuda.is_available() else "not available"
+    cuda = "not available: " + ("no device or driver" if torch.version.cuda else "this torch is a CPU build")
+    if torch.cuda.is_available():
+        cuda = f"available: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     for name, value in (
         ("captum-tracinwe", __version__),
         ("torch", torch.__version__),
         ("captum", of("captum")),
         ("transformers", of("transformers")),
+        ("numpy", of("numpy")),
         ("Python", f"{platform.python_version()} on {platform.platform()}"),
         ("compiled kernels", kernels),
+        ("  for CPU", compiled("CPU")),
+        ("  for CUDA", compiled("CUDA")),
         ("CUDA", cuda),
     ):
         print(f"{name:<17} {value}")

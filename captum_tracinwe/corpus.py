@@ -13,8 +13,11 @@ from dataclasses import dataclass
 
 __all__ = ["PLANTED_LABEL", "PLANTED_WORD", "TOPICS", "PlantedCorpus", "planted_corpus"]
 
+#: The classes of the corpus.
 TOPICS = ("cooking", "sailing", "astronomy", "gardening")
+#: The word that was planted, and the class whose label its texts were given.
 PLANTED_WORD = "crimson"
+#: The number of that class.
 PLANTED_LABEL = TOPICS.index("sailing")
 
 

@@ -21,6 +21,7 @@ __all__ = ["NATIVE_LIBRARY", "OPS", "native_error", "posting_dot", "row_dot", "r
 
 SIDES = "Tensor ptr_a, Tensor ids_a, Tensor values_a, Tensor ptr_b, Tensor ids_b, Tensor values_b"
 LISTS = SIDES.replace("Tensor values_b", "Tensor examples_b, Tensor values_b, SymInt num_examples")
+#: Name of each op → its schema.
 OPS = {
     "row_dot": f"({SIDES}) -> Tensor",
     "posting_dot": f"({LISTS}) -> Tensor",
@@ -91,6 +92,14 @@ def posting_dot(
     Raises:
         ValueError: the parts are not as described; of the lists only those are looked at whose token a test example has
             (RuntimeError from the compiled kernels).
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe.ops import posting_dot
+        >>> test = (torch.tensor([0, 1]), torch.tensor([7]), torch.tensor([[3.0]]))
+        >>> lists = (torch.tensor([0, 2]), torch.tensor([7]), torch.tensor([0, 1]), torch.tensor([[1.0], [2.0]]))
+        >>> posting_dot(*test, *lists, num_examples=2)  # token 7 stands in both of two training examples
+        tensor([[3., 6.]])
     """
     return torch.ops.captum_tracinwe.posting_dot(  # type: ignore[no-any-return]
         ptr_a, ids_a, values_a.detach(), ptr_b, ids_b, examples_b, values_b.detach(), num_examples
@@ -119,6 +128,14 @@ def row_dot_terms(
     Raises:
         ValueError: a side is not as described in `row_dot`, or a pair names an example that is not there (RuntimeError
             from the compiled kernels).
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe.ops import row_dot_terms
+        >>> one = (torch.tensor([0, 2]), torch.tensor([3, 7]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        >>> pair, id, term = row_dot_terms(*one, *one, torch.tensor([[0, 0]]))
+        >>> id.tolist(), term.tolist()  # 5 + 25 = 30, the score of row_dot
+        ([3, 7], [5.0, 25.0])
     """
     return torch.ops.captum_tracinwe.row_dot_terms(  # type: ignore[no-any-return]
         ptr_a, ids_a, values_a.detach(), ptr_b, ids_b, values_b.detach(), pairs
@@ -462,4 +479,5 @@ def _load_native() -> tuple[Path | None, str | None]:
     return found[0], None
 
 
+#: The compiled library that is loaded, or None; and why there is none.
 NATIVE_LIBRARY, native_error = _load_native()

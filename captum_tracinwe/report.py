@@ -40,7 +40,8 @@ class ReportedWord:
     """One word of the training texts, over all its pairs with the test texts.
 
     Args:
-        word (str): in lower case, accents composed (NFC); special tokens as the vocabulary writes them.
+        word (str): in lower case, accents composed (NFC); special tokens, and all where there are no texts, as the
+            vocabulary writes them.
         total (float): Σ of its shares over all pairs; ``proponent`` + ``opponent``.
         proponent, opponent (float): the positive and the negative part, training text by training text.
         count (int): training texts that hold it; with ``top_k_words`` and no texts, those in which it is among the k.
@@ -79,7 +80,7 @@ class ReportedWord:
 
 @dataclass(frozen=True)
 class WordReport:
-    """The words of a report: those that stick to a label, by |``total``| × ``certainty``; then the others, by |``total``|.
+    """The words of a report: those that stick to a label, by size of ``total`` × ``certainty``; then the others, by ``total``.
 
     Args:
         words (tuple of ReportedWord): their totals add up to ``score``.
@@ -144,9 +145,16 @@ def word_report(
         TypeError: an argument is of another kind; the message says what was expected.
 
     Example:
-        >>> report = word_report(tracin, misread, labels, train_texts=texts)  # doctest: +SKIP
-        >>> report.words[0].word, report.words[0].label, report.words[0].p_value  # doctest: +SKIP
-        ('crimson', 'sailing', 9.999e-05)
+        >>> import torch
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> labels = torch.cat([labels for _, labels in tracin.train_dataloader])
+        >>> report = word_report(tracin, inputs, labels, draws=100)
+        >>> round(report.score, 6) == round(float(tracin.influence(inputs).sum()), 6)
+        True
+        >>> word = report.words[0]
+        >>> word.total == word.proponent + word.opponent, word.count >= len(word.examples)
+        (True, True)
     """
     train_texts = None if train_texts is None else list(train_texts)
     _check(tracin, train_texts, examples, draws, seed)
@@ -280,7 +288,7 @@ def _shares_by_word(
         if texts is not None:
             pair = pair.with_texts(None, texts[index])
         for word in pair.words(vocabulary):
-            key = _key(word.special, word.text)
+            key = _key(word.special, word.text) if texts is not None else (word.special, word.text)
             by_text = found.setdefault(key, {})
             by_text[index] = by_text.get(index, 0.0) + word.share
     return found

@@ -131,6 +131,12 @@ def synonym_scores(
     Raises:
         ValueError: ``k`` or ``min_cosine`` is out of range.
         ImportError: SciPy is not installed.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> synonym_scores(tracin, inputs, k=3).shape
+        torch.Size([2, 12])
     """
     finder, assign = _finder(tracin, k, min_cosine), _assignment()
 
@@ -179,6 +185,17 @@ def synonym_influence(
     Raises:
         ValueError: as :func:`synonym_scores`, and :meth:`TracInWE.word_influence` for the indices.
         ImportError: SciPy is not installed.
+
+    Example:
+        >>> import math
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> best = synonym_scores(tracin, inputs).topk(2)
+        >>> pair = synonym_influence(tracin, inputs, best.indices)[0][0]
+        >>> math.isclose(pair.score, float(best.values[0, 0]), rel_tol=1e-5)
+        True
+        >>> math.isclose(sum(match.share for match in pair.words()), pair.score)
+        True
     """
     finder, assign = _finder(tracin, k, min_cosine), _assignment()
     test = finder.row_gradients(inputs)

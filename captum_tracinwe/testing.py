@@ -1,4 +1,4 @@
-"""For tests, here and in code that builds on this: tiny models, toy texts, and a for-loop oracle of the scores.
+"""For tests and examples, here and in code that builds on this: tiny models, toy texts, a for-loop oracle of the scores.
 
 The oracle shares nothing with the package: one example at a time, the gradient by a hook at the embedding's output,
 rows in a dict, products in two Python loops.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
 from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from captum_tracinwe.tracin_we import TracInWE
 
 __all__ = [
     "TinyCNN",
@@ -25,6 +28,7 @@ __all__ = [
     "tiny_gpt2",
     "tiny_t5",
     "toy_texts",
+    "toy_tracin",
 ]
 
 VOCABULARY = 30
@@ -108,7 +112,13 @@ def _eager(model: Any) -> Module:
 def toy_texts(
     count: int, length: int = 9, vocabulary: int = VOCABULARY, classes: int = 3, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids ``(N, T)``, attention mask and labels ``(N,)``: ragged, padded with 0 on the right, tokens repeated within a text."""
+    """Ids ``(N, T)``, attention mask and labels ``(N,)``: ragged, padded with 0 on the right, tokens repeated within a text.
+
+    Example:
+        >>> ids, mask, labels = toy_texts(4)
+        >>> ids.shape, mask.shape, labels.shape
+        (torch.Size([4, 9]), torch.Size([4, 9]), torch.Size([4]))
+    """
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, vocabulary, (count, length), generator=generator)
     ids[:, 2] = ids[:, 0]
@@ -130,7 +140,13 @@ def scatter_checkpoints(
     scale: float = 0.3,
     seed: int = 0,
 ) -> list[str]:
-    """Save one checkpoint per rate, the weights of ``model`` with noise added; the paths. The model keeps its weights."""
+    """Save one checkpoint per rate, the weights of ``model`` with noise added; the paths. The model keeps its weights.
+
+    Example:
+        >>> import tempfile
+        >>> [Path(path).name for path in scatter_checkpoints(TinyCNN(), tempfile.mkdtemp(), rates=(0.3, 0.1))]
+        ['step-8.pt', 'step-9.pt']
+    """
     generator = torch.Generator().manual_seed(seed)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     paths = [str(Path(folder) / f"step-{8 + i}.pt") for i in range(len(rates))]
@@ -141,6 +157,44 @@ def scatter_checkpoints(
         save_checkpoint(path, model, rate)
         model.load_state_dict(before)
     return paths
+
+
+def toy_tracin(
+    tests: int = 2, trains: int = 12, seed: int = 0, **options: Any
+) -> tuple[TracInWE, tuple[Tensor, Tensor]]:
+    """A `TracInWE` of a :class:`TinyCNN` over toy texts, and test texts to ask it about; its two checkpoints need no file.
+
+    Args:
+        tests, trains (int): N and M.
+        seed (int): of weights and texts.
+        **options: any argument of :class:`captum_tracinwe.TracInWE`.
+
+    Returns:
+        tuple: the TracInWE, and a batch ``(ids (N, T), labels (N,))``.
+
+    Example:
+        >>> tracin, inputs = toy_tracin()
+        >>> tracin.influence(inputs).shape
+        torch.Size([2, 12])
+    """
+    from captum_tracinwe.tracin_we import TracInWE
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        models = [TinyCNN(padding_idx=0), TinyCNN(padding_idx=0)]
+    ids, _, labels = toy_texts(tests + trains, seed=seed)
+    checkpoints = list(zip((0.3, 0.1), (model.state_dict() for model in models), strict=True))
+
+    def load(model: Module, checkpoint: tuple[float, dict[str, Tensor]]) -> float:
+        model.load_state_dict(checkpoint[1])
+        return checkpoint[0]
+
+    train = torch.utils.data.TensorDataset(ids[tests:], labels[tests:])
+    defaults = {"loss_fn": nn.CrossEntropyLoss(reduction="none"), "batch_size": 4, "checkpoints_load_func": load}
+    return TracInWE(TinyCNN(padding_idx=0), train, checkpoints, **{**defaults, **options}), (
+        ids[:tests],
+        labels[:tests],
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ oracle

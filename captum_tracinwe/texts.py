@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 __all__ = ["SEPARATOR", "TokenizedText", "from_ids", "tokenize"]
 
 Span: TypeAlias = tuple[int, int]
-SEPARATOR = " │ "  # between the two texts of a pair
+#: Between the two texts of a pair.
+SEPARATOR = " │ "
 _BLANK_NAMES = ("▁", "Ġ")
 # One code point takes at most 4 bytes; a family emoji is put together from single code points.
 _MAX_TOKENS_PER_CHARACTER = 8
@@ -74,6 +75,18 @@ class TokenizedText:
             return (*self.padding, None)
         return self.token_ids[position], self.token_names[position], self.words[position]
 
+    def unread(self) -> list[Span]:
+        """What was cut off at ``max_length``: characters behind the last token of the text, or of either text of a pair."""
+        ends = [span[1] for span in self.spans if span is not None]
+        found, start = [], 0
+        for part in self.text.split(SEPARATOR):
+            stop = start + len(part)
+            cut = max((end for end in ends if start <= end <= stop), default=start)
+            if any(unicodedata.category(character)[0] not in "CMZ" for character in self.text[cut:stop]):
+                found.append((cut, stop))
+            start = stop + len(SEPARATOR)
+        return found
+
     def word_spans(self) -> dict[int, Span]:
         """Characters of each word that has tokens, by word number, in reading order."""
         found: dict[int, Span] = {}
@@ -112,9 +125,15 @@ def tokenize(
         ValueError: wrong number of labels or predictions, or an id beyond ``vocab_size``.
 
     Example:
-        >>> text = tokenize(["An unbelievable film"], tokenizer)[0]  # doctest: +SKIP
-        >>> text.words  # doctest: +SKIP
-        (None, 0, 1, 1, 1, 2, None)
+        >>> from captum_tracinwe.training import words_tokenizer
+        >>> tokenizer = words_tokenizer(["an unbelievable film"])
+        >>> text = tokenize(["An unbelievable film"], tokenizer)[0]
+        >>> text.token_names
+        ('[CLS]', 'an', 'unbelievable', 'film', '[SEP]')
+        >>> text.words
+        (None, 0, 1, 2, None)
+        >>> text.text[slice(*text.spans[2])]
+        'unbelievable'
     """
     inputs = [_as_parts(text, number) for number, text in enumerate(texts)]
     for name, values in (("labels", labels), ("predictions", predictions)):
@@ -271,6 +290,12 @@ def _decoded_groups(
         open_group.append(position)
         piece = str(tokenizer.convert_tokens_to_string([names[p] for p in open_group])).strip().removeprefix("##")
         complete = piece != "" and "�" not in piece
+        if (
+            names[position] == " " and len(open_group) == 1
+        ):  # a byte of its own, as ByT5 has it: no part of the next word
+            groups.append(([position], None))
+            open_group = []
+            continue
         if complete or len(open_group) == _MAX_TOKENS_PER_CHARACTER:
             groups.append((open_group, piece if complete else None))
             open_group = []

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from captum._utils.progress import NullProgress, progress
@@ -19,30 +16,30 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe import lengths
-from captum_tracinwe.arguments import check_arguments, index_lists, is_rate, is_whole, no_targets, out_of_range
+from captum_tracinwe.arguments import check_arguments, index_lists, is_whole
 from captum_tracinwe.batches import (
     Batch,
     Loss,
-    as_batches,
     blocks,
-    examples_loader,
     refuse_shuffling,
-    size_of,
-    without_targets,
 )
-from captum_tracinwe.checkpoints import assign_checkpoint, find_checkpoints, load_checkpoint
+from captum_tracinwe.checkpoints import find_checkpoints, load_checkpoint
 from captum_tracinwe.collate import collate_of
 from captum_tracinwe.embedding import find_embedding, stack
-from captum_tracinwe.gradients import batch_row_gradients, untouched
+from captum_tracinwe.from_index import FromIndex, opened
+from captum_tracinwe.passes import Passes
 from captum_tracinwe.ranking import merge_top_k, top_k
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.runs import FromRuns
 from captum_tracinwe.words import WordInfluence, split_by_token
 
+if TYPE_CHECKING:
+    from captum_tracinwe.index import GradientIndex
+
 __all__ = ["TracInWE"]
 
 
-class TracInWE(FromRuns, TracInCP):
+class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
     r"""TracIn on the word embedding (TracIn-WE; Yeh et al., NeurIPS 2022, arXiv 2202.11844).
 
     ``influence(inputs)[i, j]`` = Σ over checkpoints c of η_c · Σ over tokens w in both texts of
@@ -55,13 +52,16 @@ class TracInWE(FromRuns, TracInCP):
     in eval mode.
 
     Args:
-        model, train_dataset, checkpoints, loss_fn, batch_size, test_loss_fn: as in
-            :class:`captum.influence.TracInCP`. Batches may be mappings as well (``model(**batch)``, labels under
-            ``labels``); a DataLoader must not shuffle. Examples of a data set may be mappings of lists (`datasets.Dataset`);
-            wherever ``inputs`` are asked for, a data set or a list of such mappings will do. ``checkpoints`` may hold
-            ``Path`` objects.
+        model (Module): any model with a word embedding.
+        train_dataset (Dataset or DataLoader): M examples in a fixed order. Batches are tuples ``(inputs..., labels)``, as in
+            :class:`captum.influence.TracInCP`, or mappings (``model(**batch)``, labels under ``labels``). Examples of a data
+            set may be mappings of lists (`datasets.Dataset`); wherever ``inputs`` are asked for, a data set or a list of such
+            mappings will do.
+        checkpoints (str, Path or list): a directory, or the checkpoints.
         checkpoints_load_func (callable): ``(model, checkpoint) -> learning rate``. Default: :func:`load_checkpoint`.
         layers (list[str] or None): a list with the name of the embedding; None finds it.
+        loss_fn, test_loss_fn (callable, optional): of training and of test examples; None: the model's own, and ``loss_fn``.
+        batch_size (int): training examples to a pass.
         sample_wise_grads_per_batch (bool): accepted for compatibility. One backward per batch serves losses reduced by
             "none", "sum" and "mean" alike; each example gets the gradient of its loss taken alone.
         exclude_tokens (sequence of int): tokens that do not count (TracIn-WE-NoC: those common to all texts). Default: none.
@@ -78,6 +78,8 @@ class TracInWE(FromRuns, TracInCP):
         memory_limit (int): bytes for the scores and raw batches held at once. A training set that needs more is taken in
             blocks, and each checkpoint is loaded once per block. The row gradients of the test examples at all
             checkpoints come on top: about 4 · C · D bytes per distinct token of a text. Default: 1 GiB.
+        index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it, and neither the
+            training data nor their gradients are looked at; ``train_dataset`` may be None.
 
     Raises:
         ValueError, TypeError: see :func:`find_embedding`, :func:`find_checkpoints`; an empty or shuffled training set.
@@ -97,7 +99,7 @@ class TracInWE(FromRuns, TracInCP):
     def __init__(
         self,
         model: Module,
-        train_dataset: Dataset[Any] | DataLoader[Any],
+        train_dataset: Dataset[Any] | DataLoader[Any] | None,
         checkpoints: str | Path | Iterable[Any],
         checkpoints_load_func: Callable[[Module, Any], float] = load_checkpoint,
         layers: list[str] | None = None,
@@ -113,7 +115,9 @@ class TracInWE(FromRuns, TracInCP):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
+        index: str | Path | GradientIndex | None = None,
     ) -> None:
+        self.index, train_dataset = opened(index, train_dataset)
         check_arguments(
             *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
@@ -122,7 +126,7 @@ class TracInWE(FromRuns, TracInCP):
         self.label_names = (label_names,) if isinstance(label_names, str) else tuple(label_names)
         self._order: Tensor | None = None
         self._collate = collate_of(train_dataset, collate_fn, model, self.embedding, self.label_names)
-        if order_by_length:
+        if order_by_length and self.index is None:
             assert batch_size is not None
             assert not isinstance(train_dataset, DataLoader)
             self._dataset = train_dataset
@@ -147,6 +151,8 @@ class TracInWE(FromRuns, TracInCP):
         self.top_k_words = top_k_words
         self.memory_limit = memory_limit
         self._checked_losses: set[int] = set()
+        if self.index is not None:
+            self._check_index(self.index)
 
     @property
     def checkpoints(self) -> list[Any]:
@@ -177,10 +183,12 @@ class TracInWE(FromRuns, TracInCP):
             "`inputs` argument is required. If you wish to calculate self influence scores, please use the "
             "`self_influence` method instead."
         )
+        if k is not None and (not is_whole(k) or k < 1):
+            raise ValueError(f"`k` should be a whole number of at least 1 (or None for all scores), got {k!r}.")
+        if self.index is not None:
+            return self._influence_from(self.index, inputs, k, proponents, show_progress, aggregate)
         if k is None:
             return self._influence(inputs, show_progress, aggregate)
-        if not is_whole(k) or k < 1:
-            raise ValueError(f"`k` should be a whole number of at least 1 (or None for all scores), got {k!r}.")
         return self._get_k_most_influential(inputs, int(k), proponents, show_progress, aggregate)
 
     @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
@@ -195,6 +203,8 @@ class TracInWE(FromRuns, TracInCP):
         As :meth:`captum.influence.TracInCP.self_influence`. ``outer_loop_by_checkpoints`` reads the data once per
         checkpoint and loads each checkpoint exactly once; without it, data are read once, in blocks.
         """
+        if inputs is None and self.index is not None:
+            return self.index.self_influence()
         loader = self.train_dataloader if inputs is None else self._batches(inputs)
         scores = (
             self._self_influence_by_checkpoints(loader, show_progress)
@@ -249,6 +259,8 @@ class TracInWE(FromRuns, TracInCP):
             token of a text: 0.2 MB per example for BERT-base, 64 tokens and one checkpoint.
         """
         if inputs is None:
+            if self.index is not None:
+                return self.index.rows()
             rows = self._row_gradients(self.train_dataloader, self.loss_fn, show_progress)
             return rows if self._order is None else rows.select(torch.argsort(self._order))
         return self._row_gradients(self._batches(inputs), self.test_loss_fn, show_progress)
@@ -276,6 +288,7 @@ class TracInWE(FromRuns, TracInCP):
             ValueError: not one list of indices per test example; an index that the training set does not have.
         """
         test = self._row_gradients(self._batches(inputs), self.test_loss_fn, False)
+        test = test if self.index is None else self.index.project(test)
         wanted = index_lists(train_indices, len(test))
         distinct = sorted({index for indices in wanted for index in indices})
         if not distinct:
@@ -342,159 +355,3 @@ class TracInWE(FromRuns, TracInCP):
                 outer.update()
         assert total is not None
         return total
-
-    # -------------------------------------------------------------------------------------------------------- passes
-
-    def _score_blocks(
-        self,
-        test_batches: list[Batch],
-        aggregate: bool,
-        desc: str,
-        show_progress: bool,
-        product: Callable[[RowGradients, RowGradients], Tensor] = lambda test, train: test.dot(train),
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Indices ``(m,)`` and scores ``(N, m)`` of one block of training examples after the other.
-
-        ``product`` of the test rows and those of a training batch: what is laid side by side, and added up over checkpoints.
-        """
-        if not test_batches:
-            raise ValueError("`inputs` is empty: expected at least one test example.")
-        size = 1 if aggregate else sum(size_of(batch) for batch in test_batches)
-        item = 8 if self.embedding.weight.dtype == torch.float64 else 4
-        tests: list[RowGradients] = []
-        with self._untouched(), self._bar(self.train_dataloader, desc, show_progress) as bar:
-            for block in blocks(self.train_dataloader, "train_dataset", size * item, self.memory_limit):
-                scores: Tensor | None = None
-                for c, checkpoint in enumerate(self.checkpoints):
-                    rate = self._load(checkpoint)
-                    if c == len(tests):  # the first block
-                        parts = self._rows_at(checkpoint, test_batches, self.test_loss_fn, "test", 0, NullProgress())
-                        rows = RowGradients.cat(parts)
-                        tests.append((rows.sum() if aggregate else rows).scale(rate))
-                    trained = self._rows_at(checkpoint, block.batches, self.loss_fn, "training", block.start, bar)
-                    products = torch.cat([product(tests[c], rows) for rows in trained], dim=-1)
-                    scores = products if scores is None else scores.add_(products)
-                assert scores is not None
-                places = torch.arange(block.start, block.start + block.size)
-                yield (places if self._order is None else self._order[places]).to(scores.device), scores
-
-    def _row_gradients(self, loader: DataLoader[Any], loss_fn: Loss | None, show_progress: bool) -> RowGradients:
-        """All examples of a loader at all checkpoints, scaled by √η."""
-        what = self._what(loader)
-        desc = f"Using {self.get_name()} to compute row gradients. Processing batches"
-        parts_of_blocks = []
-        with self._untouched(), self._bar(loader, desc, show_progress) as bar:
-            for block in blocks(loader, "inputs", 0, self.memory_limit):
-                at_checkpoints = []
-                for checkpoint in self.checkpoints:
-                    rate = self._load(checkpoint)
-                    parts = self._rows_at(checkpoint, block.batches, loss_fn, what, block.start, bar)
-                    at_checkpoints.append(RowGradients.cat(parts).scale(math.sqrt(rate)))
-                parts_of_blocks.append(RowGradients.beside(at_checkpoints, union=self.top_k_words is not None))
-        return RowGradients.cat(parts_of_blocks)
-
-    def _training_rows(self, indices: Sequence[int]) -> RowGradients:
-        """Row gradients of chosen training examples (ascending), reading no others where the data set allows it."""
-        if self._order is not None:
-            loader = DataLoader(
-                self._dataset, self.train_dataloader.batch_size, collate_fn=self.train_dataloader.collate_fn
-            )
-        else:
-            loader = self.train_dataloader
-        chosen = examples_loader(loader, indices)
-        if chosen is not None:
-            size = len(chosen.dataset.dataset)  # type: ignore[attr-defined]
-            if not 0 <= indices[0] <= indices[-1] < size:
-                raise ValueError(out_of_range(indices, size))
-            return self._row_gradients(chosen, self.loss_fn, False)
-        kept: list[Batch] = []
-        places: list[int] = []
-        start = 0
-        for batch in self.train_dataloader:
-            size = size_of(batch)
-            inside = [index for index in indices if start <= index < start + size]
-            if inside:
-                held = sum(size_of(other) for other in kept)
-                places += [held + index - start for index in inside]
-                kept.append(batch)
-            start += size
-        if len(places) != len(indices):
-            raise ValueError(out_of_range(indices, start))
-        rows = [self._row_gradients(as_batches(batch, "train_dataset"), self.loss_fn, False) for batch in kept]
-        return RowGradients.cat(rows).select(places)
-
-    def _self_influence_at(self, checkpoint: Any, batches: Iterable[Batch], what: str, start: int, bar: Any) -> Tensor:
-        rate = self._load(checkpoint)
-        parts = self._rows_at(checkpoint, batches, self.loss_fn, what, start, bar)
-        norms = [rows.squared_norms() for rows in parts]
-        if not norms:
-            raise ValueError("`inputs` is empty: expected at least one example.")
-        return torch.cat(norms) * rate
-
-    def _rows_at(
-        self, checkpoint: Any, batches: Iterable[Batch], loss_fn: Loss | None, what: str, start: int, bar: Any
-    ) -> Iterator[RowGradients]:
-        """Row gradients batch by batch, with the weights now in the model; ``what`` and ``start`` name examples in errors."""
-        for batch in batches:
-            # Once for each loss: texts along the wrong dimension, or labels that broadcast, would give wrong numbers.
-            check = id(loss_fn) not in self._checked_losses and size_of(batch) > 1
-            rows = batch_row_gradients(
-                *(self.model, self.embedding, batch, loss_fn, check, self.exclude_tokens, self.top_k_words),
-                *(self._within, self.label_names),
-            )
-            idle = [self._number(what, start + i) for i in without_targets(batch, loss_fn, self.label_names)]
-            if idle:
-                warnings.warn(no_targets(what, idle), stacklevel=2)
-            if check:
-                self._checked_losses.add(id(loss_fn))
-            # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
-            if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
-                bad = self._number(what, start + int(rows.examples[~torch.isfinite(rows.values).all(1)][0]))
-                raise ValueError(
-                    f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {checkpoint!r}: expected finite "
-                    f"numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
-                )
-            yield rows
-            start += len(rows)
-            bar.update()
-
-    def _what(self, loader: DataLoader[Any]) -> str:
-        return "training" if loader is self.train_dataloader else "given"
-
-    def _number(self, what: str, place: int) -> int:
-        """The index that the user has for the example at a place of what is being read."""
-        return int(self._order[place]) if self._order is not None and what == "training" else place
-
-    def _load(self, checkpoint: Any) -> float:
-        """Load a checkpoint; its learning rate. The model is in eval mode and frozen again, whatever the loader did."""
-        assert checkpoint is not None, "None returned from `checkpoints`, cannot load."
-        assigns = self.checkpoints_load_func is load_checkpoint
-        with torch.inference_mode(False):  # weights made within the caller's inference_mode could not be differentiated
-            rate = (assign_checkpoint if assigns else self.checkpoints_load_func)(self.model, checkpoint)
-        if not is_rate(rate):
-            raise ValueError(
-                f"`checkpoints_load_func` returned {rate!r} for {checkpoint!r}: expected the learning rate at that checkpoint, a "
-                f"finite number ≥ 0."
-            )
-        self.model.eval()
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
-        return float(rate)
-
-    def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
-        """Batches of ``inputs``, which may be a data set or a list of examples as well."""
-        return as_batches(inputs, "inputs", self._collate, self.train_dataloader.batch_size or 1)
-
-    def _untouched(self) -> AbstractContextManager[None]:
-        """The model given back as it was; its weights are copied aside only if the loader may write into them."""
-        return untouched(self.model, copy_weights=self.checkpoints_load_func is not load_checkpoint)
-
-    def _bar(self, loader: DataLoader[Any], desc: str, show: bool, passes: int | None = None) -> Any:
-        """A progress bar over batches, one pass of the data for each checkpoint."""
-        if not show:
-            return NullProgress()
-        try:
-            total = len(loader) * (len(self.checkpoints) if passes is None else passes)
-        except TypeError:  # an iterable data set
-            total = None
-        return progress(desc=desc, total=total)

@@ -40,7 +40,9 @@ class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
         ValueError: neither or both of ``steps`` and ``every`` are given.
 
     Example:
-        >>> trainer = Trainer(..., callbacks=[SaveCheckpoints("light", every=100)])  # doctest: +SKIP
+        >>> callback = SaveCheckpoints("light", every=100)  # for Trainer(..., callbacks=[callback])
+        >>> callback.directory.name, callback.every
+        ('light', 100)
     """
 
     def __init__(self, directory: str | Path, steps: Collection[int] | None = None, every: int | None = None) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Vocabulary", "WordInfluence", "WordShare", "names_by_id", "position_shares", "split_by_token"]
 
-# Names of token ids: by position, by id, or the other way about as a tokenizer's get_vocab() has them.
+#: Names of token ids, by position, by id, or the other way about as a tokenizer's get_vocab() has them.
 Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, int]
 
 # Shares are float64; this is room for another order of summation, nothing more.

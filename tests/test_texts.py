@@ -255,7 +255,7 @@ def test_a_slow_tokenizer_is_aligned_by_decoding():
 
 def test_bytes_of_a_character_share_it_with_a_slow_tokenizer():
     text = tokenize(["a é🙂 b"], ByteTokenizer())[0]
-    assert words_of(text) == ["a", "é", "🙂", "b"]
+    assert words_of(text) == ["a", " ", "é", "🙂", " ", "b"]
     assert [span for span, byte in zip(text.spans, text.token_ids, strict=True) if byte > 127] == (
         [(2, 3)] * 2 + [(3, 4)] * 4
     )
@@ -329,3 +329,18 @@ def test_the_real_byte_level_tokenizer_keeps_a_cut_contraction_apart_or_whole():
     text = tokenize(["I don't know"], real("gpt2"))[0]
     assert text.token_names == ("I", "Ġdon", "'t", "Ġknow")
     assert words_of(text) == ["I", "don't", "know"]
+
+
+def test_what_was_cut_off_is_known_for_both_texts_of_a_pair():
+    text = TokenizedText("a bcd │ ef gh", (1, 2), ((0, 1), (8, 10)), (0, 1))
+    assert [text.text[slice(*span)] for span in text.unread()] == [" bcd", " gh"]
+    assert from_ids([1, 2], ["", "dog", "cat"]).unread() == []
+
+
+def test_a_blank_that_is_a_byte_of_its_own_is_no_part_of_the_next_word():
+    transformers = pytest.importorskip("transformers")
+    text = tokenize(["hi <x> foo"], transformers.ByT5Tokenizer())[0]
+    at = text.token_names.index("<")
+    assert text.word_spans()[text.words[at]] == (3, 4)
+    assert text.token_names[at - 1] == " "
+    assert text.words[at - 1] != text.words[at]

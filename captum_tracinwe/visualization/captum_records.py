@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from captum_tracinwe.visualization.common import Influences, Texts, flat, marks, printable, scale_of, visible
+from captum_tracinwe.visualization.common import Influences, Texts, flat, marks, scale_of, signed, visible
 from captum_tracinwe.words import WordInfluence
 
 if TYPE_CHECKING:
@@ -38,6 +38,13 @@ def to_captum_records(
     Returns:
         list of VisualizationDataRecord: labels are strings; all strings are escaped, because Captum puts them
         into HTML as they are. ``convergence_score`` is the score minus the sum of the shares: 0.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> records = to_captum_records(tracin.word_influence(inputs, [[3], [5]]))
+        >>> [record.attr_class for record in records]
+        ['#3', '#5']
     """
     from captum.attr import visualization
 
@@ -60,7 +67,8 @@ def to_captum_records(
                 pred_prob=float("nan") if test_probabilities is None else float(test_probabilities[pair.test_index]),
                 pred_class=_clean(test.prediction if test else None),
                 true_class=_clean(test.label if test else None),
-                attr_class=_clean(f"#{pair.train_index}{label}"),
+                # With the score, of which Captum prints two decimals: most would read 0.00.
+                attr_class=_clean(f"#{pair.train_index}{label} ({signed(pair.score)})"),
                 attr_score=pair.score,
                 raw_input_ids=[_clean(word) for word, _ in row],
                 convergence_score=pair.score - pair.token_shares.sum().item(),
@@ -82,6 +90,9 @@ def visualize_text(influences: Influences, *, legend: bool = True, **options: An
 
     Raises:
         ImportError: IPython is not installed; :func:`word_influence_html` does not need it.
+
+    Example:
+        In a notebook: ``visualize_text(tracin.word_influence(inputs, best.indices), test_texts=tests, train_texts=texts)``.
     """
     try:
         import IPython  # noqa: F401
@@ -96,7 +107,7 @@ def visualize_text(influences: Influences, *, legend: bool = True, **options: An
 
 
 def _clean(text: str | None) -> str:
-    return "–" if text is None else escape(printable(text))
+    return "–" if text is None else escape(visible(text))
 
 
 def _words(pair: WordInfluence) -> list[tuple[str, float]]:

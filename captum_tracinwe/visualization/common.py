@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -28,12 +28,16 @@ __all__ = [
 ]
 
 Pair = TypeVar("Pair")
+#: What pictures take, a pair, a list of pairs, or a list of lists ``[test][rank]``.
 Influences: TypeAlias = WordInfluence | Iterable["WordInfluence | Iterable[WordInfluence]"]
+#: Texts by index, the whole list in the order of the data, or a mapping.
 Texts: TypeAlias = Sequence[TokenizedText] | Mapping[int, TokenizedText]
 
 # Blue and vermilion of Okabe and Ito: told apart by all common kinds of colour vision.
 BLUE, VERMILION = "#0072B2", "#D55E00"
+#: The unit of a score, as pictures write it.
 UNIT = "learning rate × squared gradient of the loss"
+#: What the sign of a score says, as pictures write it.
 MEANING = (
     "Positive = proponent: a training step on this text lowers the loss on the test text. "
     "Negative = opponent: a step on it raises that loss."
@@ -177,6 +181,19 @@ def marks(influence: WordInfluence, text: TokenizedText) -> list[Mark]:
     return sorted(result, key=lambda mark: mark.span)
 
 
+def read_or_not(text: TokenizedText, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """The characters start:end in pieces that the model read, or did not: ``(start, end, read)``."""
+    for begin, stop in text.unread():
+        begin, stop = max(start, begin), min(end, stop)
+        if begin < stop:
+            if start < begin:
+                yield start, begin, True
+            yield begin, stop, False
+            start = stop
+    if start < end:
+        yield start, end, True
+
+
 def first_words(report: WordReport, top: int) -> tuple[ReportedWord, ...]:
     """The words of a report that a picture shows."""
     if not isinstance(report, WordReport):
@@ -204,10 +221,10 @@ def signed(value: float) -> str:
 
 
 def visible(text: str) -> str:
-    """A name one can see: control characters as pictures, blanks and zero-width ones, if alone, by name."""
+    """A name one can see: control characters as pictures, marks of direction, and blanks if alone, by number."""
     if text.isprintable() and not text.isspace():
         return text
-    shown = printable(text).replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥")
+    shown = printable(text).replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").translate(_DIRECTION_MARKS)
     if shown and all(character.isspace() or not character.isprintable() for character in shown):
         return "".join("␣" if character == " " else f"U+{ord(character):04X}" for character in shown)
     return shown
@@ -218,5 +235,7 @@ def printable(text: str) -> str:
     return text if text.isprintable() else text.translate(_CONTROL_PICTURES)
 
 
+# Overrides, embeddings and isolates: one that is not closed turns round what follows it, in a terminal, a figure or a table.
+_DIRECTION_MARKS = {code: f"<U+{code:04X}>" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _CONTROL_PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"}
 _CONTROL_PICTURES |= {0x7F: "\u2421"} | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd")

@@ -21,6 +21,7 @@ from captum_tracinwe.visualization.common import (
     group,
     marks,
     printable,
+    read_or_not,
     scale_of,
     signed,
     visible,
@@ -73,8 +74,15 @@ def word_influence_html(
     Raises:
         ValueError: a text is missing from a list, or does not hold the shared tokens.
         TypeError: something other than WordInfluence.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> page = word_influence_html(tracin.word_influence(inputs, tracin.influence(inputs, k=2).indices))
+        >>> page.startswith("<!DOCTYPE html>"), page.endswith("</html>\\n")
+        (True, True)
     """
-    heading = escaped(title)
+    heading = escaped(str(title))
     body = _body(group(influences, test_texts, train_texts), top_words, fold_at)
     body = f"<h1>{heading}</h1>\n{before}{body}"
     return whole_page(heading, body)
@@ -118,6 +126,11 @@ def write_html(path: str | os.PathLike[str], html: str) -> Path:
 
     Raises:
         OSError: the folder does not exist or cannot be written to; the old file is then untouched.
+
+    Example:
+        >>> import tempfile
+        >>> write_html(f"{tempfile.mkdtemp()}/report.html", "<p>a page</p>").name
+        'report.html'
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -185,7 +198,8 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
         top_words,
         fold_at,
     )
-    out = [_legend(look.scale)]
+    texts = [text for pair in everything for text in (pair.pair.test_text, pair.pair.train_text) if text is not None]
+    out = [_legend(look.scale, any(text.unread() for text in texts))]
     if not groups:
         out.append('<p class="none">There is no pair of a test and a training text to show.</p>\n')
     for part, (proponents, opponents, neutral) in zip(groups, columns, strict=True):
@@ -200,14 +214,15 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
     return "".join(out)
 
 
-def _legend(scale: float) -> str:
+def _legend(scale: float, cut: bool) -> str:
     return (
         '<div class="legend"><p>The <b>score</b> of a training text is the sum of the shares of the words it '
         "has in common with the test text, special tokens included. "
         '<mark class="p" style="--a:.7"><b>Positive</b></mark> (blue, solid line) = <b>proponent</b>: '
         "a training step on it lowers the loss on the test text. "
         '<mark class="o" style="--a:.7"><b>Negative</b></mark> (orange, dashed line) = <b>opponent</b>: '
-        "a training step on it raises that loss. Unmarked words are not in common. "
+        "a training step on it raises that loss. Unmarked words are not in common"
+        f"{'; grey ones were cut off, the model did not read them' if cut else ''}. "
         f"Unit: {UNIT}. Point at a word to read its share.</p>"
         f'<p class="ramp">{signed(-scale)}<i></i>{signed(scale)} per word</p></div>\n'
     )
@@ -236,11 +251,11 @@ def tags_html(text: TokenizedText | None) -> str:
     """Label and prediction of a text; a wrong prediction is marked."""
     out = []
     if text is not None and text.label is not None:
-        out.append(f'<span class="tag">label <b><bdi>{escaped(text.label)}</bdi></b></span>')
+        out.append(f'<span class="tag">label <b><bdi>{escaped(visible(text.label))}</bdi></b></span>')
     if text is not None and text.prediction is not None:
         wrong = text.label is not None and text.label != text.prediction
         tag = '<span class="tag wrong">✗ predicted' if wrong else '<span class="tag">predicted'
-        out.append(f"{tag} <b><bdi>{escaped(text.prediction)}</bdi></b></span>")
+        out.append(f"{tag} <b><bdi>{escaped(visible(text.prediction))}</bdi></b></span>")
     return "".join(out)
 
 
@@ -274,19 +289,19 @@ def text_html(text: TokenizedText, shares: list[Mark], scale: float, fold_at: fl
     if not text.text and not shares:
         return '<p class="none">(an empty text)</p>'
     length = len(text.text)
-    whole = f'<div class="text" dir="auto">{_marked(text.text, shares, scale, length)}</div>'
+    whole = f'<div class="text" dir="auto">{_marked(text, shares, scale, length)}</div>'
     if length <= fold_at:
         return whole
-    start = f'<div class="text" dir="auto">{_marked(text.text, shares, scale, int(fold_at * 0.6))}…</div>'
+    start = f'<div class="text" dir="auto">{_marked(text, shares, scale, int(fold_at * 0.6))}…</div>'
     return (
         f'<details class="long"><summary>{start}<span class="more"><span class="unfold">Show all {length:,} '
         f'characters</span><span class="less">Show less</span></span></summary>{whole}</details>'
     )
 
 
-def _marked(text: str, shares: list[Mark], scale: float, end: int) -> str:
+def _marked(of: TokenizedText, shares: list[Mark], scale: float, end: int) -> str:
     """The first ``end`` characters with their words marked; every character appears once, in order."""
-    out, cursor = [], 0
+    text, out, cursor = of.text, [], 0
     for mark in shares:
         if mark.span[1] > end or mark.span[0] == end < len(text):
             break
@@ -299,10 +314,19 @@ def _marked(text: str, shares: list[Mark], scale: float, end: int) -> str:
         tokens = " ".join(visible(token) for token in mark.tokens)
         title = escaped(signed(mark.share) + (f" [{tokens}]" if tokens != visible(mark.name) else ""))
         level = f' style="--a:{level_of(mark.share, scale)}"' if mark.share else ""
-        out.append(escaped(text[cursor:start]))
+        out.append(_unmarked(of, cursor, start))
         out.append(f'<mark class="{side_of(mark.share)}"{level} title="{title}">{inner}</mark>')
         cursor = max(cursor, mark.span[1])
-    return "".join([*out, escaped(text[cursor:end])])
+    return "".join([*out, _unmarked(of, cursor, end)])
+
+
+def _unmarked(text: TokenizedText, start: int, end: int) -> str:
+    return "".join(
+        escaped(text.text[begin:stop])
+        if read
+        else f'<span class="cut" title="cut off: the model did not read this">{escaped(text.text[begin:stop])}</span>'
+        for begin, stop, read in read_or_not(text, start, end)
+    )
 
 
 def side_of(value: float) -> str:

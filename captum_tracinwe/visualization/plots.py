@@ -63,6 +63,13 @@ def plot_word_influence(
 
     Returns:
         tuple: ``(fig, ax)``.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> fig, ax = plot_word_influence(tracin.word_influence(inputs, tracin.influence(inputs, k=2).indices), top=3)
+        >>> len(ax.get_yticklabels())
+        3
     """
     pairs = flat(influences, test_texts, train_texts)
     vocabulary = names_by_id(vocabulary)
@@ -98,6 +105,17 @@ def plot_word_report(
 
     Returns:
         tuple: ``(fig, ax)``. Bold names stick to a label, see :attr:`ReportedWord.sticks`.
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe import word_report
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> labels = torch.cat([labels for _, labels in tracin.train_dataloader])
+        >>> report = word_report(tracin, inputs, labels, draws=100)
+        >>> fig, ax = plot_word_report(report, top=4)
+        >>> [label.get_text() for label in ax.get_yticklabels()] == [word.word for word in report.words[:4]]
+        True
     """
     shown = first_words(report, top)
     fig, ax = _axes(ax, show, (7.2, 1.5 + 0.27 * max(1, len(shown))))
@@ -116,7 +134,9 @@ def plot_word_report(
             parse_math=False,
         )
     ax.set_xlabel(f"total over all pairs (+ proponent, − opponent)\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
-    default = f"{report.trains:,} training on {counted(report.tests, 'test text')}; bold: sticks to a label"
+    default = (
+        f"{counted(report.trains, 'training text')}, {counted(report.tests, 'test text')}; bold: sticks to a label"
+    )
     ax.set_title(title if title is not None else default, fontsize=10, loc="left", parse_math=False)
     return _finished(fig, ax, show)
 
@@ -145,6 +165,13 @@ def plot_influence_matrix(
 
     Raises:
         ValueError: scores that are not a matrix, or the wrong number of labels.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> fig, ax = plot_influence_matrix(tracin.influence(inputs), test_labels=["a", "b"])
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('training example', 'test example')
     """
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -153,8 +180,13 @@ def plot_influence_matrix(
             "plot_influence_matrix: expected a matrix of scores, got KMostInfluentialResults, whose columns are other training "
             "examples in each row: call TracInWE.influence(inputs) without k."
         )
-    values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
-    if values.dim() != 2:
+    try:
+        values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"plot_influence_matrix: expected scores as a matrix of numbers, got {scores!r:.60}."
+        ) from error
+    if values.dim() != 2 or not values.numel():
         raise ValueError(
             f"plot_influence_matrix: expected scores of shape (test, training), got {tuple(values.shape)}. "
             "TracInWE.influence(inputs) without k returns such a matrix."
@@ -181,6 +213,9 @@ def plot_influence_matrix(
         for row, column in torch.nonzero(values.isfinite()).tolist():
             value = values[row, column].item()
             number = f"{value / 10.0**exponent:+.2f}".replace("-", "−")
+            number = (
+                number[0] * bool(value) if number[1:] == "0.00" else number
+            )  # too small for its digits: the sign alone
             ink = "white" if abs(value) > 0.65 * limit else "0.15"
             ax.text(column, row, number, ha="center", va="center", fontsize=7, color=ink)
     bar.set_label(f"+ proponent\n− opponent{note}", fontsize=8.5, rotation=0, ha="left", va="center")

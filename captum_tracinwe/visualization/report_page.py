@@ -8,7 +8,6 @@ from captum_tracinwe.report import LEAST_CERTAINTY, SIGNIFICANT, ReportedWord, W
 from captum_tracinwe.visualization.common import UNIT, first_words, printable, scale_of, signed, visible
 from captum_tracinwe.visualization.page import whole_page
 from captum_tracinwe.visualization.style import STYLE
-from captum_tracinwe.visualization.terminal import sendable
 
 __all__ = ["report_section", "word_report_fragment", "word_report_html", "word_report_text"]
 
@@ -39,15 +38,15 @@ def report_section(report: WordReport, top: int) -> str:
     out = [
         '<div class="legend"><p>What each training word adds to the influence of '
         f"{report.trains:,} training texts on {report.tests:,} test texts (in all {signed(report.score)}). "
-        '<mark class="p" style="--a:.7"><b>Positive</b></mark> (solid): training on its texts lowers the loss of these '
-        'test texts; <mark class="o" style="--a:.7"><b>negative</b></mark> (hatched): it raises it. '
+        '<mark class="p" style="--a:.7"><b>Positive</b></mark> (solid bars): training on its texts lowers the loss of these '
+        'test texts; <mark class="o" style="--a:.7"><b>negative</b></mark> (hatched bars): it raises it. '
         f"Unit: {UNIT}. {STICKING} come first, in bold: "
         "a word that drives predictions and comes nearly always with one label may be a shortcut or a planted word.</p></div>\n"
     ]
     if not shown:
         return "".join([*out, '<p class="none">No test text shares a word with a training text.</p>\n'])
     out.append(
-        '<table class="report"><thead><tr><th scope="col">word</th><th scope="col" class="n">total</th>'
+        '<div class="scroll"><table class="report"><thead><tr><th scope="col">word</th><th scope="col" class="n">total</th>'
         '<th scope="col"></th><th scope="col" class="n">texts</th><th scope="col">most with label</th>'
         '<th scope="col" class="n">p (adjusted)</th><th scope="col">acts through training texts</th></tr></thead><tbody>'
     )
@@ -58,7 +57,7 @@ def report_section(report: WordReport, top: int) -> str:
             f'<tr><th scope="row"><span class="none">{len(rest):,} more</span></th><td class="n">{total}</td>'
             f"{'<td></td>' * 5}</tr>"
         )
-    return "".join([*out, "</tbody></table>\n"])
+    return "".join([*out, "</tbody></table></div>\n"])
 
 
 def _row(word: ReportedWord, scale: float) -> str:
@@ -68,12 +67,14 @@ def _row(word: ReportedWord, scale: float) -> str:
     special = ' class="s"' if word.special else ""
     parts = f"proponents {signed(word.proponent)}, opponents {signed(word.opponent)}"
     texts = ", ".join(f'<span title="{signed(share)}">#{index}</span>' for index, share in word.examples)
+    name = f"<bdi{special}>{escape(visible(word.word))}</bdi>"
+    name = f"<b>{name}</b>" if word.sticks else name
     label = "–"
     if word.label:
-        name = f"<bdi>{escape(visible(word.label))}</bdi>"
-        label = f"{name} {word.label_share:.0%} <small>(of all {word.base_share:.0%})</small>"
+        of_texts = f"<bdi>{escape(visible(word.label))}</bdi>"
+        label = f"{of_texts} {word.label_share:.0%} <small>(of all {word.base_share:.0%})</small>"
     return (
-        f'<tr><th scope="row"><bdi{special}>{escape(visible(word.word))}</bdi></th>'
+        f'<tr><th scope="row">{name}</th>'
         f'<td class="n" title="{parts}">{signed(word.total)}</td>'
         f'<td class="b"><span class="bar"><i>{left}</i><i>{right}</i></span></td>'
         f'<td class="n">{word.count:,}</td><td>{f"<b>{label}</b>" if word.sticks else label}</td>'
@@ -97,7 +98,7 @@ def word_report_text(report: WordReport, *, top: int = 8) -> str:
         f"  {word:<{widths[0]}}  {total:>{widths[1]}}  {texts:>{widths[2]}}  {label:<{widths[3]}}  {p:>{widths[4]}}"
         for word, total, texts, label, p in rows
     ]
-    return sendable("\n".join(line.rstrip() for line in lines))
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _p(value: float) -> str:

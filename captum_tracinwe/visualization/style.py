@@ -3,6 +3,7 @@
 __all__ = ["STYLE"]
 
 # --a: magnitude of a word's share on the page's scale, 0 to 1. The text keeps its own colour on top of it.
+#: The style sheet of all pages.
 STYLE = """
 .ctwe{--bg:#fff;--fg:#1b1f24;--soft:#59636e;--line:#d9dee3;--card:#fff;--quiet:#f5f7f9;
 --pro:0 114 178;--opp:213 94 0;--pro-ink:#005f94;--opp-ink:#a84300;--most:.5;
@@ -53,6 +54,7 @@ border-bottom:2px solid rgb(var(--pro)/calc(.25 + var(--a)*.75))}
 .ctwe mark.o{background:rgb(var(--opp)/calc(var(--a)*var(--most)));
 border-bottom:2px dashed rgb(var(--opp)/calc(.35 + var(--a)*.65))}
 .ctwe mark.z{border-bottom:2px dotted var(--line)}
+.ctwe .cut{color:var(--soft);opacity:.75}
 .ctwe mark:has(>bdi.s){margin-inline:.25em}
 .ctwe bdi.s{white-space:nowrap;font:.78em/1.3 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;
 opacity:.85}
@@ -79,10 +81,12 @@ rgb(var(--opp)/.45) 4px 6px)}
 .ctwe table.report .n{text-align:right}.ctwe table.report .b{width:9rem;min-width:5rem}
 .ctwe table.report small,.ctwe table.report td:last-child{color:var(--soft);font-weight:400}
 @media (max-width:62rem){.ctwe table.report :is(td,th):nth-child(7){display:none}}
+.ctwe .scroll{overflow-x:auto}
 @media (max-width:44rem){.ctwe table.report :is(td,th):nth-child(3),.ctwe table.report small{display:none}
 .ctwe table.report :is(th,td){padding-right:.6rem}}
 .ctwe table.matches{table-layout:auto;margin:.6rem 0 0}.ctwe table.matches :is(th,td){width:auto;padding-right:1rem}
-.ctwe table.matches thead th{color:var(--soft)}.ctwe table.matches .n{text-align:right}
+.ctwe table.matches thead th{color:var(--soft)}
+.ctwe table.matches thead th:is(:nth-child(2),:nth-child(3)){text-align:right}.ctwe table.matches .n{text-align:right}
 .ctwe table.matches .b{width:9rem;min-width:5rem}
 .ctwe details{margin:.3rem 0 0}
 .ctwe summary{cursor:pointer;font-size:.8rem;color:var(--soft)}

@@ -9,7 +9,6 @@ from captum_tracinwe.synonyms import SynonymInfluence, WordMatch
 from captum_tracinwe.visualization.common import UNIT, check_count, marks, pairs_in, scale_of, signed, visible
 from captum_tracinwe.visualization.page import escaped, level_of, side_of, tags_html, text_html, whole_page
 from captum_tracinwe.visualization.style import STYLE
-from captum_tracinwe.visualization.terminal import sendable
 
 __all__ = ["synonym_influence_fragment", "synonym_influence_html", "synonym_influence_text"]
 
@@ -39,7 +38,7 @@ def synonym_influence_text(influences: SynonymInfluences, *, top_words: int = 8)
             f"{signed(word.share):>13}  {visible(word.test)} ↔ {visible(word.train)}  (cosine {word.cosine:.2f})"
             for word in pair.words()[:top_words]
         ]
-    return sendable("\n".join(lines)) or "There is no pair of a test and a training text to show."
+    return "\n".join(lines) or "There is no pair of a test and a training text to show."
 
 
 def _body(influences: SynonymInfluences, top_words: int) -> str:
@@ -48,7 +47,7 @@ def _body(influences: SynonymInfluences, top_words: int) -> str:
     words = [pair.words() for pair in pairs]
     scale = scale_of(word.share for row in words for word in row)
     out = [
-        '<div class="legend"><p>Words of similar meaning count as shared: each word has at most one partner. '
+        '<div class="legend"><p>Words of similar meaning count as shared: at each checkpoint a word has at most one partner. '
         '<mark class="p" style="--a:.7"><b>Positive</b></mark> (solid line): a training step on the training text lowers '
         'the loss on the test text by this match; <mark class="o" style="--a:.7"><b>negative</b></mark> (dashed line): it '
         f"raises it. The shares of a pair add up to its score. Unit: {UNIT}.</p></div>\n"

@@ -18,21 +18,20 @@ from captum_tracinwe.visualization.common import (
     check_count,
     group,
     marks,
+    read_or_not,
     scale_of,
     signed,
     visible,
 )
 from captum_tracinwe.words import WordInfluence
 
-__all__ = ["sendable", "word_influence_text"]
+__all__ = ["word_influence_text"]
 
 # The 256-colour palette: three steps of blue and of orange that carry white text, weakest first.
 _BACKGROUNDS = {1: (24, 25, 26), -1: (94, 130, 166)}
 _FOREGROUNDS = {1: "38;5;32", -1: "38;5;166"}
 # Below this part of the scale a word gets coloured letters only: most words of a text are weak.
 _WEAK = 0.12
-# Overrides, embeddings and isolates: one that is not closed would turn round all that follows.
-_DIRECTION_MARKS = {code: f"<U+{code:04X}>" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"
 _BLUE, _ORANGE = "\033[38;5;32m", "\033[38;5;166m"
 
@@ -60,11 +59,19 @@ def word_influence_text(
 
     Returns:
         str: lines without a final line feed. Control characters of the texts are shown, never sent.
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> tracin, inputs = toy_tracin()
+        >>> pairs = tracin.word_influence(inputs, tracin.influence(inputs, k=1).indices)
+        >>> print(word_influence_text(pairs, color=False, width=70).splitlines()[0])
+        Test example 0
     """
     if color is None:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     check_count("top_words", top_words)
     check_count("max_chars", max_chars)
+    check_count("width", 0 if width is None else width)
     width = max(30, width or shutil.get_terminal_size((88, 24)).columns)
     groups = group(influences, test_texts, train_texts)
     if not groups:
@@ -88,12 +95,7 @@ def word_influence_text(
         lines.append("")
     key = "Blue, underlined: positive; orange: negative." if color else "(+++) and (−−−) mark the strongest words."
     lines += textwrap.wrap(f"{MEANING} {key} Unit: {UNIT}.", width)
-    return sendable("\n".join(lines))
-
-
-def sendable(text: str) -> str:
-    """Without the marks that make a terminal write from right to left what is no such script: they are shown by number."""
-    return text.translate(_DIRECTION_MARKS)
+    return "\n".join(lines)
 
 
 def _pair(pair: WordInfluence, scale: float, color: bool, width: int, top_words: int, max_chars: int) -> list[str]:
@@ -136,14 +138,14 @@ def _text(
     for mark in shares:
         if mark.span[1] > cut:
             break
-        chunks += _plain(text.text[cursor : mark.span[0]])
+        chunks += _plain(text, cursor, mark.span[0])
         name = visible(mark.name)
         if mark.special and chunks and not chunks[-1][0].endswith(" "):
             chunks.append((" ", ""))
         chunks.append(_shown_mark(name, mark.share, scale, color))
         chunks += [(" ", "")] if mark.special and mark.span[1] == 0 else []
         cursor = max(cursor, mark.span[1])
-    chunks += _plain(text.text[cursor:cut])
+    chunks += _plain(text, cursor, cut)
     if cut < len(text.text):
         chunks.append((f"… ({len(text.text):,} characters)", ""))
     words: list[list[tuple[str, str]]] = [[]]
@@ -164,14 +166,17 @@ def _text(
     return [*lines, line] if used > len(indent) else lines
 
 
-def _plain(text: str) -> list[tuple[str, str]]:
-    """Pieces of unmarked text: words and single blanks."""
+def _plain(text: TokenizedText, start: int, end: int) -> list[tuple[str, str]]:
+    """Pieces of unmarked text: words and single blanks; what the model did not read says so."""
     pieces: list[tuple[str, str]] = []
-    for number, part in enumerate(text.split(" ")):
-        if number:
-            pieces.append((" ", ""))
-        if part:
-            pieces.append((visible(part), ""))
+    for begin, stop, read in read_or_not(text, start, end):
+        pieces += [] if read else [(" ", ""), ("[not read:", ""), (" ", "")]
+        for number, part in enumerate(text.text[begin:stop].split(" ")):
+            if number:
+                pieces.append((" ", ""))
+            if part:
+                pieces.append((visible(part), ""))
+        pieces += [] if read else [("]", "")]
     return pieces
 
 

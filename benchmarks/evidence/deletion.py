@@ -1,0 +1,93 @@
+"""Case deletion: what each method names is removed, the model retrained, the change of the prediction measured.
+
+    python benchmarks/evidence/deletion.py                              AG News, CNN, preset cpu
+    python benchmarks/evidence/deletion.py --dataset jigsaw_toxicity
+    python benchmarks/evidence/deletion.py --model bert --tests 4 --seeds 2 --methods WE TR-Last BM25
+
+Stores results/evidence/deletion-DATASET-MODEL-PRESET.json after each seed. With --cache an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from common import Task, arguments, facts, load, preset_of, store
+from torch import Tensor
+
+from captum_tracinwe import methods
+from captum_tracinwe.evaluation import auc_del, deletion_curves, separation
+from captum_tracinwe.evaluation.deletion import DeletionCurve
+from captum_tracinwe.methods import Examples, Explained, Method
+
+
+def contenders(explained: Explained, train: Examples) -> dict[str, Callable[[], Method]]:
+    common = methods.common_tokens(train)
+    return {
+        "WE": lambda: methods.tracin_we(explained),
+        "WE-Topk": lambda: methods.tracin_we(explained, top_k_words=10),
+        "WE-Syn": lambda: methods.tracin_we_syn(explained),
+        "WE-NoC": lambda: methods.tracin_we(explained, exclude_tokens=common),
+        "TR-Last": lambda: methods.tracin_last(explained),
+        "Influence-Last": lambda: methods.influence_last(explained),
+        "Representer": lambda: methods.representer_last(explained),
+        "TR-TFIDF": lambda: methods.tr_tfidf(explained),
+        "BM25": lambda: methods.bm25,
+        "random": methods.random_scores,
+    }
+
+
+def scores_of(task: Task, names: list[str] | None = None) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Scores of each method at the checkpoints of one model, and the seconds each took."""
+    scores, seconds = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        explained = task.explained(folder)
+        for name, make in contenders(explained, task.train).items():
+            if names is None or name in names:
+                started = time.perf_counter()
+                scores[name] = make()(task.test, task.train)
+                seconds[name] = time.perf_counter() - started
+                print(f"{name}: {seconds[name]:.1f} s", flush=True)
+    return scores, seconds
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--cache", type=Path, help="file that keeps the answers of finished retrainings")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    preset = preset_of(args)
+    task = load(args.dataset, args.model, preset, args.data)
+    scores, seconds = scores_of(task, args.methods)
+    retrain = task.retrain(args.workers, args.cache)
+    before = retrain(torch.ones(1, len(task.train), dtype=torch.bool), [0])
+    curves: dict[tuple[str, bool], list[DeletionCurve]] = {}
+    for seed in range(preset.seeds):
+        found = deletion_curves(scores, retrain, ks=preset.ks, seeds=[seed])
+        for key, curve in found.items():
+            curves.setdefault(key, []).append(curve)
+        joined = {key: DeletionCurve.cat(parts) for key, parts in curves.items()}
+        table = {
+            name: {
+                "proponents": joined[name, True].changes,
+                "opponents": joined[name, False].changes,
+                "seconds": seconds[name],
+            }
+            for name in scores
+        }
+        content = {"seeds": list(range(seed + 1)), "ks": list(preset.ks), "p_before": before[0], "methods": table}
+        path = store(
+            args.out, f"deletion-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content
+        )
+        print(f"\nseed {seed}: {path}")
+        for name in scores:
+            plus, minus = joined[name, True], joined[name, False]
+            print(f"{name:15} {auc_del(plus)}  {auc_del(minus)}  {separation(plus, minus)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Linear datamodelling score of each method, and how far the methods agree.
+
+    python benchmarks/evidence/lds.py      results/evidence/lds-ag_news-cnn-cpu.json
+
+The model is trained on random halves of the training set; a method is right where the scores of a half add up to what the
+model trained on it answers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from common import arguments, facts, load, preset_of, store
+from deletion import scores_of
+
+from captum_tracinwe.evaluation import bootstrap, lds, random_subsets, spearman, top_k_agreement
+
+SUBSETS = {"smoke": 8, "cpu": 40, "gpu": 200}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, help="file that keeps the answers of finished retrainings")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    preset = preset_of(args)
+    task = load(args.dataset, args.model, preset, args.data)
+    scores, _ = scores_of(task)
+    subsets = random_subsets(SUBSETS[args.preset], len(task.train))
+    answers = task.retrain(args.workers, args.cache)(subsets, list(range(len(subsets))))
+    k = max(1, len(task.train) // 40)
+    table = {}
+    for name, matrix in scores.items():
+        values = lds(matrix, subsets, answers)
+        interval = bootstrap(lambda indices, v=values: v[indices].nanmean(), len(values))
+        others = {
+            other: [spearman(matrix, b).nanmean().item(), top_k_agreement(matrix, b, k).mean().item()]
+            for other, b in scores.items()
+        }
+        table[name] = {"lds": values, "interval": [interval.estimate, interval.low, interval.high], "agreement": others}
+        print(f"{name:15} LDS {interval}", flush=True)
+    content = {"subsets": len(subsets), "k": k, "answers": answers, "methods": table}
+    print(store(args.out, f"lds-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Write the tables of this folder's README from the stored results, and nothing else into it.
+
+python benchmarks/evidence/tables.py           rewrites README.md between its markers
+python benchmarks/evidence/tables.py --check   fails if that would change it
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import RESULTS
+
+from captum_tracinwe.evaluation import DeletionCurve, Interval, WordDeletion, auc_del, bootstrap, separation
+from captum_tracinwe.evaluation.mistakes import Mistakes
+
+README = Path(__file__).parent / "README.md"
+MARKERS = re.compile(r"(<!-- table (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)
+# AUC-DEL of the paper on AG News (arXiv 2202.11844): 50,000 texts, BERT, k to 100, 10 retrainings.
+PAPER = {
+    "WE": "−.148/.100", "WE-Topk": "−.152/.100", "WE-Syn": "−.142/.096", "TR-Last": "−.032/.017",
+    "Influence-Last": "−.025/.023", "Representer": "−.021/.021", "TR-TFIDF": "−.083/.054",
+}  # fmt: skip
+
+
+def deletion(content: dict[str, Any]) -> str:
+    ks, seeds = tuple(content["ks"]), tuple(content["seeds"])
+    curves = {
+        (name, direction): DeletionCurve(ks, seeds, torch.tensor(row[side], dtype=torch.float64), direction)
+        for name, row in content["methods"].items()
+        for side, direction in (("proponents", True), ("opponents", False))
+    }
+    names = list(content["methods"])
+    tests = next(iter(curves.values())).changes.shape[1]
+    lines = [
+        f"{content['settings']['texts']:,} texts, {tests} test points, {_pairs(len(seeds))} for each set, grid k = "
+        f"{', '.join(map(str, ks))}.",
+        "",
+        "| method | AUC-DEL₊ ↓ | AUC-DEL₋ ↑ | separation | scoring, s | the paper's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        plus, minus = curves[name, True], curves[name, False]
+        lines.append(
+            f"| {name} | {auc_del(plus)} | {auc_del(minus)} | {separation(plus, minus)} | "
+            f"{content['methods'][name]['seconds']:.1f} | {PAPER.get(name, '–') if content['dataset'] == 'ag_news' else '–'} |"
+        )
+    apart = {name: curves[name, False].by_test().mean(1) - curves[name, True].by_test().mean(1) for name in names}
+    if {"WE", "TR-Last"} <= set(names):
+        we, last = apart["WE"], apart["TR-Last"]
+        ratio = bootstrap(lambda i: we[i].mean() / last[i].mean(), len(we))
+        difference = bootstrap(lambda i: (we - last)[i].mean(), len(we))
+        lines += ["", f"Separation of WE against TR-Last: difference {difference}, ratio {_plain(ratio, 1)}."]
+    return "\n".join(lines)
+
+
+def noise(content: dict[str, Any]) -> str:
+    measures = ["ROC AUC", "NDR@30", "AUC_NDR"]
+    lines = [
+        f"{content['settings']['texts']:,} texts, {content['wrong']:.1%} of the labels wrong, "
+        f"{content['settings']['tests']} test points, test accuracy {content['test accuracy']:.2f}.",
+        "",
+        f"| ranking | {' | '.join(measures)} |",
+        "|---|---|---|---|",
+    ]
+    rows = sorted(content["methods"].items(), key=lambda item: -item[1]["ROC AUC"][0])
+    for name, row in rows:
+        lines.append(f"| {name} | {' | '.join(_plain(Interval(*row[m]), 2) for m in measures)} |")
+    return "\n".join(lines)
+
+
+def cancellation(content: dict[str, Any]) -> str:
+    epochs = content["epochs"]
+    lines = [
+        f"{content['examples']} training examples; mean loss {', '.join(f'{x:.2f}' for x in content['losses'])}.",
+        "",
+        f"| C(W) after epoch | {' | '.join(map(str, epochs))} |",
+        "|---|" + "---|" * len(epochs),
+    ]
+    lines += [f"| {name} | {' | '.join(f'{x:.1f}' for x in row)} |" for name, row in content["cancellation"].items()]
+    return "\n".join(lines)
+
+
+def words(content: dict[str, Any]) -> str:
+    found = WordDeletion(*(torch.tensor(content[side], dtype=torch.float64) for side in ("named", "control")))
+    first, second = found.intervals()
+    hidden = content["words hidden"]
+    positions = ", ".join(f"{side} {sum(n) / len(n):.0f}" for side, n in content["positions"].items())
+    return "\n".join(
+        [
+            f"{found.named.shape[1]} test points, {_pairs(found.named.shape[0])}, on average {sum(hidden) / len(hidden):.0f} of "
+            f"{content['proponents']} proponents with a named word; positions hidden per test point: {positions}.",
+            "",
+            "| hidden | change of the true class's probability |",
+            "|---|---|",
+            f"| the word that TracIn-WE names | {first} |",
+            f"| another word of the same texts | {second} |",
+            f"| difference | {found.difference()} |",
+        ]
+    )
+
+
+def mistakes(content: dict[str, Any]) -> str:
+    lines = ["| retrained without | mistakes fixed |", "|---|---|"]
+    count = 0
+    for name, row in content["runs"].items():
+        found = Mistakes(*(torch.tensor(row[side]).bool() for side in ("wrong before", "right after")))
+        count = int(found.wrong_before.sum())
+        lines.append(f"| {name} | {_plain(found.fixed(), 2)} |")
+    seeds = len(content["seeds"])
+    return "\n".join(
+        [f"{count} mistakes over {seeds} seed(s) of {found.wrong_before.shape[1]} test points.", "", *lines]
+    )
+
+
+def lds(content: dict[str, Any]) -> str:
+    names = list(content["methods"])
+    lines = [
+        f"{content['subsets']} random halves of {content['settings']['texts']:,} texts, {content['settings']['tests']} test "
+        f"points; on the right, the overlap of the {content['k']} strongest proponents.",
+        "",
+        f"| method | LDS | {' | '.join(names)} |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for name in names:
+        row = content["methods"][name]
+        overlap = " | ".join("" if other == name else f"{row['agreement'][other][1]:.2f}" for other in names)
+        lines.append(f"| {name} | {Interval(*row['interval'])} | {overlap} |")
+    return "\n".join(lines)
+
+
+def speed(content: dict[str, Any]) -> str:
+    lines = ["| | seconds per epoch and model (rounds) | times faster |", "|---|---|---|"]
+    for name, values in content["seconds per epoch"].items():
+        lines.append(f"| {name} | {', '.join(f'{v:.2f}' for v in values)} | {content['ratio'][name]:.1f} |")
+    return "\n".join(
+        [*lines, "", f"Largest difference of a predicted probability: {content['largest difference']:.0e}."]
+    )
+
+
+KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
+    f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, speed)
+}
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' if count > 1 else ''} of retrainings"
+
+
+def _plain(interval: Interval, digits: int) -> str:
+    return f"{interval.estimate:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]".replace("-", "−")
+
+
+def _table(match: re.Match[str]) -> str:
+    name = match["name"]
+    path = RESULTS / f"{name}.json"
+    content = json.loads(path.read_text())
+    versions = f"torch {content['versions']['torch']}, captum {content['versions']['captum']}"
+    body = KINDS[name.split("-")[0]](content)
+    body += f"\n\n{content['note']}" if "note" in content else ""
+    return f"{match[1]}\n{body}\n\n`results/evidence/{name}.json`, {content['date']}, {versions}.\n\n{match[3]}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the README is out of date")
+    args = parser.parse_args(argv)
+    text = README.read_text()
+    new = MARKERS.sub(_table, text)
+    if args.check and new != text:
+        sys.exit(f"{README.name} is not what the stored results give: run `python benchmarks/evidence/tables.py`.")
+    if not args.check:
+        README.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Word deletion: the word that TracIn-WE names is hidden in the proponents it names, against another word of the same texts.
+
+python benchmarks/evidence/words.py      results/evidence/words-ag_news-cnn-cpu.json
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from common import Task, arguments, facts, load, preset_of, store
+
+from captum_tracinwe import TracInWE
+from captum_tracinwe.evaluation import another_word, word_deletion
+from captum_tracinwe.evaluation.words import Position
+from captum_tracinwe.methods import Explained
+
+PROPONENTS = {"smoke": 10, "cpu": 100, "gpu": 100}
+
+
+def specials(task: Task) -> list[int]:
+    return sorted(task.tokenizer.all_special_ids)
+
+
+def named_words(task: Task, explained: Explained, k: int, proponents: bool = True) -> list[list[Position]]:
+    """For each test example and each of its k proponents (opponents): all positions of the word with the largest share."""
+    tracin = TracInWE(
+        explained.model, task.train.dataset(), list(explained.checkpoints), loss_fn=explained.loss_fn, batch_size=64,
+        layers=None if explained.embedding is None else [explained.embedding],
+    )  # fmt: skip
+    best = tracin.influence(task.test.batch, k=k, proponents=proponents)
+    skip = torch.tensor(specials(task))
+    texts = task.train.batch[0].tolist()
+    sign = 1 if proponents else -1
+    found = []
+    for pairs in tracin.word_influence(task.test.batch, best):
+        positions: list[Position] = []
+        for pair in pairs:
+            shares = (sign * pair.token_shares.cpu()).masked_fill(torch.isin(pair.token_ids.cpu(), skip), float("-inf"))
+            if len(shares) and float(shares.max()) > 0:
+                token = int(pair.token_ids[shares.argmax()])
+                positions += [(pair.train_index, p) for p, t in enumerate(texts[pair.train_index]) if t == token]
+        found.append(positions)
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, help="file that keeps the answers of finished retrainings")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    preset = preset_of(args)
+    task = load(args.dataset, args.model, preset, args.data)
+    with tempfile.TemporaryDirectory() as folder:
+        explained = task.explained(folder)
+        named = named_words(task, explained, PROPONENTS[args.preset])
+    texts = task.train.batch[0].tolist()
+    control = [another_word(positions, texts, skip=specials(task), seed=i) for i, positions in enumerate(named)]
+    retrain = task.retrain(args.workers, args.cache)
+    results = []
+    for seed in range(preset.seeds):
+        results.append(word_deletion(named, control, retrain, len(task.train), seeds=(seed,)))
+        joined = type(results[0])(*(torch.cat([getattr(r, side) for r in results]) for side in ("named", "control")))
+        content = {
+            "proponents": PROPONENTS[args.preset],
+            "words hidden": [len({m for m, _ in positions}) for positions in named],
+            "positions": {"named": [len(p) for p in named], "control": [len(p) for p in control]},
+            "seeds": list(range(seed + 1)),
+            "named": joined.named,
+            "control": joined.control,
+        }
+        path = store(args.out, f"words-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
+        first, second = joined.intervals()
+        print(f"seed {seed}: named {first}, control {second}, difference {joined.difference()}  {path}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

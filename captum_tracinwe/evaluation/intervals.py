@@ -1,0 +1,70 @@
+"""Percentile intervals by bootstrap: of any figure that is computed from a sample of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Interval", "bootstrap"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the ends of its interval.
+
+    Args:
+        estimate, low, high (float): all in the unit of the figure.
+        level (float): 0.95 for a 95 % interval.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float = 0.95
+
+    def excludes(self, value: float = 0.0) -> bool:
+        """Whether ``value`` lies outside."""
+        return not self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.estimate:+.3f} [{self.low:+.3f}, {self.high:+.3f}]".replace("-", "−")
+
+
+def bootstrap(
+    statistic: Callable[[Tensor], float | Tensor], size: int, *, draws: int = 10_000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The percentile interval of ``statistic(indices)`` over samples of ``size`` examples, drawn with replacement.
+
+    Args:
+        statistic (callable): takes int64 ``(size,)``, which examples there are, some of them several times.
+        size (int): examples in the sample, at least 2.
+        draws (int): how many samples.
+        level (float): between 0 and 1.
+        seed (int): of the draws.
+
+    Returns:
+        Interval: the estimate is the statistic of the sample itself.
+
+    Raises:
+        ValueError: fewer than 2 examples, no draw, or a level out of range.
+
+    Example:
+        >>> import torch
+        >>> values = torch.tensor([1.0, 2.0, 3.0, 4.0])
+        >>> bootstrap(lambda indices: values[indices].mean(), 4).estimate
+        2.5
+    """
+    if size < 2 or draws < 1 or not 0 < level < 1:
+        raise ValueError(
+            f"bootstrap: expected at least 2 examples, 1 draw and a level between 0 and 1, got {size}, {draws} and {level}."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    samples = torch.randint(0, size, (draws, size), generator=generator)
+    found = torch.tensor([float(statistic(indices)) for indices in samples], dtype=torch.float64)
+    found = found[~found.isnan()]  # a sample of one class has no ROC
+    tail = (1 - level) / 2
+    low, high = torch.quantile(found, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Interval(float(statistic(torch.arange(size))), low, high, level)

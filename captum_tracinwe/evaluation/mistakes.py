@@ -1,0 +1,73 @@
+"""Fixing mistakes: a misread test example, its opponents removed or one word in them hidden; does retraining read it right?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_tracinwe.evaluation.intervals import Interval, bootstrap
+from captum_tracinwe.evaluation.words import Position, RetrainHidden
+from captum_tracinwe.ranking import top_k
+
+__all__ = ["Mistakes", "fixing_mistakes", "without_opponents"]
+
+
+@dataclass(frozen=True, eq=False)
+class Mistakes:
+    """S seeds × N test examples.
+
+    Args:
+        wrong_before, right_after (Tensor): bool, ``(S, N)``.
+    """
+
+    wrong_before: Tensor
+    right_after: Tensor
+
+    def fixed(self, **options: Any) -> Interval:
+        """The share of mistakes that are gone, with its interval over test examples (options of :func:`bootstrap`)."""
+        wrong = self.wrong_before.double()
+        gone = (self.wrong_before & self.right_after).double()
+        if not bool(wrong.any()):
+            raise ValueError("fixing mistakes: no test example was misread before; expected at least one.")
+        return bootstrap(lambda indices: gone[:, indices].sum() / wrong[:, indices].sum(), wrong.shape[1], **options)
+
+
+def without_opponents(scores: Tensor, k: int) -> Tensor:
+    """bool ``(N, M)``: for each test example the training set without its k strongest opponents."""
+    named = top_k(scores.detach().cpu(), k, False)[0]
+    return torch.ones(scores.shape, dtype=torch.bool).scatter_(1, named, False)
+
+
+def fixing_mistakes(
+    correct: RetrainHidden,
+    keep: Tensor,
+    *,
+    hidden: Sequence[Sequence[Position]] | None = None,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+) -> Mistakes:
+    """Retrain once as before and once per test example, with what ``keep`` and ``hidden`` leave.
+
+    Args:
+        correct (callable): ``(keep, seeds, hidden) -> (J, N)``, not 0 where job j reads test example i correctly.
+        keep (Tensor): bool, ``(N, M)``, of :func:`without_opponents`; all True to hide words only.
+        hidden (sequence of lists, optional): for each test example the (training example, position) to hide.
+        seeds (sequence of int): a retraining before and after share one.
+
+    Raises:
+        ValueError: not one list of positions per test example.
+    """
+    tests, trains = keep.shape
+    if hidden is not None and len(hidden) != tests:
+        raise ValueError(
+            f"fixing_mistakes: expected `hidden` as one list per test example, {tests}, got {len(hidden)}."
+        )
+    lists = [[] for _ in range(tests)] if hidden is None else list(hidden)
+    whole = torch.ones(1, trains, dtype=torch.bool)
+    jobs = torch.cat([whole, keep.cpu()]).repeat(len(seeds), 1)
+    owners = [seed for seed in seeds for _ in range(1 + tests)]
+    answers = correct(jobs, owners, [[], *lists] * len(seeds)).detach().cpu().bool().view(len(seeds), 1 + tests, tests)
+    return Mistakes(~answers[:, 0], answers[:, 1:].diagonal(dim1=1, dim2=2))

@@ -1,0 +1,128 @@
+"""Evaluation as matplotlib figures; each returns ``(fig, ax)`` and touches global state only to show one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from captum_tracinwe.evaluation.agreement import spearman
+from captum_tracinwe.evaluation.deletion import DeletionCurve
+from captum_tracinwe.evaluation.intervals import Interval
+from captum_tracinwe.evaluation.noise import NoiseCurve
+from captum_tracinwe.visualization.common import BLUE, VERMILION
+from captum_tracinwe.visualization.plots import _axes, _finished, plot_influence_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_agreement", "plot_cancellation", "plot_deletion", "plot_intervals", "plot_noise"]
+
+_DASHES = ("-", "--", "-.", ":")
+
+
+def plot_deletion(
+    curves: Mapping[tuple[str, bool], DeletionCurve], show: bool = False, *, ax: Axes | None = None
+) -> tuple[Figure, Axes]:
+    """DEL₊ (below 0 is right) and DEL₋ (above 0 is right) over k, with 95 % bands over test examples.
+
+    Args:
+        curves (mapping): ``(name, proponents)`` → curve, as :func:`deletion_curves` returns them.
+        show (bool): make the figure with pyplot and show it.
+        ax (matplotlib Axes, optional): where to draw; else a new figure.
+    """
+    fig, ax = _axes(ax, show, (6.4, 4.2))
+    names = list(dict.fromkeys(name for name, _ in curves))
+    for (name, proponents), curve in curves.items():
+        number = names.index(name)
+        ends = [curve.interval(k, draws=1000) for k in curve.ks]
+        (line,) = ax.plot(
+            curve.ks,
+            curve.mean().tolist(),
+            _DASHES[number // 10 % 4],
+            color=f"C{number % 10}",
+            marker="v" if proponents else "^",
+            label=name if proponents or (name, True) not in curves else None,
+        )
+        ax.fill_between(
+            curve.ks, [e.low for e in ends], [e.high for e in ends], color=line.get_color(), alpha=0.12, lw=0
+        )
+    ax.axhline(0, color="0.2", linewidth=0.8)
+    ax.set_xlabel("examples removed (▼ proponents, ▲ opponents)")
+    ax.set_ylabel("change of the probability of the true class")
+    ax.legend(fontsize=8, ncols=2)
+    return _finished(fig, ax, show)
+
+
+def plot_noise(curves: Mapping[str, NoiseCurve], show: bool = False, *, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Share of the mislabelled examples found over the share looked at, with the ideal and with chance."""
+    fig, ax = _axes(ax, show, (5.2, 4.2))
+    for number, (name, curve) in enumerate(curves.items()):
+        ax.plot(
+            curve.inspected.tolist(),
+            curve.found.tolist(),
+            _DASHES[number // 10 % 4],
+            color=f"C{number % 10}",
+            label=name,
+        )
+    for wrong in sorted({round(curve.wrong, 6) for curve in curves.values()}):
+        ax.plot([0, wrong, 1], [0, 1, 1], color="0.6", linewidth=0.8)
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    ax.set_xlabel("share of the training set looked at, most suspect first")
+    ax.set_ylabel("share of the mislabelled examples found")
+    ax.legend(fontsize=8, loc="lower right")
+    return _finished(fig, ax, show)
+
+
+def plot_cancellation(
+    values: Mapping[str, Sequence[float]], steps: Sequence[float], show: bool = False, *, ax: Axes | None = None
+) -> tuple[Figure, Axes]:
+    """C(W) of each layer over training, on a logarithmic scale.
+
+    Args:
+        values (mapping): layer → C(W) at each of ``steps``.
+        steps (sequence of float): epochs or steps.
+    """
+    fig, ax = _axes(ax, show, (6.4, 4.2))
+    for number, (name, line) in enumerate(values.items()):
+        if len(line) != len(steps):
+            raise ValueError(f"plot_cancellation: expected {len(steps)} values for {name!r}, got {len(line)}.")
+        ax.plot(list(steps), list(line), _DASHES[number // 10 % 4], color=f"C{number % 10}", marker="o", label=name)
+    ax.set_yscale("log")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("cancellation Σ‖g‖₁ / ‖Σg‖₁")
+    ax.legend(fontsize=8)
+    return _finished(fig, ax, show)
+
+
+def plot_intervals(
+    intervals: Mapping[str, Interval], show: bool = False, *, label: str = "", ax: Axes | None = None
+) -> tuple[Figure, Axes]:
+    """An estimate with its interval for each name: AUC-DEL, separation, NDR, LDS, word deletion. Blue excludes 0."""
+    fig, ax = _axes(ax, show, (6.0, 1.2 + 0.3 * max(1, len(intervals))))
+    for row, interval in enumerate(intervals.values()):
+        colour = BLUE if interval.excludes() else VERMILION
+        ax.plot([interval.low, interval.high], [row, row], color=colour, linewidth=2)
+        ax.plot([interval.estimate], [row], "o", color=colour)
+    ax.axvline(0, color="0.2", linewidth=0.8)
+    ax.set_yticks(range(len(intervals)))
+    ax.set_yticklabels(list(intervals))
+    ax.set_ylim(max(1, len(intervals)) - 0.5, -0.5)
+    ax.set_xlabel(label)
+    return _finished(fig, ax, show)
+
+
+def plot_agreement(scores: Mapping[str, Tensor], show: bool = False, *, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Heat map of Spearman's correlation between methods, mean over test examples."""
+    names = list(scores)
+    matrix = torch.tensor([[spearman(scores[a], scores[b]).nanmean().item() for b in names] for a in names])
+    side = 0.42 * len(names)
+    fig, ax = _axes(ax, show, (2.6 + side, 1.7 + side))  # with `show` a figure of pyplot's, which alone it shows
+    plot_influence_matrix(matrix, test_labels=names, train_labels=names, ax=ax)
+    ax.set_xlabel("")
+    ax.set_ylabel("")
+    ax.set_title("Spearman's correlation, mean over test examples", fontsize=10, loc="left")
+    return _finished(fig, ax, show)

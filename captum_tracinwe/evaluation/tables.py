@@ -1,0 +1,18 @@
+"""Results as tidy tables: one row per observation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["tidy"]
+
+
+def tidy(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A ``pandas.DataFrame``; where pandas is not installed, a list of dict."""
+    plain = [dict(row) for row in rows]
+    try:
+        import pandas
+    except ImportError:
+        return plain
+    return pandas.DataFrame(plain)

@@ -1,0 +1,113 @@
+"""A new index: the form of its segments, fixed by a sample of its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_tracinwe.index.disk import check_file, full_disk, locked, sweep, write_whole
+from captum_tracinwe.index.layout import DTYPES
+from captum_tracinwe.index.manifest import NAME, Manifest, Part, Source
+from captum_tracinwe.index.sketch import fit_projection
+from captum_tracinwe.index.writer import file_of, is_ours
+
+__all__ = ["check_form", "create", "random_projection", "read_projections"]
+
+
+def check_form(dtype: Any, rank: Any, segment_examples: Any, project: Any, width: int) -> None:
+    """Raise ValueError for a form that an index cannot have."""
+    if dtype not in DTYPES:
+        raise ValueError(f"`dtype` should be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    for name, value, most in (("rank", rank, 4096), ("segment_examples", segment_examples, 1 << 24)):
+        if type(value) is not int or not 1 <= value <= most:
+            raise ValueError(f"`{name}` should be a whole number from 1 to {most}, got {value!r}.")
+    if project is not None and (type(project) is not int or not 1 <= project <= width):
+        raise ValueError(f"`project` should be a number of columns from 1 to {width}, or None, got {project!r}.")
+
+
+def random_projection(width: int, to: int) -> Tensor:
+    """``(to, width)``, normal entries of variance 1 / to: products keep their expectation, with an error of about 1 / √to."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn((to, width), generator=generator) / math.sqrt(to)
+
+
+def create(
+    folder: Path,
+    source: Source,
+    sample: Iterable[Tensor],
+    *,
+    dtype: str,
+    rank: int,
+    segment_examples: int,
+    project: int | None,
+    part: Part,
+) -> Manifest:
+    """The first manifest of an index, without segments.
+
+    Args:
+        folder (Path): new, or without an index.
+        source (Source): what the rows are gradients of.
+        sample (iterable of Tensor): rows ``(R, C * D)``, to choose the sketch's projection and a scale for float16.
+        dtype, rank, segment_examples, project: as in :meth:`TracInWE.build_index`.
+        part (Part): what is going to be indexed.
+
+    Raises:
+        FileExistsError: there is an index already.
+    """
+    check_form(dtype, rank, segment_examples, project, source.width)
+    checkpoints, width = len(source.checkpoints), project or source.width
+    random = random_projection(source.width, project) if project else None
+    largest = 0.0
+
+    def seen() -> Iterable[Tensor]:
+        nonlocal largest
+        for values in sample:
+            rows = values.cpu().float()
+            if random is not None:
+                rows = (rows.view(len(rows), checkpoints, source.width) @ random.T).flatten(1)
+            largest = max(largest, float(rows.abs().nan_to_num(0, 0).max()) if rows.numel() else 0.0)
+            yield rows
+
+    tensors = {"sketch": fit_projection(seen(), checkpoints, rank)}
+    if random is not None:
+        tensors["random"] = random
+    # float16 ends at 65504 and thins out below 6e-5: the sample's largest value goes to 64 to 128, a factor of 500 below the
+    # end. A power of 2 costs no digit.
+    scale = 2.0 ** (7 - math.ceil(math.log2(largest))) if dtype == "float16" and largest > 0 else 1.0
+    from safetensors.torch import save
+
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    with full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            if (folder / NAME).exists():
+                raise FileExistsError(
+                    f"There is an index at {str(folder)!r} already: go on with it by resume=True, add to it by append=True, or "
+                    f"name another directory."
+                )
+            entry = file_of("projections", ".safetensors", content)
+            write_whole(folder / entry.name, content)
+            rank = int(tensors["sketch"].shape[1])
+            manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,))
+            manifest.write(folder)
+            sweep(folder, {entry.name}, is_ours)
+    return manifest
+
+
+def read_projections(folder: Path, manifest: Manifest) -> list[Tensor]:
+    """The sketch's projection ``(C, r, D)``, and the random one ``(p, D)`` if there is one.
+
+    Raises:
+        IndexDamaged: the file is missing or not what was written.
+    """
+    from safetensors.torch import load
+
+    path, entry = folder / manifest.projections.name, manifest.projections
+    check_file(folder, entry)
+    tensors = load(path.read_bytes())
+    return [tensors["sketch"], *([tensors["random"]] if "random" in tensors else [])]

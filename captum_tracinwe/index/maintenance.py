@@ -1,0 +1,314 @@
+"""Changing an index: rows appended, examples deleted, segments compacted, indexes merged, all files verified.
+
+Each change writes new files beside the old ones and enters them by one replacement of the manifest: it is done or not done.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from captum_tracinwe.index.creation import create, read_projections
+from captum_tracinwe.index.disk import IndexDamaged, IndexMismatch, check_file, full_disk, locked, sweep, temporary
+from captum_tracinwe.index.manifest import CheckpointEntry, Manifest, Part, SegmentEntry, Source
+from captum_tracinwe.index.segment import Segment
+from captum_tracinwe.index.sketch import Sketch
+from captum_tracinwe.index.writer import Written, commit, is_ours, write_segment
+from captum_tracinwe.rows import RowGradients
+
+__all__ = ["append_rows", "check_columns", "compact", "create_from_rows", "delete", "differences", "merge", "verify"]
+
+# Rows copied from one segment to another at a time: 8 MB at 2 x 384.
+COPIED_EXAMPLES = 64
+
+
+def create_from_rows(
+    folder: Path,
+    rows: RowGradients,
+    checkpoints: int,
+    dtype: str,
+    rank: int,
+    segment_examples: int,
+    metadata: Mapping[str, Sequence[Any]],
+    project: int | None,
+) -> None:
+    """See :meth:`GradientIndex.from_rows`."""
+    if checkpoints < 1 or rows.width % checkpoints:
+        raise ValueError(f"`checkpoints` should divide the {rows.width} columns of the rows, got {checkpoints}.")
+    vocabulary = int(rows.ids.max()) + 1 if rows.num_rows else 0
+    given = tuple(CheckpointEntry(f"columns {c}", 1.0, "") for c in range(checkpoints))
+    source = Source("given rows", "", vocabulary, rows.width // checkpoints, given)
+    sample = rows.values if rows.num_rows <= 20_000 else rows.values[:: rows.num_rows // 10_000]
+    form = {"dtype": dtype, "rank": rank, "segment_examples": segment_examples, "project": project}
+    check_columns(metadata, len(rows))
+    create(folder, source, [sample], **form, part=Part(0, 0))  # type: ignore[arg-type]
+    append_rows(folder, rows, metadata)
+
+
+def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequence[Any]]) -> None:
+    """See :meth:`GradientIndex.append`."""
+    manifest = Manifest.read(folder)
+    check_columns(metadata, len(rows))
+    _refuse_unfinished(folder, manifest, "added to")
+    projections = read_projections(folder, manifest)
+    rows = rows.to("cpu", torch.float32)
+    given = len(manifest.source.checkpoints) * manifest.source.width
+    if rows.width != given:
+        raise IndexMismatch(f"The index holds rows of {given} columns, got rows of {rows.width}.")
+    if len(projections) > 1:
+        checkpoints = len(manifest.source.checkpoints)
+        values = rows.values.view(rows.num_rows, checkpoints, manifest.source.width) @ projections[1].T
+        rows = RowGradients(rows.ptr, rows.ids, values.flatten(1))
+    step = manifest.segment_examples
+    with ExitStack() as stack, full_disk(folder):
+        written = []
+        for start in range(0, len(rows), step):
+            stop = min(start + step, len(rows))
+            span = (manifest.total + start, manifest.total + stop)
+            columns = {name: values[start:stop] for name, values in metadata.items()}
+            pieces = (
+                rows.select(torch.arange(a, min(a + COPIED_EXAMPLES, stop)))
+                for a in range(start, stop, COPIED_EXAMPLES)
+            )
+            written.append(
+                write_segment(folder, manifest, Sketch(projections[0]), span, pieces, stack, columns=columns)
+            )
+
+        def change(found: Manifest) -> Manifest:
+            if found != manifest:
+                raise RuntimeError(
+                    f"The index {str(folder)!r} was changed by another process while these rows were written: nothing was added. "
+                    f"Append them again."
+                )
+            part = Part(manifest.total, len(rows))
+            return replace(found, parts=(*found.parts, part)).with_segments(one.entry for one in written)
+
+        commit(folder, written, change)
+
+
+def check_columns(metadata: Mapping[str, Sequence[Any]], examples: int) -> None:
+    """Raise ValueError unless each column has one plain value for each example."""
+    for name, values in metadata.items():
+        if len(values) != examples:
+            raise ValueError(
+                f"`metadata` {name!r} has {len(values)} values: expected {examples}, one for each example."
+            )
+        wrong = next((value for value in values if not isinstance(value, (str, int, float, bool, type(None)))), None)
+        if wrong is not None:
+            raise ValueError(
+                f"`metadata` {name!r} holds a {type(wrong).__name__}: expected str, int, float, bool or None."
+            )
+
+
+def delete(folder: Path, indices: Sequence[int]) -> None:
+    """See :meth:`GradientIndex.delete`."""
+    with full_disk(folder), locked(folder):
+        manifest = Manifest.read(folder)
+        wrong = next((index for index in indices if not 0 <= index < manifest.total), None)
+        if wrong is not None:
+            raise ValueError(f"The index has no training example {wrong}: expected 0 to {manifest.total - 1}.")
+        marked = np.zeros(manifest.total + 2, dtype=np.int8)  # with a 0 before and behind
+        for first, stop in manifest.deleted:
+            marked[first + 1 : stop + 1] = 1
+        marked[np.asarray(indices, dtype=np.int64) + 1] = 1
+        edges = np.flatnonzero(np.diff(marked))
+        pairs = tuple((int(a), int(b)) for a, b in edges.reshape(-1, 2))
+        replace(manifest, deleted=pairs).write(folder)
+
+
+def compact(folder: Path) -> None:
+    """See :meth:`GradientIndex.compact`."""
+    manifest = Manifest.read(folder)
+    _refuse_unfinished(folder, manifest, "compacted")
+    sketch = Sketch(read_projections(folder, manifest)[0])
+    with ExitStack() as stack, full_disk(folder):
+        written, gone = [], []
+        for group in _groups(folder, manifest):
+            numbers = np.concatenate([segment.numbers[kept] for segment, kept in group])
+            names = sorted({name for segment, _ in group for name in segment.columns})
+            columns = {
+                name: [
+                    value
+                    for segment, kept in group
+                    for value, stays in zip(segment.columns.get(name, [None] * len(segment)), kept, strict=True)
+                    if stays
+                ]
+                for name in names
+            }
+            span = (group[0][0].entry.first, group[-1][0].entry.stop)
+            pieces = (rows for segment, kept in group for rows in _pieces(segment, np.flatnonzero(kept)))
+            relative = (numbers - span[0]).tolist()
+            written.append(write_segment(folder, manifest, sketch, span, pieces, stack, relative, columns))
+            gone += [segment.entry for segment, _ in group]
+        if not written:
+            return
+
+        def change(found: Manifest) -> Manifest:
+            # Deletions meanwhile stay marked, and additions stay; only who wrote these segments anew as well is in the way.
+            if not set(gone) <= set(found.segments):
+                raise RuntimeError(
+                    f"The index {str(folder)!r} was compacted by another process meanwhile; nothing changed."
+                )
+            return found.with_segments((one.entry for one in written), gone)
+
+        commit(folder, written, change)
+
+
+def _groups(folder: Path, manifest: Manifest) -> Iterator[list[tuple[Segment, np.ndarray[Any, Any]]]]:
+    """Neighbouring segments to be written as one, each with a mask of the examples that stay."""
+    group: list[tuple[Segment, np.ndarray[Any, Any]]] = []
+    size, changed = 0, False
+    for entry in manifest.segments:
+        segment = Segment(folder, manifest, entry)
+        kept = np.ones(len(segment), dtype=np.bool_)
+        for first, stop in manifest.deleted:
+            kept &= ~((segment.numbers >= first) & (segment.numbers < stop))
+        if group and size + int(kept.sum()) > manifest.segment_examples:
+            if changed or len(group) > 1:
+                yield group
+            group, size, changed = [], 0, False
+        group.append((segment, kept))
+        size += int(kept.sum())
+        changed = changed or not kept.all()
+    if group and (changed or len(group) > 1):
+        yield group
+
+
+def _pieces(segment: Segment, examples: np.ndarray[Any, Any]) -> Iterator[RowGradients]:
+    for start in range(0, len(examples), COPIED_EXAMPLES):
+        yield segment.rows(examples[start : start + COPIED_EXAMPLES])
+
+
+def merge(folder: Path, other: Path) -> None:
+    """See :meth:`GradientIndex.merge`."""
+    manifest, added = Manifest.read(folder), Manifest.read(other)
+    wrong = differences(manifest.source, added.source)
+    for name in ("dtype", "scale", "stored_width", "rank"):
+        if getattr(manifest, name) != getattr(added, name):
+            wrong.append(f"{name}: {getattr(manifest, name)} here, {getattr(added, name)} there")
+    if wrong:
+        raise IndexMismatch(f"{str(other)!r} cannot be merged into {str(folder)!r}: {'; '.join(wrong)}.")
+    for place, content in ((folder, manifest), (other, added)):
+        _refuse_unfinished(place, content, "merged")
+    sketch = Sketch(read_projections(folder, manifest)[0])
+    same = manifest.projections == added.projections
+    shift = manifest.total
+    with ExitStack() as stack, full_disk(folder):
+        written = []
+        for entry in added.segments:
+            moved = replace(entry, first=entry.first + shift, stop=entry.stop + shift)
+            if same:
+                written.append(_copied(folder, other, moved, stack))
+                continue
+            # Another projection: bounds of one question need one sketch.
+            segment = Segment(other, added, entry)
+            pieces = _pieces(segment, np.arange(len(segment)))
+            relative = (segment.numbers - entry.first).tolist()
+            span = (moved.first, moved.stop)
+            written.append(write_segment(folder, manifest, sketch, span, pieces, stack, relative, segment.columns))
+
+        def change(found: Manifest) -> Manifest:
+            if found.total != shift:
+                raise RuntimeError(
+                    f"The index {str(folder)!r} was added to by another process meanwhile: nothing was merged. Merge again."
+                )
+            deleted = tuple((first + shift, stop + shift) for first, stop in added.deleted)
+            parts = (*found.parts, Part(shift, added.total))
+            return replace(found, parts=parts, deleted=_joined(found.deleted + deleted)).with_segments(
+                one.entry for one in written
+            )
+
+        commit(folder, written, change)
+
+
+def _joined(spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    joined: list[tuple[int, int]] = []
+    for first, stop in spans:
+        if joined and joined[-1][1] == first:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((first, stop))
+    return tuple(joined)
+
+
+def _copied(folder: Path, other: Path, entry: SegmentEntry, stack: ExitStack) -> Written:
+    """The files of a segment of another index, checked on their way."""
+    files = []
+    for file in [entry.file] + ([entry.columns] if entry.columns else []):
+        target, path = stack.enter_context(temporary(folder))
+        with open(other / file.name, "rb") as source:
+            shutil.copyfileobj(source, target, 1 << 20)
+        target.flush()
+        files.append((path, file.name))
+    manifest = Manifest.read(other)
+    for segment in manifest.segments:
+        if segment.file == entry.file:
+            wrong = Segment(other, manifest, segment).verify()
+            if wrong:
+                raise IndexDamaged(f"{str(other)!r} cannot be merged, it is damaged: {'; '.join(wrong)}.")
+            break
+    return Written(entry, tuple(files))
+
+
+def differences(here: Source, there: Source) -> list[str]:
+    """What differs between two sources of gradients, each in words: what ``here`` has, and what ``there`` has."""
+    found = []
+    for name in ("model", "loss", "vocabulary", "width", "exclude_tokens", "top_k_words", "side"):
+        mine, other = getattr(here, name), getattr(there, name)
+        # Of rows that were given as they are, nothing is known.
+        if mine != other and not (name == "vocabulary" and here.model == there.model == "given rows"):
+            found.append(f"{name}: {mine!r} here, {other!r} there")
+    if len(here.checkpoints) != len(there.checkpoints):
+        found.append(f"checkpoints: {len(here.checkpoints)} here, {len(there.checkpoints)} there")
+        return found
+    for number, (one, two) in enumerate(zip(here.checkpoints, there.checkpoints, strict=True)):
+        if one.sha256 != two.sha256:
+            found.append(f"checkpoint {number}: the weights of {one.name!r} here are not those of {two.name!r} there")
+        if one.learning_rate != two.learning_rate:
+            found.append(
+                f"checkpoint {number}: learning rate {one.learning_rate!r} ({one.name!r}) here, {two.learning_rate!r} "
+                f"({two.name!r}) there"
+            )
+    return found
+
+
+def verify(folder: Path) -> None:
+    """See :meth:`GradientIndex.verify`."""
+    manifest = Manifest.read(folder)
+    wrong = []
+    try:
+        check_file(folder, manifest.projections)
+    except IndexDamaged as error:
+        wrong.append(str(error))
+    for entry in manifest.segments:
+        wrong += _wrong_with(folder, manifest, entry)
+    if wrong:
+        raise IndexDamaged(f"The index {str(folder)!r} is damaged in {len(wrong)} place(s): {'; '.join(wrong)}")
+
+
+def _wrong_with(folder: Path, manifest: Manifest, entry: SegmentEntry) -> list[str]:
+    try:
+        return Segment(folder, manifest, entry).verify()
+    except IndexDamaged as error:
+        return [str(error)]
+
+
+def _refuse_unfinished(folder: Path, manifest: Manifest, what: str) -> None:
+    if not manifest.complete:
+        raise ValueError(
+            f"The index {str(folder)!r} is not complete, and cannot be {what} before it is: finish it with "
+            f"tracin.build_index(path, resume=True)."
+        )
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed writers left."""
+    with full_disk(folder), locked(folder):
+        sweep(folder, {file.name for file in Manifest.read(folder).files}, is_ours)

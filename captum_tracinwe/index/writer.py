@@ -1,0 +1,234 @@
+"""Writes one segment, values straight to disk as they come, and enters finished files in the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_tracinwe.index.disk import fold_lists, locked, row_sums, sweep, sync_folder, temporary
+from captum_tracinwe.index.layout import HEADER, Layout
+from captum_tracinwe.index.manifest import FileEntry, Manifest, SegmentEntry
+from captum_tracinwe.index.segment import TORCH
+from captum_tracinwe.index.sketch import LARGEST_NORM, Sketch
+from captum_tracinwe.rows import RowGradients
+
+__all__ = ["SegmentWriter", "Written", "commit", "file_of", "is_ours", "write_segment"]
+
+# Sketches put in the order of their tokens at a time.
+CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished segment under temporary names, and the names it will have."""
+
+    entry: SegmentEntry
+    files: tuple[tuple[Path, str], ...]
+
+
+class SegmentWriter:
+    """Takes the row gradients of a segment's examples in order, then makes one file of them.
+
+    Beside a chunk it holds the sketch and the ids: 4 C (r + 1) + 12 bytes a row; the values go to disk at once.
+
+    Args:
+        folder (Path): of the index.
+        manifest (Manifest), sketch (Sketch): its form.
+        first, stop (int): the training indices that the segment stands for.
+        stack (ExitStack): keeps the temporary files alive until they have their names.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, sketch: Sketch, first: int, stop: int, stack: ExitStack
+    ) -> None:
+        self._folder, self._manifest, self._sketch, self._stack = folder, manifest, sketch, stack
+        self._first, self._stop = first, stop
+        self._file, self._path = stack.enter_context(temporary(folder))
+        self._file.write(bytes(HEADER))
+        self._digest = hashlib.sha256()
+        self._counts: list[Tensor] = []
+        self._ids: list[np.ndarray[Any, Any]] = []
+        self._sums: list[np.ndarray[Any, Any]] = []
+        self._sketches: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._rows = 0
+        self.examples = 0
+
+    def add(self, rows: RowGradients) -> None:
+        """The next examples.
+
+        Raises:
+            ValueError: a value is not finite, or too large for the index or its dtype; the message names the example.
+        """
+        first = self._first + self.examples
+        counts = rows.ptr[1:] - rows.ptr[:-1]
+        values = rows.values.float()
+        stored = values if self._manifest.scale == 1 else values * self._manifest.scale
+        stored = stored.to(TORCH[self._manifest.dtype])
+        _refuse_extremes(rows, stored, first, self._manifest.dtype)
+        raw: Any = np.ascontiguousarray(stored.view(torch.int16 if stored.element_size() == 2 else torch.int32).numpy())
+        ids = rows.ids.numpy().astype(np.int32)
+        self._sums.append(row_sums(raw, ids, np.arange(self._rows, self._rows + len(ids))))
+        self._write(raw)
+        # What a search will see: bounds are those of the stored, rounded values.
+        seen = stored if self._manifest.dtype == "float32" else stored.float() / self._manifest.scale
+        self._sketches.append(self._sketch.of(rows.ptr, seen))
+        self._norms.append(RowGradients(rows.ptr, rows.ids, seen).squared_norms())
+        self._counts.append(counts)
+        self._ids.append(ids)
+        self._rows += len(ids)
+        self.examples += len(rows)
+
+    def finish(
+        self, numbers: Sequence[int] | None = None, columns: Mapping[str, Sequence[Any]] | None = None
+    ) -> Written:
+        """Everything but the values, the header, and the metadata; synced, under temporary names.
+
+        Args:
+            numbers (sequence of int, optional): the training indices minus the segment's first; by default 0, 1, ….
+            columns (mapping, optional): metadata, one value for each example.
+        """
+        counts = torch.cat(self._counts).numpy() if self._counts else np.empty(0, np.int64)
+        ids = np.concatenate([np.empty(0, np.int32), *self._ids])
+        sketch = torch.cat([torch.empty(0, self._sketch.columns), *self._sketches]).numpy()
+        self._sketches.clear()
+        examples = np.repeat(np.arange(len(counts)), counts)
+        order = np.argsort(ids, kind="stable")
+        list_ids, list_counts = np.unique(ids, return_counts=True)
+        list_ptr = np.concatenate([[0], np.cumsum(list_counts)])
+        m = self._manifest
+        width = len(m.source.checkpoints) * m.stored_width
+        layout = Layout(len(counts), len(ids), len(list_ids), width, self._sketch.columns, m.dtype)
+        place = np.zeros(1, dtype=np.uint32)
+        self._pad(layout, "padding_of_values")
+        self._write(examples[order])
+        sums = []
+        for start in range(0, len(order), CHUNK_ROWS):
+            part = order[start : start + CHUNK_ROWS]
+            block = np.ascontiguousarray(sketch[part])
+            self._write(block)
+            sums.append(row_sums(block, examples[part], ids[part]))
+        self._pad(layout, "padding_of_sketch")
+        entry_sums = np.concatenate([np.empty(0, np.uint32), *sums])
+        head = io.BytesIO()
+        for array, kind in (
+            (np.concatenate([place, np.cumsum(counts)]), np.int64),
+            (np.arange(len(counts)) if numbers is None else numbers, np.int64),
+            (list_ids, np.int64),
+            (list_ptr, np.int64),
+            (torch.cat(self._norms).numpy() if self._norms else [], np.float32),
+            (ids, np.int32),
+            (np.concatenate([np.empty(0, np.uint32), *self._sums]), np.uint32),
+            (fold_lists(entry_sums, list_counts), np.uint32),
+        ):
+            head.write(np.asarray(array, dtype=kind).tobytes())
+        self._write(head.getbuffer())
+        self._file.seek(0)
+        self._file.write(layout.header())
+        _sync(self._file)
+        file = FileEntry(f"segment-{self._digest.hexdigest()[:32]}.safetensors", layout.size, self._digest.hexdigest())
+        files = [(self._path, file.name)]
+        beside = None
+        if columns:
+            content = json.dumps({name: list(values) for name, values in columns.items()}, sort_keys=True).encode()
+            handle, path = self._stack.enter_context(temporary(self._folder))
+            handle.write(content)
+            _sync(handle)
+            beside = file_of("columns", ".json", content)
+            files.append((path, beside.name))
+        most = int(counts.max()) if len(counts) else 0
+        sizes = (len(counts), len(ids), len(list_ids), most, zlib.crc32(head.getbuffer()))
+        return Written(SegmentEntry(self._first, self._stop, *sizes, file, beside), tuple(files))
+
+    def _pad(self, layout: Layout, name: str) -> None:
+        start, end = layout.places[name]
+        self._write(bytes(end - start))
+
+    def _write(self, content: Any) -> None:
+        if memoryview(content).nbytes:
+            self._file.write(content)
+            self._digest.update(content)
+
+
+def write_segment(
+    folder: Path,
+    manifest: Manifest,
+    sketch: Sketch,
+    span: tuple[int, int],
+    blocks: Iterable[RowGradients],
+    stack: ExitStack,
+    numbers: Sequence[int] | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+) -> Written:
+    """A segment of the examples in ``blocks``, for the training indices of ``span``; see :class:`SegmentWriter`."""
+    writer = SegmentWriter(folder, manifest, sketch, *span, stack)
+    for rows in blocks:
+        writer.add(rows)
+    return writer.finish(numbers, columns)
+
+
+def commit(folder: Path, written: Sequence[Written], change: Callable[[Manifest], Manifest]) -> Manifest:
+    """Give finished files their names and enter them, in one step for all who read.
+
+    Args:
+        folder (Path): of the index.
+        written (sequence of Written): segments whose files are synced.
+        change (callable): from the manifest as it is by then, to the one with these segments.
+    """
+    with locked(folder):
+        manifest = change(Manifest.read(folder))
+        for temporary_name, name in (pair for segment in written for pair in segment.files):
+            os.replace(temporary_name, folder / name)
+        sync_folder(folder)
+        manifest.write(folder)
+        sweep(folder, {file.name for file in manifest.files}, is_ours)
+    return manifest
+
+
+def file_of(kind: str, suffix: str, content: bytes) -> FileEntry:
+    """The entry of a file called by its content, so that no file is ever written over."""
+    digest = hashlib.sha256(content).hexdigest()
+    return FileEntry(f"{kind}-{digest[:32]}{suffix}", len(content), digest)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file of that name is one that an index writes."""
+    return name.startswith(("segment-", "columns-", "projections-")) and name.endswith((".safetensors", ".json"))
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _refuse_extremes(rows: RowGradients, stored: Tensor, first: int, dtype: str) -> None:
+    """Raise ValueError where a value is not finite, or a row's norm could overflow a score."""
+    norms = rows.norms()
+    wrong = ~(norms <= LARGEST_NORM)
+    if not bool(wrong.any()) and bool(torch.isfinite(stored.sum())):
+        return
+    if bool(wrong.any()):
+        example = first + int(rows.examples[wrong][0])
+        raise ValueError(
+            f"Training example {example} has a gradient of norm {float(norms[wrong][0]):.3g}: expected finite numbers, and at "
+            f"most {LARGEST_NORM:.0e}. Look at its loss and at the learning rates."
+        )
+    wrong = ~torch.isfinite(stored).all(1)
+    if bool(wrong.any()):
+        example = first + int(rows.examples[wrong][0])
+        raise ValueError(
+            f"Training example {example} has a gradient beyond what {dtype} holds at the scale that a sample of the examples "
+            f"asked for: build the index with dtype='bfloat16' or 'float32'."
+        )

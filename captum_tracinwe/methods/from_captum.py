@@ -1,0 +1,154 @@
+"""Captum's own methods behind the same call: TracInCP by layers, TracInCPFast, influence functions, similarity."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_tracinwe.gradients import untouched
+from captum_tracinwe.methods.examples import Examples, Explained, Method, checked
+
+__all__ = ["influence_last", "last_self_influence", "similarity", "tracin_last", "tracin_layers"]
+
+
+def tracin_last(explained: Explained) -> Method:
+    """TracIn-Last: ⟨a(x), a(x')⟩·⟨∂ℓ/∂f(x), ∂ℓ/∂f(x')⟩ (Captum's ``TracInCPFast``, which leaves the bias out)."""
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        with untouched(explained.model), _gradients_wanted(explained.model):
+            found = _fast(explained, train).influence(test.batch)
+        return checked(found, test, train, "TracIn-Last")
+
+    return scores
+
+
+def last_self_influence(explained: Explained, train: Examples) -> Tensor:
+    """Self-influence on the last linear layer, ``(M,)``."""
+    with untouched(explained.model), _gradients_wanted(explained.model):
+        found: Tensor = _fast(explained, train).self_influence()
+    return found.detach().cpu()
+
+
+def tracin_layers(explained: Explained, layers: Sequence[str] | None) -> Method:
+    """TracIn on any group of layers, by name; None: on all parameters (TracIn-All). Captum's ``TracInCP``.
+
+    TracIn-Second is the layer after the embedding. Costs a backward per example and dense gradients.
+    """
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        from captum.influence import TracInCP
+
+        with untouched(explained.model), _gradients_wanted(explained.model):
+            tracin = TracInCP(
+                explained.model, train.dataset(), list(explained.checkpoints), explained.load,
+                list(layers) if layers is not None else None, explained.loss_fn, explained.batch_size,
+            )  # fmt: skip
+            found = tracin.influence(test.batch)
+        return checked(found, test, train, f"TracIn on {', '.join(layers) if layers else 'all layers'}")
+
+    return scores
+
+
+def influence_last(explained: Explained, *, exact: bool = False, damping: float = 1e-3, **options: Any) -> Method:
+    """Influence functions ∇ℓ(x)ᵀ H⁻¹ ∇ℓ(x') on the last layer at the last checkpoint; positive = proponent.
+
+    Args:
+        exact (bool): form the Hessian (Captum's ``NaiveInfluenceFunction``); else its Arnoldi iteration.
+        damping (float): added to the diagonal of the Hessian, which is a sum over the training set.
+        options: of the Captum class, such as ``projection_dim``. Their seed is theirs; torch's generator is put back.
+    """
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        from captum.influence._core.arnoldi_influence_function import ArnoldiInfluenceFunction  # not exported in 0.9.0
+        from captum.influence._core.influence_function import NaiveInfluenceFunction
+
+        kind = NaiveInfluenceFunction if exact else ArnoldiInfluenceFunction
+        with torch.random.fork_rng(), untouched(explained.model), _gradients_wanted(explained.model):
+            function = kind(
+                explained.model, train.dataset(), explained.checkpoints[-1], explained.load, [explained.last],
+                explained.loss_fn, explained.batch_size, hessian_reg=damping, **options,
+            )  # fmt: skip
+            found = function.influence(test.batch)
+        return checked(found, test, train, "Influence-Last")
+
+    return scores
+
+
+def similarity(explained: Explained, layers: Sequence[str]) -> Method:
+    """Cosine similarity of the activations of ``layers[0]`` at the last checkpoint (Captum's ``SimilarityInfluence``).
+
+    Args:
+        layers (sequence of str): at least two names; only the first is used, but with a single one Captum 0.9.0 fails.
+    """
+    if len(layers) < 2:
+        raise ValueError(f"similarity: expected two or more layers (Captum 0.9.0 fails with one), got {list(layers)}.")
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        from captum.influence import SimilarityInfluence
+        from captum.influence._core.similarity_influence import cosine_similarity
+        from torch.utils.data import TensorDataset
+
+        inputs = test.batch[:-1]
+        # It takes each item of the data set as the model's input.
+        source: Any = train.batch[0] if len(inputs) == 1 else TensorDataset(*train.batch[:-1])
+        with tempfile.TemporaryDirectory() as folder, untouched(explained.model), redirect_stdout(StringIO()):
+            explained.load(explained.model, explained.checkpoints[-1])
+            explained.model.eval()
+            method = SimilarityInfluence(
+                explained.model, list(layers), source, folder, "model", cosine_similarity,
+                batch_size=_divisor(len(train), explained.batch_size),
+            )  # fmt: skip
+            found = method.influence(inputs[0] if len(inputs) == 1 else inputs, top_k=len(train))
+        indices, values = found[layers[0]]
+        return checked(values.new_zeros(len(test), len(train)).scatter_(1, indices, values), test, train, "Similarity")
+
+    return scores
+
+
+def _divisor(size: int, most: int) -> int:
+    """The largest batch that divides the set: Captum 0.9.0 takes the k best of each batch, and fails on a shorter last one."""
+    return max(batch for batch in range(1, min(size, most) + 1) if size % batch == 0)
+
+
+def _fast(explained: Explained, train: Examples) -> Any:
+    from captum.influence import TracInCPFast
+
+    return TracInCPFast(
+        explained.model, explained.last, train.dataset(), list(explained.checkpoints), _in_eval(explained.load),
+        _summed(explained.loss_fn), explained.batch_size,
+    )  # fmt: skip
+
+
+def _in_eval(load: Callable[[nn.Module, Any], float]) -> Callable[[nn.Module, Any], float]:
+    def loaded(model: nn.Module, checkpoint: Any) -> float:
+        rate = load(model, checkpoint)
+        model.eval()
+        return rate
+
+    return loaded
+
+
+class _summed:
+    """The loss added up over the batch, with the attribute that Captum's last-layer methods look for."""
+
+    reduction = "sum"
+
+    def __init__(self, loss_fn: Callable[..., Tensor]) -> None:
+        self.loss_fn = loss_fn
+
+    def __call__(self, prediction: Tensor, labels: Tensor) -> Tensor:
+        return self.loss_fn(prediction, labels).sum()
+
+
+@contextmanager
+def _gradients_wanted(model: nn.Module) -> Any:
+    """Captum differentiates the parameters themselves; `untouched` has frozen them and puts them back."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    yield

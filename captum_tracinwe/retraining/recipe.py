@@ -1,0 +1,86 @@
+"""How a small model is trained from scratch, and in which order it sees the texts: all that a pair of retrainings shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Recipe", "check_jobs", "hidden_positions"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with momentum at a constant rate, the mean loss of each batch.
+
+    Args:
+        epochs, batch_size (int): as usual.
+        learning_rate, momentum (float): of ``torch.optim.SGD``.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or not self.learning_rate > 0 or not 0 <= self.momentum < 1:
+            raise ValueError(
+                f"{self}: expected epochs and batch_size of at least 1, a positive learning_rate and momentum from 0 to below 1."
+            )
+
+    def batches(self, size: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+        """(epoch, indices) of each step. What is left out of a training set keeps its place here: the others do not move."""
+        generator = torch.Generator().manual_seed(seed)
+        for epoch in range(self.epochs):
+            for indices in torch.split(torch.randperm(size, generator=generator), self.batch_size):
+                yield epoch, indices
+
+
+def check_jobs(keep: Any, seeds: Any, size: int) -> tuple[Tensor, list[int]]:
+    """``keep`` as bool ``(J, M)`` and one seed per job.
+
+    Raises:
+        ValueError: shapes that do not fit, or a job that keeps nothing.
+    """
+    keep = torch.as_tensor(keep, dtype=torch.bool).cpu()
+    seeds = [int(seed) for seed in seeds]
+    if keep.dim() != 2 or keep.shape != (len(seeds), size):
+        raise ValueError(
+            f"expected `keep` of shape (jobs, training examples) = ({len(seeds)}, {size}), got {tuple(keep.shape)}."
+        )
+    if not bool(keep.any(1).all()):
+        raise ValueError("a job keeps no training example: expected at least one True in each row of `keep`.")
+    return keep, seeds
+
+
+def hidden_positions(
+    hidden: Sequence[Sequence[tuple[int, int]]] | None, jobs: int, shape: tuple[int, int]
+) -> list[Tensor | None]:
+    """For each job the mask ``(M, T)`` of the positions it hides, or None.
+
+    Raises:
+        ValueError: not one list per job, or a position that no text has.
+    """
+    if hidden is None:
+        return [None] * jobs
+    if len(hidden) != jobs:
+        raise ValueError(
+            f"expected `hidden` as a list of (example, position) for each of {jobs} jobs, got {len(hidden)}."
+        )
+    masks: list[Tensor | None] = []
+    for pairs in hidden:
+        mask = torch.zeros(shape, dtype=torch.bool) if pairs else None
+        for example, position in pairs:
+            if not 0 <= example < shape[0] or not 0 <= position < shape[1]:
+                raise ValueError(
+                    f"`hidden` names position {position} of example {example}: expected one of {shape[0]} examples with "
+                    f"{shape[1]} positions."
+                )
+            assert mask is not None
+            mask[example, position] = True
+        masks.append(mask)
+    return masks

@@ -1,0 +1,44 @@
+"""The figures that the pages quote, read from benchmarks/results: a page cannot differ from what was measured."""
+
+import json
+from pathlib import Path
+
+
+def substitutions(results):
+    """Name → figure, for ``{{ name }}`` in a page."""
+    found = {
+        name: json.loads((Path(results) / f"{name}.json").read_text()) for name in ("collect", "drop_in", "row_dot")
+    }
+    found["end"] = json.loads((Path(results) / "end_to_end.json").read_text())
+    cost = {name: row["cost, of bare"] for name, row in found["collect"]["rows"].items()}
+    sides, ratio = found["drop_in"]["sides"], found["drop_in"]["captum / ours"]
+    cases = {(case["name"], case["width"], case["threads"]): case for case in found["row_dot"]["cases"]}
+    lists = {width: cases["1 test, by token", width, 1] for width in (128, 384, 768)}
+    rows = {width: cases["1 test", width, 1] for width in (128, 384, 768)}
+    figures = {
+        "cost_rows": f"{cost['row gradients']:.2f}",
+        "cost_ragged": f"{cost['ragged']:.2f}",
+        "cost_by_length": f"{cost['ragged, by length']:.2f}",
+        "cost_dense": f"{cost['Captum TracInCP, dense']:.1f}",
+        "cost_fast": f"{cost['Captum TracInCPFast (last layer)']:.2f}",
+        "dense_seconds": f"{sides['captum']['seconds']:.1f}",
+        "our_seconds": f"{sides['ours']['seconds']:.1f}",
+        "dense_memory": f"{sides['captum']['anonymous'] / 1e6:,.0f}",
+        "our_memory": f"{sides['ours']['anonymous'] / 1e6:,.0f}",
+        "ratio_seconds": f"{ratio['seconds']:.1f}",
+        "ratio_memory": f"{ratio['anonymous']:.1f}",
+        "ratio_mapped": f"{ratio['rss']:.1f}",
+        "end_seconds": f"{found['end']['rows']['TracInWE.influence(k=10)']['seconds']:.1f}",
+        "end_dense": f"{found['end']['rows']['Captum TracInCP, dense']['seconds']:,.0f}",
+        "linear": f"{found['row_dot']['exponent_of_time_over_pairs']:.3f}",
+        "bfloat16_least": f"{min(case['bfloat16_times_faster'] for case in lists.values()):.1f}",
+        "bfloat16_most": f"{max(case['bfloat16_times_faster'] for case in lists.values()):.1f}",
+    }
+    for width in lists:
+        figures |= {
+            f"rows_{width}": f"{rows[width]['milliseconds']['row_dot']:.1f}",
+            f"lists_{width}": f"{lists[width]['milliseconds']['row_dot']:.1f}",
+            f"lists_bfloat16_{width}": f"{lists[width]['milliseconds']['bfloat16']:.1f}",
+            f"many_{width}": f"{cases['64 tests', width, 1]['milliseconds']['row_dot']:.0f}",
+        }
+    return figures

@@ -1,0 +1,118 @@
+"""What the documentation promises: its examples run, its pages' code runs, every public name is in the reference."""
+
+import ast
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import captum_tracinwe
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+WITH_CODE = sorted(page for page in DOCS.glob("**/*.md") if "\n```python\n" in page.read_text())
+needs_pages = pytest.mark.skipif(not (DOCS / "conf.py").is_file(), reason="the checkout's docs/ are not here")
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(captum_tracinwe.__path__, "captum_tracinwe.")
+    if not module.name.endswith(("__main__", "._native"))
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_docstrings_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert not failed
+
+
+def test_no_example_is_skipped():
+    skipping = [
+        name for name in MODULES if "doctest: +" + "SKIP" in Path(importlib.import_module(name).__file__).read_text()
+    ]
+    assert not skipping
+
+
+@needs_pages
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(DOCS)))
+def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
+    """All ```python blocks of a page, from top to bottom in one namespace; what is not to run is a {code-block}."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in blocks:
+        exec(compile(ast.parse(block), str(page), "exec"), names)
+
+
+@needs_pages
+def test_every_public_name_is_in_the_reference(monkeypatch):
+    """On a page of docs/api, or on the one that is made of what no page names; the build looks for each in its inventory."""
+    pytest.importorskip("docutils")
+    monkeypatch.syspath_prepend(str(DOCS))
+    import reference
+
+    named = reference.documented(DOCS / "api")
+    other = {f"{module}.{name}" for module, names in reference.other_modules(DOCS / "api") for name in names}
+    assert {f"captum_tracinwe.{name}" for name in captum_tracinwe.__all__} - named <= {"captum_tracinwe.ops"}
+    assert {f"captum_tracinwe.ops.{name}" for name in captum_tracinwe.ops.__all__} <= named
+    assert not other & named
+    assert len(other) > 50
+
+
+@needs_pages
+def test_links_between_the_files_of_the_repository_lead_somewhere():
+    pages = [
+        page
+        for pattern in ("*.md", "benchmarks/*.md", "captum_tracinwe/**/*.md", "docs/**/*.md")
+        for page in ROOT.glob(pattern)
+    ]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
+    inside = [(page, link.partition("#")[0]) for page, link in links if not re.match(r"[a-z]+:|#", link)]
+    assert len(inside) > 20
+    assert not [(page.name, link) for page, link in inside if not (page.parent / link).exists()]
+
+
+@needs_pages
+def test_the_version_to_cite_is_that_of_the_package():
+    assert f"version: {captum_tracinwe.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+IMPORT = """
+import time, warnings
+import torch, captum.influence, captum.attr
+warnings.simplefilter("error")
+start = time.process_time()
+import captum_tracinwe
+print(time.process_time() - start)
+"""
+
+
+def test_importing_is_quick_and_quiet():
+    """Under 0.2 s of processor beyond torch and captum (0.07 s here), and nothing is said.
+
+    Of processor, because by the clock a machine at work on other things takes three times as long.
+    """
+    seconds = []
+    for _ in range(3):
+        run = subprocess.run(
+            [sys.executable, "-c", IMPORT],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        assert re.fullmatch(r"[0-9.e-]+\n", run.stdout), run.stdout
+        assert run.stderr == ""
+        seconds.append(float(run.stdout))
+        if seconds[-1] < 0.2:
+            return
+    pytest.fail(
+        f"importing captum_tracinwe took {seconds} s beyond torch and captum: expected less than 0.2 s once in three"
+    )

@@ -1,0 +1,72 @@
+"""The evidence scripts run at their smallest and store what the tables are made of; the README is what the results give."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "evidence"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not here")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.skipif(not (DATA / "ag_news").is_dir(), reason="the data sets are not here")
+@pytest.mark.parametrize(
+    ("name", "stored", "options"),
+    [
+        ("deletion", "deletion-ag_news-cnn-smoke", []),
+        ("deletion", "deletion-snli-cnn-smoke", ["--dataset", "snli", "--methods", "WE-Topk", "BM25"]),
+        ("deletion", "deletion-jigsaw_toxicity-bert-smoke", ["--dataset", "jigsaw_toxicity", "--model", "bert", "--texts", "60",
+                                                             "--methods", "WE", "TR-Last"]),
+        ("noise", "noise-ag_news_noisy-cnn-smoke", []),
+        ("cancellation", "cancellation-ag_news-cnn-smoke", []),
+        ("words", "words-ag_news-cnn-smoke", []),
+        ("mistakes", "mistakes-ag_news-cnn-smoke", []),
+        ("lds", "lds-ag_news-cnn-smoke", []),
+        ("speed", "speed-ag_news-cnn-smoke", ["--at-once", "1", "2"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_script_runs_and_its_result_becomes_a_table(script, tmp_path, name, stored, options):
+    common = ["--preset", "smoke", "--seeds", "1", "--workers", "1", "--out", str(tmp_path)]
+    script(name).main([*common, *options])
+    content = json.loads((tmp_path / f"{stored}.json").read_text())
+    assert content["versions"]["torch"]
+    assert "/" not in json.dumps(content)  # no path of this machine
+    table = script("tables").KINDS[name](content)
+    assert "| " in table
+    assert "nan" not in table
+
+
+@pytest.mark.skipif(not (DATA / "ag_news").is_dir(), reason="the data sets are not here")
+def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path):
+    import torch
+
+    common = script("common")
+    task = common.load("ag_news", "cnn", common.PRESETS["smoke"], DATA)
+    keep = torch.ones(2, 200, dtype=torch.bool)
+    keep[1, 0] = False
+    first = task.retrain(1, tmp_path / "cache.pt")(keep, [0, 0])
+    again = task.retrain(1, tmp_path / "cache.pt")
+    again.trainer = None  # nothing may be trained
+    assert torch.equal(again(keep, [0, 0]), first)
+    with pytest.raises(TypeError):
+        again(keep, [0, 1])
+    assert torch.equal(task.retrain(2)(keep, [0, 0]), first)  # over processes
+
+
+def test_the_readme_is_what_the_results_give(script):
+    script("tables").main(["--check"])

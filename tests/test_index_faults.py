@@ -1,0 +1,297 @@
+"""What an index does when the disk, the files or the processes fail: clear errors, nothing lost, never a wrong score."""
+
+import errno
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from index_cases import random_rows, small_index
+
+from captum_tracinwe import GradientIndex, IndexDamaged
+from captum_tracinwe.index import disk, writer
+from captum_tracinwe.index.manifest import Manifest
+
+KILLS = int(os.environ.get("CAPTUM_TRACINWE_KILLS", "6"))
+
+
+@pytest.fixture
+def index(tmp_path):
+    return small_index(tmp_path / "i", metadata={"n": list(range(60))})[0]
+
+
+def files(index):
+    return sorted(path for path in index.path.iterdir() if path.name != "lock")
+
+
+def test_every_flipped_bit_is_found_and_none_makes_a_score(index):
+    """One bit in each 1 / 150 of every file: verify names the file; a search raises or is right."""
+    test = random_rows(3, seed=9)
+    expected, scores = index.search(test, 5), index.scores(test)
+    generator = random.Random(0)
+    for path in files(index):
+        original = path.read_bytes()
+        places = sorted({0, 7, len(original) - 1, *(generator.randrange(len(original)) for _ in range(150))})
+        for place in places:
+            raw = bytearray(original)
+            raw[place] ^= 1 << generator.randrange(8)
+            path.write_bytes(raw)
+            with pytest.raises(IndexDamaged):
+                GradientIndex.open(index.path).verify()
+            try:
+                opened = GradientIndex.open(index.path)
+                found, all_scores = opened.search(test, 5), opened.scores(test)
+                opened.self_influence()
+                opened.search(test, 5, where={"n": list(range(60))})
+            except IndexDamaged:
+                continue
+            assert torch.equal(found.indices, expected.indices)
+            assert torch.equal(found.influence_scores, expected.influence_scores)
+            assert torch.equal(all_scores, scores)
+        path.write_bytes(original)
+    index.refresh().verify()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_files_are_named(index, share):
+    for path in files(index):
+        original = path.read_bytes()
+        path.write_bytes(original[: int(share * len(original))])
+        with pytest.raises(IndexDamaged, match=path.name):
+            GradientIndex.open(index.path)
+        path.write_bytes(original)
+
+
+def test_missing_files_are_named(index):
+    for path in files(index):
+        original = path.read_bytes()
+        path.unlink()
+        with pytest.raises((IndexDamaged, FileNotFoundError), match=path.name):
+            GradientIndex.open(index.path)
+        path.write_bytes(original)
+    with pytest.raises(FileNotFoundError, match="No index at .*build_index"):
+        GradientIndex.open(index.path / "nowhere")
+
+
+def test_another_version_is_said(index):
+    path = index.path / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "version": 2}))
+    with pytest.raises(
+        IndexDamaged, match=r"version 2: this package reads .* version 1\. Use the package that wrote it"
+    ):
+        GradientIndex.open(index.path)
+    path.write_text(json.dumps({**content, "format": "other"}))
+    with pytest.raises(IndexDamaged, match="format 'other'"):
+        GradientIndex.open(index.path)
+
+
+def test_verify_names_every_damaged_file(index):
+    for segment in index.segments[:2]:
+        raw = bytearray(segment.path.read_bytes())
+        raw[5000] ^= 1
+        segment.path.write_bytes(raw)
+    with pytest.raises(IndexDamaged, match=r"in 2 place\(s\)") as caught:
+        index.verify()
+    for segment in index.segments[:2]:
+        assert segment.path.name in str(caught.value)
+
+
+def test_a_damaged_index_is_not_merged_in(index, tmp_path):
+    other, _ = small_index(tmp_path / "other")
+    raw = bytearray(other.segments[0].path.read_bytes())
+    raw[5000] ^= 1
+    other.segments[0].path.write_bytes(raw)
+    with pytest.raises(IndexDamaged):
+        index.merge(other)
+    assert len(index.refresh()) == 60
+    index.verify()
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not sys.platform.startswith("linux"), reason="root may write anywhere")
+def test_a_read_only_directory_is_read_and_not_written(index, monkeypatch):
+    mode = index.path.stat().st_mode
+    index.path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    if os.geteuid() == 0:  # root may write anywhere: the system's answer is put in its place
+
+        def refuse(*args, **kwargs):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(disk.tempfile, "mkstemp", refuse)
+    try:
+        reader = GradientIndex.open(index.path)
+        assert reader.search(random_rows(2, seed=9), 3).indices.shape == (2, 3)
+        reader.verify()
+        with pytest.raises(OSError, match="cannot be written to"):
+            reader.append(random_rows(2))
+        with pytest.raises(OSError, match="cannot be written to"):
+            reader.delete([1])
+    finally:
+        index.path.chmod(mode)
+
+
+def test_a_full_disk_leaves_the_index_as_it_was(index, monkeypatch):
+    before = {path.name: path.read_bytes() for path in files(index)}
+    for allowed in (0, 1, 5, 9):
+        written = []
+        original = writer.SegmentWriter._write
+
+        def fails(self, content, allowed=allowed, written=written, original=original):
+            written.append(1)
+            if len(written) > allowed:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            original(self, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(writer.SegmentWriter, "_write", fails)
+            with pytest.raises(OSError, match="the disk is full. Finished segments are kept") as caught:
+                index.append(random_rows(40))
+            assert caught.value.errno == errno.ENOSPC
+            with pytest.raises(OSError, match="the disk is full"):
+                index.delete([3, 20]).compact()
+        after = {path.name: path.read_bytes() for path in files(index)}
+        assert set(after) == set(before)
+        index = index.refresh()
+        index.verify()
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """A file system of 1 MB, where this user may make one."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("may not mount")
+    try:
+        index, train = small_index(place / "i", segment_examples=64)
+        with pytest.raises(OSError, match="the disk is full"):
+            index.append(random_rows(4000))
+        index = index.refresh()
+        index.verify()
+        test = random_rows(2, seed=9)
+        assert torch.equal(index.scores(test), test.dot(train))
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)  # what is mapped keeps it busy
+
+
+def test_two_writers_do_not_undo_each_other(index):
+    """Each change reads the manifest under the lock that it writes it under."""
+    one, two = GradientIndex.open(index.path), GradientIndex.open(index.path)
+    one.append(random_rows(5, seed=1))
+    two.delete([0])
+    two.append(random_rows(6, seed=2))
+    found = index.refresh()
+    assert found.total == 71
+    assert len(found) == 70
+
+
+# ------------------------------------------------------------------------------------------------------------ kill −9
+
+CHANGES = """
+import sys, torch
+sys.path[:0] = [{tests!r}]
+torch.set_num_threads(1)
+from index_cases import random_rows
+from captum_tracinwe import GradientIndex
+index = GradientIndex.open({path!r})
+print("ready", flush=True)
+for step in range(100):
+    index = index.append(random_rows(40, seed=step)).delete([index.total - 1, index.total // 2]).compact()
+    print(index.total, flush=True)
+"""
+
+
+def killed(script, after, env=None):
+    """Run a script, kill it −9 that long after its first line; what it printed."""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env)
+    first = process.stdout.readline()
+    time.sleep(after)
+    process.send_signal(signal.SIGKILL)
+    rest = process.stdout.read()
+    process.wait()
+    return first + rest
+
+
+def test_killed_while_changing_an_index_opens_with_all_that_was_finished(tmp_path):
+    generator = random.Random(1)
+    index, train = small_index(tmp_path / "i")
+    script = CHANGES.format(tests=str(Path(__file__).parent), path=str(index.path))
+    test = random_rows(3, seed=9)
+    for _ in range(KILLS):
+        printed = killed(script, generator.uniform(0.0, 0.6)).split()
+        found = GradientIndex.open(index.path)
+        found.verify()
+        assert found.complete
+        reached = int(printed[-1]) if len(printed) > 1 else index.total
+        assert found.total in (reached, reached + 40)  # an append is there or not
+        assert torch.equal(
+            found.search(test, 5).influence_scores, found.scores(test).nan_to_num(-torch.inf).topk(5).values
+        )
+        index = found
+    index = index.append(random_rows(3))  # a writer takes away what the killed ones left
+    assert {path.name for path in files(index)} == {file.name for file in index.manifest.files} | {"manifest.json"}
+    kept = [i for i in range(60) if i in set(index.numbers.tolist())]
+    assert torch.equal(index.rows(kept).values, train.select(kept).values)
+
+
+BUILD = """
+import sys, torch
+sys.path[:0] = [{tests!r}]
+torch.set_num_threads(1)
+from index_build import tracin_of
+tracin = tracin_of({folder!r})
+print("ready", flush=True)
+tracin.build_index({path!r}, resume={resume}, segment_examples=4, rank=3)
+print("done", flush=True)
+"""
+
+
+def build_script(folder, path, resume=True):
+    tests = str(Path(__file__).parent)
+    return BUILD.format(tests=tests, folder=str(folder), path=str(path), resume=resume)
+
+
+def same_files(a, b):
+    contents = [
+        {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith((".json", ".safetensors"))}
+        for folder in (a, b)
+    ]
+    assert contents[0] == contents[1]
+
+
+def test_killed_while_building_and_resumed_is_the_uninterrupted_index(tmp_path):
+    from index_build import tracin_of
+
+    whole = tracin_of(tmp_path).build_index(tmp_path / "whole", segment_examples=4, rank=3)
+    generator = random.Random(2)
+    path = tmp_path / "i"
+    for _ in range(KILLS):
+        printed = killed(build_script(tmp_path, path), generator.uniform(0.0, 0.5))
+        if (path / "manifest.json").exists():
+            found = GradientIndex.open(path)
+            found.verify()
+            there = found.numbers.tolist()
+            assert torch.equal(found.rows().values, whole.rows(there).values)
+        if "done" in printed:
+            break
+    subprocess.run([sys.executable, "-c", build_script(tmp_path, path)], check=True, capture_output=True)
+    same_files(path, whole.path)
+
+
+def test_leftovers_of_a_live_writer_are_not_swept(tmp_path):
+    index, _ = small_index(tmp_path / "i")
+    with disk.temporary(index.path) as (file, name):
+        file.write(b"half")
+        index = index.append(random_rows(2))
+        assert name.exists()
+    (index.path / f"{disk.TEMPORARY}dead").write_bytes(b"half")
+    (index.path / "segment-000.safetensors").write_bytes(b"never entered")
+    index.append(random_rows(2))
+    names = {path.name for path in index.path.iterdir()}
+    assert names == {file.name for file in Manifest.read(index.path).files} | {"manifest.json", "lock"}

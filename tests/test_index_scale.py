@@ -1,0 +1,102 @@
+"""Several processes, one index: torchrun and Ray build what one process builds, and a dead worker loses nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from index_build import EXAMPLES, tracin_of
+from test_index_faults import build_script, same_files
+
+from captum_tracinwe import GradientIndex
+
+TESTS = str(Path(__file__).parent)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    return tracin_of(tmp_path).build_index(tmp_path / "whole", segment_examples=4, rank=3)
+
+
+def test_two_torchrun_workers_build_the_same_index(tmp_path, whole):
+    script = tmp_path / "worker.py"
+    script.write_text(build_script(tmp_path, tmp_path / "i", resume=False).replace("print", "(lambda *a, **k: 0)"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", script]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, env=environment, timeout=300)
+    same_files(tmp_path / "i", whole.path)
+
+
+def test_a_killed_worker_is_replaced_by_the_others_and_by_itself(tmp_path, whole):
+    """Three workers; one is killed −9 as soon as it has begun, and started again."""
+    path = tmp_path / "i"
+
+    def start(rank):
+        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "3", "OMP_NUM_THREADS": "1"}
+        script = build_script(tmp_path, path, resume=rank > 0)
+        return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+
+    workers = [start(rank) for rank in range(3)]
+    victim = workers[1]
+    victim.stdout.readline()
+    deadline = time.time() + 60
+    while not path.exists() and time.time() < deadline:
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    workers[1] = start(1)
+    assert [worker.wait(timeout=300) for worker in workers] == [0, 0, 0]
+    for worker in [*workers, victim]:
+        worker.stdout.close()
+    found = GradientIndex.open(path)
+    found.verify()
+    assert torch.equal(found.numbers, torch.arange(EXAMPLES))
+    same_files(path, whole.path)
+
+
+def test_ray_builds_and_searches_the_same_index(tmp_path, whole, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from captum_tracinwe.index.launch import build_with_ray, search_with_ray
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([TESTS, *sys.path]))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        died = tmp_path / "died"
+        make = partial(dies_once, str(tmp_path), str(died))
+        index = build_with_ray(make, tmp_path / "i", workers=2, segment_examples=4, rank=3)
+        assert died.exists()  # a worker was killed on its way, and Ray started it again
+        same_files(index.path, whole.path)
+        with pytest.raises(FileExistsError, match="resume=True"):
+            build_with_ray(make, tmp_path / "i")
+        rows = whole.rows([3, 77])
+        for proponents in (True, False):
+            expected, found = (
+                whole.search(rows, 5, proponents),
+                search_with_ray(index.path, rows, 5, proponents, parts=3),
+            )
+            assert torch.equal(found.indices, expected.indices)
+            assert torch.equal(found.influence_scores, expected.influence_scores)
+    finally:
+        ray.shutdown()
+
+
+def dies_once(folder, died):
+    """A TracInWE whose first process is killed −9 in the midst of the index."""
+    torch.set_num_threads(1)
+    tracin = tracin_of(folder)
+    original, count = tracin._row_blocks, [0]
+
+    def blocks(*args, **kwargs):
+        count[0] += 1
+        if count[0] == 4 and not Path(died).exists():
+            Path(died).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    tracin._row_blocks = blocks
+    return tracin
