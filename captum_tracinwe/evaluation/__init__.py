@@ -1,7 +1,8 @@
 """Do scores tell the truth? Evaluation that knows scores and never the method they come from."""
 
 from captum_tracinwe.evaluation.agreement import agreement_table, spearman, top_k_agreement
-from captum_tracinwe.evaluation.cancellation import cancellation, example_gradients, step_cancellation
+from captum_tracinwe.evaluation.cancelling import cancellation, example_gradients, step_cancellation
+from captum_tracinwe.evaluation.datamodels import lds, random_subsets
 from captum_tracinwe.evaluation.deletion import (
     PAPER_GRID,
     DeletionCurve,
@@ -11,7 +12,6 @@ from captum_tracinwe.evaluation.deletion import (
     separation,
 )
 from captum_tracinwe.evaluation.intervals import Interval, bootstrap
-from captum_tracinwe.evaluation.lds import lds, random_subsets
 from captum_tracinwe.evaluation.mistakes import Mistakes, fixing_mistakes, without_opponents
 from captum_tracinwe.evaluation.noise import (
     NoiseCurve,

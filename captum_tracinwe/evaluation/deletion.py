@@ -20,6 +20,7 @@ from captum_tracinwe.ranking import top_k
 
 __all__ = ["PAPER_GRID", "DeletionCurve", "Retrain", "auc_del", "deletion_curve", "deletion_curves", "separation"]
 
+#: The numbers k of removed texts over which the paper averages: 0, 10, ..., 100.
 PAPER_GRID = tuple(range(0, 101, 10))
 
 Retrain: TypeAlias = Callable[[Tensor, Sequence[int]], Tensor]

@@ -18,6 +18,7 @@ from captum_tracinwe.evaluation.tables import tidy
 
 __all__ = ["Position", "RetrainHidden", "WordDeletion", "another_word", "word_deletion"]
 
+#: (training index, place in its tokens).
 Position: TypeAlias = tuple[int, int]
 RetrainHidden: TypeAlias = Callable[[Tensor, Sequence[int], Sequence[Sequence[Position]]], Tensor]
 """``(keep (J, M), J seeds, J lists of (training example, position) to hide) -> (J, N)``; see :data:`~.deletion.Retrain`."""

@@ -57,6 +57,7 @@ class Examples:
         return self.words
 
 
+#: (test, train) → scores ``(N, M)``; positive means proponent.
 Method: TypeAlias = Callable[[Examples, Examples], Tensor]
 
 

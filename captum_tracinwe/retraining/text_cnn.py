@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 __all__ = ["TAPS", "TextCNN"]
 
-TAPS = 5  # width of the first two convolutions; the third has 1
+#: Width of the first two convolutions; the third has 1.
+TAPS = 5
 
 
 class TextCNN(nn.Module):
