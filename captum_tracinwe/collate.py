@@ -155,10 +155,10 @@ class TokenizeTexts:
 
     Example:
         >>> from captum_tracinwe.training import words_tokenizer
-        >>> collate = TokenizeTexts(words_tokenizer(["a dog runs", "it sleeps"]), text=("premise", "hypothesis"))
-        >>> batch = collate([{"premise": "A dog runs", "hypothesis": "It sleeps", "label": 2}])
-        >>> batch["input_ids"].shape, batch["labels"]
-        (torch.Size([1, 7]), tensor([2]))
+        >>> collate = TokenizeTexts(words_tokenizer(["a dog runs"]))
+        >>> batch = collate([{"text": "A dog runs", "label": 2}])
+        >>> batch["input_ids"].shape, batch["labels"].tolist()  # [CLS] and [SEP] besides
+        (torch.Size([1, 5]), [2])
     """
 
     def __init__(
