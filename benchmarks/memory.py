@@ -1,8 +1,8 @@
 """Claim: the memory of a causal language model's batch is what the documentation says it is, up to 2,048 tokens and beyond.
 
-    extra bytes ≈ B · T · (2 · V + L · (c · D + H)) · 4        in float32, with attention that does not keep its T x T weights
+    extra bytes ≈ B · T · (2 · V + c · L · D) · 4        in float32, with attention that does not keep its T x T weights
 
-for B texts of T tokens, a vocabulary of V, L layers of width D and H heads. Two blocks of V numbers per token (the logits, and
+for B texts of T tokens, a vocabulary of V, L layers of width D. Two blocks of V numbers per token (the logits, and
 their gradient) and what each layer keeps for the backward: c numbers of its width per token. Extra memory: the most anonymous
 memory held while `influence` runs, beyond what was held before, as in drop_in.py.
 
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 # c of the formula: what the layers of a model type keep, in numbers of their width per token. Rounded up from the measurement.
-KEPT = {"gpt2": 34, "llama": 30}
+KEPT = {"gpt2": 34, "llama": 34}
 BASE = {"B": 1, "T": 2048, "V": 50257, "L": 2, "D": 128, "H": 2}
 CASES = [
     {},
@@ -38,7 +38,7 @@ CASES = [
 
 def formula(kind: str, B: int, T: int, V: int, L: int, D: int, H: int) -> int:
     """Bytes, as the documentation has it."""
-    return B * T * (2 * V + L * (KEPT[kind] * D + H)) * 4
+    return B * T * (2 * V + KEPT[kind] * L * D) * 4
 
 
 def made(kind: str, T: int, V: int, L: int, D: int, H: int) -> Any:

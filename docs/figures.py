@@ -15,7 +15,10 @@ def substitutions(results):
     cases = {(case["name"], case["width"], case["threads"]): case for case in found["row_dot"]["cases"]}
     lists = {width: cases["1 test, by token", width, 1] for width in (128, 384, 768)}
     rows = {width: cases["1 test", width, 1] for width in (128, 384, 768)}
+    tokens = json.loads((Path(results) / "memory.json").read_text())["cases"][0]
     figures = {
+        "tokens_measured": f"{tokens['measured'] / 1e6:,.0f}",
+        "tokens_formula": f"{tokens['formula'] / 1e6:,.0f}",
         "cost_rows": f"{cost['row gradients']:.2f}",
         "cost_ragged": f"{cost['ragged']:.2f}",
         "cost_by_length": f"{cost['ragged, by length']:.2f}",

@@ -296,6 +296,26 @@ def test_token_losses_are_those_of_single_targets():
     torch.testing.assert_close(early, single[:1, 0])
 
 
+@pytest.mark.parametrize("shift", [True, False])
+def test_a_token_loss_has_torchs_gradient_and_keeps_nothing_of_its_size_beside_the_logits(shift):
+    torch.manual_seed(0)
+    logits = torch.randn(3, 6, 11, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 11, (3, 6)).masked_fill(torch.rand(3, 6) < 0.3, -100)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        losses = TokenLoss(shift=shift)(logits, labels)
+    assert {tensor.data_ptr() for tensor in kept if tensor.numel() >= logits.numel()} == {logits.data_ptr()}
+    weights = torch.tensor([1.0, 0.0, -2.0], dtype=torch.float64)
+    (found,) = torch.autograd.grad(losses @ weights, logits)
+    own = logits[:, :-1] if shift else logits
+    own = torch.nn.functional.cross_entropy(
+        own.transpose(1, 2), labels[:, 1:] if shift else labels, ignore_index=-100, reduction="none"
+    )
+    (expected,) = torch.autograd.grad(own.sum(1) @ weights, logits)
+    torch.testing.assert_close(losses, own.sum(1))
+    torch.testing.assert_close(found, expected)
+
+
 def test_losses_that_cannot_be_meant_are_refused():
     with pytest.raises(ValueError, match="reduction 'sum' or 'mean'"):
         TokenLoss(reduction="none")
