@@ -14,9 +14,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -123,12 +127,6 @@ def drop_cache(folder: Path) -> None:
             os.close(handle)
 
 
-def brute_force(index: GradientIndex, rows: RowGradients) -> tuple[Tensor, Tensor]:
-    """Everything scored, then sorted stably."""
-    found = torch.sort(index.scores(rows), dim=1, descending=True, stable=True)
-    return found.indices[:, :K], found.values[:, :K]
-
-
 def read_everything(folder: Path, rows: RowGradients) -> None:
     """Score everything from the files as plainly and fast as we know: mapped values, the kernel, no checksums."""
     index = GradientIndex.open(folder)
@@ -149,8 +147,8 @@ def search(args: argparse.Namespace) -> dict[str, Any]:
     for proponents in (True, False):
         found = index.search(rows, K, proponents)
         scores = index.scores(rows)
-        best = torch.sort(scores, dim=1, descending=proponents, stable=True)
-        exact = torch.equal(found.indices, best.indices[:, :K])
+        best = torch.sort(scores[:, index.numbers], dim=1, descending=proponents, stable=True)
+        exact = torch.equal(found.indices, index.numbers[best.indices[:, :K]])
         exact = exact and torch.equal(found.influence_scores, best.values[:, :K])
         stats = found.stats
         parts = (stats.verified_per_test / stats.examples).sort().values
@@ -164,15 +162,8 @@ def search(args: argparse.Namespace) -> dict[str, Any]:
         }
     del scores, best
     one = [rows.select([i]) for i in range(len(rows))]
-    facts["warm_seconds_per_question"] = statistics.median(timed(lambda r=r: index.search(r, K))[0] for r in one)
-    facts["warm_seconds_all_at_once"] = timed(lambda: index.search(rows, K))[0]
-    lists = index.rows().by_token()
-    facts["warm_seconds_posting_dot_of_everything"] = statistics.median(
-        timed(lambda r=r: r.dot(lists).topk(K))[0] for r in one[:50]
-    )
-    del lists
-    facts["warm_seconds_faiss"] = faiss_seconds(index, one[:50])
-    del index
+    facts |= warm(index, rows, one)
+    del index  # nobody may have the files mapped whose pages are to go
     cold: dict[str, list[float]] = {"search": [], "everything": []}
     for r in one[:: max(1, len(one) // 10)][:10]:
         drop_cache(args.index)
@@ -180,29 +171,132 @@ def search(args: argparse.Namespace) -> dict[str, Any]:
         drop_cache(args.index)
         cold["everything"].append(timed(lambda r=r: read_everything(args.index, r))[0])
     facts["cold_seconds"] = {name: statistics.median(values) for name, values in cold.items()}
-    facts["cold_ratio"] = facts["cold_seconds"]["everything"] / facts["cold_seconds"]["search"]
-    if facts["warm_seconds_faiss"]:
-        facts["faiss_ratio"] = facts["warm_seconds_faiss"] / facts["warm_seconds_per_question"]
+    facts["cold_ratio"] = statistics.median(
+        all_of_it / found for found, all_of_it in zip(cold["search"], cold["everything"], strict=True)
+    )
     return facts
 
 
-def faiss_seconds(index: GradientIndex, questions: list[RowGradients]) -> float | None:
-    """FAISS, one inverted list per word, exact: range search in the lists of the question's words, summed, sorted."""
+def warm(index: GradientIndex, rows: RowGradients, one: list[RowGradients]) -> dict[str, Any]:
+    """Times from the page cache; search and FAISS in turn, so that whatever else the machine does meets both."""
+    everything = index.rows()
+    questions = one[:50]
+    asked = faiss_lists(everything)
+    times: dict[str, list[float]] = {"search": [], "faiss": []}
+    for r in questions:
+        times["search"].append(timed(lambda r=r: index.search(r, K))[0])
+        if asked:
+            times["faiss"].append(timed(lambda r=r: asked(r).topk(K, dim=1))[0])
+    lists = everything.by_token()
+    posting = [timed(lambda r=r: r.dot(lists).topk(K, dim=1))[0] for r in questions]
+    facts: dict[str, Any] = {
+        "warm_seconds_per_question": statistics.median(times["search"]),
+        "warm_seconds_all_at_once": timed(lambda: index.search(rows, K))[0],
+        "warm_seconds_posting_dot_of_everything": statistics.median(posting),
+    }
+    if asked:
+        facts["warm_seconds_faiss"] = statistics.median(times["faiss"])
+        ratios = [other / ours for ours, other in zip(times["search"], times["faiss"], strict=True)]
+        facts["faiss_ratio"] = statistics.median(ratios)
+    return facts
+
+
+def faiss_lists(rows: RowGradients) -> Callable[[RowGradients], Tensor] | None:
+    """FAISS, one inverted list per word, built beforehand, exact: its range search, then summed by example."""
     try:
-        from row_dot import faiss_scores
+        import faiss
+        from faiss.contrib.ivf_tools import add_preassigned, range_search_preassigned
     except ImportError:
         return None
-    everything = index.rows()
-    side = (everything.ptr, everything.ids, everything.values)
-    run = faiss_scores((questions[0].ptr, questions[0].ids, questions[0].values), side)
-    return statistics.median(
-        timed(lambda q=q: torch.as_tensor(run((q.ptr, q.ids, q.values))).topk(K, dim=1))[0] for q in questions
-    ) if run else None  # fmt: skip
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    size = int(rows.ids.max()) + 1
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.width), rows.width, size, faiss.METRIC_INNER_PRODUCT)
+    index.is_trained = True
+    labels, lists = rows.examples.numpy(), rows.ids.numpy()
+    add_preassigned(index, rows.values.numpy(), lists, labels)
+    kept = (labels, lists)  # faiss keeps no reference to them
+
+    def scores(question: RowGradients) -> Tensor:
+        wanted = question.ids.numpy()[:, None].copy()
+        limits, products, found = range_search_preassigned(index, question.values.numpy(), -1e30, wanted)
+        del limits
+        return torch.zeros(1, len(rows)).index_add_(1, torch.from_numpy(found), torch.from_numpy(products)[None])
+
+    scores.keep = kept  # type: ignore[attr-defined]
+    return scores
+
+
+# --------------------------------------------------------------------------------------------------------------- grow
+
+
+def shuffled_rows(real: RowGradients, count: int, generator: torch.Generator) -> RowGradients:
+    """``count`` examples with the tokens and row norms of real ones, the direction of each row from another example.
+
+    Rows of one token are exchanged among the examples that have it, so that norms, tokens and what directions a token has
+    are those measured.
+    """
+    chosen = real.select(torch.randint(0, len(real), (count,), generator=generator))
+    by_token = torch.sort(chosen.ids, stable=True).indices
+    mixed = torch.rand(chosen.num_rows, generator=generator)
+    # A stable sort by token of a random order: the rows of each token in a random order of their own.
+    random_order = torch.argsort(mixed)
+    partner = random_order[torch.sort(chosen.ids[random_order], stable=True).indices]
+    values = torch.empty_like(chosen.values)
+    values[by_token] = chosen.values[partner]
+    norms = values.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    return RowGradients(chosen.ptr, chosen.ids, values * (chosen.norms()[:, None] / norms))
+
+
+def grow(args: argparse.Namespace) -> dict[str, Any]:
+    """Cost of a question as an index grows, all examples alike."""
+    real = GradientIndex.open(args.index)
+    generator = torch.Generator().manual_seed(0)
+    rows = real.rows(real.numbers[torch.randperm(len(real), generator=generator)[:4000]])
+    questions = shuffled_rows(rows, 20, generator)
+    table = []
+    with tempfile.TemporaryDirectory(dir=args.index.parent) as folder:
+        path, size = Path(folder) / "index", 0
+        for target in args.sizes:
+            while size < target:
+                step = min(4096, target - size)
+                more = shuffled_rows(rows, step, generator)
+                index = GradientIndex.open(path).append(more) if size else GradientIndex.from_rows(path, more)
+                size += step
+            index.search(questions, K)
+            seconds = statistics.median(timed(lambda i=i: index.search(questions.select([i]), K))[0] for i in range(20))  # noqa: B023
+            stats = index.search(questions, K).stats
+            verified = float(stats.verified_per_test.double().median())
+            read = float(stats.bytes_per_test.double().median())
+            table.append({"examples": size, "verified": verified, "bytes_read": read, "warm_seconds": seconds})
+            print(table[-1], flush=True)
+    slopes = {
+        name: math.log(table[-1][name] / table[0][name]) / math.log(table[-1]["examples"] / table[0]["examples"])
+        for name in ("verified", "bytes_read", "warm_seconds")
+    }
+    return {"sizes": table, "grows_with_the_power": slopes}
+
+
+# --------------------------------------------------------------------------------------------------------------- kill
+
+
+def kill(args: argparse.Namespace) -> dict[str, Any]:
+    """The tests that kill writers, with more kills: half of them while building, half while appending and compacting."""
+    tests = Path(__file__).parents[1] / "tests" / "test_index_faults.py"
+    environment = {**os.environ, "CAPTUM_TRACINWE_KILLS": str(args.times // 2)}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "killed", str(tests)], env=environment, check=False
+    )
+    return {"kills": args.times // 2 * 2, "passed": run.returncode == 0}
 
 
 # --------------------------------------------------------------------------------------------------------------- main
 
-STEPS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"build": build, "search": search}
+STEPS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "build": build,
+    "search": search,
+    "grow": grow,
+    "kill": kill,
+}
 
 
 def main() -> None:
@@ -215,9 +309,10 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=20_000)
     parser.add_argument("--tests", type=int, default=200)
     parser.add_argument("--checkpoints", type=int, default=1, help="the first N of the model's two")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 5_000, 20_000, 50_000, 200_000])
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--json", type=Path, default=RESULTS)
     args = parser.parse_args()

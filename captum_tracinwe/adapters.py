@@ -13,7 +13,7 @@ from captum_tracinwe.embedding import unwrap
 
 __all__ = ["ADAPTER_FILES", "active_adapter", "adapter_state", "adapter_weights", "only_adapter_trains", "with_adapter"]
 
-# What PEFT writes into a checkpoint directory, preferred first; the base model's weights are not in it.
+#: What PEFT writes into a checkpoint directory, preferred first; the base model's weights are not in it.
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 

@@ -158,7 +158,8 @@ def move_to(value: Any, device: torch.device) -> Any:
 def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_loss: bool = False) -> Any:
     """``model(*batch[:-1])`` or ``model(**batch)``; labels are left out where the model does not take them.
 
-    With ``own_loss``, labels of another single name are passed as ``labels`` to a model that takes these.
+    With ``own_loss``, labels of another single name are passed as ``labels`` to a model that takes these. Without it, a model of
+    transformers gets no labels unless its decoder's inputs are made of them: its own loss would double the memory.
     """
     if not is_mapping(batch):
         return model(*batch[:-1])
@@ -166,7 +167,12 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
     names = {parameter.name for parameter in parameters}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
+    config = getattr(model, "config", None)
+    for_loss_only = not own_loss and hasattr(config, "model_type") and not getattr(config, "is_encoder_decoder", False)
+
     def wanted(key: str) -> bool:
+        if for_loss_only and key == "labels":
+            return False
         return key in names or not (key in label_names or (key in LABEL_KEYS and not takes_any))
 
     given = {key: value for key, value in batch.items() if wanted(key)}

@@ -154,8 +154,11 @@ class TokenizeTexts:
         ValueError: a column is missing, or the tokenizer has no padding token.
 
     Example:
-        >>> collate = TokenizeTexts(tokenizer, text=("premise", "hypothesis"))  # doctest: +SKIP
-        >>> tracin.influence([{"premise": "A dog runs.", "hypothesis": "It sleeps.", "label": 2}])  # doctest: +SKIP
+        >>> from captum_tracinwe.training import words_tokenizer
+        >>> collate = TokenizeTexts(words_tokenizer(["a dog runs"]))
+        >>> batch = collate([{"text": "A dog runs", "label": 2}])
+        >>> batch["input_ids"].shape, batch["labels"].tolist()  # [CLS] and [SEP] besides
+        (torch.Size([1, 5]), [2])
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class EmbeddingTable:
 
     @property
     def weight(self) -> Tensor:
-        """The table, ``(V, D)``. Asked anew each time: a checkpoint loader may replace the parameter."""
+        """The table, ``(V, D)``. Asked anew each time, because a checkpoint loader may replace the parameter."""
         return self.module.weight
 
 

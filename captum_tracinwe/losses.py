@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,12 +47,10 @@ class TokenLoss:
             raise ValueError(
                 f"TokenLoss: expected logits (N, T, V) and labels (N, T), got {tuple(logits.shape)} and {tuple(labels.shape)}."
             )
-        if self.shift:
-            logits, labels = logits[:, :-1], labels[:, 1:]
+        if self.shift:  # the labels, not the logits: these stay one block of memory
+            labels = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
         wanted = self._wanted(labels != -100)
-        losses = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), labels.masked_fill(~wanted, -100), ignore_index=-100, reduction="none"
-        )
+        losses: Tensor = _TokenCrossEntropy.apply(logits, labels.masked_fill(~wanted, -100))  # type: ignore[no-untyped-call]
         total = losses.sum(1)
         return total / wanted.sum(1).clamp_min(1) if self.over_tokens == "mean" else total
 
@@ -71,6 +70,31 @@ class TokenLoss:
         if self.start is not None:
             targets = targets & (number >= place(self.start))
         return targets if self.stop is None else targets & (number < place(self.stop))
+
+
+class _TokenCrossEntropy(torch.autograd.Function):
+    """Cross-entropy ``(N, T)`` of logits ``(N, T, V)`` that keeps nothing beside them.
+
+    torch's own keeps the log-probabilities, and with labels in two dimensions copies of the logits: five blocks of V numbers
+    per token at its peak, 2.1 GB for 2,048 tokens of GPT-2's vocabulary, where this takes two.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, labels)
+        losses = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
+        )
+        return losses.view_as(labels)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None]:
+        logits, labels = ctx.saved_tensors
+        gradient = torch.softmax(logits, -1)
+        targets = labels.clamp_min(0)[..., None]
+        gradient.scatter_add_(-1, targets, torch.full_like(targets, -1, dtype=gradient.dtype))
+        return gradient.mul_((given * (labels != -100))[..., None]), None
 
 
 def span_loss(output: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:

@@ -147,7 +147,7 @@ class RowGradients:
 
     @property
     def width(self) -> int:
-        """Columns of a row: D, or C * D."""
+        """Columns of a row, D or C * D."""
         return int(self.values.shape[1])
 
     @property

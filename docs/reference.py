@@ -67,7 +67,11 @@ def inner_page(folder):
             "",
             "```{eval-rst}",
             f".. automodule:: {module}",
-            f"   :members: {', '.join(names)}",
+            *[
+                f"   :exclude-members: {name}"
+                for name in [", ".join(sorted({*public_names()[module]} - {*names}))]
+                if name
+            ],
             "```",
         ]
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ mkdir "$copy/captum_tracinwe"
 # The ops, under a package that imports nothing else: what is tested is the kernels.
 cp captum_tracinwe/{ops,postings}.py "$copy/captum_tracinwe/"
 touch "$copy/captum_tracinwe/__init__.py"
-cp tests/test_ops.py "$copy/"
+cp tests/test_ops.py tests/test_ops_refusals.py "$copy/"
 
 torch=$("$python" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent)')
 "${CXX:-g++}" -O1 -g -std=c++17 -fPIC -shared -fvisibility=hidden -fno-omit-frame-pointer \
@@ -24,4 +24,4 @@ runtime=$("${CXX:-g++}" -print-file-name=libasan.so)
 stdcxx=$("${CXX:-g++}" -print-file-name=libstdc++.so)
 LD_PRELOAD="$runtime $stdcxx" ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
   "$python" -m pytest -q -p no:cacheprovider --deselect test_ops.py::test_the_library_needs_no_symbol_of_torch_outside_its_stable_abi \
-  test_ops.py "$@"
+  test_ops.py test_ops_refusals.py "$@"

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from captum.influence._utils.common import KMostInfluentialResults
+from cases_of_texts import pair_of, text_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,29 +23,6 @@ from captum_tracinwe.words import WordInfluence
 
 EVIL = "<script>alert(1)</script> & <img src=x onerror=alert(2)> \"quoted' </style></title><!-- "
 VOID = {"meta", "br", "img", "link", "input"}
-
-
-def text_of(*words: str, label=None, prediction=None, padding=None) -> TokenizedText:
-    """A text whose ids are the hashes of its words; brackets are special."""
-    text, spans, numbers = "", [], []
-    for word in words:
-        if word in ("[CLS]", "[SEP]"):
-            spans.append(None)
-            numbers.append(None)
-            continue
-        text += " " if text else ""
-        spans.append((len(text), len(text) + len(word)))
-        numbers.append(len(text))
-        text += word
-    ids = tuple(sum(ord(c) * 31**i for i, c in enumerate(word)) % 1_000_003 for word in words)
-    return TokenizedText(text, ids, tuple(spans), tuple(numbers), words, label, prediction, padding)
-
-
-def pair_of(test, train, shares=None, i=0, j=0):
-    ids = sorted(set(test.token_ids) & set(train.token_ids))
-    values = torch.tensor([1.0 - 0.3 * n for n in range(len(ids))] if shares is None else shares, dtype=torch.float64)
-    ids = torch.tensor(ids, dtype=torch.int64)
-    return WordInfluence(i, j, values.sum().item(), ids, values, test_text=test, train_text=train)
 
 
 class Page(html.parser.HTMLParser):
@@ -358,73 +336,6 @@ def test_captum_records_without_texts_name_the_ids():
 # -------------------------------------------------------------------------------------------------- figures
 
 
-def test_bars_show_the_words_and_leave_pyplot_alone():
-    from matplotlib import pyplot
-
-    test = text_of("dog", "late", "$x$")
-    pair = pair_of(test, test, [1.0, -0.5, 0.25])
-    fig, ax = viz.plot_word_influence([pair])
-    assert pyplot.get_fignums() == []
-    assert ax.figure is fig
-    assert [bar.get_width() for bar in ax.patches] == [1.0, -0.5, 0.25]
-    fig.savefig(os.devnull, format="png")  # "$x$" is no formula
-    _, ax = viz.plot_word_influence([[pair], [pair]], top=2, title="both")
-    assert [bar.get_width() for bar in ax.patches] == [2.0, -1.0]
-    assert "1 more words add +0.500" in ax.get_xlabel()
-    assert ax.get_title(loc="left") == "both"
-
-
-def test_figures_of_nothing_are_drawn():
-    zero = pair_of(text_of("dog"), text_of("dog"), [0.0])
-    none = pair_of(text_of("dog"), text_of("cat"))
-    for pairs in ([], zero, none):
-        fig, ax = viz.plot_word_influence(pairs)
-        fig.savefig(os.devnull, format="png")
-        assert all(bar.get_width() == 0 for bar in ax.patches)
-    for scores in (torch.zeros(2, 3), torch.full((1, 1), float("nan")), torch.tensor([[5e-324]]).double()):
-        fig, ax = viz.plot_influence_matrix(scores)
-        fig.savefig(os.devnull, format="png")
-        assert ax.images[0].get_array().shape == scores.shape
-
-
-def test_the_matrix_has_a_symmetric_scale_and_tests_as_rows():
-    fig, ax = viz.plot_influence_matrix(
-        torch.tensor([[1e-6, -4e-6, 0.0], [2e-6, float("inf"), 1e-6]]),
-        test_labels=["a", "b"],
-        train_labels=["x", "y", "$z$"],
-    )
-    image = ax.images[0]
-    assert image.get_array().shape == (2, 3)
-    assert image.get_clim() == (-image.get_clim()[1], pytest.approx(4e-6))
-    assert "−4.00" in [text.get_text() for text in ax.texts]
-    fig.savefig(os.devnull, format="png")
-    with pytest.raises(ValueError, match=r"shape \(test, training\), got \(3,\)"):
-        viz.plot_influence_matrix(torch.zeros(3))
-    with pytest.raises(ValueError, match=r"expected 2 test_labels, got 1"):
-        viz.plot_influence_matrix(torch.zeros(2, 2), test_labels=["a"])
-
-
-def test_figures_go_into_given_axes():
-    from matplotlib.figure import Figure
-
-    fig = Figure()
-    left, right = fig.subplots(1, 2)
-    pair = pair_of(text_of("dog"), text_of("dog"))
-    assert viz.plot_word_influence(pair, ax=left) == (fig, left)
-    assert viz.plot_influence_matrix([[1.0, -1.0]], ax=right)[1] is right
-
-
-def test_showing_goes_through_pyplot(monkeypatch):
-    from matplotlib import pyplot
-
-    shown = []
-    monkeypatch.setattr(pyplot, "show", lambda: shown.append(pyplot.get_fignums()))
-    viz.plot_word_influence(pair_of(text_of("dog"), text_of("dog")), True)
-    viz.plot_influence_matrix([[1.0]], True)
-    assert [len(numbers) for numbers in shown] == [1, 2]
-    pyplot.close("all")
-
-
 # --------------------------------------------------------------------------------------------- small things
 
 
@@ -473,20 +384,6 @@ def test_what_was_cut_off_looks_it():
     assert "cut off" not in viz.word_influence_html(pair.with_texts(whole, whole))
     folded = viz.word_influence_html(pair, fold_at=12)
     assert folded.count(" all night</span>") >= 1
-
-
-def test_numbers_too_small_for_a_cell_are_their_sign():
-    _, ax = viz.plot_influence_matrix(torch.tensor([[1.0, 1e-5], [-1e-5, 0.0]]))
-    assert [text.get_text() for text in ax.texts] == ["+1.00", "+", "−", ""]
-    with pytest.raises(TypeError, match="scores as a matrix of numbers, got 'abc'"):
-        viz.plot_influence_matrix("abc")
-    with pytest.raises(ValueError, match=r"expected scores of shape \(test, training\), got \(0, 3\)"):
-        viz.plot_influence_matrix(torch.zeros(0, 3))
-
-
-def test_labels_of_a_matrix_may_be_tensors():
-    _, ax = viz.plot_influence_matrix(torch.eye(2), test_labels=torch.tensor([3, 4]), train_labels=torch.tensor([5, 6]))
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["3", "4"]
 
 
 def test_no_text_turns_the_terminal_round():

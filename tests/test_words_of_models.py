@@ -15,7 +15,8 @@ from captum_tracinwe.testing import language_model_loss, scatter_checkpoints, ti
 from captum_tracinwe.texts import tokenize
 
 # float32 products are added in another order by word than by example; float64 leaves nothing but its own rounding.
-RELATIVE = {torch.float32: 1e-6, torch.float64: 1e-12}
+# float32: the training texts are run in other batches, and products cancel within a row; 2.8e-6 came with transformers 4.53.
+RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-12}
 MAX_LENGTH = 12
 TEXTS = st.text(max_size=30) | st.text(alphabet="ab'. \n\u200b3é日🙂\u0301\u202e<&", max_size=16)
 quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

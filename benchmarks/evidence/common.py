@@ -244,7 +244,8 @@ def facts(task: Task, preset_name: str) -> dict[str, Any]:
         "dataset": task.name,
         "model": task.kind,
         "preset": preset_name,
-        "settings": asdict(task.preset) | {"data seed": task.seed, "vocabulary used": len(task.tokenizer)},
+        "settings": asdict(task.preset)
+        | {"texts": len(task.train), "data seed": task.seed, "vocabulary used": len(task.tokenizer)},
         "date": str(datetime.date.today()),
         "machine": platform.machine(),
         "versions": {

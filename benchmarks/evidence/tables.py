@@ -39,7 +39,7 @@ def deletion(content: dict[str, Any]) -> str:
     names = list(content["methods"])
     tests = next(iter(curves.values())).changes.shape[1]
     lines = [
-        f"{content['settings']['texts']:,} texts, {tests} test points, {len(seeds)} paired retrainings of each set, grid k = "
+        f"{content['settings']['texts']:,} texts, {tests} test points, {_pairs(len(seeds))} for each set, grid k = "
         f"{', '.join(map(str, ks))}.",
         "",
         "| method | AUC-DEL₊ ↓ | AUC-DEL₋ ↑ | separation | scoring, s | the paper's |",
@@ -91,10 +91,11 @@ def words(content: dict[str, Any]) -> str:
     found = WordDeletion(*(torch.tensor(content[side], dtype=torch.float64) for side in ("named", "control")))
     first, second = found.intervals()
     hidden = content["words hidden"]
+    positions = ", ".join(f"{side} {sum(n) / len(n):.0f}" for side, n in content["positions"].items())
     return "\n".join(
         [
-            f"{found.named.shape[1]} test points, {found.named.shape[0]} paired retrainings, on average "
-            f"{sum(hidden) / len(hidden):.0f} of {content['proponents']} proponents with a named word.",
+            f"{found.named.shape[1]} test points, {_pairs(found.named.shape[0])}, on average {sum(hidden) / len(hidden):.0f} of "
+            f"{content['proponents']} proponents with a named word; positions hidden per test point: {positions}.",
             "",
             "| hidden | change of the true class's probability |",
             "|---|---|",
@@ -146,6 +147,10 @@ def speed(content: dict[str, Any]) -> str:
 KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
     f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, speed)
 }
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' if count > 1 else ''} of retrainings"
 
 
 def _plain(interval: Interval, digits: int) -> str:

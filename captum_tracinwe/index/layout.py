@@ -10,7 +10,9 @@ from dataclasses import dataclass
 __all__ = ["DTYPES", "HEADER", "Layout"]
 
 # Values are written before anything is known about them; the header, of a fixed size, comes last. 4096 keeps them on pages.
+#: Bytes of the header.
 HEADER = 4096
+#: Name of a stored dtype → its name in the header, and its bytes.
 DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "U8": 1}
 

@@ -14,6 +14,7 @@ from captum_tracinwe.index.disk import IndexDamaged, write_whole
 __all__ = ["FORMAT", "VERSION", "CheckpointEntry", "FileEntry", "Manifest", "Part", "SegmentEntry", "Source"]
 
 NAME = "manifest.json"
+#: The name by which a manifest is known.
 FORMAT = "captum_tracinwe.index"
 VERSION = 1
 SIGN = "a positive score is a proponent: a training step on it lowers the loss of the test example"

@@ -25,7 +25,7 @@ __all__ = ["SearchResult", "SearchStats", "merge_results", "search"]
 BOUNDS_BYTES = 64 << 20
 # Verified at first, then half of those that are still in question at a time: few enough that little is verified in vain
 # behind the last one needed, many enough that the time is that of the products and not of Python.
-FIRST_CHUNK = 32
+FIRST_CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +175,8 @@ def _block_of_tests(
 
     above = bounds(question.sketches)
     below = None if question.negated is None else -bounds(question.negated)
-    above[:, ~allowed] = -np.inf
+    if not allowed.all():
+        above[:, ~allowed] = -np.inf
     wanted = np.zeros(int(rows.ids.max()) + 2 if rows.num_rows else 1, dtype=np.bool_)
     for i in range(start, stop):
         own = slice(int(rows.ptr[i]), int(rows.ptr[i + 1]))

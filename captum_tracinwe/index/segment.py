@@ -78,7 +78,7 @@ class Segment:
         self._values = self._bytes[start:end].view(self.dtype).view(entry.rows, width)
         # What is asked for is known to the byte: reading around it would cost more than it saves.
         self._tell(start, end, getattr(mmap, "MADV_RANDOM", None))
-        self._asked = np.zeros(entry.rows + 1, dtype=bool)  # by the first row of an example: on its way from the disk
+        self._checked_rows = np.zeros(entry.rows, dtype=bool)
         self._checked_lists = np.zeros(entry.lists, dtype=bool)
 
     def __len__(self) -> int:
@@ -182,7 +182,7 @@ class Segment:
         kept = wanted[np.minimum(ids, len(wanted) - 1)]
         counts = np.bincount(own[kept], minlength=len(examples))
         size = self._values.element_size() * self.layout.width
-        values = self._read(rows[kept], own[kept], start, end)
+        values = self._read(rows[kept], start, end)
         return Found(
             torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])),
             torch.from_numpy(ids[kept].astype(np.int64)),
@@ -196,22 +196,25 @@ class Segment:
         ptr = self.head["ptr"]
         examples = np.arange(len(self)) if examples is None else examples
         rows, own = spread(ptr[examples], ptr[examples + 1])
-        values = self._read(rows, own, ptr[examples], ptr[examples + 1])
+        values = self._read(rows, ptr[examples], ptr[examples + 1])
         counts = np.bincount(own, minlength=len(examples))
         ids = torch.from_numpy(self.head["ids"][rows].astype(np.int64))
         return RowGradients(torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])), ids, values)
 
-    def _read(self, rows: Integers, own: Integers, start: Integers, end: Integers) -> Tensor:
-        """Rows of examples ``start[own]:end[own]``, float32 and unscaled, their checksums looked at on every read."""
-        place, size = self.layout.places["values"][0], self._values.element_size() * self.layout.width
-        new = ~self._asked[start]
-        for first, last in zip(start[new].tolist(), end[new].tolist(), strict=True):
-            self._tell(place + size * first, place + size * last, _WILL_NEED)
-        self._asked[start] = True
+    def _read(self, rows: Integers, start: Integers, end: Integers) -> Tensor:
+        """Rows of examples ``start[i]:end[i]``, float32 and unscaled; the checksum of each when it is first read."""
+        known = bool(self._checked_rows[rows].all())
+        if not known:
+            # From the disk an example comes whole, in one go, and all of them at once.
+            place, size = self.layout.places["values"][0], self._values.element_size() * self.layout.width
+            for first, last in zip(start.tolist(), end.tolist(), strict=True):
+                self._tell(place + size * first, place + size * last, _WILL_NEED)
         values = self._values.index_select(0, torch.from_numpy(rows))
-        raw = values.view(torch.int16 if values.element_size() == 2 else torch.int32).numpy()
-        if not np.array_equal(row_sums(raw, self.head["ids"][rows], rows), self.head["row_sums"][rows]):
-            raise self._damaged("gradients")
+        if not known:
+            raw = values.view(torch.int16 if values.element_size() == 2 else torch.int32).numpy()
+            if not np.array_equal(row_sums(raw, self.head["ids"][rows], rows), self.head["row_sums"][rows]):
+                raise self._damaged("gradients")
+            self._checked_rows[rows] = True
         return values.float() if self.scale == 1 else values.float() / self.scale
 
     def verify(self) -> list[str]:

@@ -15,7 +15,7 @@ __all__ = ["LARGEST_NORM", "Sketch", "fit_projection"]
 CHUNK_ROWS = 2048
 UNIT = 2.0**-24  # half the distance from 1 to the next float32
 SMALLEST = 2.0**-126  # below it float32 loses digits, or all of them
-# Rows beyond it could overflow a score, and an infinite score has no order.
+#: The largest norm of a row. Rows beyond it could overflow a score, and an infinite score has no order.
 LARGEST_NORM = 1e17
 
 

@@ -43,7 +43,7 @@ def to_captum_records(
         >>> from captum_tracinwe.testing import toy_tracin
         >>> tracin, inputs = toy_tracin()
         >>> records = to_captum_records(tracin.word_influence(inputs, [[3], [5]]))
-        >>> [record.attr_class for record in records]
+        >>> [record.attr_class.split()[0] for record in records]
         ['#3', '#5']
     """
     from captum.attr import visualization
