@@ -122,6 +122,7 @@ def plot_agreement(scores: Mapping[str, Tensor], show: bool = False, *, ax: Axes
     side = 0.42 * len(names)
     fig, ax = _axes(ax, show, (2.6 + side, 1.7 + side))  # with `show` a figure of pyplot's, which alone it shows
     plot_influence_matrix(matrix, test_labels=names, train_labels=names, ax=ax)
+    fig.axes[-1].set_ylabel("")  # of the colour bar, which is not about proponents here
     ax.set_xlabel("")
     ax.set_ylabel("")
     ax.set_title("Spearman's correlation, mean over test examples", fontsize=10, loc="left")
