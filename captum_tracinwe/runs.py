@@ -34,7 +34,7 @@ class FromRuns:
         """
         from captum_tracinwe.trainer import live_run
 
-        return cls(**{**live_run(trainer, batch_size, "checkpoints" not in options), **options})
+        return cls(**{**live_run(trainer, batch_size, options), **options})
 
     @classmethod
     def from_pretrained_run(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +117,8 @@ def _checkpoints(output: Path, caller: str) -> list[str]:
     return [str(path) for path in found]
 
 
-def live_run(trainer: Trainer, batch_size: int | None, with_checkpoints: bool) -> dict[str, Any]:
-    """Arguments of `TracInWE` from a Trainer that has trained.
+def live_run(trainer: Trainer, batch_size: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `TracInWE` from a Trainer that has trained; of what is ``given`` besides, nothing is looked for.
 
     Raises:
         ValueError: it has no training set, or saved no checkpoint.
@@ -126,7 +127,17 @@ def live_run(trainer: Trainer, batch_size: int | None, with_checkpoints: bool) -
         raise ValueError("from_trainer: the Trainer has no train_dataset: expected the data that it was trained on.")
     # Trainer's evaluation loader is its way to batches in a fixed order, columns and collator as in training.
     loader = trainer.get_eval_dataloader(trainer.train_dataset)
-    found = {"checkpoints": _checkpoints(Path(trainer.args.output_dir), "from_trainer")} if with_checkpoints else {}
+    found = (
+        {} if "checkpoints" in given else {"checkpoints": _checkpoints(Path(trainer.args.output_dir), "from_trainer")}
+    )
+    if "loss_fn" not in given:
+        _say_other_loss(trainer)
+    if getattr(trainer.data_collator, "mlm", False):
+        warnings.warn(
+            "from_trainer: the Trainer's collator masks words at random, others in each pass, so scores differ each time. "
+            "Pass train_dataset=DataLoader(...) with a collator that masks each text always alike.",
+            stacklevel=3,
+        )
     names, collate_fn = _label_names(trainer.label_names), loader.collate_fn
     if trainer.args.remove_unused_columns:  # Trainer takes them from its data sets; `inputs` come as the user has them
         collate_fn = Collate(trainer.model, label_names=names, collate_fn=collate_fn)
@@ -137,6 +148,23 @@ def live_run(trainer: Trainer, batch_size: int | None, with_checkpoints: bool) -
         "label_names": names,
         **found,
     }
+
+
+def _say_other_loss(trainer: Trainer) -> None:
+    """Warn where the Trainer was trained on a loss that is not the model's own."""
+    from transformers import Trainer as Original
+
+    own = (
+        [f"label_smoothing_factor={trainer.args.label_smoothing_factor}"] if trainer.args.label_smoothing_factor else []
+    )
+    own += ["compute_loss_func"] if getattr(trainer, "compute_loss_func", None) is not None else []
+    own += ["compute_loss"] if type(trainer).compute_loss is not Original.compute_loss else []
+    if own:
+        warnings.warn(
+            f"from_trainer: the Trainer has a loss of its own ({', '.join(own)}), and the model's is used: gradients are not "
+            f"those of training. Pass loss_fn=..., a function of (prediction, labels) with one loss per example.",
+            stacklevel=4,
+        )
 
 
 def _label_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 pytest.importorskip("accelerate")
 from safetensors.torch import save_file
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding, Trainer, TrainingArguments
 
 from captum_tracinwe import TracInWE, load_checkpoint
 from captum_tracinwe.losses import TokenLoss
@@ -181,6 +181,30 @@ def test_a_trainer_of_answers_in_texts(tmp_path):
     alone = TracInWE.from_trainer(trainer, checkpoints=callback.directory, batch_size=1, loss_fn=None)
     expected = alone.self_influence()
     torch.testing.assert_close(tracin.self_influence(), expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
+
+
+def test_what_a_trainer_does_its_own_way_is_said(run, tmp_path):
+    _, callback = run
+
+    class Own(Trainer):
+        def compute_loss(self, *args, **options):
+            return super().compute_loss(*args, **options)
+
+    arguments = TrainingArguments(str(tmp_path), report_to=[], label_smoothing_factor=0.1)
+    trainer = Own(tiny_bert(), arguments, train_dataset=Texts())
+    with pytest.warns(
+        UserWarning, match=r"loss of its own \(label_smoothing_factor=0.1, compute_loss\).*Pass loss_fn="
+    ):
+        TracInWE.from_trainer(trainer, checkpoints=callback.directory)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        TracInWE.from_trainer(trainer, checkpoints=callback.directory, loss_fn=torch.nn.CrossEntropyLoss())
+    collator = DataCollatorForLanguageModeling(words_tokenizer(["a b"]))
+    trainer = Trainer(
+        tiny_bert(), TrainingArguments(str(tmp_path), report_to=[]), train_dataset=Texts(), data_collator=collator
+    )
+    with pytest.warns(UserWarning, match="masks words at random"):
+        TracInWE.from_trainer(trainer, checkpoints=callback.directory)
 
 
 def groups_of(directory, rates, shapes):
