@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 __all__ = ["SEPARATOR", "TokenizedText", "from_ids", "tokenize"]
@@ -75,6 +76,7 @@ class TokenizedText:
             return (*self.padding, None)
         return self.token_ids[position], self.token_names[position], self.words[position]
 
+    @cached_property
     def unread(self) -> list[Span]:
         """What was cut off at ``max_length``: characters behind the last token of the text, or of either text of a pair."""
         ends = [span[1] for span in self.spans if span is not None]

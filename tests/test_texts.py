@@ -333,8 +333,8 @@ def test_the_real_byte_level_tokenizer_keeps_a_cut_contraction_apart_or_whole():
 
 def test_what_was_cut_off_is_known_for_both_texts_of_a_pair():
     text = TokenizedText("a bcd │ ef gh", (1, 2), ((0, 1), (8, 10)), (0, 1))
-    assert [text.text[slice(*span)] for span in text.unread()] == [" bcd", " gh"]
-    assert from_ids([1, 2], ["", "dog", "cat"]).unread() == []
+    assert [text.text[slice(*span)] for span in text.unread] == [" bcd", " gh"]
+    assert from_ids([1, 2], ["", "dog", "cat"]).unread == []
 
 
 def test_a_blank_that_is_a_byte_of_its_own_is_no_part_of_the_next_word():

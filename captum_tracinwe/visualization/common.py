@@ -183,7 +183,7 @@ def marks(influence: WordInfluence, text: TokenizedText) -> list[Mark]:
 
 def read_or_not(text: TokenizedText, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
     """The characters start:end in pieces that the model read, or did not: ``(start, end, read)``."""
-    for begin, stop in text.unread():
+    for begin, stop in text.unread:
         begin, stop = max(start, begin), min(end, stop)
         if begin < stop:
             if start < begin:

@@ -199,7 +199,7 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
         fold_at,
     )
     texts = [text for pair in everything for text in (pair.pair.test_text, pair.pair.train_text) if text is not None]
-    out = [_legend(look.scale, any(text.unread() for text in texts))]
+    out = [_legend(look.scale, any(text.unread for text in texts))]
     if not groups:
         out.append('<p class="none">There is no pair of a test and a training text to show.</p>\n')
     for part, (proponents, opponents, neutral) in zip(groups, columns, strict=True):
