@@ -17,7 +17,7 @@ SCHEDULER, OPTIMIZER, STATE = "scheduler.pt", "optimizer.pt", "trainer_state.jso
 
 
 def trainer_rate(directory: Path, table: Tensor | None) -> float | None:
-    """η_c of ``directory``: what the scheduler would use for the step after it, as Trainer logs it.
+    """η_c of ``directory``: what the scheduler would use for the step after it.
 
     Args:
         directory (Path): a ``checkpoint-*`` of Trainer.
@@ -25,7 +25,8 @@ def trainer_rate(directory: Path, table: Tensor | None) -> float | None:
 
     Returns:
         float or None: None where the directory says nothing of a rate. Where groups have different rates and the
-        embedding's cannot be told, the first group's, with a warning.
+        embedding's cannot be told, the first group's, with a warning. Without ``scheduler.pt`` and ``optimizer.pt`` what was
+        logged of the step after it, by later checkpoints of the run; else the last rate logged before, with a warning.
 
     Raises:
         ValueError: a file that should hold it cannot be read.
@@ -88,27 +89,38 @@ def _loaded(path: Path) -> Any:
 
 
 def _logged(directory: Path) -> float | None:
-    """The last rate that was logged up to the step of the checkpoint."""
+    """The rate of the step after the checkpoint, from the logs of the run; Trainer logs at each step the rate it used there."""
     path = directory / STATE
     if not path.is_file():
         return None
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        step = state.get("global_step")
-        entries = [entry for entry in state.get("log_history", []) if "learning_rate" in entry]
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"The learning rate of the checkpoint {str(directory)!r} cannot be read: {STATE} is not whole JSON. Remove it, or "
-            f"pass a checkpoints_load_func that returns the rate."
-        ) from error
-    known = [entry for entry in entries if step is None or entry.get("step", 0) <= step]
+    step, logged = _log(path)
+    known = {at: rate for at, rate in logged.items() if step is None or at <= step}
     if not known:
         return None
-    rate = float(known[-1]["learning_rate"])
-    if known[-1].get("step") != step:
-        warnings.warn(
-            f"The checkpoint {str(directory)!r} has no {SCHEDULER} and no {OPTIMIZER}: the rate logged at step "
-            f"{known[-1].get('step')}, {rate:.6g}, is used for its step {step}.",
-            stacklevel=5,
-        )
-    return rate
+    for later in path.parent.parent.glob(f"checkpoint-*/{STATE}"):
+        try:
+            rates = _log(later)[1]
+        except ValueError:
+            continue  # said where that checkpoint is loaded
+        if step is not None and step + 1 in rates and known.items() <= rates.items():  # the same run, further on
+            return rates[step + 1]
+    last = max(known)
+    warnings.warn(
+        f"The checkpoint {str(directory)!r} has no {SCHEDULER} and no {OPTIMIZER}: the rate logged at step {last}, "
+        f"{known[last]:.6g}, is used for the step after its step {step}.",
+        stacklevel=5,
+    )
+    return known[last]
+
+
+def _log(path: Path) -> tuple[int | None, dict[int, float]]:
+    """The step at which a state was saved, and the rates logged until then, by step."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        entries = [entry for entry in state.get("log_history", []) if "learning_rate" in entry]
+        return state.get("global_step"), {int(e.get("step", 0)): float(e["learning_rate"]) for e in entries}
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The learning rate of the checkpoint {str(path.parent)!r} cannot be read: {STATE} is not whole JSON. Remove it, or "
+            f"pass a checkpoints_load_func that returns the rate."
+        ) from error

@@ -19,6 +19,7 @@ from captum_tracinwe.checkpoints import check_whole, save_checkpoint
 from captum_tracinwe.collate import Collate
 from captum_tracinwe.embedding import input_embeddings, unwrap
 from captum_tracinwe.losses import TokenLoss, span_loss
+from captum_tracinwe.rates import trainer_rate
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -92,7 +93,7 @@ def _checkpoints(output: Path, caller: str) -> list[str]:
     """The checkpoints of a run, in order; hidden and half-made ones have other names.
 
     Raises:
-        ValueError: there are none, or one of them is not whole.
+        ValueError: there are none, one of them is not whole, or only some tell their learning rate.
     """
     found = [
         path
@@ -109,11 +110,21 @@ def _checkpoints(output: Path, caller: str) -> list[str]:
     try:  # better said now than after hours on the checkpoints before it
         for path in found:
             check_whole(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said where they are loaded
+            silent = [path.name for path in found if trainer_rate(path, None) is None]
     except ValueError as error:
         raise ValueError(
             f"{caller}: {error} A run that is stopped while it saves leaves such a directory: remove it, or pass "
             f"checkpoints=[...] without it."
         ) from error
+    if silent and len(silent) < len(
+        found
+    ):  # beside rates of 1e-5 the 1.0 that is used without one would be all of the score
+        raise ValueError(
+            f"{caller}: of {len(found)} checkpoints {', '.join(silent)} tell no learning rate, and the others do: expected all "
+            f"or none. Train with a smaller logging_steps or without save_only_model, or pass checkpoints=[...] without them."
+        )
     return [str(path) for path in found]
 
 

@@ -58,8 +58,7 @@ def trained(folder, model=None, texts=None, **changes):
         per_device_train_batch_size=3,
         report_to=[],
         disable_tqdm=True,
-        logging_steps=1,
-        **arguments,
+        **{"logging_steps": 1} | arguments,
     )
     trainer = Trainer(
         model or tiny_bert(), arguments, train_dataset=texts or Texts(), callbacks=[callback], **of_trainer
@@ -229,9 +228,10 @@ def test_without_optimiser_files_the_log_has_the_say(tmp_path):
     history = [{"step": 2, "learning_rate": 0.5}, {"step": 4, "loss": 1.0}, {"step": 6, "learning_rate": 0.1}]
     state = tmp_path / "trainer_state.json"
     state.write_text(json.dumps({"global_step": 2, "log_history": history}))
-    assert trainer_rate(tmp_path, None) == 0.5
+    with pytest.warns(UserWarning, match="rate logged at step 2, 0.5, is used for the step after its step 2"):
+        assert trainer_rate(tmp_path, None) == 0.5
     state.write_text(json.dumps({"global_step": 4, "log_history": history}))
-    with pytest.warns(UserWarning, match="rate logged at step 2, 0.5, is used for its step 4"):
+    with pytest.warns(UserWarning, match="rate logged at step 2, 0.5, is used for the step after its step 4"):
         assert trainer_rate(tmp_path, None) == 0.5
     state.write_text(json.dumps({"global_step": 1, "log_history": history}))
     assert trainer_rate(tmp_path, None) is None
@@ -345,3 +345,19 @@ def test_losses_that_cannot_be_meant_are_refused():
         TokenLoss(reduction="none")
     with pytest.raises(ValueError, match=r"logits \(N, T, V\) and labels \(N, T\), got \(2, 3\) and \(2,\)"):
         TokenLoss()(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
+
+
+def test_rates_from_the_log_are_the_schedulers_where_every_step_is_logged(tmp_path):
+    trainer, callback = trained(tmp_path, logging_steps=1, save_only_model=True)
+    directories = sorted((tmp_path / "run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert not list((tmp_path / "run").glob("checkpoint-*/scheduler.pt"))
+    for directory in directories[:-1]:
+        assert abs(trainer_rate(directory, None) - callback.seen[int(directory.name.split("-")[1])]) < 1e-9
+    with pytest.warns(UserWarning, match="rate logged at step 8, .* is used for the step after its step 8"):
+        trainer_rate(directories[-1], None)
+
+
+def test_checkpoints_of_which_only_some_tell_their_rate_are_refused(tmp_path):
+    trainer, _ = trained(tmp_path, logging_steps=3, save_only_model=True)
+    with pytest.raises(ValueError, match="of 4 checkpoints checkpoint-2 tell no learning rate, and the others do"):
+        TracInWE.from_trainer(trainer)
