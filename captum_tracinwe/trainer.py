@@ -206,7 +206,9 @@ def finished_run(
         model = _base_model(last) if of_adapter else _model_of(last)
     if of_adapter:
         model = with_adapter(model, last)
-    if data_collator is None:
+    loss_fn = default_loss(model)
+    # Where tokens have labels, these are filled up as well, which Collate does and DataCollatorWithPadding does not.
+    if data_collator is None and not isinstance(loss_fn, TokenLoss):
         if tokenizer is None and any((last / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
             tokenizer = transformers.AutoTokenizer.from_pretrained(last, local_files_only=True)
         data_collator = (
@@ -218,7 +220,7 @@ def finished_run(
         "model": model,
         "train_dataset": DataLoader(train_dataset, batch_size or BATCH_SIZE, collate_fn=collate_fn),
         "checkpoints": found,
-        "loss_fn": default_loss(model),
+        "loss_fn": loss_fn,
         "label_names": names,
     }
 

@@ -361,3 +361,18 @@ def test_checkpoints_of_which_only_some_tell_their_rate_are_refused(tmp_path):
     trainer, _ = trained(tmp_path, logging_steps=3, save_only_model=True)
     with pytest.raises(ValueError, match="of 4 checkpoints checkpoint-2 tell no learning rate, and the others do"):
         TracInWE.from_trainer(trainer)
+
+
+def test_a_finished_run_of_a_language_model_fills_up_its_labels(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = words_tokenizer(["a b c d e f g h i j k l m n o p"])
+    rows = [
+        {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100, *ids[1:]]}
+        for ids in ([5, 6, 7], [8, 9, 10, 11, 12], [13, 14], [15, 16, 17, 18])
+    ]
+    collator = transformers.DataCollatorForSeq2Seq(tokenizer)
+    trainer, _ = trained(tmp_path, tiny_gpt2(), rows, data_collator=collator, processing_class=tokenizer)
+    paths = sorted(str(path) for path in (tmp_path / "run").glob("checkpoint-*"))[:2]
+    live = TracInWE.from_trainer(trainer, checkpoints=paths)
+    finished = TracInWE.from_pretrained_run(tmp_path / "run", rows, checkpoints=paths)
+    torch.testing.assert_close(finished.influence(rows[:2]), live.influence(collator(rows[:2])))
