@@ -273,7 +273,7 @@ def _go_on(tracin: TracInWE, folder: Path, size: int | None, resume: bool, appen
     for name, here, there in (
         ("dtype", manifest.dtype, options.dtype),
         ("rank", manifest.rank, min(options.rank, options.project or width)),
-        ("project", manifest.stored_width, options.project or width),
+        ("project", manifest.project, options.project),
     ):
         if here != there:
             wrong.append(f"{name}: {here!r} here, {there!r} there")

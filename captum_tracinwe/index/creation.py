@@ -93,7 +93,7 @@ def create(
             entry = file_of("projections", ".safetensors", content)
             write_whole(folder / entry.name, content)
             rank = int(tensors["sketch"].shape[1])
-            manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,))
+            manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,), project=project)
             manifest.write(folder)
             sweep(folder, {entry.name}, is_ours)
     return manifest

@@ -1,8 +1,9 @@
-"""What makes two gradients comparable: the model's weights at each checkpoint, the rates, the loss, the choice of words."""
+"""What makes two gradients comparable: weights at each checkpoint, rates, the loss, the embedding, the choice of words."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_tracinwe.embedding import unwrap
 from captum_tracinwe.index.disk import IndexMismatch
+from captum_tracinwe.index.loss_identity import describe_loss
 from captum_tracinwe.index.maintenance import differences
 from captum_tracinwe.index.manifest import CheckpointEntry, Source
 
@@ -18,12 +20,25 @@ if TYPE_CHECKING:
     from captum_tracinwe.index.gradient_index import GradientIndex
     from captum_tracinwe.tracin_we import TracInWE
 
-__all__ = ["check_match", "describe_loss", "source_of"]
+__all__ = ["check_match", "source_of"]
+
+# What a transformers config says beside the computation: names, versions, the form of the output. `problem_type` is written
+# there by the first forward pass with labels, so that a model asked twice would not be itself.
+BESIDE = {
+    *("transformers_version", "torch_dtype", "dtype", "architectures", "id2label", "label2id", "problem_type"),
+    *("return_dict", "output_hidden_states", "output_attentions", "use_cache", "torchscript", "finetuning_task"),
+    *("task_specific_params",),
+}
 
 
 def source_of(tracin: TracInWE) -> Source:
-    """The source of a TracInWE's training gradients; every checkpoint is loaded and hashed once (0.05 s per 90 MB)."""
+    """The source of a TracInWE's training gradients; every checkpoint is loaded and hashed once (0.05 s per 90 MB).
+
+    Raises:
+        ValueError: the loss holds something that cannot be recognised again.
+    """
     model = unwrap(tracin.model)
+    loss = describe_loss(tracin.loss_fn, model)
     checkpoints = []
     with tracin._untouched():
         for checkpoint in tracin.checkpoints:
@@ -31,38 +46,34 @@ def source_of(tracin: TracInWE) -> Source:
             name = Path(checkpoint).name if isinstance(checkpoint, (str, Path)) else f"{checkpoint!r:.80}"
             checkpoints.append(CheckpointEntry(name, rate, _weights_hash(model)))
     size, width = tracin.embedding.weight.shape
+    words = tracin.embedding.module
     return Source(
         type(model).__qualname__,
-        describe_loss(tracin.loss_fn),
+        loss,
         int(size),
         int(width),
         tuple(checkpoints),
         tuple(sorted(set(tracin.exclude_tokens))),
         tracin.top_k_words,
         tracin.side,
+        next((name for name, module in model.named_modules() if module is words), tracin.embedding.name),
+        words.padding_idx,
+        _config_hash(model),
     )
 
 
-def describe_loss(loss: Any) -> str:
-    """A loss by its name and settings: the values of its plain attributes, and a hash of its tensors."""
-    if loss is None:
-        return "the model's own"
-    code = getattr(loss, "__code__", None)
-    if code is not None:
-        plain = [
-            value for value in code.co_consts if isinstance(value, (int, float, str, bool)) and value != loss.__doc__
-        ]
-        return f"{loss.__qualname__}(uses {[*code.co_names, *plain]})"
-    kind = type(loss)
-    settings = {
-        name: value
-        for name, value in sorted(vars(loss).items())
-        if isinstance(value, (int, float, str, type(None))) and name != "training" and not name.startswith("_")
-    }
-    text = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    if isinstance(loss, nn.Module) and loss.state_dict():
-        text += f", tensors={_weights_hash(loss)[:16]}"
-    return f"{kind.__module__}.{kind.__qualname__}({text})"
+def _config_hash(model: nn.Module) -> str:
+    """The start of the SHA-256 of what a model's config says about the computation; empty without a config."""
+    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
+    if to_dict is None:
+        return ""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): kept(v) for k, v in value.items() if not str(k).startswith("_") and k not in BESIDE}
+        return value
+
+    return hashlib.sha256(json.dumps(kept(to_dict()), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def check_match(tracin: TracInWE, index: GradientIndex) -> None:

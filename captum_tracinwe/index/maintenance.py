@@ -190,7 +190,7 @@ def merge(folder: Path, other: Path) -> None:
     """See :meth:`GradientIndex.merge`."""
     manifest, added = Manifest.read(folder), Manifest.read(other)
     wrong = differences(manifest.source, added.source)
-    for name in ("dtype", "scale", "stored_width", "rank"):
+    for name in ("dtype", "scale", "stored_width", "rank", "project"):
         if getattr(manifest, name) != getattr(added, name):
             wrong.append(f"{name}: {getattr(manifest, name)} here, {getattr(added, name)} there")
     if wrong:
@@ -260,7 +260,20 @@ def _copied(folder: Path, other: Path, entry: SegmentEntry, stack: ExitStack) ->
 def differences(here: Source, there: Source) -> list[str]:
     """What differs between two sources of gradients, each in words: what ``here`` has, and what ``there`` has."""
     found = []
-    for name in ("model", "loss", "vocabulary", "width", "exclude_tokens", "top_k_words", "side"):
+    for name in (
+        *(
+            "model",
+            "config",
+            "embedding",
+            "padding_idx",
+            "loss",
+            "vocabulary",
+            "width",
+            "exclude_tokens",
+            "top_k_words",
+        ),
+        "side",
+    ):
         mine, other = getattr(here, name), getattr(there, name)
         # Of rows that were given as they are, nothing is known.
         if mine != other and not (name == "vocabulary" and here.model == there.model == "given rows"):

@@ -38,6 +38,8 @@ class Source:
         vocabulary, width (int): V and D of the embedding table.
         checkpoints (tuple): C of them.
         exclude_tokens (tuple of int), top_k_words (int or None), side (str or None): as in :class:`TracInWE`.
+        embedding (str), padding_idx (int or None): the layer's name, and the token whose gradient it leaves out.
+        config (str): hash of what the model's config says about the computation; empty without a config.
     """
 
     model: str
@@ -48,6 +50,9 @@ class Source:
     exclude_tokens: tuple[int, ...] = ()
     top_k_words: int | None = None
     side: str | None = None
+    embedding: str = ""
+    padding_idx: int | None = None
+    config: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Manifest:
         source (Source): what the rows are gradients of.
         dtype (str): of the stored values; ``scale``, a power of 2, is what they were multiplied by.
         stored_width (int): D, or less where a random projection was asked for.
+        project (int or None): columns of the random projection, if there is one.
         segment_examples (int): training examples to a segment.
         projections (FileEntry): the sketch's projection, and the random one if there is one.
         parts (tuple of Part), segments (tuple of SegmentEntry): by training index.
@@ -114,6 +120,7 @@ class Manifest:
     parts: tuple[Part, ...] = ()
     segments: tuple[SegmentEntry, ...] = ()
     deleted: tuple[tuple[int, int], ...] = ()
+    project: int | None = None
     version: int = VERSION
     format: str = FORMAT
     sign: str = field(default=SIGN)
