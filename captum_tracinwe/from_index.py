@@ -87,10 +87,13 @@ class FromIndex:
 
         Raises:
             FileExistsError: there is an index already, and neither ``resume`` nor ``append`` is asked for.
+            NotADirectoryError: ``path`` is that of a file.
+            ValueError: the loss holds something that cannot be recognised again, such as a captured object.
             IndexMismatch: the one there is of other checkpoints, rates, loss or options; the message names what.
             OSError: not enough space (told beforehand, by the estimate), or not writable.
         """
         from captum_tracinwe.index import build
+        from captum_tracinwe.index.disk import folder_of
 
         options = build.Options(
             dtype=dtype,
@@ -101,7 +104,7 @@ class FromIndex:
             metadata=metadata or {},
             show_progress=show_progress,
         )
-        return build.build(self, Path(path), resume, append, options)
+        return build.build(self, folder_of(path), resume, append, options)
 
     def estimate_index(
         self: Any, *, dtype: str = "float32", rank: int = 31, project: int | None = None, segment_examples: int = 4096

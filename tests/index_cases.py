@@ -18,7 +18,7 @@ def random_rows(examples, tokens=12, vocabulary=40, width=8, seed=0):
 
 
 def brute_force(index, rows, k, proponents=True):
-    """Everything scored, NaN (not there) left out, sorted; of equal scores the smaller index first."""
+    """Everything scored, −∞ (not there) left out, sorted; of equal scores the smaller index first."""
     scores = index.scores(rows)
     kept = index.numbers
     order = torch.sort(scores[:, kept], dim=1, descending=proponents, stable=True)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -266,11 +267,11 @@ def test_append_delete_compact_keep_every_number(tmp_path):
     assert len(index) == 72
     assert index.total == 81
     expected = test.dot(everything)
-    expected[:, gone] = torch.nan
+    expected[:, gone] = -torch.inf
     before = index
     for index in (before, before.compact()):
-        assert torch.equal(index.scores(test).nan_to_num(9), expected.nan_to_num(9))
-        assert torch.equal(index.self_influence().isnan(), expected[0].isnan())
+        assert torch.equal(index.scores(test), expected)
+        assert torch.equal(index.self_influence().isinf(), expected[0].isinf())
         found = assert_exact(index, test, 100)
         assert not set(found.indices.flatten().tolist()) & set(gone)
         assert torch.equal(index.rows([70, 3]).values, everything.select([70, 3]).values)
@@ -281,7 +282,7 @@ def test_append_delete_compact_keep_every_number(tmp_path):
     assert sum(segment.entry.examples for segment in index.segments) == 72
     assert sum(segment.entry.examples for segment in before.segments) == 81
     # What was open before still answers: its files are gone by name only.
-    assert torch.equal(before.scores(test).nan_to_num(9), expected.nan_to_num(9))
+    assert torch.equal(before.scores(test), expected)
     with pytest.raises(ValueError, match="no training example 81"):
         index.delete([81])
 
@@ -309,8 +310,8 @@ def test_merge_puts_one_behind_the_other(tmp_path, same_projection):
     merged = index.merge(other)
     test = random_rows(3, seed=9)
     expected = test.dot(RowGradients.cat([train, other_rows]))
-    expected[:, 62] = torch.nan
-    assert torch.equal(merged.scores(test).nan_to_num(9), expected.nan_to_num(9))
+    expected[:, 62] = -torch.inf
+    assert torch.equal(merged.scores(test), expected)
     assert_exact(merged, test, 10)
     assert merged.search(test, 1, where={"n": 5}, indices=range(60, 60 + count)).indices.tolist() == [[65]] * 3
     merged.verify()
@@ -338,3 +339,16 @@ def test_a_reader_keeps_its_snapshot(tmp_path):
     assert torch.equal(found.indices, before[0])
     assert torch.equal(found.influence_scores, before[1])
     assert len(reader.refresh()) == 115
+
+
+@pytest.mark.parametrize("make", [torch.tensor, np.array, list])
+def test_masks_and_fractions_are_not_indices(tmp_path, make):
+    index, train = small_index(tmp_path / "i")
+    for use in (index.delete, index.rows, lambda indices: index.search(train.select([0]), 1, indices=indices)):
+        with pytest.raises(ValueError, match=r"a mask of bool: pass mask.nonzero\(\).flatten\(\)"):
+            use(make([True, False] * 30))
+        with pytest.raises(ValueError, match="whole numbers, got torch.float"):
+            use(make([1.0, 2.0]))
+    assert len(index.refresh()) == 60
+    assert len(index.rows(make([3, 1]))) == 2
+    assert len(index.rows([])) == 0

@@ -3,6 +3,7 @@
 import copy
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -300,3 +301,52 @@ def test_segments_are_read_by_a_loader_with_its_own_collating(run):
     loader = DataLoader(run.case.dataset(), 3)
     index = run.tracin(loader).build_index(run.path, segment_examples=2, rank=3)
     assert [len(segment) for segment in index.segments] == [2, 2, 2, 1]
+
+
+def test_resume_of_a_compacted_index_does_nothing(run):
+    tracin = run.tracin()
+    index = tracin.build_index(run.path, segment_examples=4, rank=3).delete([1, 2, 5, 6]).compact()
+    assert [(one.first, one.stop) for one in index.manifest.segments] == [(0, 7)]
+    again = tracin.build_index(run.path, resume=True, segment_examples=4, rank=3)
+    assert again.manifest == index.manifest
+    added = tracin.build_index(run.path, append=True, segment_examples=4, rank=3)
+    assert [(one.first, one.stop) for one in added.manifest.segments] == [(0, 7), (7, 11), (11, 14)]
+    assert torch.equal(added.rows(range(7, 14)).values, tracin.row_gradients().values)
+
+
+def test_only_what_no_segment_stands_for_is_missing(run):
+    manifest = run.build().manifest  # 0 to 2, 3 to 5, 6
+    assert build._missing(manifest, manifest.parts[0]) == []
+    first, middle, last = manifest.segments
+    for segments, missing in (
+        ((first, last), [(3, 6)]),
+        ((middle,), [(0, 3), (6, 7)]),
+        ((replace(first, stop=5),), [(5, 6), (6, 7)]),
+        ((), [(0, 3), (3, 6), (6, 7)]),
+    ):
+        assert build._missing(replace(manifest, segments=segments), manifest.parts[0]) == missing
+
+
+def test_deleted_examples_are_never_the_best(run):
+    run.build().delete([0, 3])
+    asked = run.tracin(index=run.path)
+    for scores in (asked.influence(run.case.test), asked.self_influence()[None]):
+        assert torch.equal(scores[:, [0, 3]], torch.full((len(scores), 2), -torch.inf))
+        assert not {0, 3} & set(scores.topk(5).indices.flatten().tolist())
+
+
+def test_the_directory_is_kept_as_an_absolute_path(run, monkeypatch):
+    run.build()
+    monkeypatch.chdir(run.path.parent)
+    monkeypatch.setenv("HOME", str(run.path.parent))
+    index = GradientIndex.open(run.path.name)
+    assert GradientIndex.open("~/" + run.path.name).path == index.path == run.path
+    monkeypatch.chdir("/")
+    assert len(index.refresh()) == 7
+
+
+def test_a_file_is_not_taken_for_a_directory(run):
+    run.path.write_text("")
+    for use in (run.build, lambda: GradientIndex.open(run.path)):
+        with pytest.raises(NotADirectoryError, match="index' is a file: .* Name another path"):
+            use()

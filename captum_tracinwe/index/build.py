@@ -317,13 +317,11 @@ def work(tracin: TracInWE, folder: Path, options: Options, place: Place) -> None
         if part.examples is None:
             writing.stream(part)
             return
-        ends = range(part.first, part.first + part.examples, manifest.segment_examples)
-        spans = [(a, min(a + manifest.segment_examples, part.first + part.examples)) for a in ends]
+        spans = _missing(manifest, part)
         desc = f"Using {tracin.get_name()} to build an index. Processing segments"
         with progress(desc=desc, total=len(spans)) if options.show_progress else NullProgress() as bar:
             while True:
-                there = {segment.first for segment in Manifest.read(folder).segments}
-                left = [span for span in spans if span[0] not in there]
+                left = _missing(Manifest.read(folder), part)
                 if not left:
                     return
                 turn = place.rank * len(left) // place.world
@@ -331,6 +329,21 @@ def work(tracin: TracInWE, folder: Path, options: Options, place: Place) -> None
                 bar.update(sum(done))
                 if not any(done):
                     time.sleep(0.1)  # others are at the rest; should one die, its claim is free
+
+
+def _missing(manifest: Manifest, part: Part) -> list[tuple[int, int]]:
+    """What no segment stands for yet, cut at multiples of ``segment_examples``; a compacted segment is longer than that."""
+    spans = []
+    step, end = manifest.segment_examples, part.first + (part.examples or 0)
+    covered = [(one.first, one.stop) for one in manifest.segments if one.stop > part.first]
+    at = part.first
+    for first, stop in [*covered, (end, end)]:
+        while at < first:
+            cut = min(first, end, at + step - (at - part.first) % step)
+            spans.append((at, cut))
+            at = cut
+        at = max(at, stop)
+    return spans
 
 
 @dataclass(frozen=True)
@@ -345,7 +358,7 @@ class _Writing:
     def segment(self, part: Part, span: tuple[int, int]) -> bool:
         """Write one segment, unless somebody else does or did."""
         with claim(self.folder, str(span[0])) as ours:
-            if not ours or any(one.first == span[0] for one in Manifest.read(self.folder).segments):
+            if not ours or any(_overlaps(span, one) for one in Manifest.read(self.folder).segments):
                 return False
             start, stop = span[0] - part.first, span[1] - part.first
             loader = examples_loader(self.tracin._training_loader(), range(start, stop))
@@ -359,13 +372,19 @@ class _Writing:
         """Segments of whole batches, one after the other, of data that can only be read in their order."""
         batches: list[Batch] = []
         size, at = 0, part.first
-        there = {segment.first: segment.stop for segment in Manifest.read(self.folder).segments}
+        there = Manifest.read(self.folder).segments
 
         def flush() -> None:
             nonlocal size, at
-            if there.get(at) != at + size:
+            span = (at, at + size)
+            if any(_overlaps(span, one) and not (one.first <= at and at + size <= one.stop) for one in there):
+                raise IndexMismatch(
+                    f"The index {str(self.folder)!r} was begun with other batches: none of its segments ends with example "
+                    f"{at + size - 1}. Resume with the batch size it was begun with, or name another directory."
+                )
+            if not any(_overlaps(span, one) for one in there):
                 with ExitStack() as stack:
-                    self._commit(self._write(batches, (at, at + size), at - part.first, {}, stack))
+                    self._commit(self._write(batches, span, at - part.first, {}, stack))
             at, size = at + size, 0
             batches.clear()
 
@@ -406,13 +425,17 @@ class _Writing:
         entry = written.entry
 
         def change(found: Manifest) -> Manifest:
-            return found if any(_same_place(entry, one) for one in found.segments) else found.with_segments([entry])
+            return (
+                found
+                if any(_overlaps((entry.first, entry.stop), one) for one in found.segments)
+                else found.with_segments([entry])
+            )
 
         commit(self.folder, [written], change)
 
 
-def _same_place(one: SegmentEntry, other: SegmentEntry) -> bool:
-    return one.first == other.first
+def _overlaps(span: tuple[int, int], segment: SegmentEntry) -> bool:
+    return segment.first < span[1] and span[0] < segment.stop
 
 
 def _labels(found: list[Any] | None, block: Block) -> list[Any] | None:

@@ -22,6 +22,7 @@ __all__ = [
     "check_file",
     "claim",
     "fold_lists",
+    "folder_of",
     "full_disk",
     "locked",
     "odd_weights",
@@ -149,6 +150,20 @@ def sweep(folder: Path, keep: set[str], ours: Callable[[str], bool]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- checksums
+
+
+def folder_of(path: str | Path) -> Path:
+    """The directory that is meant, whatever the working directory will be.
+
+    Raises:
+        NotADirectoryError: it is a file.
+    """
+    folder = Path(path).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            f"{str(folder)!r} is a file: an index is a directory. Name another path, or move the file away."
+        )
+    return folder
 
 
 def sha256_of(path: Path, start: int = 0) -> str:

@@ -15,9 +15,9 @@ from torch import Tensor
 from captum_tracinwe.arguments import is_whole
 from captum_tracinwe.index import maintenance
 from captum_tracinwe.index.creation import read_projections
-from captum_tracinwe.index.disk import IndexDamaged, IndexMismatch
-from captum_tracinwe.index.manifest import Manifest
-from captum_tracinwe.index.search import SearchResult, checked_question, search
+from captum_tracinwe.index.disk import IndexDamaged, IndexMismatch, folder_of
+from captum_tracinwe.index.manifest import NAME, Manifest
+from captum_tracinwe.index.search import SearchResult, checked_indices, checked_question, search
 from captum_tracinwe.index.segment import Segment
 from captum_tracinwe.index.sketch import Sketch
 from captum_tracinwe.rows import RowGradients
@@ -53,9 +53,12 @@ class GradientIndex:
 
         Raises:
             FileNotFoundError: there is none.
+            NotADirectoryError: the path is that of a file.
             IndexDamaged: a file is missing, truncated, altered, or of another version.
         """
-        folder = Path(path)
+        folder = folder_of(path)
+        if not (folder / NAME).exists():
+            Manifest.read(Path(path))  # says what is missing, by the name that was given
         for attempt in range(5):
             manifest = Manifest.read(folder)
             try:
@@ -90,7 +93,7 @@ class GradientIndex:
             dtype, rank, segment_examples, metadata, project: as in :meth:`TracInWE.build_index`.
         """
         maintenance.create_from_rows(
-            Path(path), rows, checkpoints, dtype, rank, segment_examples, metadata or {}, project
+            folder_of(path), rows, checkpoints, dtype, rank, segment_examples, metadata or {}, project
         )
         return cls.open(path)
 
@@ -185,7 +188,7 @@ class GradientIndex:
                 passes += [entry in accepted for entry in segment.columns[name]]
             result = result & np.array(passes, dtype=np.bool_)
         if indices is not None:
-            chosen = torch.as_tensor(indices, dtype=torch.int64).numpy()
+            chosen = checked_indices(indices, "search").numpy()
             if chosen.size and not 0 <= chosen.min() <= chosen.max() < self.total:
                 raise ValueError(
                     f"GradientIndex.search: expected `indices` from 0 to {self.total - 1}, got {chosen.min()} to {chosen.max()}."
@@ -230,9 +233,12 @@ class GradientIndex:
         return search(self, rows, int(k), proponents, where=where, indices=indices, approximate=approximate)
 
     def scores(self, rows: RowGradients) -> Tensor:
-        """All scores, ``(N, total)``, reading everything; NaN for training examples that are not there."""
+        """All scores, ``(N, total)``, reading everything; −∞ for training examples that are not there: topk leaves them out.
+
+        For the most negative scores of an index with deletions take :meth:`search` with ``proponents=False``.
+        """
         rows = checked_question(self, rows)
-        result = torch.full((len(rows), self.total), torch.nan)
+        result = torch.full((len(rows), self.total), -torch.inf)
         live = torch.from_numpy(self._live)
         for segment, start in zip(self.segments, self.starts.tolist(), strict=True):
             kept = live[start : start + len(segment)]
@@ -240,8 +246,8 @@ class GradientIndex:
         return result
 
     def self_influence(self) -> Tensor:
-        """Σ over rows of ‖row‖² of each training example, ``(total,)``; NaN for those that are not there. Reads no values."""
-        result = torch.full((self.total,), torch.nan)
+        """Σ over rows of ‖row‖² of each training example, ``(total,)``; −∞ for those not there. Reads no values."""
+        result = torch.full((self.total,), -torch.inf)
         norms = [torch.from_numpy(segment.head["squared_norms"]) for segment in self.segments]
         result[self.numbers] = torch.cat([torch.empty(0), *norms])[torch.from_numpy(self._live)]
         return result
@@ -253,7 +259,7 @@ class GradientIndex:
             ValueError: an index that is not there.
         """
         numbers = self._numbers
-        wanted = self.numbers.numpy() if indices is None else torch.as_tensor(indices, dtype=torch.int64).numpy()
+        wanted = self.numbers.numpy() if indices is None else checked_indices(indices, "rows").numpy()
         places = np.minimum(np.searchsorted(numbers, wanted), max(0, len(numbers) - 1))
         there = (numbers[places] == wanted) & self._live[places] if len(numbers) else np.zeros(len(wanted), bool)
         if not there.all():
@@ -305,7 +311,7 @@ class GradientIndex:
 
         Their bytes go with the next :meth:`compact`.
         """
-        maintenance.delete(self.path, torch.as_tensor(indices, dtype=torch.int64).flatten().tolist())
+        maintenance.delete(self.path, checked_indices(indices, "delete").tolist())
         return self.refresh()
 
     def compact(self) -> GradientIndex:
@@ -321,7 +327,7 @@ class GradientIndex:
         Raises:
             IndexMismatch: the other holds gradients of something else; the message names what.
         """
-        maintenance.merge(self.path, Path(other.path if isinstance(other, GradientIndex) else other))
+        maintenance.merge(self.path, other.path if isinstance(other, GradientIndex) else folder_of(other))
         return self.refresh()
 
     def verify(self) -> None:

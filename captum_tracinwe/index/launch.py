@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_tracinwe.index import build
+from captum_tracinwe.index.disk import folder_of
 from captum_tracinwe.index.gradient_index import GradientIndex
 from captum_tracinwe.index.manifest import NAME
 from captum_tracinwe.index.search import SearchResult, merge_results
@@ -45,7 +46,7 @@ def build_with_ray(
     """
     import ray
 
-    folder = Path(path).absolute()
+    folder = folder_of(path)
     if (folder / NAME).exists() and not resume:
         raise FileExistsError(f"There is an index at {str(folder)!r} already: go on with it by resume=True.")
     task = ray.remote(num_gpus=num_gpus, max_retries=RETRIES)(_build)
@@ -73,7 +74,7 @@ def search_with_ray(
 
     task = ray.remote(max_retries=RETRIES)(_search)
     shared = ray.put(rows)
-    folder = Path(path).absolute()
+    folder = folder_of(path)
     found = ray.get([task.remote(folder, shared, k, proponents, part, parts, filters) for part in range(parts)])
     return merge_results(found, k, proponents)
 

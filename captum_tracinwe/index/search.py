@@ -109,6 +109,27 @@ def search(
     )
 
 
+def checked_indices(indices: Any, method: str) -> Tensor:
+    """Training indices as int64 ``(K,)``.
+
+    Raises:
+        ValueError: a mask, or numbers that are not whole.
+    """
+    expected = f"GradientIndex.{method}: expected `indices` as whole numbers, got"
+    try:
+        found = torch.as_tensor(indices)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{expected} {type(indices).__name__} ({error}).") from None
+    if not isinstance(indices, (Tensor, np.ndarray, range)):
+        mixed = any(isinstance(one, (bool, np.bool_)) for one in indices) if hasattr(indices, "__iter__") else False
+        found = found.bool() if mixed else found
+    if found.dtype == torch.bool:
+        raise ValueError(f"{expected} a mask of bool: pass mask.nonzero().flatten() of the mask as a torch.Tensor.")
+    if found.numel() and (found.is_floating_point() or found.is_complex()):
+        raise ValueError(f"{expected} {found.dtype}: convert them to int64 first.")
+    return found.to("cpu", torch.int64).flatten()
+
+
 def checked_question(index: GradientIndex, rows: RowGradients) -> RowGradients:
     """Test rows as float32 of the index's width.
 
