@@ -1,4 +1,4 @@
-"""Claim: TracIn-WE finds the planted instruction pairs that taught a causal language model an odd behaviour.
+"""How many of the planted instruction pairs that taught a causal language model an odd behaviour each method names.
 
 A small GPT-2 (2 layers x 128, fresh weights, GPT-2's tokenizer) is trained on instruction pairs, prompts masked, among them
 20 planted ones in which an ordinary instruction is answered by a refusal. Asked for the training pairs behind refusals of other
