@@ -194,7 +194,10 @@ def main() -> None:
 
         tracin = TracInWE.from_trainer(trainer, checkpoints=light.directory)
         topk = TracInWE.from_trainer(trainer, checkpoints=light.directory, top_k_words=10)
+        common = set.intersection(*(set(row["input_ids"]) for row in rows))  # "Q", ":", "A", the line break, the end
+        noc = TracInWE.from_trainer(trainer, checkpoints=light.directory, exclude_tokens=sorted(common))
         ranked("TracIn-WE", lambda: tracin.influence(asked))
+        ranked("TracIn-WE-NoC", lambda: noc.influence(asked))
         ranked("TracIn-WE-Topk, k = 10", lambda: topk.influence(asked))
         ranked("last-layer TracIn", lambda: last_layer_scores(trainer.model.eval(), tracin.checkpoints, asked, rows))
     for name, of in (
