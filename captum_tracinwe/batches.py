@@ -13,7 +13,6 @@ from torch.nn import Module
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     IterableDataset,
     RandomSampler,
     Sampler,
@@ -25,7 +24,6 @@ from torch.utils.data import (
 
 __all__ = [
     "Block",
-    "as_batches",
     "blocks",
     "examples_loader",
     "labels_of",
@@ -214,43 +212,6 @@ def blocks(
 
 
 # -------------------------------------------------------------------------------------------------------- DataLoaders
-
-
-class _OneBatch(Dataset[Batch]):
-    """A single batch as a data set of batches."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.batch
-
-
-def as_batches(
-    inputs: Batch | DataLoader[Any], what: str, collate: Callable[[list[Any]], Any] | None = None, batch_size: int = 1
-) -> DataLoader[Any]:
-    """A DataLoader of batches from one batch or a DataLoader, with ``collate`` also from a data set or a list of mappings.
-
-    ``what`` names the argument in errors.
-    """
-    if isinstance(inputs, DataLoader):
-        refuse_shuffling(inputs, what)
-        return inputs
-    if collate is not None and _are_examples(inputs):
-        return DataLoader(inputs, batch_size, collate_fn=collate)
-    check_batch(inputs)
-    return DataLoader(_OneBatch(inputs), batch_size=None)
-
-
-def _are_examples(inputs: Any) -> bool:
-    """A list of mappings, or something with a length and items that is no batch: a data set."""
-    if isinstance(inputs, list):
-        return bool(inputs) and all(isinstance(item, Mapping) for item in inputs)
-    is_batch = isinstance(inputs, (tuple, str, bytes, Mapping, Tensor))
-    return not is_batch and hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
 
 
 def refuse_shuffling(loader: DataLoader[Any], what: str) -> None:

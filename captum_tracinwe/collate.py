@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from captum_tracinwe.batches import LABEL_KEYS
+from captum_tracinwe.batches import LABEL_KEYS, tensors_in
 from captum_tracinwe.embedding import EmbeddingTable, unwrap
 
 __all__ = ["Collate", "TokenizeTexts", "collate_of"]
@@ -63,6 +64,11 @@ class Collate:
 
     def __call__(self, examples: list[Any]) -> Any:
         """A batch of a list of examples."""
+        if isinstance(examples[0], str) or (isinstance(examples[0], tuple) and isinstance(examples[0][0], str)):
+            raise TypeError(
+                f"The examples are raw text ({examples[0]!r:.60}): expected token ids, or "
+                f"collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
+            )
         if not isinstance(examples[0], Mapping):
             return (self.collate_fn or default_collate)(examples)
         examples = [self._kept(example) for example in examples]
@@ -88,7 +94,7 @@ class Collate:
         ragged = False
         lengths = [1] * len(examples)
         for key in examples[0]:
-            values = [_tensor(key, example) for example in examples]
+            values = [_tensor(key, example, key in self.labels) for example in examples]
             if len({value.shape for value in values}) == 1:
                 batch[key] = torch.stack(values)
                 continue
@@ -109,7 +115,7 @@ class Collate:
         return batch
 
 
-def _tensor(key: str, example: Mapping[str, Any]) -> Tensor:
+def _tensor(key: str, example: Mapping[str, Any], is_label: bool) -> Tensor:
     if key not in example:
         raise ValueError(
             f"An example lacks the column {key!r} that the first of its batch has: got {', '.join(example)}."
@@ -118,10 +124,20 @@ def _tensor(key: str, example: Mapping[str, Any]) -> Tensor:
     try:
         return value if isinstance(value, Tensor) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
+        if is_label:
+            raise TypeError(not_a_label(key, value)) from error
         raise TypeError(
             f"The column {key!r} holds {value!r:.60}, which is no number or list of numbers: expected token ids, or for raw text "
             f"collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
         ) from error
+
+
+def not_a_label(name: str, value: Any) -> str:
+    """In words: a label that is missing, or a name."""
+    return (
+        f"The column {name!r} of an example holds {value!r:.60} for a label: expected a number. Leave out examples without a "
+        f"label, and number names as in training, for instance by model.config.label2id."
+    )
 
 
 def collate_of(
@@ -135,7 +151,39 @@ def collate_of(
     if isinstance(train_dataset, DataLoader) and train_dataset.batch_size is not None:
         own = train_dataset.collate_fn
         collate_fn = None if own is default_collate else own
-    return collate_fn or Collate(model, table.module.padding_idx, label_names)
+    if collate_fn is None:
+        return Collate(model, table.module.padding_idx, label_names)
+    if _is_random(collate_fn, train_dataset.dataset if isinstance(train_dataset, DataLoader) else train_dataset):
+        warnings.warn(
+            "The collator makes another batch of the same examples each time (does it mask or drop words at random?), so scores "
+            "differ each time. Pass one that treats each text always alike.",
+            stacklevel=4,
+        )
+    return collate_fn
+
+
+def _is_random(collate_fn: Callable[[list[Any]], Any], dataset: Any) -> bool:
+    """Whether two batches of the same first examples differ; what fails here fails again where the batch is wanted."""
+    inner = getattr(collate_fn, "collate_fn", None) if isinstance(collate_fn, Collate) else collate_fn
+    if inner is None or isinstance(inner, TokenizeTexts):
+        return False
+    if getattr(inner, "mlm", False):
+        return True
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        return False
+    try:
+        examples = [dataset[index] for index in range(min(8, len(dataset)))]
+        with torch.random.fork_rng(devices=[]):
+            first, second = (list(tensors_in(_plain(collate_fn([*examples])))) for _ in range(2))
+    except Exception:
+        return False
+    return len(first) != len(second) or any(
+        a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first, second, strict=True)
+    )
+
+
+def _plain(batch: Any) -> Any:
+    return dict(batch) if isinstance(batch, Mapping) else batch
 
 
 class TokenizeTexts:
@@ -179,10 +227,8 @@ class TokenizeTexts:
     def __call__(self, examples: Sequence[Any]) -> dict[str, Any]:
         """A batch for ``model(**batch)``, with ``labels``."""
         parts = [self._parts(example) for example in examples]
-        texts, labels = (
-            [list(column) for column in zip(*(text for text, _ in parts), strict=True)],
-            [y for _, y in parts],
-        )
+        texts = [list(column) for column in zip(*(text for text, _ in parts), strict=True)]
+        labels = [label for _, label in parts]
         batch = dict(
             self.tokenizer(
                 *texts,
@@ -194,16 +240,33 @@ class TokenizeTexts:
         )
         if self.label is None:
             labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        else:
+            unfit = next((y for y in labels if y is None or isinstance(y, str)), 0)
+            if unfit != 0:
+                raise TypeError(
+                    f"TokenizeTexts: {not_a_label(self.label, unfit)} For a language model pass label=None."
+                )
         return {**batch, "labels": torch.as_tensor(labels)}
 
     def _parts(self, example: Any) -> tuple[tuple[str, ...], Any]:
         if not isinstance(example, Mapping):
             text, label = example if self.label is not None and not isinstance(example, str) else (example, None)
-            return ((text,) if isinstance(text, str) else tuple(text)), label
+            return _texts((text,) if isinstance(text, str) else text), label
         missing = [name for name in (*self.columns, self.label) if name is not None and name not in example]
         if missing:
             raise ValueError(
                 f"TokenizeTexts: an example has the columns {', '.join(map(repr, example))}: expected {missing[0]!r}. Name "
                 f"columns by TokenizeTexts(tokenizer, text=..., label=...)."
             )
-        return tuple(example[name] for name in self.columns), None if self.label is None else example[self.label]
+        texts = _texts([example[name] for name in self.columns])
+        return texts, None if self.label is None else example[self.label]
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    """The text of an example, or its pair of texts."""
+    if not isinstance(values, (tuple, list)) or not all(isinstance(value, str) for value in values):
+        raise TypeError(
+            f"TokenizeTexts: an example has {values!r:.60} for its text: expected a text, or two of them. Leave out examples "
+            f"without one."
+        )
+    return tuple(values)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from captum_tracinwe.batches import Batch, Loss, is_mapping, labels_of, move_to, run_model, size_of, without_targets
+from captum_tracinwe.diagnosis import diagnosed
 from captum_tracinwe.embedding import EmbeddingTable, LookUp, RecordLookUps, unwrap
 from captum_tracinwe.rows import RowGradients
 
@@ -113,7 +114,7 @@ def batch_row_gradients(
     with _differentiable(model):
         batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
         labels = labels_of(batch, label_names)
-        with RecordLookUps(table.weight, within) as record:
+        with RecordLookUps(table.weight, within) as record, diagnosed(model, batch, labels):
             output = run_model(model, batch, label_names, own_loss=loss_fn is None)
         if not record.calls:
             of_part = "" if within is None else f" of the {type(within).__name__} that `side` names"
@@ -121,7 +122,8 @@ def batch_row_gradients(
                 f"The embedding {table.name!r} is not used in the forward pass{of_part}: expected the model to look words up in "
                 f"it. Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
             )
-        losses = _losses(output, labels, batch, loss_fn, size)
+        with diagnosed(model, batch, labels, _prediction(output)):
+            losses = _losses(output, labels, batch, loss_fn, size)
         if check and size > 1:
             _check_first(losses, output, labels, loss_fn, record.calls, size, table.name)
         gradients = _gradients(losses, record.calls, table.name)
@@ -130,6 +132,11 @@ def batch_row_gradients(
 
 
 # -------------------------------------------------------------------------------------------------------------- loss
+
+
+def _prediction(output: Any) -> Any:
+    """What a loss is called with: the logits of a `ModelOutput`, if it has such."""
+    return output["logits"] if isinstance(output, Mapping) and "logits" in output else output
 
 
 def _losses(output: Any, labels: Any, batch: Batch, loss_fn: Loss | None, size: int) -> Tensor:
@@ -141,7 +148,7 @@ def _losses(output: Any, labels: Any, batch: Batch, loss_fn: Loss | None, size: 
             f"The batch has no labels for the loss: expected a key `labels` (or `label`), got {', '.join(batch)}. Labels of "
             f"another name are named by label_names=[...]."
         )
-    prediction = output["logits"] if isinstance(output, Mapping) and "logits" in output else output
+    prediction = _prediction(output)
     losses = _call(loss_fn, prediction, labels)
     name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
     reduction = getattr(loss_fn, "reduction", None)
@@ -205,9 +212,9 @@ def _output_as_loss(output: Any, labels: Any, size: int) -> Tensor:
                 f"batch under `labels`, or a loss_fn such as torch.nn.CrossEntropyLoss(reduction='none')."
             )
         if loss.dim() == 0 and size > 1:
-            ignored = isinstance(labels, Tensor) and not labels.is_floating_point() and bool((labels == -100).any())
-            if isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.is_floating_point()) and not ignored:
-                return loss * size  # a mean over examples of equal weight
+            if isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.is_floating_point()):
+                # A mean over examples of equal weight, of which torch's cross-entropy leaves out those of −100.
+                return loss * (size if labels.is_floating_point() else (labels != -100).sum())
             raise ValueError(
                 f"loss_fn is None and the model's own loss is a mean over those targets of the batch that are not −100 (labels "
                 f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}): an example's part of it "
@@ -243,7 +250,7 @@ def _check_first(
     if own_loss or losses.dim() == 0 or not losses.requires_grad:
         return
     if loss_fn is not None and labels is not None:
-        prediction = output["logits"] if isinstance(output, Mapping) and "logits" in output else output
+        prediction = _prediction(output)
         try:
             first = _slice(prediction, 0, size, name), _slice(labels, 0, size, name)
         except ValueError:

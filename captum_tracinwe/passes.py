@@ -15,9 +15,10 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe.arguments import is_rate, no_targets, out_of_range
-from captum_tracinwe.batches import Batch, Block, Loss, as_batches, blocks, examples_loader, size_of, without_targets
+from captum_tracinwe.batches import Batch, Block, Loss, blocks, examples_loader, size_of, without_targets
 from captum_tracinwe.checkpoints import assign_checkpoint, load_checkpoint
 from captum_tracinwe.gradients import batch_row_gradients, untouched
+from captum_tracinwe.inputs import as_batches
 from captum_tracinwe.rows import RowGradients
 
 if TYPE_CHECKING:

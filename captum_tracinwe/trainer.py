@@ -143,12 +143,6 @@ def live_run(trainer: Trainer, batch_size: int | None, given: Mapping[str, Any])
     )
     if "loss_fn" not in given:
         _say_other_loss(trainer)
-    if getattr(trainer.data_collator, "mlm", False):
-        warnings.warn(
-            "from_trainer: the Trainer's collator masks words at random, others in each pass, so scores differ each time. "
-            "Pass train_dataset=DataLoader(...) with a collator that masks each text always alike.",
-            stacklevel=3,
-        )
     names, collate_fn = _label_names(trainer.label_names), loader.collate_fn
     if trainer.args.remove_unused_columns:  # Trainer takes them from its data sets; `inputs` come as the user has them
         collate_fn = Collate(trainer.model, label_names=names, collate_fn=collate_fn)
@@ -234,7 +228,13 @@ def _model_of(directory: Path, head: str = "") -> Module:
             f"from_pretrained_run: no config.json in {str(directory)!r}, so its model cannot be told: pass the model as "
             f"model=..."
         )
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+    try:
+        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"from_pretrained_run: {str(directory / 'config.json')!r} cannot be read ({error!s:.200}): pass the model as "
+            f"model=..., or restore the file."
+        ) from error
     names = config.architectures or []
     if (not names or not hasattr(transformers, names[0])) and not head:
         raise ValueError(

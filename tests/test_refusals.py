@@ -5,7 +5,6 @@ import warnings
 import pytest
 import torch
 from cases import (
-    CASES,
     Examples,
     Stream,
     assert_same_state,
@@ -14,6 +13,7 @@ from cases import (
     cross_entropy,
     gpt2,
     state_of,
+    t5,
     tracin_of,
 )
 from torch import nn
@@ -308,11 +308,10 @@ def test_every_kind_of_shuffling_is_refused_and_a_fixed_order_is_not(tmp_path):
         dropped.word_influence(case.test, [[6], [], []])
 
 
-def test_ignored_labels_and_the_models_own_loss_do_not_go_together(tmp_path):
-    case = CASES["bert, mappings"]()
-    case.train["labels"][2] = -100
+def test_token_labels_and_the_models_own_loss_do_not_go_together(tmp_path):
+    case = t5()
     paths = scatter_checkpoints(case.model, tmp_path)
-    with pytest.raises(ValueError, match="not −100"):
+    with pytest.raises(ValueError, match="mean over those targets of the batch that are not −100"):
         tracin_of(case, paths, loss_fn=None).self_influence()
 
 

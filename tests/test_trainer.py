@@ -202,7 +202,7 @@ def test_what_a_trainer_does_its_own_way_is_said(run, tmp_path):
     trainer = Trainer(
         tiny_bert(), TrainingArguments(str(tmp_path), report_to=[]), train_dataset=Texts(), data_collator=collator
     )
-    with pytest.warns(UserWarning, match="masks words at random"):
+    with pytest.warns(UserWarning, match="another batch of the same examples each time"):
         TracInWE.from_trainer(trainer, checkpoints=callback.directory)
 
 

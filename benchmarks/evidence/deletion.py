@@ -19,6 +19,7 @@ from common import Task, arguments, facts, load, preset_of, store
 from torch import Tensor
 
 from captum_tracinwe import methods
+from captum_tracinwe.embedding import find_embedding
 from captum_tracinwe.evaluation import auc_del, deletion_curves, separation
 from captum_tracinwe.evaluation.deletion import DeletionCurve
 from captum_tracinwe.methods import Examples, Explained, Method
@@ -40,8 +41,19 @@ def contenders(explained: Explained, train: Examples) -> dict[str, Callable[[], 
     }
 
 
-def scores_of(task: Task, names: list[str] | None = None) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Scores of each method at the checkpoints of one model, and the seconds each took."""
+def highest_cosine(table: Tensor) -> float:
+    """Of two different words' embeddings: up to 0.7 there is no pair that TracIn-WE-Syn could let meet."""
+    rows = torch.nn.functional.normalize(table.detach().double(), dim=1)
+    highest = -1.0
+    for start in range(0, len(rows), 1024):
+        block = rows[start : start + 1024] @ rows.T
+        block[torch.arange(len(block)), torch.arange(start, start + len(block))] = -1
+        highest = max(highest, float(block.max()))
+    return highest
+
+
+def scores_of(task: Task, names: list[str] | None = None) -> tuple[dict[str, Tensor], dict[str, float], float]:
+    """Scores of each method at the checkpoints of one model, the seconds each took, and its words' highest cosine."""
     scores, seconds = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         explained = task.explained(folder)
@@ -51,7 +63,8 @@ def scores_of(task: Task, names: list[str] | None = None) -> tuple[dict[str, Ten
                 scores[name] = make()(task.test, task.train)
                 seconds[name] = time.perf_counter() - started
                 print(f"{name}: {seconds[name]:.1f} s", flush=True)
-    return scores, seconds
+        table = find_embedding(explained.model, explained.embedding and [explained.embedding])
+        return scores, seconds, highest_cosine(table.weight)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -62,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     preset = preset_of(args)
     task = load(args.dataset, args.model, preset, args.data)
-    scores, seconds = scores_of(task, args.methods)
+    scores, seconds, cosine = scores_of(task, args.methods)
     retrain = task.retrain(args.workers, args.cache)
     before = retrain(torch.ones(1, len(task.train), dtype=torch.bool), [0])
     curves: dict[tuple[str, bool], list[DeletionCurve]] = {}
@@ -80,6 +93,7 @@ def main(argv: list[str] | None = None) -> None:
             for name in scores
         }
         content = {"seeds": list(range(seed + 1)), "ks": list(preset.ks), "p_before": before[0], "methods": table}
+        content["highest cosine of two words"] = cosine
         path = store(
             args.out, f"deletion-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content
         )

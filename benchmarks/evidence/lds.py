@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     preset = preset_of(args)
     task = load(args.dataset, args.model, preset, args.data)
-    scores, _ = scores_of(task)
+    scores, _, _ = scores_of(task)
     subsets = random_subsets(SUBSETS[args.preset], len(task.train))
     answers = task.retrain(args.workers, args.cache)(subsets, list(range(len(subsets))))
     k = max(1, len(task.train) // 40)

@@ -1,0 +1,148 @@
+"""What is asked about comes as the user has it, and what cannot be asked is refused by name: texts, labels, lengths."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from captum_tracinwe import TracInWE
+from captum_tracinwe.collate import Collate, TokenizeTexts
+from captum_tracinwe.testing import scatter_checkpoints, tiny_bert
+from captum_tracinwe.training import words_tokenizer
+
+LOSS = nn.CrossEntropyLoss(reduction="none")
+TEXTS = ["a dog runs", "the cat sleeps well", "a b c d", "the dog sleeps"]
+TOKENIZER = words_tokenizer(TEXTS)
+
+
+def rows(**changes):
+    return [
+        {"input_ids": TOKENIZER(text)["input_ids"], "labels": i % 2} | {key: make(i) for key, make in changes.items()}
+        for i, text in enumerate(TEXTS)
+    ]
+
+
+def raw(**changes):
+    return [{"text": t, "label": i % 2} | {key: make(i) for key, make in changes.items()} for i, t in enumerate(TEXTS)]
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory):
+    model = tiny_bert(vocab_size=len(TOKENIZER), max_position_embeddings=12)
+    checkpoints = scatter_checkpoints(model, tmp_path_factory.mktemp("run"))
+
+    def influence(data, inputs=None, loss_fn=LOSS, **options):
+        tracin = TracInWE(model, data, checkpoints, loss_fn=loss_fn, batch_size=4, **options)
+        return tracin.influence(data if inputs is None else inputs)
+
+    influence.model, influence.checkpoints = model, checkpoints
+    return influence
+
+
+def test_columns_are_examples_too(ask):
+    expected = ask(rows())
+    columns = {name: [row[name] for row in rows()] for name in ("input_ids", "labels")}
+    torch.testing.assert_close(ask(rows(), columns), expected)
+    torch.testing.assert_close(
+        ask(raw(), {"text": TEXTS, "label": [0, 1, 0, 1]}, collate_fn=TokenizeTexts(TOKENIZER)), expected
+    )
+    pairs = list(zip(TEXTS, [0, 1, 0, 1], strict=True))
+    torch.testing.assert_close(ask(pairs, pairs, collate_fn=TokenizeTexts(TOKENIZER)), expected)
+
+
+def test_a_slice_of_a_dataset_is_examples(ask):
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_list(raw())
+    collate = TokenizeTexts(TOKENIZER)
+    torch.testing.assert_close(ask(data, data[1:3], collate_fn=collate), ask(rows())[1:3])
+    with pytest.raises(TypeError, match=r"columns \('text', 'label'\) are not lists.*pass \[example\]"):
+        ask(data, data[0], collate_fn=collate)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "match"),
+    [
+        ([], ValueError, "`inputs` is empty"),
+        ((), ValueError, "`inputs` is empty"),
+        ({}, ValueError, "`inputs` is empty"),
+        (rows()[0], TypeError, r"For a single example pass \[example\]"),
+        ({"input_ids": [1, 2, 3]}, TypeError, r"For a single example pass \[example\]"),
+        ({"input_ids": [[1], [2]], "labels": [0]}, ValueError, "2 in 'input_ids', 1 in 'labels'"),
+        (["a dog"], TypeError, r"raw text \('a dog'\).*TokenizeTexts"),
+        ([("a dog", 1)], TypeError, r"raw text.*TokenizeTexts"),
+        ("a dog", TypeError, "Expected a batch"),
+        ([{"input_ids": [2] * 20, "labels": 0}], ValueError, "A text of 20 tokens.*12 positions.*max_length=12"),
+        ([{"input_ids": [2, 3], "labels": None}], TypeError, "'labels' of an example holds None for a label"),
+        ([{"input_ids": [2, 3], "labels": "pos"}], TypeError, "holds 'pos' for a label.*label2id"),
+        ([{"input_ids": None, "labels": 0}], TypeError, "'input_ids' holds None"),
+        ([{"input_ids": [2, 3], "labels": 7}], ValueError, "The label 7 of an example.*3 classes.*from 0 to 2"),
+        ([{"input_ids": [2, 3], "labels": -1}], ValueError, "The label -1 of an example.*from 0 to 2"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(ask, inputs, error, match):
+    with pytest.raises(error, match=match):
+        ask(rows(), inputs)
+
+
+def test_the_models_own_loss_has_no_such_class_either(ask):
+    with pytest.raises(ValueError, match="The label 7 of an example.*from 0 to 2"):
+        ask(rows(), [{"input_ids": [2, 3], "labels": 7}], loss_fn=None)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "match"),
+    [
+        (raw(label=lambda i: "pos"), "'label' of an example holds 'pos' for a label"),
+        (raw(label=lambda i: None), "'label' of an example holds None.*pass label=None"),
+        (["a dog"], "holds None for a label"),
+        (raw(text=lambda i: None), r"an example has \[None\] for its text"),
+        (raw(text=lambda i: 5), r"an example has \[5\] for its text"),
+    ],
+)
+def test_raw_texts_that_are_none(ask, inputs, match):
+    with pytest.raises(TypeError, match=match):
+        ask(raw(), inputs, collate_fn=TokenizeTexts(TOKENIZER))
+
+
+def test_an_example_without_a_label_is_left_out_of_the_models_own_mean(ask):
+    """transformers' loss is a mean over the labels that are not −100: those that are have no part in it, nor a score."""
+    data = rows(labels=lambda i: -100 if i == 1 else i % 2)
+    with pytest.warns(UserWarning, match=r"Training examples \[1\] have no target"):
+        found = ask(data, loss_fn=None)
+    assert found[1].abs().max() == 0
+    assert found[:, 1].abs().max() == 0
+    expected = ask(rows())
+    others = torch.tensor([0, 2, 3])
+    torch.testing.assert_close(found[others][:, others], expected[others][:, others])
+
+
+class Dropping:
+    """A collator that drops words at random."""
+
+    def __call__(self, examples):
+        batch = Collate(tiny_bert())(examples)
+        return {**batch, "input_ids": batch["input_ids"] * torch.randint(2, batch["input_ids"].shape)}
+
+
+def test_a_collator_that_is_random_is_said(ask, recwarn):
+    state = torch.get_rng_state()
+    with pytest.warns(UserWarning, match="another batch of the same examples each time"):
+        TracInWE(ask.model, rows(), ask.checkpoints, loss_fn=LOSS, collate_fn=Dropping())
+    with pytest.warns(UserWarning, match="another batch of the same examples each time"):
+        TracInWE(ask.model, DataLoader(rows(), 2, collate_fn=Dropping()), ask.checkpoints, loss_fn=LOSS)
+    assert torch.equal(state, torch.get_rng_state())
+    recwarn.clear()
+    TracInWE(ask.model, DataLoader(rows(), 2, collate_fn=Collate(ask.model)), ask.checkpoints, loss_fn=LOSS)
+    assert not recwarn.list
+
+
+def test_half_a_config_is_named(tmp_path, ask):
+    folder = tmp_path / "checkpoint-1"
+    ask.model.save_pretrained(folder)
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": [{"step": 2, "learning_rate": 0.1}]}))
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=r"config.json.*cannot be read.*pass the model as model="):
+        TracInWE.from_pretrained_run(tmp_path, rows())
