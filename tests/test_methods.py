@@ -59,16 +59,28 @@ ALL = [name for name, _ in TinyCNN().named_parameters()]
     [
         (methods.tracin_we, ["embedding.weight"]),
         (methods.tracin_last, ["out.weight"]),
+        (methods.tracin_last_projected, ["out.weight"]),
         (lambda e: methods.tracin_layers(e, ["conv"]), ["conv.weight", "conv.bias"]),
         (lambda e: methods.tracin_layers(e, ["conv", "out"]), ["conv.weight", "conv.bias", "out.weight", "out.bias"]),
         (lambda e: methods.tracin_layers(e, None), ALL),
     ],
-    ids=["WE", "Last", "Second", "a group", "All"],
+    ids=["WE", "Last", "Last, not projected", "Second", "a group", "All"],
 )
 def test_tracin_is_the_product_of_gradients(asked, method, parameters):
     explained, test, train = asked
     found = method(explained)(test, train)
     same(found, by_loop(explained, test, train, parameters))
+
+
+@pytest.mark.filterwarnings("ignore:WARNING. Using this implementation stores")
+def test_projections_are_true_on_average(asked):
+    """Of each single pair: the mean over 300 seeds within 4 of its standard errors."""
+    explained, test, train = asked
+    exact = methods.tracin_last(explained)(test, train)
+    found = torch.stack([methods.tracin_last_projected(explained, 4, seed=s)(test, train) for s in range(300)])
+    same(found[0], methods.tracin_last_projected(explained, 4)(test, train))
+    assert not torch.allclose(found[0], exact)
+    assert ((found.mean(0) - exact).abs() <= 4 * found.std(0) / 300**0.5).all()
 
 
 def test_options_of_word_embeddings_reach_it(asked):
@@ -256,7 +268,8 @@ def test_the_model_is_left_as_it_was_found(asked):
     explained.model.conv.weight.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in explained.model.state_dict().items()}
     for method in (
-        methods.tracin_we(explained), methods.tracin_last(explained), methods.tracin_layers(explained, ["out"]),
+        methods.tracin_we(explained), methods.tracin_last(explained), methods.tracin_last_projected(explained, 2),
+        methods.tracin_layers(explained, ["out"]),
         methods.influence_last(explained, exact=True), methods.representer_last(explained), methods.tr_tfidf(explained),
     ):  # fmt: skip
         method(test, train)
@@ -265,6 +278,7 @@ def test_the_model_is_left_as_it_was_found(asked):
     assert all(torch.equal(before[name], tensor) for name, tensor in explained.model.state_dict().items())
     state = torch.get_rng_state()
     methods.influence_last(explained)(test, train)  # Captum's sets the seed
+    methods.tracin_last_projected(explained, 2)(test, train)  # so does this
     assert torch.equal(state, torch.get_rng_state())
 
 

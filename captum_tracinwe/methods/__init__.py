@@ -6,6 +6,7 @@ from captum_tracinwe.methods.from_captum import (
     last_self_influence,
     similarity,
     tracin_last,
+    tracin_last_projected,
     tracin_layers,
 )
 from captum_tracinwe.methods.last_layer import representer_last, tr_tfidf, training_loss
@@ -28,6 +29,7 @@ __all__ = [
     "tfidf",
     "tr_tfidf",
     "tracin_last",
+    "tracin_last_projected",
     "tracin_layers",
     "tracin_we",
     "tracin_we_syn",

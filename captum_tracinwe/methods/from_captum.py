@@ -1,4 +1,4 @@
-"""Captum's own methods behind the same call: TracInCP by layers, TracInCPFast, influence functions, similarity."""
+"""Captum's own methods behind the same call: TracIn by layers and on the last one, influence functions, similarity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from captum_tracinwe.gradients import untouched
 from captum_tracinwe.methods.examples import Examples, Explained, Method, checked
 
-__all__ = ["influence_last", "last_self_influence", "similarity", "tracin_last", "tracin_layers"]
+__all__ = [
+    "influence_last",
+    "last_self_influence",
+    "similarity",
+    "tracin_last",
+    "tracin_last_projected",
+    "tracin_layers",
+]
 
 
 def tracin_last(explained: Explained) -> Method:
@@ -26,6 +33,43 @@ def tracin_last(explained: Explained) -> Method:
         return checked(found, test, train, "TracIn-Last")
 
     return scores
+
+
+def tracin_last_projected(explained: Explained, projection_dim: int | None = None, *, seed: int = 0) -> Method:
+    """TracIn-Last by random projections, dot products of short vectors (Captum's ``TracInCPFastRandProj``).
+
+    Args:
+        projection_dim (int, optional): numbers kept of each example and checkpoint; None, or more than there are: all (exact).
+        seed (int): of the projection; torch's generator is put back.
+    """
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        from captum.influence import TracInCPFastRandProj
+
+        with torch.random.fork_rng(), untouched(explained.model), _gradients_wanted(explained.model):
+            tracin = TracInCPFastRandProj(
+                explained.model, explained.last, train.dataset(), list(explained.checkpoints),
+                _in_eval(explained.load), _summed(explained.loss_fn), explained.batch_size,
+                nearest_neighbors=_no_search(), projection_dim=projection_dim, seed=seed,
+            )  # fmt: skip
+            found = tracin.compute_intermediate_quantities(test.batch) @ tracin.src_intermediate_quantities.T
+        return checked(found, test, train, "TracIn-Last, projected")
+
+    return scores
+
+
+def _no_search() -> Any:
+    """In place of Captum's default, an approximate search that needs the package annoy: all scores are wanted."""
+    from captum.influence._utils.nearest_neighbors import NearestNeighbors
+
+    class NoSearch(NearestNeighbors):  # type: ignore[misc]
+        def setup(self, data: Tensor) -> None:
+            """Nothing to prepare."""
+
+        def get_nearest_neighbors(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+            raise NotImplementedError
+
+    return NoSearch()
 
 
 def last_self_influence(explained: Explained, train: Examples) -> Tensor:
