@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe import ops
+from captum_tracinwe.op_checks import check_lists
 
 if TYPE_CHECKING:
     from captum_tracinwe.rows import RowGradients
@@ -50,7 +51,7 @@ class PostingLists:
     num_examples: int
 
     def __post_init__(self) -> None:
-        ops.check_lists("", self.ptr, self.ids, self.examples, self.values, self.num_examples)
+        check_lists("", self.ptr, self.ids, self.examples, self.values, self.num_examples)
 
     @classmethod
     def of(cls, rows: RowGradients) -> PostingLists:

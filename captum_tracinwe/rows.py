@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe import ops
+from captum_tracinwe.op_checks import check_rows
 from captum_tracinwe.postings import PostingLists
 
 __all__ = ["RowGradients"]
@@ -44,7 +45,7 @@ class RowGradients:
     values: Tensor
 
     def __post_init__(self) -> None:
-        ops.check_rows("", self.ptr, self.ids, self.values)
+        check_rows("", self.ptr, self.ids, self.values)
 
     # -------------------------------------------------------------------------------------------------------- making
 

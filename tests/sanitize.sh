@@ -8,9 +8,9 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 mkdir "$copy/captum_tracinwe"
 # The ops, under a package that imports nothing else: what is tested is the kernels.
-cp captum_tracinwe/{ops,postings}.py "$copy/captum_tracinwe/"
+cp captum_tracinwe/{ops,op_checks,postings}.py "$copy/captum_tracinwe/"
 touch "$copy/captum_tracinwe/__init__.py"
-cp tests/test_ops.py tests/test_ops_refusals.py "$copy/"
+cp tests/op_cases.py tests/test_ops.py tests/test_ops_refusals.py "$copy/"
 
 torch=$("$python" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent)')
 "${CXX:-g++}" -O1 -g -std=c++17 -fPIC -shared -fvisibility=hidden -fno-omit-frame-pointer \

@@ -15,111 +15,23 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from op_cases import (
+    DEVICES,
+    DTYPES,
+    WIDTHS,
+    Rows,
+    assert_scores,
+    assert_terms,
+    by_token,
+    examples_of,
+    on,
+    random_rows,
+)
 from torch import Tensor
 
 from captum_tracinwe import ops
 
-Rows = tuple[Tensor, Tensor, Tensor]
-
-# Largest error of a score, relative to Σ|a·b| over its products: what rounding in float32 (float64) costs a
-# sum of 1,031 × 8 products. Half precision is storage only, exact in the products, hence the same bound.
-TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.float16: 2e-6, torch.bfloat16: 2e-6}
-DTYPES = sorted(TOLERANCE, key=str)
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-WIDTHS = [0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 127, 384, 1031]
-
 needs_native = pytest.mark.skipif(ops.NATIVE_LIBRARY is None, reason=str(ops.native_error))
-
-
-def random_rows(
-    examples: int,
-    width: int,
-    seed: int,
-    *,
-    vocabulary: int = 12,
-    most: int = 8,
-    dtype=torch.float32,
-    scale: int = 1,
-) -> Rows:
-    """A side with up to ``most`` rows an example (some have none); ids are multiples of ``scale``."""
-    generator = torch.Generator().manual_seed(seed)
-    counts = torch.randint(0, min(most, vocabulary) + 1, (examples,), generator=generator)
-    ids = [torch.randperm(vocabulary, generator=generator)[:count].sort().values for count in counts.tolist()]
-    ptr = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    flat = torch.cat([torch.zeros(0, dtype=torch.int64), *ids]) * scale
-    return ptr, flat, torch.randn(len(flat), width, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def on(device: str, side: Rows) -> Rows:
-    return side[0].to(device), side[1].to(device), side[2].to(device)
-
-
-def examples_of(side: Rows, begin: int, end: int) -> Rows:
-    ptr, ids, values = side
-    first, last = int(ptr[begin]), int(ptr[end])
-    return ptr[begin : end + 1] - first, ids[first:last], values[first:last]
-
-
-def by_token(side: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """The same rows as posting lists, by plain loops."""
-    ptr, ids, values = (tensor.cpu() for tensor in side)
-    owner = [i for i in range(len(ptr) - 1) for _ in range(int(ptr[i]), int(ptr[i + 1]))]
-    order = sorted(range(len(ids)), key=lambda row: (int(ids[row]), owner[row]))
-    tokens = sorted(set(ids.tolist()))
-    counts = [int((ids == token).sum()) for token in tokens]
-    lists = (
-        torch.tensor([0, *counts]).cumsum(0),
-        torch.tensor(tokens, dtype=torch.int64),
-        torch.tensor([owner[row] for row in order], dtype=torch.int64),
-        values[order],
-    )
-    return (*(part.to(side[0].device) for part in lists), len(ptr) - 1)
-
-
-def oracle(a: Rows, b: Rows) -> tuple[Tensor, Tensor, dict[tuple[int, int], list[tuple[int, float]]]]:
-    """Scores, Σ|products|, and the terms of each pair: two loops over examples, one over ids, in float64."""
-    tables = []
-    for ptr, ids, values in (a, b):
-        bounds, names, rows = ptr.tolist(), ids.tolist(), values.detach().cpu().double()
-        tables.append([{names[r]: rows[r] for r in range(bounds[i], bounds[i + 1])} for i in range(len(bounds) - 1)])
-    scores = torch.zeros(len(tables[0]), len(tables[1]), dtype=torch.float64)
-    sizes, terms = torch.zeros_like(scores), {}
-    for i, of_a in enumerate(tables[0]):
-        for j, of_b in enumerate(tables[1]):
-            terms[i, j] = [(name, float(of_a[name] @ of_b[name])) for name in sorted(of_a.keys() & of_b.keys())]
-            scores[i, j] = sum(term for _, term in terms[i, j])
-            sizes[i, j] = sum(float(of_a[name].abs() @ of_b[name].abs()) for name, _ in terms[i, j])
-    return scores, sizes, terms
-
-
-def assert_scores(a: Rows, b: Rows) -> None:
-    expected, sizes, _ = oracle(a, b)
-    lists = by_token(b)
-    for kernel, side in (
-        (ops.row_dot, b),
-        (ops._row_dot_reference, b),
-        (ops.posting_dot, lists),
-        (ops._posting_dot_reference, lists),
-    ):
-        scores = kernel(*a, *side)
-        assert scores.dtype == (torch.float64 if a[2].dtype == torch.float64 else torch.float32)
-        assert scores.shape == expected.shape
-        assert scores.device == a[2].device
-        error = (scores.cpu().double() - expected).abs()
-        assert bool((error <= TOLERANCE[a[2].dtype] * sizes).all()), f"{kernel.__name__}: off by {error.max()}"
-
-
-def assert_terms(a: Rows, b: Rows, pairs: Tensor) -> None:
-    _, sizes, terms = oracle(a, b)
-    expected = [(p, *term) for p, (i, j) in enumerate(pairs.tolist()) for term in terms[i, j]]
-    for kernel in (ops.row_dot_terms, ops._row_dot_terms_reference):
-        pair, name, term = kernel(*a, *b, pairs)
-        assert pair.dtype == name.dtype == torch.int64
-        assert term.dtype == (torch.float64 if a[2].dtype == torch.float64 else torch.float32)
-        assert list(zip(pair.tolist(), name.tolist(), strict=True)) == [(p, n) for p, n, _ in expected]
-        wanted = torch.tensor([t for *_, t in expected], dtype=torch.float64)
-        bound = sizes[pairs[pair, 0].cpu(), pairs[pair, 1].cpu()] * TOLERANCE[a[2].dtype]
-        assert bool(((term.cpu().double() - wanted).abs() <= bound).all())
 
 
 # ---------------------------------------------------------------------------------------------- right numbers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_ops import (
+from op_cases import (
     assert_scores,
     by_token,
     on,

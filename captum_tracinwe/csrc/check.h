@@ -1,4 +1,4 @@
-// What both ops demand of their inputs, in the words of `check_rows` in ops.py.
+// What both ops demand of their inputs, in the words of `check_rows` in op_checks.py.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
