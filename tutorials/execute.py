@@ -24,20 +24,27 @@ def execute(path: Path, folder: Path, timeout: int = 180) -> Any:
     """
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=timeout, record_timing=False, resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=timeout,
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
     for cell in notebook.cells:
         for output in errors(cell):
             output.text = OF_TORCHAO.sub("", output.text)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
+            cell.outputs = [
+                output for output in cell.outputs if output.get("text") != ""
+            ]
     return notebook
 
 
 def errors(cell: Any) -> list[Any]:
     """What a cell wrote to stderr."""
-    return [output for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+    return [
+        output for output in cell.get("outputs", []) if output.get("name") == "stderr"
+    ]
 
 
 def main(names: list[str]) -> None:
@@ -47,9 +54,14 @@ def main(names: list[str]) -> None:
             notebook = execute(path, Path(folder))
         for output in (output for cell in notebook.cells for output in errors(cell)):
             sys.exit(f"{path.name}, not stored, wrote to stderr:\n{output.text}")
-        notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
+        notebook.metadata = {
+            "kernelspec": notebook.metadata.kernelspec,
+            "language_info": {"name": "python"},
+        }
         nbformat.write(notebook, path)
-        print(f"{path.name}: {perf_counter() - started:.0f} s, {path.stat().st_size / 1e3:.0f} kB")
+        print(
+            f"{path.name}: {perf_counter() - started:.0f} s, {path.stat().st_size / 1e3:.0f} kB"
+        )
 
 
 if __name__ == "__main__":
