@@ -7,7 +7,7 @@ python benchmarks/evidence/cancellation.py --model bert
 from __future__ import annotations
 
 import torch
-from common import arguments, facts, load, preset_of, store
+from common import arguments, begin, facts, store
 from torch import nn
 
 from captum_tracinwe.evaluation import cancellation, example_gradients
@@ -29,9 +29,7 @@ WEIGHTS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = arguments(__doc__.splitlines()[0]).parse_args(argv)
-    torch.set_num_threads(1)
-    task = load(args.dataset, args.model, preset_of(args), args.data)
+    args, task = begin(arguments(__doc__.splitlines()[0]), argv)
     ids, labels = task.train.batch
     chosen = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))[: EXAMPLES[args.preset]].to(
         ids.device

@@ -225,10 +225,18 @@ def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
     parser.add_argument("--dataset", choices=FILES, default=defaults.get("dataset", "ag_news"))
     parser.add_argument("--model", choices=["cnn", "bert"], default="cnn")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--cache", type=Path, help="file that keeps the answers of finished retrainings")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")
     for option in ("texts", "tests", "seeds"):
         parser.add_argument(f"--{option}", type=int, help="instead of the preset's")
     return parser
+
+
+def begin(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[argparse.Namespace, Task]:
+    """What the command line asks for, on one thread: more are more processes."""
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    return args, load(args.dataset, args.model, preset_of(args), args.data)
 
 
 def preset_of(args: argparse.Namespace) -> Preset:

@@ -12,10 +12,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from common import Task, arguments, facts, load, preset_of, store
+from common import Task, arguments, begin, facts, store
 from torch import Tensor
 
 from captum_tracinwe import methods
@@ -70,17 +69,13 @@ def scores_of(task: Task, names: list[str] | None = None) -> tuple[dict[str, Ten
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", help="only these")
-    parser.add_argument("--cache", type=Path, help="file that keeps the answers of finished retrainings")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    preset = preset_of(args)
-    task = load(args.dataset, args.model, preset, args.data)
+    args, task = begin(parser, argv)
     scores, seconds, cosine = scores_of(task, args.methods)
     retrain = task.retrain(args.workers, args.cache)
     before = retrain(torch.ones(1, len(task.train), dtype=torch.bool), [0])
     curves: dict[tuple[str, bool], list[DeletionCurve]] = {}
-    for seed in range(preset.seeds):
-        found = deletion_curves(scores, retrain, ks=preset.ks, seeds=[seed])
+    for seed in range(task.preset.seeds):
+        found = deletion_curves(scores, retrain, ks=task.preset.ks, seeds=[seed])
         for key, curve in found.items():
             curves.setdefault(key, []).append(curve)
         joined = {key: DeletionCurve.cat(parts) for key, parts in curves.items()}
@@ -92,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             }
             for name in scores
         }
-        content = {"seeds": list(range(seed + 1)), "ks": list(preset.ks), "p_before": before[0], "methods": table}
+        content = {"seeds": list(range(seed + 1)), "ks": list(task.preset.ks), "p_before": before[0], "methods": table}
         content["highest cosine of two words"] = cosine
         path = store(
             args.out, f"deletion-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content

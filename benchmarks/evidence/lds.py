@@ -8,10 +8,7 @@ model trained on it answers.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
-from common import arguments, facts, load, preset_of, store
+from common import arguments, begin, facts, store
 from deletion import scores_of
 
 from captum_tracinwe.evaluation import bootstrap, lds, random_subsets, spearman, top_k_agreement
@@ -20,12 +17,7 @@ SUBSETS = {"smoke": 8, "cpu": 40, "gpu": 200}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--cache", type=Path, help="file that keeps the answers of finished retrainings")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    preset = preset_of(args)
-    task = load(args.dataset, args.model, preset, args.data)
+    args, task = begin(arguments(__doc__.splitlines()[0]), argv)
     scores, _, _ = scores_of(task)
     subsets = random_subsets(SUBSETS[args.preset], len(task.train))
     answers = task.retrain(args.workers, args.cache)(subsets, list(range(len(subsets))))

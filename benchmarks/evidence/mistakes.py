@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from common import Task, arguments, facts, load, preset_of, store
@@ -46,7 +45,6 @@ class Correct:
 
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--cache", type=Path, help="file that keeps the answers of finished retrainings")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     preset = preset_of(args)

@@ -6,10 +6,9 @@ python benchmarks/evidence/words.py      results/evidence/words-ag_news-cnn-cpu.
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 
 import torch
-from common import Task, arguments, facts, load, preset_of, store
+from common import Task, arguments, begin, facts, store
 
 from captum_tracinwe import TracInWE
 from captum_tracinwe.evaluation import another_word, word_deletion
@@ -46,12 +45,7 @@ def named_words(task: Task, explained: Explained, k: int, proponents: bool = Tru
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--cache", type=Path, help="file that keeps the answers of finished retrainings")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    preset = preset_of(args)
-    task = load(args.dataset, args.model, preset, args.data)
+    args, task = begin(arguments(__doc__.splitlines()[0]), argv)
     with tempfile.TemporaryDirectory() as folder:
         explained = task.explained(folder)
         named = named_words(task, explained, PROPONENTS[args.preset])
@@ -59,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     control = [another_word(positions, texts, skip=specials(task), seed=i) for i, positions in enumerate(named)]
     retrain = task.retrain(args.workers, args.cache)
     results = []
-    for seed in range(preset.seeds):
+    for seed in range(task.preset.seeds):
         results.append(word_deletion(named, control, retrain, len(task.train), seeds=(seed,)))
         joined = type(results[0])(*(torch.cat([getattr(r, side) for r in results]) for side in ("named", "control")))
         content = {
