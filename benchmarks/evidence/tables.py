@@ -1,7 +1,7 @@
-"""Write the tables of this folder's README from the stored results, and nothing else into it.
+"""Write the tables of this folder's README, and the one of the repository's, from the stored results, and nothing else there.
 
-python benchmarks/evidence/tables.py           rewrites README.md between its markers
-python benchmarks/evidence/tables.py --check   fails if that would change it
+python benchmarks/evidence/tables.py           rewrites both between their markers
+python benchmarks/evidence/tables.py --check   fails if that would change one
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from common import RESULTS
 from captum_tracinwe.evaluation import DeletionCurve, Interval, WordDeletion, auc_del, bootstrap, separation
 from captum_tracinwe.evaluation.mistakes import Mistakes
 
-README = Path(__file__).parent / "README.md"
+READMES = Path(__file__).parent / "README.md", Path(__file__).parents[2] / "README.md"
 MARKERS = re.compile(r"(<!-- table (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)
 # AUC-DEL of the paper on AG News (arXiv 2202.11844): 50,000 texts, BERT, k to 100, 10 retrainings.
 PAPER = {
@@ -29,13 +29,17 @@ PAPER = {
 }  # fmt: skip
 
 
-def deletion(content: dict[str, Any]) -> str:
+def curves_of(content: dict[str, Any]) -> dict[tuple[str, bool], DeletionCurve]:
     ks, seeds = tuple(content["ks"]), tuple(content["seeds"])
-    curves = {
+    return {
         (name, direction): DeletionCurve(ks, seeds, torch.tensor(row[side], dtype=torch.float64), direction)
         for name, row in content["methods"].items()
         for side, direction in (("proponents", True), ("opponents", False))
     }
+
+
+def deletion(content: dict[str, Any]) -> str:
+    curves, ks, seeds = curves_of(content), content["ks"], content["seeds"]
     names = list(content["methods"])
     tests = next(iter(curves.values())).changes.shape[1]
     lines = [
@@ -157,8 +161,45 @@ def _plain(interval: Interval, digits: int) -> str:
     return f"{interval.estimate:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]".replace("-", "−")
 
 
+# What stands in the README of the repository: experiment, measure, results file, and the names there of each column.
+COLUMNS = "TracIn-WE", "TracIn, last layer", "BM25 (labels: the loss)", "random"
+HEADLINES = [
+    ("100 texts removed, AG News, CNN", "deletion-ag_news-cnn-cpu", ("WE", "TR-Last", "BM25", "random")),
+    ("the same, toxicity", "deletion-jigsaw_toxicity-cnn-cpu", ("WE", "TR-Last", "BM25", "random")),
+    ("the same, BERT 2 x 128", "deletion-ag_news-bert-cpu", ("WE", "TR-Last", "BM25", "random")),
+    ("the same, SNLI, CNN", "deletion-snli-cnn-cpu", ("WE-Topk", "TR-Last", "BM25", "random")),
+    ("human label errors", "noise-ag_news_noisy-cnn-cpu",
+     ("WE self-influence", "TR-Last self-influence", "loss", "random")),
+    ("sums over random halves", "lds-ag_news-cnn-cpu", ("WE", "TR-Last", "BM25", "random")),
+]  # fmt: skip
+MEASURES = {"deletion": "separation", "noise": "ROC AUC", "lds": "LDS"}
+
+
+def headlines() -> str:
+    lines = [f"| experiment | measure | {' | '.join(COLUMNS)} |", "|---|---|---|---|---|---|"]
+    for experiment, name, columns in HEADLINES:
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            kind, content = name.split("-")[0], json.loads(path.read_text())
+            cells = [_headline(kind, content, column) for column in columns]
+            lines.append(f"| {experiment} | {MEASURES[kind]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _headline(kind: str, content: dict[str, Any], name: str) -> str:
+    if name not in content["methods"]:
+        return "–"
+    row = content["methods"][name]
+    if kind == "deletion":
+        curves = curves_of(content)
+        return f"{separation(curves[name, True], curves[name, False])}"
+    return _plain(Interval(*(row["ROC AUC"] if kind == "noise" else row["interval"])), 2)
+
+
 def _table(match: re.Match[str]) -> str:
     name = match["name"]
+    if name == "headlines":
+        return f"{match[1]}\n{headlines()}\n\n{match[3]}"
     path = RESULTS / f"{name}.json"
     content = json.loads(path.read_text())
     versions = f"torch {content['versions']['torch']}, captum {content['versions']['captum']}"
@@ -171,12 +212,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the README is out of date")
     args = parser.parse_args(argv)
-    text = README.read_text()
-    new = MARKERS.sub(_table, text)
-    if args.check and new != text:
-        sys.exit(f"{README.name} is not what the stored results give: run `python benchmarks/evidence/tables.py`.")
-    if not args.check:
-        README.write_text(new)
+    for readme in READMES:
+        text = readme.read_text()
+        new = MARKERS.sub(_table, text)
+        if args.check and new != text:
+            sys.exit(f"{readme} is not what the stored results give: run `python benchmarks/evidence/tables.py`.")
+        if not args.check:
+            readme.write_text(new)
 
 
 if __name__ == "__main__":
