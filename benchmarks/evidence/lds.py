@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     args, task = begin(arguments(__doc__.splitlines()[0]), argv)
     scores, _, _ = scores_of(task)
     subsets = random_subsets(SUBSETS[args.preset], len(task.train))
-    answers = task.retrain(args.workers, args.cache)(subsets, list(range(len(subsets))))
+    answers = task.retrain(args.workers, args.cache)(subsets, list(range(1, 1 + len(subsets))))
     k = max(1, len(task.train) // 40)
     table = {}
     for name, matrix in scores.items():

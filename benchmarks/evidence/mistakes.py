@@ -71,9 +71,9 @@ def main(argv: list[str] | None = None) -> None:
         f"another word hidden in the same {masked}": (whole, control),
     }
     retrain = task.retrain(args.workers, args.cache)
-    retrain.trainer = Correct(retrain.trainer, task.test.labels)
+    retrain.trainer, retrain.of = Correct(retrain.trainer, task.test.labels), retrain.of + " correct "
     results: dict[str, list[Mistakes]] = {}
-    for seed in range(preset.seeds):
+    for place, seed in enumerate(task.seeds(), 1):
         table = {}
         for name, (keep, hidden) in runs.items():
             parts = results.setdefault(name, [])
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
             )
             table[name] = {"wrong before": joined.wrong_before.int(), "right after": joined.right_after.int()}
             print(f"seed {seed}: {name}: {joined.fixed(draws=1000)}", flush=True)
-        content = {"seeds": list(range(seed + 1)), "runs": table}
+        content = {"seeds": task.seeds()[:place], "runs": table}
         print(
             store(args.out, f"mistakes-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
         )

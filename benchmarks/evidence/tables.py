@@ -92,7 +92,8 @@ def cancellation(content: dict[str, Any]) -> str:
 
 
 def words(content: dict[str, Any]) -> str:
-    found = WordDeletion(*(torch.tensor(content[side], dtype=torch.float64) for side in ("named", "control")))
+    changes = [torch.tensor(content[side], dtype=torch.float64) for side in ("named", "control", "shared")]
+    found, among_shared = WordDeletion(*changes[:2]), WordDeletion(changes[0], changes[2])
     first, second = found.intervals()
     hidden = content["words hidden"]
     positions = ", ".join(f"{side} {sum(n) / len(n):.0f}" for side, n in content["positions"].items())
@@ -105,7 +106,9 @@ def words(content: dict[str, Any]) -> str:
             "|---|---|",
             f"| the word that TracIn-WE names | {first} |",
             f"| another word of the same texts | {second} |",
-            f"| difference | {found.difference()} |",
+            f"| another word of the same texts that the test text holds | {among_shared.intervals()[1]} |",
+            f"| named against another | {found.difference()} |",
+            f"| named against another shared one | {among_shared.difference()} |",
         ]
     )
 

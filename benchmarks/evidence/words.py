@@ -1,4 +1,6 @@
-"""Word deletion: the word that TracIn-WE names is hidden in the proponents it names, against another word of the same texts.
+"""Word deletion: the word that TracIn-WE names is hidden in the proponents it names, against two controls.
+
+The controls hide another word of the same texts, of as many positions as can be had: any, or one that the test text holds too.
 
 python benchmarks/evidence/words.py      results/evidence/words-ag_news-cnn-cpu.json
 """
@@ -11,7 +13,7 @@ import torch
 from common import Task, arguments, begin, facts, store
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.evaluation import another_word, word_deletion
+from captum_tracinwe.evaluation import WordDeletion, another_word, word_deletion
 from captum_tracinwe.evaluation.words import Position
 from captum_tracinwe.methods import Explained
 
@@ -50,23 +52,33 @@ def main(argv: list[str] | None = None) -> None:
         explained = task.explained(folder)
         named = named_words(task, explained, PROPONENTS[args.preset])
     texts = task.train.batch[0].tolist()
-    control = [another_word(positions, texts, skip=specials(task), seed=i) for i, positions in enumerate(named)]
+    skip, tests = specials(task), task.test.batch[0].tolist()
+    control = [another_word(positions, texts, skip=skip, seed=i) for i, positions in enumerate(named)]
+    shared = [
+        another_word(positions, texts, skip=skip, among=set(tests[i]), seed=i) for i, positions in enumerate(named)
+    ]
     retrain = task.retrain(args.workers, args.cache)
     results = []
-    for seed in range(task.preset.seeds):
-        results.append(word_deletion(named, control, retrain, len(task.train), seeds=(seed,)))
-        joined = type(results[0])(*(torch.cat([getattr(r, side) for r in results]) for side in ("named", "control")))
+    for place, seed in enumerate(task.seeds(), 1):
+        pairs = [word_deletion(named, other, retrain, len(task.train), seeds=(seed,)) for other in (control, shared)]
+        results.append((pairs[0].named, pairs[0].control, pairs[1].control))
+        changes = [torch.cat(parts) for parts in zip(*results, strict=True)]
         content = {
             "proponents": PROPONENTS[args.preset],
             "words hidden": [len({m for m, _ in positions}) for positions in named],
-            "positions": {"named": [len(p) for p in named], "control": [len(p) for p in control]},
-            "seeds": list(range(seed + 1)),
-            "named": joined.named,
-            "control": joined.control,
+            "positions": {
+                "named": [len(p) for p in named],
+                "control": [len(p) for p in control],
+                "shared": [len(p) for p in shared],
+            },
+            "seeds": task.seeds()[:place],
+            "named": changes[0],
+            "control": changes[1],
+            "shared": changes[2],
         }
         path = store(args.out, f"words-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
-        first, second = joined.intervals()
-        print(f"seed {seed}: named {first}, control {second}, difference {joined.difference()}  {path}", flush=True)
+        found = [WordDeletion(changes[0], other) for other in changes[1:]]
+        print(f"seed {seed}: {found[0].intervals()}, {[pair.difference() for pair in found]}  {path}", flush=True)
 
 
 if __name__ == "__main__":

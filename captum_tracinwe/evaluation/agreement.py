@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_tracinwe.evaluation.checks import checked_scores
 from captum_tracinwe.evaluation.tables import tidy
 from captum_tracinwe.ranking import top_k
 
@@ -17,6 +18,8 @@ __all__ = ["agreement_table", "ranks", "spearman", "top_k_agreement"]
 def ranks(values: Tensor) -> Tensor:
     """Ranks along the last dimension, from 0 for the lowest, float64; equal values share the mean of their ranks."""
     values = values.detach().cpu().double().contiguous()
+    if bool(values.isnan().any()):
+        raise ValueError("ranks: expected numbers, got NaN, which has no rank.")
     ordered = values.sort(-1).values
     first = torch.searchsorted(ordered, values, right=False)
     last = torch.searchsorted(ordered, values, right=True) - 1
@@ -46,12 +49,12 @@ def top_k_agreement(a: Tensor, b: Tensor, k: int, proponents: bool = True) -> Te
     Raises:
         ValueError: shapes that differ, or a ``k`` outside 1..M.
     """
-    if a.shape != b.shape or not 1 <= k <= a.shape[1]:
+    if a.shape != b.shape or a.dim() != 2 or not 1 <= k <= a.shape[1]:
         raise ValueError(
             f"top_k_agreement: expected scores (N, M) of one shape and k from 1 to M, got {tuple(a.shape)}, "
             f"{tuple(b.shape)}, {k}."
         )
-    mine, theirs = (top_k(scores.detach().cpu(), k, proponents)[0] for scores in (a, b))
+    mine, theirs = (top_k(checked_scores(scores, "top_k_agreement"), k, proponents)[0] for scores in (a, b))
     return (mine[:, :, None] == theirs[:, None]).any(2).double().mean(1)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.evaluation.agreement import spearman
+from captum_tracinwe.evaluation.checks import checked_scores
 
 __all__ = ["lds", "random_subsets"]
 
@@ -43,11 +44,14 @@ def lds(scores: Tensor, subsets: Tensor, outputs: Tensor | Sequence[Tensor]) -> 
         1.0
     """
     answers = torch.as_tensor(outputs) if isinstance(outputs, Tensor) else torch.stack(list(outputs))
+    scores = checked_scores(scores, "lds")
     tests, trains = scores.shape
+    if subsets.dtype != torch.bool:
+        raise ValueError(f"lds: expected subsets as bool (S, M), what `random_subsets` gives, got {subsets.dtype}.")
     if subsets.shape[1:] != (trains,) or answers.shape != (len(subsets), tests) or len(subsets) < 3:
         raise ValueError(
             f"lds: expected scores (N, M), at least 3 subsets (S, M) and outputs (S, N), got {tuple(scores.shape)}, "
             f"{tuple(subsets.shape)} and {tuple(answers.shape)}."
         )
-    predicted = scores.detach().cpu().double() @ subsets.cpu().double().T
+    predicted = scores @ subsets.cpu().double().T
     return spearman(predicted, answers.detach().cpu().T)

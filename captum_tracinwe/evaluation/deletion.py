@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from captum_tracinwe.evaluation.checks import checked_answers, checked_scores, checked_seeds, checked_wholes
 from captum_tracinwe.evaluation.intervals import Interval, bootstrap
 from captum_tracinwe.evaluation.tables import tidy
 from captum_tracinwe.ranking import top_k
@@ -54,6 +55,8 @@ class DeletionCurve:
 
     def interval(self, k: int, **options: Any) -> Interval:
         """DEL at one k, with its interval over test examples (options of :func:`bootstrap`)."""
+        if k not in self.ks:
+            raise ValueError(f"DeletionCurve.interval: expected a k of the grid, {self.ks}, got {k}.")
         values = self.by_test()[:, self.ks.index(k)]
         return bootstrap(lambda indices: values[indices].mean(), len(values), **options)
 
@@ -75,6 +78,8 @@ class DeletionCurve:
         Raises:
             ValueError: another grid or direction, or a seed that comes twice.
         """
+        if not parts:
+            raise ValueError("DeletionCurve.cat: expected at least one curve, got none.")
         first = parts[0]
         seeds = tuple(seed for part in parts for seed in part.seeds)
         if any((part.ks, part.proponents) != (first.ks, first.proponents) for part in parts) or len(set(seeds)) < len(
@@ -107,15 +112,15 @@ def deletion_curves(
     Raises:
         ValueError: scores of different shapes, a grid that does not ascend or would remove everything, no seed.
     """
+    scores = {name: checked_scores(matrix, f"deletion, {name!r}") for name, matrix in scores.items()}
     shapes = {tuple(matrix.shape) for matrix in scores.values()}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+    if len(shapes) != 1:
         raise ValueError(f"deletion: expected scores (N, M) of one shape, got {sorted(shapes)}.")
     tests, trains = next(iter(shapes))
-    ks, seeds = tuple(int(k) for k in ks), tuple(int(seed) for seed in seeds)
-    if not ks or list(ks) != sorted(set(ks)) or ks[0] < 0 or ks[-1] >= trains or not seeds:
+    ks, seeds = checked_wholes(ks, "deletion", "ks"), checked_seeds(seeds, "deletion")
+    if not ks or list(ks) != sorted(set(ks)) or ks[0] < 0 or ks[-1] >= trains:
         raise ValueError(
-            f"deletion: expected an ascending grid from 0 to below {trains} (the training examples) and at least one seed, got "
-            f"{ks} and {seeds}."
+            f"deletion: expected an ascending grid from 0 to below {trains} (the training examples), got {ks}."
         )
     jobs: dict[tuple[int, bytes], int] = {}
     kept: list[Tensor] = []
@@ -132,7 +137,7 @@ def deletion_curves(
     after: dict[tuple[str, bool], Tensor] = {}
     for name, matrix in scores.items():
         for direction in directions:
-            named = top_k(matrix.detach().cpu(), ks[-1], direction)[0]
+            named = top_k(matrix, ks[-1], direction)[0]
             numbers = torch.empty(len(seeds), tests, len(ks), dtype=torch.int64)
             for i in range(tests):
                 for c, k in enumerate(ks):
@@ -141,11 +146,7 @@ def deletion_curves(
                     for s, seed in enumerate(seeds):
                         numbers[s, i, c] = job(seed, keep)
             after[name, direction] = numbers
-    answers = retrain(torch.stack(kept), [seed for seed, _ in jobs]).detach().cpu().double()
-    if answers.shape != (len(kept), tests):
-        raise ValueError(
-            f"deletion: expected one answer per job and test example, ({len(kept)}, {tests}), got {tuple(answers.shape)}."
-        )
+    answers = checked_answers(retrain(torch.stack(kept), [seed for seed, _ in jobs]), len(kept), tests, "deletion")
     rows = torch.arange(tests)[None, :, None]
     base = answers[before][:, :, None]
     return {key: DeletionCurve(ks, seeds, answers[numbers, rows] - base, key[1]) for key, numbers in after.items()}
@@ -172,12 +173,24 @@ def deletion_curve(
 
 
 def auc_del(curve: DeletionCurve, **options: Any) -> Interval:
-    """AUC-DEL: the plain mean of DEL over the grid, with its interval over test examples (options of :func:`bootstrap`)."""
+    """AUC-DEL: the plain mean of DEL over the grid, with its interval over test examples (options of :func:`bootstrap`).
+
+    In the paper's grid k = 0 is included; a grid without it gives larger numbers.
+    """
     values = curve.by_test().mean(1)
     return bootstrap(lambda indices: values[indices].mean(), len(values), **options)
 
 
 def separation(proponents: DeletionCurve, opponents: DeletionCurve, **options: Any) -> Interval:
     """AUC-DEL₋ minus AUC-DEL₊: how far apart a method drives the two, with its interval over test examples."""
+    if opponents.proponents or not proponents.proponents:
+        raise ValueError("separation: expected the curve of proponents first and that of opponents second.")
+    if (proponents.ks, proponents.seeds) != (opponents.ks, opponents.seeds) or (
+        proponents.changes.shape != opponents.changes.shape
+    ):
+        raise ValueError(
+            f"separation: expected two curves of the same test examples, grid and seeds, got {tuple(proponents.changes.shape)} "
+            f"with {proponents.ks} and {tuple(opponents.changes.shape)} with {opponents.ks}."
+        )
     values = opponents.by_test().mean(1) - proponents.by_test().mean(1)
     return bootstrap(lambda indices: values[indices].mean(), len(values), **options)

@@ -49,7 +49,7 @@ def bootstrap(
         Interval: the estimate is the statistic of the sample itself.
 
     Raises:
-        ValueError: fewer than 2 examples, no draw, or a level out of range.
+        ValueError: fewer than 2 examples, no draw, a level out of range, or a statistic that is NaN.
 
     Example:
         >>> import torch
@@ -64,7 +64,14 @@ def bootstrap(
     generator = torch.Generator().manual_seed(seed)
     samples = torch.randint(0, size, (draws, size), generator=generator)
     found = torch.tensor([float(statistic(indices)) for indices in samples], dtype=torch.float64)
+    estimate = float(statistic(torch.arange(size)))
+    if estimate != estimate:
+        raise ValueError(
+            "bootstrap: the statistic of the whole sample is NaN: expected a number. Look at its examples."
+        )
     found = found[~found.isnan()]  # a sample of one class has no ROC
+    if not len(found):
+        raise ValueError(f"bootstrap: the statistic is NaN in all {draws} samples: expected a number in some.")
     tail = (1 - level) / 2
     low, high = torch.quantile(found, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Interval(float(statistic(torch.arange(size))), low, high, level)
+    return Interval(estimate, low, high, level)

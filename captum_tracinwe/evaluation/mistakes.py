@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_tracinwe.evaluation.checks import checked_answers, checked_scores, checked_seeds
 from captum_tracinwe.evaluation.intervals import Interval, bootstrap
 from captum_tracinwe.evaluation.words import Position, RetrainHidden
 from captum_tracinwe.ranking import top_k
@@ -38,7 +39,10 @@ class Mistakes:
 
 def without_opponents(scores: Tensor, k: int) -> Tensor:
     """bool ``(N, M)``: for each test example the training set without its k strongest opponents."""
-    named = top_k(scores.detach().cpu(), k, False)[0]
+    scores = checked_scores(scores, "without_opponents")
+    if not 0 <= k < scores.shape[1]:
+        raise ValueError(f"without_opponents: expected k from 0 to below {scores.shape[1]} training examples, got {k}.")
+    named = top_k(scores, k, False)[0]
     return torch.ones(scores.shape, dtype=torch.bool).scatter_(1, named, False)
 
 
@@ -60,6 +64,12 @@ def fixing_mistakes(
     Raises:
         ValueError: not one list of positions per test example.
     """
+    seeds = checked_seeds(seeds, "fixing_mistakes")
+    if keep.dtype != torch.bool or keep.dim() != 2:
+        raise ValueError(
+            f"fixing_mistakes: expected `keep` as bool (N, M), what `without_opponents` gives, got {keep.dtype} "
+            f"{tuple(keep.shape)}."
+        )
     tests, trains = keep.shape
     if hidden is not None and len(hidden) != tests:
         raise ValueError(
@@ -69,5 +79,11 @@ def fixing_mistakes(
     whole = torch.ones(1, trains, dtype=torch.bool)
     jobs = torch.cat([whole, keep.cpu()]).repeat(len(seeds), 1)
     owners = [seed for seed in seeds for _ in range(1 + tests)]
-    answers = correct(jobs, owners, [[], *lists] * len(seeds)).detach().cpu().bool().view(len(seeds), 1 + tests, tests)
+    answers = checked_answers(correct(jobs, owners, [[], *lists] * len(seeds)), len(jobs), tests, "fixing_mistakes")
+    if not bool(((answers == 0) | (answers == 1)).all()):
+        raise ValueError(
+            "fixing_mistakes: expected `correct` to answer whether a test example is read correctly (bool), got other numbers: "
+            "compare the largest logit with the label."
+        )
+    answers = answers.bool().view(len(seeds), 1 + tests, tests)
     return Mistakes(~answers[:, 0], answers[:, 1:].diagonal(dim1=1, dim2=2))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.evaluation.agreement import ranks
+from captum_tracinwe.evaluation.checks import checked_mask, checked_scores
 from captum_tracinwe.evaluation.intervals import Interval, bootstrap
 from captum_tracinwe.evaluation.tables import tidy
 
@@ -127,10 +128,8 @@ def aggregate(scores: Tensor, how: str = "mean", *, correct: Tensor | None = Non
         >>> aggregate(torch.tensor([[3.0, -1.0, 0.0], [5.0, -9.0, 1.0]]), "rank")
         tensor([2., 0., 1.], dtype=torch.float64)
     """
-    if scores.dim() != 2:
-        raise ValueError(f"aggregate: expected scores (N, M), got {tuple(scores.shape)}.")
-    chosen = scores.detach().cpu().double()
-    chosen = chosen if correct is None else chosen[correct.cpu()]
+    chosen = checked_scores(scores, "aggregate")
+    chosen = chosen if correct is None else chosen[checked_mask(correct, len(chosen), "aggregate", "correct")]
     if not len(chosen):
         raise ValueError("aggregate: no test example is left; expected at least one that `correct` keeps.")
     if how == "mean":
@@ -145,12 +144,13 @@ def aggregate(scores: Tensor, how: str = "mean", *, correct: Tensor | None = Non
 
 
 def _checked(scores: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
-    scores, wrong = scores.detach().cpu().double(), torch.as_tensor(wrong).cpu().bool()
-    if scores.dim() != 1 or scores.shape != wrong.shape:
+    if scores.dim() == 2:
         raise ValueError(
-            f"noise detection: expected scores and flags (M,), got {tuple(scores.shape)} and {tuple(wrong.shape)}. "
-            f"Scores on a test set become one number per training example by `aggregate`."
+            f"noise detection: expected scores (M,), got {tuple(scores.shape)}. Scores on a test set become one number per "
+            f"training example by `aggregate`."
         )
+    scores = checked_scores(scores, "noise detection", 1)
+    wrong = checked_mask(wrong, len(scores), "noise detection", "wrong")
     if bool(wrong.all()) or not bool(wrong.any()):
         raise ValueError("noise detection: expected some labels right and some wrong.")
     return scores, wrong

@@ -6,13 +6,15 @@ The control hides another word, drawn at random, in the same texts: what is left
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from captum_tracinwe.evaluation.checks import checked_answers, checked_seeds
 from captum_tracinwe.evaluation.intervals import Interval, bootstrap
 from captum_tracinwe.evaluation.tables import tidy
 
@@ -82,10 +84,11 @@ def word_deletion(
         >>> [round(float(change), 3) for change in (found.named, found.control)]
         [-0.1, 0.0]
     """
-    if len(named) != len(control) or not named or not seeds:
+    seeds = checked_seeds(seeds, "word_deletion")
+    if len(named) != len(control) or not named:
         raise ValueError(
-            f"word_deletion: expected a list of positions per test example on both sides and a seed, got {len(named)} lists, "
-            f"{len(control)} for the control and {len(seeds)} seeds."
+            f"word_deletion: expected a list of positions per test example on both sides, got {len(named)} lists and "
+            f"{len(control)} for the control."
         )
     tests = len(named)
     hidden: list[Sequence[Position]] = []
@@ -94,31 +97,49 @@ def word_deletion(
         hidden += [[], *named, *control]
         owners += [seed] * (1 + 2 * tests)
     keep = torch.ones(len(hidden), trains, dtype=torch.bool)
-    answers = retrain(keep, owners, hidden).detach().cpu().double().view(len(seeds), 1 + 2 * tests, tests)
+    answers = checked_answers(retrain(keep, owners, hidden), len(hidden), tests, "word_deletion")
+    answers = answers.view(len(seeds), 1 + 2 * tests, tests)
     before, after = answers[:, 0], answers[:, 1:].view(len(seeds), 2, tests, tests).diagonal(dim1=2, dim2=3)
     return WordDeletion(after[:, 0] - before, after[:, 1] - before)
 
 
 def another_word(
-    named: Sequence[Position], texts: Sequence[Sequence[int]], *, skip: Sequence[int] = (), seed: int = 0
+    named: Sequence[Position],
+    texts: Sequence[Sequence[int]],
+    *,
+    among: Collection[int] | None = None,
+    skip: Collection[int] = (),
+    seed: int = 0,
 ) -> list[Position]:
     """For each text in ``named`` all positions of another of its tokens, drawn at random; texts without one are left out.
+
+    Of the others those are drawn from that hold as many positions as what is named, or come closest to it, so that a control
+    hides about as much.
 
     Args:
         named (sequence of (example, position)): the positions of the named words.
         texts (sequence of sequence of int): the token ids of all training texts.
-        skip (sequence of int): tokens that are no words, such as padding.
+        among (collection of int, optional): only these tokens, such as those of the test text: what is left of a difference is
+            then not due to a shared word alone.
+        skip (collection of int): tokens that are no words, such as padding.
         seed (int): of the draw.
+
+    Example:
+        >>> another_word([(0, 1), (0, 3)], [[7, 5, 8, 5, 6, 6]])  # 6 stands twice as well
+        [(0, 4), (0, 5)]
     """
     draw = random.Random(seed)
     chosen: list[Position] = []
-    taken: dict[int, set[int]] = {}
+    places: dict[int, list[int]] = {}
     for example, position in named:
-        taken.setdefault(example, set()).add(int(texts[example][position]))
-    for example, tokens in sorted(taken.items()):
-        others = sorted({int(token) for token in texts[example]} - tokens - {int(token) for token in skip})
+        places.setdefault(example, []).append(position)
+    for example, positions in sorted(places.items()):
+        counts = Counter(int(token) for token in texts[example])
+        taken = {int(texts[example][position]) for position in positions}
+        others = {t: n for t, n in counts.items() if t not in taken and t not in skip and (among is None or t in among)}
         if others:
-            token = draw.choice(others)
+            nearest = min(abs(n - len(positions)) for n in others.values())
+            token = draw.choice(sorted(t for t, n in others.items() if abs(n - len(positions)) == nearest))
             chosen += [(example, place) for place, other in enumerate(texts[example]) if int(other) == token]
     return chosen
 
