@@ -111,6 +111,76 @@ def test_noise_that_cannot_be_measured_is_refused():
 # ----------------------------------------------------------------------------------------------------- ranks, agreement
 
 
+NAN = torch.tensor([[1.0, float("nan"), 0.0], [2.0, 1.0, 0.0]])
+GOOD = torch.tensor([[1.0, 3.0, 0.0], [2.0, 1.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda: ev.deletion_curve(NAN, lambda keep, seeds: keep[:, :2].double(), ks=[0, 1], seeds=[1]),
+        lambda: ev.without_opponents(NAN, 1),
+        lambda: ev.aggregate(NAN, "rank"),
+        lambda: ev.aggregate(NAN / 0, "vote"),
+        lambda: ev.spearman(NAN, GOOD),
+        lambda: ev.top_k_agreement(GOOD, NAN, 1),
+        lambda: ev.lds(NAN, torch.ones(3, 3).bool(), torch.rand(3, 2)),
+        lambda: ev.roc_auc(NAN[0], torch.tensor([True, False, True])),
+        lambda: ev.noise_detection_curve(NAN[0], torch.tensor([True, False, True])),
+        lambda: ev.deletion_curve(GOOD, lambda keep, seeds: NAN[:1, :2].repeat(len(seeds), 1), ks=[0, 1], seeds=[1]),
+        lambda: ev.bootstrap(lambda i: NAN[0][i % 3].mean(), 3),
+    ],
+)
+def test_nan_has_no_rank(run):
+    with pytest.raises(ValueError, match="NaN"):
+        run()
+
+
+def answers(keep, seeds, hidden=None):
+    return keep[:, :2].double()
+
+
+@pytest.mark.parametrize(
+    ("run", "match"),
+    [
+        (lambda: ev.aggregate(GOOD, correct=torch.tensor([1, 0])), r"`correct` as bool \(2,\), got int64"),
+        (lambda: ev.aggregate(GOOD, correct=torch.ones(2, 3).bool()), r"`correct` as bool \(2,\), got bool \(2, 3\)"),
+        (lambda: ev.deletion_curve(GOOD, answers, ks=[0, 1.9], seeds=[1]), r"whole numbers for `ks`, got \[0, 1.9\]"),
+        (lambda: ev.deletion_curve(GOOD, answers, ks=[0, 1], seeds=[0.2]), "whole numbers for `seeds`"),
+        (lambda: ev.deletion_curve(GOOD, answers, ks=[0, 1], seeds=[1, 1]), "each once"),
+        (lambda: ev.deletion_curve(GOOD, lambda k, s: k, ks=[0, 1], seeds=[1]), r"a tensor \(\d, 2\)"),
+        (lambda: ev.word_deletion([[]] * 2, [[]] * 2, lambda *a: answers(*a).T, 3, seeds=(1,)), "one answer per job"),
+        (lambda: ev.fixing_mistakes(answers, GOOD), "`keep` as bool"),
+        (lambda: ev.fixing_mistakes(lambda *a: answers(*a) / 2, GOOD > 0, seeds=(1,)), "read correctly"),
+        (lambda: ev.fixing_mistakes(answers, GOOD > 0, seeds=()), "at least one seed"),
+        (lambda: ev.without_opponents(GOOD, 3), "k from 0 to below 3"),
+        (lambda: ev.lds(GOOD, torch.ones(3, 3), torch.rand(3, 2)), "subsets as bool"),
+        (lambda: ev.DeletionCurve.cat([]), "at least one curve"),
+    ],
+)
+def test_what_would_be_a_wrong_number_is_refused(run, match):
+    with pytest.raises(ValueError, match=match):
+        run()
+
+
+def test_separation_knows_its_sides():
+    plus, minus = (
+        ev.deletion_curve(GOOD, answers, ks=[0, 1], seeds=[1], proponents=proponents) for proponents in (True, False)
+    )
+    with pytest.raises(ValueError, match="proponents first"):
+        ev.separation(minus, plus)
+    other = ev.deletion_curve(GOOD, answers, ks=[0, 2], seeds=[1], proponents=False)
+    with pytest.raises(ValueError, match="the same test examples, grid and seeds"):
+        ev.separation(plus, other)
+    with pytest.raises(ValueError, match=r"a k of the grid, \(0, 1\), got 7"):
+        plus.interval(7)
+
+
+def test_gradients_of_two_shapes_have_no_sum():
+    with pytest.raises(ValueError, match="one shape for all examples"):
+        ev.cancellation([{"w": torch.ones(2)}, {"w": torch.ones(1)}])
+
+
 def test_spearman_is_scipys():
     stats = pytest.importorskip("scipy.stats")
     a, b = torch.randint(0, 5, (4, 30)).float(), torch.randn(4, 30)
@@ -235,8 +305,13 @@ def test_another_word_is_never_the_named_one():
     for seed in range(20):
         chosen = ev.another_word([(0, 1), (0, 3), (1, 0), (2, 1)], texts, skip=[0, 1, 2], seed=seed)
         assert chosen == [(0, 2), (2, 2)]  # text 1 has no other word
-    both = {tuple(ev.another_word([(0, 2)], texts, skip=[0], seed=seed)) for seed in range(20)}
-    assert both == {((0, 0),), ((0, 1), (0, 3))}  # a word goes with all its positions
+    # Others of as many positions come first; a word goes with all its positions.
+    assert ev.another_word([(0, 2)], texts, skip=[0]) == [(0, 0)]
+    assert ev.another_word([(0, 0)], texts, skip=[0, 6]) == [(0, 1), (0, 3)]
+    both = {tuple(ev.another_word([(2, 1)], texts, skip=[0, 2], seed=seed)) for seed in range(20)}
+    assert both == {((2, 0),), ((2, 2),)}
+    assert ev.another_word([(2, 1)], texts, among={1, 5}) == [(2, 0)]
+    assert ev.another_word([(2, 1)], texts, among={5}) == []
 
 
 def test_fixing_mistakes_counts_those_that_were_wrong_before():

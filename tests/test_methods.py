@@ -213,6 +213,13 @@ def test_bm25_is_the_librarys_and_its_formula(asked):
         assert float(found[i, j]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_text_without_words_is_like_none(asked):
+    _, test, train = asked
+    empty = methods.Examples(test.batch, [[] for _ in range(len(test))])
+    for method in (methods.bm25, methods.tfidf):
+        assert method(empty, train).abs().max() == 0
+
+
 def test_similarity_is_the_cosine_of_activations(asked):
     explained, test, train = asked
     explained.model.float()
@@ -288,6 +295,21 @@ def test_examples_that_do_not_fit_are_refused(asked):
         methods.Examples((torch.ones(3, 2), torch.ones(2)))
     with pytest.raises(ValueError, match="words of 3 texts, got 1"):
         methods.Examples(test.batch, [["a"]])
+    with pytest.raises(TypeError, match="list of words, got the text 'a b'"):
+        methods.Examples(test.batch, ["a b"] * len(test))
+    with pytest.raises(ValueError, match="at least one example, got none"):
+        methods.Examples(tuple(field[:0] for field in test.batch))
+    for reduction in ("mean", "sum"):
+        with pytest.raises(ValueError, match=f"reduction='none', got reduction='{reduction}'"):
+            methods.Explained(explained.model, explained.checkpoints, torch.nn.CrossEntropyLoss(reduction=reduction))
+    with pytest.raises(ValueError, match="at least one checkpoint"):
+        methods.Explained(explained.model, [], explained.loss_fn)
+    for make in (
+        lambda: methods.representer_last(explained, weight_decay=-1),
+        lambda: methods.influence_last(explained, damping=-1.0),
+    ):
+        with pytest.raises(ValueError, match="got -1"):
+            make()
     bare = methods.Examples(test.batch)
     for method in (methods.bm25, methods.tfidf):
         with pytest.raises(ValueError, match="expected Examples"):

@@ -110,8 +110,50 @@ def test_what_does_not_fit_is_refused(both):
             retrain(torch.ones(1, 23), [0], [[], []])
         with pytest.raises(ValueError, match="position 13 of example 0"):
             retrain(torch.ones(1, 23), [0], [[(0, 13)]])
-    with pytest.raises(ValueError, match="at least 9"):
-        ManyCNNs(make, texts(5, 1, length=8), texts(5, 2, length=8), RECIPE)
+    for train, test in ((8, 12), (12, 7)):
+        with pytest.raises(ValueError, match="at least 9"):
+            ManyCNNs(make, texts(5, 1, length=train), texts(5, 2, length=test), RECIPE)
+    with pytest.raises(ValueError, match="`at_once` of at least 1, got 0"):
+        ManyCNNs(make, texts(5, 1), texts(5, 2), RECIPE, at_once=0)
+
+
+@pytest.mark.parametrize("kind", [OneByOne, ManyCNNs])
+def test_labels_that_no_class_has_are_refused(kind):
+    ids, labels = texts(5, 1)
+    for wrong, match in (
+        (labels - 9, "class numbers from 0, got torch.int64 from -"),
+        (labels.float(), "class numbers from 0, got torch.float32"),
+        (labels[:4], r"one label for each, got \(5, \d+\) and \(4,\)"),
+        (ids, "one label for each"),
+    ):
+        for sides in (((ids, wrong), (ids, labels)), ((ids, labels), (ids, wrong))):
+            with pytest.raises(ValueError, match=match):
+                kind(make, *sides, RECIPE)
+    with pytest.raises(ValueError, match="the label 99, and the model has"):
+        kind(make, (ids, labels), (ids, torch.full_like(labels, 99)), RECIPE)(torch.ones(1, 5), [0])
+    with pytest.raises(ValueError, match="at least one job"):
+        kind(make, (ids, labels), (ids, labels), RECIPE)(torch.ones(0, 5), [])
+
+
+def test_what_is_not_the_text_cnn_is_not_trained_as_if_it_were():
+    class Other(TextCNN):
+        def forward(self, input_ids):
+            return super().forward(input_ids) * 2
+
+    model = make()
+    other = Other(model.embedding.num_embeddings, model.out.out_features)
+    with pytest.raises(TypeError, match="nothing else, got Other: use OneByOne"):
+        ManyCNNs(lambda: other, texts(5, 1), texts(5, 2), RECIPE)(torch.ones(1, 5), [0])
+
+
+def test_many_at_once_in_float64_hides_words_too():
+    sides = texts(5, 1), texts(5, 2)
+    double = [kind(lambda: make().double(), *sides, RECIPE) for kind in (OneByOne, ManyCNNs)]
+    one, many = (retrain(torch.ones(1, 5), [0], [[(0, 1), (3, 2)]]) for retrain in double)
+    torch.testing.assert_close(many, one, rtol=1e-10, atol=1e-12)
+
+
+def test_recipes_that_cannot_be_are_refused():
     for wrong in ({"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"momentum": 1.0}):
         with pytest.raises(ValueError, match="expected epochs and batch_size of at least 1"):
             Recipe(**({"epochs": 1, "batch_size": 1, "learning_rate": 1.0} | wrong))

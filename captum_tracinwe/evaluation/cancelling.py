@@ -38,6 +38,11 @@ def cancellation(gradients: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
     for example in gradients:
         for name, gradient in example.items():
             dense = gradient.to_dense() if gradient.is_sparse else gradient
+            if name in sums and dense.shape != sums[name].shape:
+                raise ValueError(
+                    f"cancellation: the gradients of {name!r} have shapes {tuple(sums[name].shape)} and {tuple(dense.shape)}: "
+                    f"expected one shape for all examples."
+                )
             sizes[name] = sizes.get(name, 0.0) + float(dense.double().abs().sum())
             sums[name] = sums[name] + dense.double() if name in sums else dense.double()
     if not sums:

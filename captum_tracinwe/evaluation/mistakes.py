@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_tracinwe.evaluation.checks import checked_answers, checked_scores, checked_seeds
 from captum_tracinwe.evaluation.intervals import Interval, bootstrap
+from captum_tracinwe.evaluation.tables import tidy
 from captum_tracinwe.evaluation.words import Position, RetrainHidden
 from captum_tracinwe.ranking import top_k
 
@@ -35,6 +36,16 @@ class Mistakes:
         if not bool(wrong.any()):
             raise ValueError("fixing mistakes: no test example was misread before; expected at least one.")
         return bootstrap(lambda indices: gone[:, indices].sum() / wrong[:, indices].sum(), wrong.shape[1], **options)
+
+    def to_table(self) -> Any:
+        """Tidy: seed (its place), test, wrong_before, right_after."""
+        return tidy(
+            [
+                {"seed": s, "test": i, "wrong_before": before, "right_after": after}
+                for s, rows in enumerate(zip(self.wrong_before.tolist(), self.right_after.tolist(), strict=True))
+                for i, (before, after) in enumerate(zip(*rows, strict=True))
+            ]
+        )
 
 
 def without_opponents(scores: Tensor, k: int) -> Tensor:

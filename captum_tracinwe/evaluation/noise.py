@@ -150,7 +150,7 @@ def _checked(scores: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
             f"training example by `aggregate`."
         )
     scores = checked_scores(scores, "noise detection", 1)
-    wrong = checked_mask(wrong, len(scores), "noise detection", "wrong")
+    wrong = checked_mask(torch.as_tensor(wrong).bool(), len(scores), "noise detection", "wrong")
     if bool(wrong.all()) or not bool(wrong.any()):
         raise ValueError("noise detection: expected some labels right and some wrong.")
     return scores, wrong

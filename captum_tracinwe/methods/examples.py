@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from captum_tracinwe.batches import Loss
 from captum_tracinwe.checkpoints import load_checkpoint
 
-__all__ = ["Examples", "Explained", "Method", "checked"]
+__all__ = ["Examples", "Explained", "Method", "checked", "checked_global"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,16 @@ class Examples:
         if len(self.batch) < 2 or len({len(field) for field in self.batch}) != 1:
             sizes = [tuple(field.shape) for field in self.batch]
             raise ValueError(f"Examples: expected inputs and labels of one length, got shapes {sizes}.")
+        if not len(self):
+            raise ValueError("Examples: expected at least one example, got none.")
         if self.words is not None and len(self.words) != len(self):
             raise ValueError(f"Examples: expected words of {len(self)} texts, got {len(self.words)}.")
+        whole = next((words for words in self.words or () if isinstance(words, str)), None)
+        if whole is not None:
+            raise TypeError(
+                f"Examples: expected each text cut into a list of words, got the text {whole!r:.60}: its letters would be taken "
+                f"for words. Pass words=[text.split() for text in texts]."
+            )
 
     def __len__(self) -> int:
         return len(self.batch[0])
@@ -41,6 +49,10 @@ class Examples:
     def labels(self) -> Tensor:
         """``(N,)``, the last field of the batch."""
         return self.batch[-1]
+
+    def first(self) -> Examples:
+        """The first example alone."""
+        return Examples(tuple(field[:1] for field in self.batch))
 
     def dataset(self) -> TensorDataset:
         """The batch as a data set of single examples."""
@@ -93,6 +105,21 @@ class Explained:
     embedding: str | None = None
     load: Callable[[nn.Module, Any], float] = load_checkpoint
     batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if not len(self.checkpoints):
+            raise ValueError("Explained: expected at least one checkpoint, got none.")
+        reduction = getattr(self.loss_fn, "reduction", "none")
+        if reduction != "none":
+            raise ValueError(
+                f"Explained: expected a loss_fn with one loss per example, reduction='none', got reduction={reduction!r}: an "
+                f"example's part of it would depend on its batch."
+            )
+
+
+def checked_global(scores: Tensor, train: Examples, name: str) -> Tensor:
+    """Scores ``(M,)`` of a global method, detached on the CPU; ValueError as in :func:`checked`."""
+    return checked(scores[None], train.first(), train, name)[0]
 
 
 def checked(scores: Tensor, test: Examples, train: Examples, name: str) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_tracinwe.gradients import untouched
-from captum_tracinwe.methods.examples import Examples, Explained, Method, checked
+from captum_tracinwe.methods.examples import Examples, Explained, Method, checked, checked_global
 
 __all__ = [
     "influence_last",
@@ -76,7 +76,7 @@ def last_self_influence(explained: Explained, train: Examples) -> Tensor:
     """Self-influence on the last linear layer, ``(M,)``."""
     with untouched(explained.model), _gradients_wanted(explained.model):
         found: Tensor = _fast(explained, train).self_influence()
-    return found.detach().cpu()
+    return checked_global(found, train, "Self-influence on the last layer")
 
 
 def tracin_layers(explained: Explained, layers: Sequence[str] | None) -> Method:
@@ -104,9 +104,13 @@ def influence_last(explained: Explained, *, exact: bool = False, damping: float 
 
     Args:
         exact (bool): form the Hessian (Captum's ``NaiveInfluenceFunction``); else its Arnoldi iteration.
-        damping (float): added to the diagonal of the Hessian, which is a sum over the training set.
+        damping (float): added to the diagonal of the Hessian, which is a sum over the training set: 1e-3 of each example is
+            ``1e-3 * len(train)``.
         options: of the Captum class, such as ``projection_dim``. Their seed is theirs; torch's generator is put back.
     """
+
+    if not damping >= 0:
+        raise ValueError(f"influence_last: expected a damping of at least 0, got {damping!r}.")
 
     def scores(test: Examples, train: Examples) -> Tensor:
         from captum.influence._core.arnoldi_influence_function import ArnoldiInfluenceFunction  # not exported in 0.9.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.gradients import untouched
-from captum_tracinwe.methods.examples import Examples, Explained, Method, checked
+from captum_tracinwe.methods.examples import Examples, Explained, Method, checked, checked_global
 from captum_tracinwe.methods.retrieval import tfidf
 
 __all__ = ["representer_last", "tr_tfidf", "training_loss"]
@@ -20,6 +20,9 @@ def representer_last(explained: Explained, *, weight_decay: float = 3e-3) -> Met
     a is the input of the last layer and f its output. The theorem holds where the last layer is stationary under an L2
     penalty λ; as in the TracIn-WE paper it is used as it stands. λ scales all scores alike. Positive = proponent.
     """
+
+    if not weight_decay > 0:
+        raise ValueError(f"representer_last: expected a weight_decay above 0, got {weight_decay!r}.")
 
     def scores(test: Examples, train: Examples) -> Tensor:
         (a, _, _), (b, errors, _) = (_pass(explained, explained.checkpoints[-1], side)[1] for side in (test, train))
@@ -45,7 +48,8 @@ def tr_tfidf(explained: Explained) -> Method:
 
 def training_loss(explained: Explained, train: Examples) -> Tensor:
     """The mean loss of each training example over the checkpoints, ``(M,)``: the plainest sign of a wrong label."""
-    return torch.stack([_pass(explained, c, train)[1][2] for c in explained.checkpoints]).mean(0)
+    losses = torch.stack([_pass(explained, c, train)[1][2] for c in explained.checkpoints]).mean(0)
+    return checked_global(losses, train, "The training loss")
 
 
 def _pass(explained: Explained, checkpoint: Any, examples: Examples) -> tuple[float, tuple[Tensor, Tensor, Tensor]]:

@@ -27,7 +27,10 @@ def bm25(test: Examples, train: Examples) -> Tensor:
         raise ImportError("BM25 needs bm25s, which is not installed: pip install captum-tracinwe[evidence].") from error
     retriever = bm25s.BM25()
     retriever.index([list(words) for words in train.need_words("BM25")], show_progress=False)
-    rows = [torch.from_numpy(retriever.get_scores(list(words))) for words in test.need_words("BM25")]
+    nothing = torch.zeros(len(train))  # of a text without words the library fails
+    rows = [
+        torch.from_numpy(retriever.get_scores(list(words))) if words else nothing for words in test.need_words("BM25")
+    ]
     return checked(torch.stack(rows), test, train, "BM25")
 
 

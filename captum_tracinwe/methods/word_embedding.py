@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captum_tracinwe.methods.examples import Examples, Explained, Method, checked
+from captum_tracinwe.methods.examples import Examples, Explained, Method, checked, checked_global
 from captum_tracinwe.synonyms import synonym_scores
 from captum_tracinwe.tracin_we import TracInWE
 
@@ -43,7 +43,7 @@ def tracin_we_syn(
 def we_self_influence(explained: Explained, train: Examples) -> Tensor:
     """Σ_c η_c‖g_c(x)‖² on the word embedding, ``(M,)``: high for what the model has to learn by heart."""
     found: Tensor = _tracin(explained, train, (), None).self_influence()
-    return found.detach().cpu()
+    return checked_global(found, train, "Self-influence on the word embedding")
 
 
 def common_tokens(*sets: Examples, share: float = 1.0) -> list[int]:

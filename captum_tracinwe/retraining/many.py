@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from captum_tracinwe.retraining.one_by_one import true_class_probability
-from captum_tracinwe.retraining.recipe import Recipe, check_jobs, hidden_positions
+from captum_tracinwe.retraining.recipe import Recipe, check_classes, check_jobs, check_sets, hidden_positions
 from captum_tracinwe.retraining.text_cnn import TAPS, TextCNN
 
 __all__ = ["ManyCNNs"]
@@ -50,8 +50,12 @@ class ManyCNNs:
         *,
         at_once: int = 4,
     ) -> None:
-        if train[0].shape[1] <= 2 * LOST:
-            raise ValueError(f"texts of {train[0].shape[1]} positions: expected at least {2 * LOST + 1}, by padding.")
+        check_sets(train, test)
+        for ids, _ in (train, test):
+            if ids.shape[1] <= 2 * LOST:
+                raise ValueError(f"texts of {ids.shape[1]} positions: expected at least {2 * LOST + 1}, by padding.")
+        if at_once < 1:
+            raise ValueError(f"ManyCNNs: expected `at_once` of at least 1, got {at_once!r}.")
         self.make_model, self.train, self.test, self.recipe, self.at_once = make_model, train, test, recipe, at_once
 
     def __call__(
@@ -101,15 +105,22 @@ class _Stack:
     def __init__(self, owner: ManyCNNs, keep: Tensor, seed: int, hidden: Sequence[Tensor | None]) -> None:
         self.owner, self.seed = owner, seed
         ids = owner.train[0]
-        self.keep = keep.to(ids.device, torch.float32)
         self.jobs = len(keep)
         with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
             torch.manual_seed(seed)
             model = owner.make_model().to(ids.device)
+        if type(model) is not TextCNN or model.embedding.padding_idx != 0:
+            raise TypeError(
+                f"ManyCNNs trains retraining.TextCNN with its padding 0 and nothing else, got {type(model).__name__}: use "
+                f"OneByOne."
+            )
+        check_classes(model.out.weight.T, owner.train, owner.test)
 
         def stacked(weights: Tensor) -> Tensor:
             return weights.detach().unsqueeze(0).repeat(self.jobs, *(1,) * weights.dim())
 
+        dtype = model.embedding.weight.dtype
+        self.keep = keep.to(ids.device, dtype)
         self.filters = model.conv1.out_channels
         self.table = stacked(model.embedding.weight)
         self.dense = {
@@ -127,7 +138,7 @@ class _Stack:
         self.visible = None
         if any(mask is not None for mask in hidden):
             masks = [torch.zeros(ids.shape, dtype=torch.bool) if mask is None else mask for mask in hidden]
-            self.visible = (~torch.stack(masks)).to(ids.device, torch.float32)
+            self.visible = (~torch.stack(masks)).to(ids.device, dtype)
 
     def train(self) -> Tensor:
         """All steps of the recipe; the logits of the test set, ``(J, N, classes)``."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_tracinwe.retraining.recipe import Recipe, check_jobs, hidden_positions
+from captum_tracinwe.retraining.recipe import Recipe, check_classes, check_jobs, check_sets, hidden_positions
 
 __all__ = ["OneByOne", "true_class_probability"]
 
@@ -50,6 +50,7 @@ class OneByOne:
         *,
         hide_with: int = 0,
     ) -> None:
+        check_sets(train, test)
         self.make_model, self.train, self.test, self.recipe, self.hide_with = make_model, train, test, recipe, hide_with
 
     def __call__(
@@ -73,6 +74,7 @@ class OneByOne:
             model.eval()
             with torch.no_grad():
                 found.append(torch.cat([_logits(model, ids) for ids in torch.split(self.test[0], 256)]))
+            check_classes(found[-1], self.train, self.test)
         return torch.stack(found)
 
     def models(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Recipe", "check_jobs", "hidden_positions"]
+__all__ = ["Recipe", "check_classes", "check_jobs", "check_sets", "hidden_positions"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,31 @@ class Recipe:
                 yield epoch, indices
 
 
+def check_sets(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> None:
+    """Raise ValueError unless both are ids ``(M, T)`` and as many class numbers."""
+    for name, side in (("train", train), ("test", test)):
+        ids, labels = side
+        if ids.dim() != 2 or labels.shape != ids.shape[:1] or not len(ids):
+            raise ValueError(
+                f"`{name}`: expected ids (examples, positions) and one label for each, got {tuple(ids.shape)} and "
+                f"{tuple(labels.shape)}."
+            )
+        if labels.is_floating_point() or labels.dtype == torch.bool or int(labels.min()) < 0:
+            raise ValueError(
+                f"`{name}`: expected labels as class numbers from 0, got {labels.dtype} from {labels.min()}."
+            )
+
+
+def check_classes(logits: Tensor, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> None:
+    """Raise ValueError where a label has no place among the model's classes."""
+    classes = logits.shape[-1]
+    highest = max(int(train[1].max()), int(test[1].max()))
+    if highest >= classes:
+        raise ValueError(
+            f"the label {highest}, and the model has {classes} classes: expected labels from 0 to {classes - 1}."
+        )
+
+
 def check_jobs(keep: Any, seeds: Any, size: int) -> tuple[Tensor, list[int]]:
     """``keep`` as bool ``(J, M)`` and one seed per job.
 
@@ -48,6 +73,8 @@ def check_jobs(keep: Any, seeds: Any, size: int) -> tuple[Tensor, list[int]]:
     """
     keep = torch.as_tensor(keep, dtype=torch.bool).cpu()
     seeds = [int(seed) for seed in seeds]
+    if not seeds:
+        raise ValueError("expected at least one job, got none.")
     if keep.dim() != 2 or keep.shape != (len(seeds), size):
         raise ValueError(
             f"expected `keep` of shape (jobs, training examples) = ({len(seeds)}, {size}), got {tuple(keep.shape)}."
