@@ -113,6 +113,10 @@ def test_what_does_not_fit_is_refused(both):
     for train, test in ((8, 12), (12, 7)):
         with pytest.raises(ValueError, match="at least 9"):
             ManyCNNs(make, texts(5, 1, length=train), texts(5, 2, length=test), RECIPE)
+    with pytest.raises(ValueError, match="optimizer='sgd', got 'adamw'"):
+        ManyCNNs(make, texts(5, 1), texts(5, 2), Recipe(1, 4, 0.1, optimizer="adamw"))
+    with pytest.raises(ValueError, match="'sgd' or 'adamw', got 'adam'"):
+        Recipe(1, 4, 0.1, optimizer="adam")
     with pytest.raises(ValueError, match="`at_once` of at least 1, got 0"):
         ManyCNNs(make, texts(5, 1), texts(5, 2), RECIPE, at_once=0)
 
@@ -151,6 +155,22 @@ def test_many_at_once_in_float64_hides_words_too():
     double = [kind(lambda: make().double(), *sides, RECIPE) for kind in (OneByOne, ManyCNNs)]
     one, many = (retrain(torch.ones(1, 5), [0], [[(0, 1), (3, 2)]]) for retrain in double)
     torch.testing.assert_close(many, one, rtol=1e-10, atol=1e-12)
+
+
+def test_adamw_is_torchs():
+    ids, labels = texts(6, 1)
+    recipe = Recipe(2, 4, 0.01, optimizer="adamw")
+    found = OneByOne(make, (ids, labels), (ids, labels), recipe).fit(torch.ones(6, dtype=torch.bool), 3)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = make()
+        optimizer = torch.optim.AdamW(model.parameters(), 0.01, weight_decay=0.0)
+        for _, indices in recipe.batches(6, 3):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(ids[indices]), labels[indices]).backward()
+            optimizer.step()
+    for one, other in zip(found.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_recipes_that_cannot_be_are_refused():

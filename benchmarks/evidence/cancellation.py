@@ -49,12 +49,12 @@ def main(argv: list[str] | None = None) -> None:
         model.train()
         print(epoch, f"loss {losses[-1]:.3f}", {name: round(line[-1], 2) for name, line in values.items()}, flush=True)
 
-    retrain = OneByOne(task.make_model, task.train.batch, task.test.batch, task.preset.recipe)
+    retrain = OneByOne(task.make_model, task.train.batch, task.test.batch, task.recipe)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         measure(task.make_model().to(ids.device), 0)
     retrain.fit(torch.ones(len(ids), dtype=torch.bool), 0, after_epoch=measure)
-    epochs = list(range(task.preset.recipe.epochs + 1))
+    epochs = list(range(task.recipe.epochs + 1))
     content = {"epochs": epochs, "examples": len(chosen), "losses": losses, "cancellation": values}
     path = store(
         args.out, f"cancellation-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content

@@ -54,6 +54,10 @@ class ManyCNNs:
         for ids, _ in (train, test):
             if ids.shape[1] <= 2 * LOST:
                 raise ValueError(f"texts of {ids.shape[1]} positions: expected at least {2 * LOST + 1}, by padding.")
+        if recipe.optimizer != "sgd":
+            raise ValueError(
+                f"ManyCNNs: expected a recipe with optimizer='sgd', got {recipe.optimizer!r}: use OneByOne."
+            )
         if at_once < 1:
             raise ValueError(f"ManyCNNs: expected `at_once` of at least 1, got {at_once!r}.")
         self.make_model, self.train, self.test, self.recipe, self.at_once = make_model, train, test, recipe, at_once

@@ -99,7 +99,7 @@ class OneByOne:
         with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
             torch.manual_seed(seed)
             model = self.make_model().to(ids.device).train()
-            optimizer = torch.optim.SGD(model.parameters(), self.recipe.learning_rate, momentum=self.recipe.momentum)
+            optimizer = self.recipe.optimizer_of(model)
             now = 0
             for epoch, indices in self.recipe.batches(len(ids), seed):
                 if epoch > now:

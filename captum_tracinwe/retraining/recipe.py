@@ -7,30 +7,43 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["Recipe", "check_classes", "check_jobs", "check_sets", "hidden_positions"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum at a constant rate, the mean loss of each batch.
+    """How to train at a constant rate on the mean loss of each batch: SGD with momentum, as in the paper, or AdamW.
 
     Args:
         epochs, batch_size (int): as usual.
-        learning_rate, momentum (float): of ``torch.optim.SGD``.
+        learning_rate (float): of the optimiser.
+        momentum (float): of ``torch.optim.SGD``.
+        optimizer (str): "sgd", or "adamw" (without weight decay) for what SGD does not train in a few hundred steps, such as a
+            transformer from scratch; :class:`ManyCNNs` takes "sgd" only.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
     momentum: float = 0.9
+    optimizer: str = "sgd"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or not self.learning_rate > 0 or not 0 <= self.momentum < 1:
             raise ValueError(
                 f"{self}: expected epochs and batch_size of at least 1, a positive learning_rate and momentum from 0 to below 1."
             )
+
+        if self.optimizer not in ("sgd", "adamw"):
+            raise ValueError(f"Recipe: expected `optimizer` as 'sgd' or 'adamw', got {self.optimizer!r}.")
+
+    def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of all of the model's parameters."""
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(model.parameters(), self.learning_rate, weight_decay=0.0)
+        return torch.optim.SGD(model.parameters(), self.learning_rate, momentum=self.momentum)
 
     def batches(self, size: int, seed: int) -> Iterator[tuple[int, Tensor]]:
         """(epoch, indices) of each step. What is left out of a training set keeps its place here: the others do not move."""
