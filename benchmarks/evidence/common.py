@@ -35,8 +35,8 @@ FILES = {
 WORDS = re.compile(r"\w+")
 
 
-# BERT from scratch learns nothing by SGD in some hundred steps (training loss 1.4 after 4 epochs of 4,000 texts at rates of 1e-2 and
-# 5e-2), and much by AdamW: 0.5 after one epoch, 0.2 after two, test accuracy 0.8. Checkpoints after both.
+# BERT from scratch learns nothing by SGD in some hundred steps (training loss 1.4 after 4 epochs of 4,000 texts at rates of 1e-2
+# and 5e-2), and much by AdamW: 0.5 after one epoch, 0.2 after two, test accuracy 0.8. Checkpoints after both.
 BERT, BERT_CHECKPOINTS = Recipe(2, 32, 1e-3, optimizer="adamw"), (1, 2)
 
 
