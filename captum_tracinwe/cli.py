@@ -27,7 +27,6 @@ OF_OWN_TEXTS = ("text_column", "label_column", "limit", "test_limit", "model", "
 IN_A_SHELL = (
     (r"(tracin|TracInWE)\.build_index\(path, resume=True\)", "captum-tracinwe index --resume"),
     (r"TracInWE\.build_index", "captum-tracinwe index"),
-    (r"\bby (resume|append)=True", r"with --\1"),
     (r"\b(resume|append)=True", r"--\1"),
     (r"tokenizer\(\.\.\., truncation=True, max_length=(\d+)\)(, or TokenizeTexts\([^)]*\))?", r"--max-length \1"),
     (r"dtype='(\w+)' or '(\w+)'", r"--dtype \1 or --dtype \2"),
@@ -35,6 +34,7 @@ IN_A_SHELL = (
         r"does not fit this TracInWE \(here: the index; there: the arguments\)",
         "does not fit (here: the index; there: the options)",
     ),
+    (r"Invalid checkpoints provided for TracIn class: (.+?)! ", r"--checkpoints \1 cannot be used. "),
     (r"\bPass a checkpoints_load_func", "From Python, pass a checkpoints_load_func"),
     (r"\bor pass a checkpoints_load_func", "or, from Python, pass a checkpoints_load_func"),
 )
@@ -188,7 +188,12 @@ def _add_source(command: _Parser) -> None:
     add("--model", metavar="DIR", required=True, help="the fine-tuned classifier, written by save_pretrained")
     add("--checkpoints", metavar="DIR", help="its checkpoints with their rates (default: those in --model's directory)")
     add("--text-column", metavar="NAME", default="text", help="default: text")
-    add("--label-column", metavar="NAME", default="label", help="integers or strings (default: label)")
+    add(
+        "--label-column",
+        metavar="NAME",
+        default="label",
+        help="class numbers or the names that the model has (default: label)",
+    )
     add("--max-length", type=_count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
     add("--batch-size", type=_count, metavar="N", default=16, help="texts to a pass (default: 16)")
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")

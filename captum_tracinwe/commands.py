@@ -120,9 +120,9 @@ def query(
         chosen = labelled(rows, classes, test)
         model, tokenizer, length = _model(source, classes, say)
         encoded = training.EncodedTexts(chosen.texts, chosen.labels, tokenizer, length)
+        answers: list[int] | None = None
         if predicted:
             answers = training.logits_of(model, encoded).argmax(1).tolist()
-            chosen = dataclasses.replace(chosen, labels=tuple(answers))
             encoded = training.EncodedTexts(chosen.texts, answers, tokenizer, length)
         tracin = _tracin(source, model, tokenizer, None, index=opened)
         shown = _training_texts(source, train, opened, classes) if train else None
@@ -131,7 +131,8 @@ def query(
         pairs = tracin.word_influence(batches, found.indices)
         lines = {n: line for s in opened.segments for n, line in zip(s.numbers.tolist(), s.columns[LINE], strict=True)}
         labels = [chosen.names[label] for label in chosen.labels]
-        test_texts = tokenize(chosen.texts, tokenizer, labels=labels, max_length=length)
+        given = None if answers is None else [chosen.names[answer] for answer in answers]
+        test_texts = tokenize(chosen.texts, tokenizer, labels=labels, predictions=given, max_length=length)
         of_train: dict[int, TokenizedText] = {}
         if shown:
             asked = sorted({pair.train_index for own in pairs for pair in own})

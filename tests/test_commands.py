@@ -12,6 +12,7 @@ from torch import nn
 
 from captum_tracinwe import GradientIndex, TracInWE, save_checkpoint, training
 from captum_tracinwe.cli import main
+from captum_tracinwe.given_model import kept_tokens
 
 TEXTS = [
     ("the cat sat on the mat", "pets"),
@@ -153,7 +154,8 @@ def test_string_labels_have_the_numbers_that_the_model_gives_them(options, capsy
     asked = ["query", "--index", "index", "--test", "ask.csv", "--train", "news.csv", "--k", "2", *own]
     code, out, _ = run(capsys, *asked, "--predicted")
     assert code == 0
-    assert "Sci/Tech" in out.splitlines()[0]  # the answer of the model, by its name
+    assert "label: World" in out.splitlines()[0]
+    assert "predicted: Sci/Tech" in out.splitlines()[0]
 
 
 def test_a_question_may_have_a_class_that_the_training_file_lacks_and_class_numbers(options, capsys):
@@ -189,7 +191,7 @@ def test_integer_labels_are_class_numbers_and_the_head_stays(options, capsys, co
     write("ask.csv", [("the cat sat", 2)])
     code, out, _ = run(capsys, "query", "--index", "index", "--test", "ask.csv", "--predicted", *own)
     assert code == 0
-    assert ("3" if config else "Sci/Tech") in out.splitlines()[0]
+    assert f"predicted: {3 if config else NEWS[3]}]" in out.splitlines()[0]
 
 
 def test_names_that_are_integers_are_names(options, capsys):
@@ -314,6 +316,22 @@ def test_texts_are_cut_at_the_positions_of_the_model(options, capsys):
     assert "6 positions" in out
 
 
+def test_positions_are_those_that_texts_can_have():
+    from transformers import BertConfig, RobertaConfig, T5Config
+
+    tokenizer = training.words_tokenizer(["a b"])
+    for config, kept in (
+        (BertConfig(max_position_embeddings=10), 10),
+        (RobertaConfig(max_position_embeddings=10, pad_token_id=1), 8),  # counted from 2
+        (T5Config(), 16),  # relative ones, as many as needed
+    ):
+        said = []
+        assert kept_tokens(16, tokenizer, config, said.append) == kept
+        assert len(said) == (kept < 16)
+        assert kept_tokens(kept, tokenizer, config, said.append) == kept
+        assert len(said) == (kept < 16)
+
+
 def test_a_length_that_leaves_no_word_is_refused(options, capsys):
     for length in ("1", "2"):
         argv = ["index", "--train", "train.csv", "--out", "index", *options[:4], "--max-length", length]
@@ -328,11 +346,15 @@ def test_advice_names_options_and_no_python(options, capsys):
     for argv, message in (
         (
             ["index", "--train", "train.csv", "--out", "index"],
-            "go on with it with --resume, add to it with --append, or",
+            "go on with it by --resume, add to it by --append, or",
         ),
         (["query", "--index", "none", "--test", "test.csv"], "Build one with captum-tracinwe index."),
+        (
+            ["index", "--train", "train.csv", "--out", "other", "--checkpoints", "none"],
+            "error: --checkpoints none cannot be used. Expected a directory with checkpoints",
+        ),
     ):
-        code, _, err = run(capsys, *argv, *options)
+        code, _, err = run(capsys, argv[0], *options, *argv[1:])
         assert code == 2
         assert message in err
         assert "=True" not in err
