@@ -1,9 +1,11 @@
-"""The command `captum-tracinwe`: its options, what it refuses, and its exit codes (0 done, 2 bad input, 130 stopped)."""
+"""The command `captum-tracinwe`: its options, what it refuses, its exit codes (0 done, 1 failed, 2 bad input, 130 stopped)."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -21,6 +23,22 @@ answers to test texts, mistakes first."""
 # What each of these needs beside it; the value None marks an option that was not given.
 OF_OWN_TEXTS = ("text_column", "label_column", "limit", "test_limit", "model", "max_length")
 
+# Advice that the package gives to Python → the same for a shell; the longer ones first.
+IN_A_SHELL = (
+    (r"(tracin|TracInWE)\.build_index\(path, resume=True\)", "captum-tracinwe index --resume"),
+    (r"TracInWE\.build_index", "captum-tracinwe index"),
+    (r"\b(resume|append)=True", r"--\1"),
+    (r"tokenizer\(\.\.\., truncation=True, max_length=(\d+)\)(, or TokenizeTexts\([^)]*\))?", r"--max-length \1"),
+    (r"dtype='(\w+)' or '(\w+)'", r"--dtype \1 or --dtype \2"),
+    (
+        r"does not fit this TracInWE \(here: the index; there: the arguments\)",
+        "does not fit (here: the index; there: the options)",
+    ),
+    (r"Invalid checkpoints provided for TracIn class: (.+?)! ", r"--checkpoints \1 cannot be used. "),
+    (r"\bPass a checkpoints_load_func", "From Python, pass a checkpoints_load_func"),
+    (r"\bor pass a checkpoints_load_func", "or, from Python, pass a checkpoints_load_func"),
+)
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage is a `--help` away."""
@@ -36,26 +54,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (list of str, optional): the arguments; those of the process by default.
 
     Returns:
-        int: 0 when done, 2 when the input cannot be used (one line on stderr says why), 130 after Ctrl-C.
+        int: 0 when done, 2 when the input cannot be used, 1 when something else failed (one line on stderr says why), 130
+        after Ctrl-C.
     """
     try:
         options = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse's way to end after --help, --version or an error
         return stop.code if isinstance(stop.code, int) else 0
-    from captum_tracinwe.data import InputError  # torch-free, like everything up to here
+    from captum_tracinwe.data import one_line  # torch-free, like everything up to here
+
+    def tell(kind: str, said: str) -> None:
+        print(f"captum-tracinwe {options.command}: {kind}: {_for_a_shell(said)}", file=sys.stderr)
+
+    def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+        tell("warning", " ".join(str(message).split()))
 
     try:
-        options.run(options)
-    except InputError as error:
-        print(f"captum-tracinwe {options.command}: error: {error}", file=sys.stderr)
-        return 2
+        with warnings.catch_warnings():
+            warnings.showwarning = warn  # without the place in the code, which is not the user's
+            options.run(options)
     except FloatingPointError as error:
-        print(f"captum-tracinwe {options.command}: error: {error} Lower --learning-rate.", file=sys.stderr)
+        tell("error", f"{error} Lower --learning-rate.")
         return 2
+    except (OSError, ValueError) as error:
+        tell("error", one_line(error))
+        return 2
+    except RuntimeError as error:
+        tell("error", f"{type(error).__name__}: {one_line(error)}")
+        return 1
     except KeyboardInterrupt:
         print(f"\ncaptum-tracinwe {options.command}: stopped.", file=sys.stderr)
         return 130
     return 0
+
+
+def _for_a_shell(said: str) -> str:
+    """What the package says to Python, in the options of the command line."""
+    for pattern, option in IN_A_SHELL:
+        said = re.sub(pattern, option, said)
+    return said
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,7 +188,12 @@ def _add_source(command: _Parser) -> None:
     add("--model", metavar="DIR", required=True, help="the fine-tuned classifier, written by save_pretrained")
     add("--checkpoints", metavar="DIR", help="its checkpoints with their rates (default: those in --model's directory)")
     add("--text-column", metavar="NAME", default="text", help="default: text")
-    add("--label-column", metavar="NAME", default="label", help="integers or strings (default: label)")
+    add(
+        "--label-column",
+        metavar="NAME",
+        default="label",
+        help="class numbers or the names that the model has (default: label)",
+    )
     add("--max-length", type=_count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
     add("--batch-size", type=_count, metavar="N", default=16, help="texts to a pass (default: 16)")
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")

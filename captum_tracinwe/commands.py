@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,15 +14,18 @@ from typing import Any
 from torch import nn
 
 from captum_tracinwe import training
-from captum_tracinwe.data import InputError, LabelledTexts, classes_of, read_rows, with_classes
+from captum_tracinwe.data import InputError, LabelledTexts, classes_of, one_line, read_rows, shortened
+from captum_tracinwe.given_model import Classes, head_of, kept_tokens, labelled, numbered_by
 from captum_tracinwe.index import GradientIndex
-from captum_tracinwe.texts import tokenize
+from captum_tracinwe.index.manifest import NAME
+from captum_tracinwe.texts import TokenizedText, tokenize
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import word_influence_text
 
 __all__ = ["Source", "build", "query"]
 
-# Column of an index that holds each text's label as the training file writes it: a question's labels are numbered alike.
+# Columns of an index: each text's label as the training file writes it, by which a question's labels are numbered where the
+# model names no classes; and its line there.
 WRITTEN, LINE = "written_label", "line"
 
 
@@ -65,21 +69,26 @@ def build(
     """
     rows = read_rows(train, source.text_column, source.label_column)
     with _refusals():
-        classes = _classes(GradientIndex.open(out)) if append else classes_of(rows, train)
-        texts = with_classes(rows, classes, train)
-        model, tokenizer = _model(source, texts.names)
-        encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, source.max_length)
+        begun = GradientIndex.open(out) if append or (resume and (out / NAME).exists()) else None
+        if not append:
+            classes_of(rows, train)  # refuses a file of one label
+        head = head_of(source.model)
+        classes = numbered_by(head, rows, train, _indexed(begun) or None if begun is not None else None)
+        texts = labelled(rows, classes, train)
+        model, tokenizer, length = _model(source, classes, say)
+        if classes.said:
+            say(classes.said)
+        encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
         tracin = _tracin(source, model, tokenizer, training.batches(encoded, source.batch_size), memory_limit=memory)
         if dry_run:
             say(str(tracin.estimate_index(dtype=dtype)))
             return
-        written = list(classes)
-        metadata: dict[str, list[Any]] = {WRITTEN: [written[label] for label in texts.labels], LINE: list(texts.lines)}
+        metadata: dict[str, list[Any]] = {WRITTEN: [row.label for row in rows], LINE: list(texts.lines)}
         shown = sys.stderr.isatty()
         index = tracin.build_index(out, resume, append=append, dtype=dtype, metadata=metadata, show_progress=shown)
     say(
         f"{len(index):,} texts in {out}: {index.file_bytes / 1e6:,.1f} MB, {len(index.segments)} segment(s). Ask it with: "
-        f"captum-tracinwe query --index {out} --model {source.model} --checkpoints {source.checkpoints} --test FILE"
+        f"captum-tracinwe query {shlex.join(['--index', str(out), *_options(source), '--test', 'FILE'])}"
     )
 
 
@@ -106,38 +115,49 @@ def query(
     """
     with _refusals():
         opened = GradientIndex.open(index)
-        classes = _classes(opened)
-        chosen = with_classes(read_rows(test, source.text_column, source.label_column)[:limit], classes, test)
-        model, tokenizer = _model(source, chosen.names)
-        encoded = training.EncodedTexts(chosen.texts, chosen.labels, tokenizer, source.max_length)
+        rows = read_rows(test, source.text_column, source.label_column)[:limit]
+        classes = numbered_by(head_of(source.model), rows, test, _indexed(opened) or None)
+        chosen = labelled(rows, classes, test)
+        model, tokenizer, length = _model(source, classes, say)
+        encoded = training.EncodedTexts(chosen.texts, chosen.labels, tokenizer, length)
+        answers: list[int] | None = None
         if predicted:
             answers = training.logits_of(model, encoded).argmax(1).tolist()
-            chosen = dataclasses.replace(chosen, labels=tuple(answers))
-            encoded = training.EncodedTexts(chosen.texts, answers, tokenizer, source.max_length)
+            encoded = training.EncodedTexts(chosen.texts, answers, tokenizer, length)
         tracin = _tracin(source, model, tokenizer, None, index=opened)
+        shown = _training_texts(source, train, opened, classes) if train else None
         batches = training.batches(encoded, source.batch_size)
         found = opened.search(tracin.row_gradients(batches), k, not opponents)
         pairs = tracin.word_influence(batches, found.indices)
-        shown = _training_texts(source, train, opened) if train else None
-    lines = {n: line for s in opened.segments for n, line in zip(s.numbers.tolist(), s.columns[LINE], strict=True)}
-    labels = [chosen.names[label] for label in chosen.labels]
-    test_texts = tokenize(chosen.texts, tokenizer, labels=labels, max_length=source.max_length)
-    named = []
-    for text, line, own in zip(test_texts, chosen.lines, pairs, strict=True):
-        of_train: list[Any] = [None] * len(own)
+        lines = {n: line for s in opened.segments for n, line in zip(s.numbers.tolist(), s.columns[LINE], strict=True)}
+        labels = [chosen.names[label] for label in chosen.labels]
+        given = None if answers is None else [chosen.names[answer] for answer in answers]
+        test_texts = tokenize(chosen.texts, tokenizer, labels=labels, predictions=given, max_length=length)
+        of_train: dict[int, TokenizedText] = {}
         if shown:
-            kept = shown.take([pair.train_index for pair in own])
+            asked = sorted({pair.train_index for own in pairs for pair in own})
+            kept = shown.take(asked)
             labels = [kept.names[label] for label in kept.labels]
-            of_train = tokenize(kept.texts, tokenizer, labels=labels, max_length=source.max_length)
-        known = [pair.with_texts(text, one) for pair, one in zip(own, of_train, strict=True)]
-        named.append(
-            [dataclasses.replace(pair, test_index=line, train_index=lines[pair.train_index]) for pair in known]
-        )
+            tokenized = tokenize(kept.texts, tokenizer, labels=labels, max_length=length)
+            of_train = dict(zip(asked, tokenized, strict=True))
+            _check_words(opened, of_train, [f"--train {train}, line {line}" for line in kept.lines])
+        named = [
+            [
+                dataclasses.replace(
+                    pair.with_texts(text, of_train.get(pair.train_index)),
+                    test_index=line,
+                    train_index=lines[pair.train_index],
+                )
+                for pair in own
+            ]
+            for text, line, own in zip(test_texts, chosen.lines, pairs, strict=True)
+        ]
     say(word_influence_text(named))
     stats = found.stats
     say(
         f"\nNumbers are lines of the two files. Of {stats.examples:,} training texts {stats.verified:,.0f} were verified per "
-        f"question, {stats.bytes_read / max(1, stats.payload_bytes):.1%} of the gradients' bytes read."
+        f"question. That read {stats.bytes_read / 1e6:,.2f} MB of the index, where the gradients of all training texts are "
+        f"{stats.payload_bytes / 1e6:,.2f} MB."
     )
 
 
@@ -150,22 +170,32 @@ def _refusals() -> Iterator[None]:
         except (OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise InputError(" ".join(message.split())) from error
+            raise InputError(one_line(error)) from error
 
 
-def _classes(index: GradientIndex) -> dict[str, str]:
-    """Label as written → name, in the order of the labels' numbers."""
-    numbered: dict[int, str] = {}
+def _indexed(index: GradientIndex) -> dict[str, int]:
+    """Class number by label as written."""
+    found: dict[str, int] = {}
     for segment in index.segments:
         if WRITTEN not in segment.columns:
             raise InputError(f"{index.path}: not an index that `captum-tracinwe index` made; ask it from Python.")
-        numbered.update(zip(segment.columns["label"], segment.columns[WRITTEN], strict=True))
-    return {numbered[number]: numbered[number] for number in sorted(numbered)}
+        found.update(zip(segment.columns[WRITTEN], segment.columns["label"], strict=True))
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def _model(source: Source, names: tuple[str, ...]) -> tuple[Any, Any]:
-    return training.load_model(source.model, names)
+def _model(source: Source, classes: Classes, say: Callable[[str], None]) -> tuple[Any, Any, int]:
+    """The model, its tokenizer, and how many tokens of a text are kept."""
+    model, tokenizer = training.load_model(source.model, classes.names)
+    return model, tokenizer, kept_tokens(source.max_length, tokenizer, model.config, say)
+
+
+def _options(source: Source) -> list[str]:
+    """The options that name a source, those left at their default not."""
+    given = ["--model", str(source.model), "--checkpoints", str(source.checkpoints)]
+    for name in ("text_column", "label_column", "max_length", "batch_size"):
+        if getattr(source, name) != getattr(Source, name):
+            given += ["--" + name.replace("_", "-"), str(getattr(source, name))]
+    return [*given, "--without-special-tokens"] if source.without_special_tokens else given
 
 
 def _tracin(source: Source, model: Any, tokenizer: Any, data: Any, **options: Any) -> TracInWE:
@@ -174,10 +204,33 @@ def _tracin(source: Source, model: Any, tokenizer: Any, data: Any, **options: An
     return TracInWE(model, data, source.checkpoints, loss_fn=loss, exclude_tokens=excluded, **options)
 
 
-def _training_texts(source: Source, train: Path, index: GradientIndex) -> LabelledTexts:
+def _training_texts(source: Source, train: Path, index: GradientIndex, classes: Classes) -> LabelledTexts:
     rows = read_rows(train, source.text_column, source.label_column)
     if len(rows) != index.total:
         raise InputError(
             f"--train {train}: {len(rows)} texts; expected the {index.total} that the index was built from."
         )
-    return with_classes(rows, _classes(index), train)
+    for segment in index.segments:
+        for number, written in zip(segment.numbers.tolist(), segment.columns[WRITTEN], strict=True):
+            row = rows[number]
+            if row.label != written:
+                raise InputError(
+                    f"--train {train}, line {row.line}: the label is {shortened(row.label)}, and {shortened(written)} in the "
+                    f"index; expected the file that the index was built from, in its order."
+                )
+    return labelled(rows, classes, train)
+
+
+def _check_words(index: GradientIndex, texts: dict[int, TokenizedText], places: list[str]) -> None:
+    """Refuse training texts that lack a token whose gradient the index has for them."""
+    if not texts:
+        return
+    rows = index.rows(list(texts))
+    ends, ids = rows.ptr.tolist(), rows.ids.tolist()
+    for i, (text, place) in enumerate(zip(texts.values(), places, strict=True)):
+        held = {*text.token_ids, *((text.padding[0],) if text.padding else ())}
+        if not held.issuperset(ids[ends[i] : ends[i + 1]]):
+            raise InputError(
+                f"{place}: not the text that the index was built from, or cut at another length; expected that file, with its "
+                f"texts in their order, and the --max-length of the index."
+            )

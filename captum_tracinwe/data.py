@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import math
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["InputError", "LabelledTexts", "classes_of", "read_rows", "sample", "with_classes"]
+__all__ = ["InputError", "LabelledTexts", "classes_of", "listed", "numbered", "one_line", "read_rows", "sample"]
+__all__ += ["shortened", "with_classes"]
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 TABLES = {".csv": ",", ".tsv": "\t"}
@@ -78,8 +78,9 @@ def read_rows(path: str | Path, text_column: str = "text", label_column: str = "
         raise InputError(f"{path}: no such file.")
     if not path.is_file():
         raise InputError(f"{path}: not a file.")
+    read = (text_column, label_column, f"{label_column}_name")
     try:
-        records = _json_lines(path) if suffix in JSON_LINES else _table(path, TABLES[suffix])
+        records = _json_lines(path) if suffix in JSON_LINES else _table(path, TABLES[suffix], read)
         rows = [_row(path, line, record, text_column, label_column) for line, record in records]
     except (OSError, EOFError, zlib.error) as error:  # BadGzipFile is an OSError, a cut .gz ends in EOFError
         raise InputError(f"{path}: cannot be read ({error}).") from error
@@ -101,7 +102,7 @@ def classes_of(rows: Sequence[Row], path: str | Path) -> dict[str, str]:
         names.setdefault(row.label, row.name or row.label)
     if len(names) < 2:
         raise InputError(
-            f"{path}: all {len(rows)} texts have the label {rows[0].label!r}; a classifier needs at least two."
+            f"{path}: all {len(rows)} texts have the label {shortened(rows[0].label)}; a classifier needs at least two."
         )
     if len(set(names.values())) < len(names):  # two labels of one name could not be told apart in the report
         names = {label: label for label in names}
@@ -114,17 +115,47 @@ def with_classes(rows: Sequence[Row], classes: dict[str, str], path: str | Path)
     Raises:
         InputError: a label is not among them.
     """
-    number = {label: i for i, label in enumerate(classes)}
+    numbers = {label: i for i, label in enumerate(classes)}
+    return numbered(rows, numbers, tuple(classes.values()), path, f"in the training file ({listed(classes)})")
+
+
+def numbered(
+    rows: Sequence[Row], numbers: Mapping[str, int], names: tuple[str, ...], path: str | Path, known: str
+) -> LabelledTexts:
+    """Number the labels of texts.
+
+    Args:
+        rows (list of Row): the texts.
+        numbers (mapping): number by label as written.
+        names (tuple of str): by number, for display.
+        path (path): the file of the rows.
+        known (str): where ``numbers`` come from, and which they are: another label is "not {known}".
+
+    Raises:
+        InputError: a label is not among them.
+    """
     for row in rows:
-        if row.label not in number:
-            known = ", ".join(map(repr, list(number)[:8])) + (", …" if len(number) > 8 else "")
-            raise InputError(f"{path}, line {row.line}: the label {row.label!r} is not in the training file ({known}).")
+        if row.label not in numbers:
+            raise InputError(f"{path}, line {row.line}: the label {shortened(row.label)} is not {known}.")
     return LabelledTexts(
         tuple(row.text for row in rows),
-        tuple(number[row.label] for row in rows),
-        tuple(classes.values()),
+        tuple(numbers[row.label] for row in rows),
+        names,
         tuple(row.line for row in rows),
     )
+
+
+def shortened(label: str | None, most: int = 40, quoted: bool = True) -> str:
+    """At most ``most`` characters of a label, in quotes: a column of texts may have been taken for the labels."""
+    label = str(label)
+    label = label if len(label) <= most else label[: most - 1] + "…"
+    return repr(label) if quoted else label
+
+
+def listed(labels: Iterable[str], most: int = 8, quoted: bool = True) -> str:
+    """The first labels, each shortened."""
+    shown = [shortened(label, quoted=quoted) for label in labels]
+    return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")
 
 
 def sample(texts: LabelledTexts, size: int, seed: int = 0) -> LabelledTexts:
@@ -132,21 +163,22 @@ def sample(texts: LabelledTexts, size: int, seed: int = 0) -> LabelledTexts:
 
     Args:
         texts (LabelledTexts): what to draw from; returned as it is if ``size`` is not smaller.
-        size (int): how many; each class keeps at least one.
+        size (int): how many; each class that has texts keeps at least one.
         seed (int): of the choice.
 
     Raises:
-        InputError: ``size`` is smaller than the number of classes.
+        InputError: ``size`` is smaller than the number of classes that have texts.
     """
     if size >= len(texts):
         return texts
-    if size < len(texts.names):
-        raise InputError(f"--limit {size}: expected at least one training text for each of {len(texts.names)} classes.")
+    present = len(set(texts.labels))  # a model may have classes that the file lacks
+    if size < present:
+        raise InputError(f"--limit {size}: expected at least one training text for each of {present} classes.")
     rng = random.Random(seed)
     members: list[list[int]] = [[] for _ in texts.names]
     for i, label in enumerate(texts.labels):
         members[label].append(i)
-    quotas = [max(1, size * len(indices) // len(texts)) for indices in members]
+    quotas = [max(1, size * len(indices) // len(texts)) if indices else 0 for indices in members]
     # What rounding left over goes where the share is cut most; what the minimum of one took, comes from the largest.
     while sum(quotas) != size:
         step = 1 if sum(quotas) < size else -1
@@ -155,6 +187,13 @@ def sample(texts: LabelledTexts, size: int, seed: int = 0) -> LabelledTexts:
         quotas[best] += step
     chosen = [i for indices, quota in zip(members, quotas, strict=True) for i in rng.sample(indices, quota)]
     return texts.take(sorted(chosen))
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, on one line: of the system's the file and the reason, without the number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _open(path: Path) -> Any:
@@ -179,9 +218,18 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, record
 
 
-def _table(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _table(path: Path, delimiter: str, read: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     with _open(path) as file:
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        try:
+            header = list(reader.fieldnames or ())
+        except csv.Error as error:
+            raise InputError(f"{path}, line 1: not valid CSV ({error}).") from error
+        twice = next((name for name in read if header.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(
+                f"{path}: {header.count(twice)} columns are called {twice!r}; expected one. Rename or remove the others."
+            )
         while True:
             try:
                 record = next(reader)
@@ -214,14 +262,14 @@ def _row(path: Path, line: int, record: dict[str, Any], text_column: str, label_
         raise InputError(
             f"{where}: {text_column!r} holds half a character (a lone surrogate); write it whole or remove it."
         )
-    if isinstance(label, float) and not math.isfinite(label):
+    if isinstance(label, float) and not label.is_integer():  # nor are NaN and infinity
         raise InputError(f"{where}: {label_column!r} is {label}; expected an integer or a string.")
     if isinstance(label, (list, dict)):
         raise InputError(f"{where}: {label_column!r} is a {_json_type(label)}; expected an integer or a string.")
     if isinstance(label, bool) or not isinstance(label, (str, float)):
         label = json.dumps(label)
     elif isinstance(label, float):
-        label = str(int(label)) if label.is_integer() else str(label)
+        label = str(int(label))
     if not label.strip():
         raise InputError(f"{where}: {label_column!r} is empty; expected an integer or a string.")
     return Row(line, text, label.strip(), name.strip() or None if isinstance(name, str) else None)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_tracinwe import corpus, training
-from captum_tracinwe.data import InputError, LabelledTexts, classes_of, read_rows, sample, with_classes
+from captum_tracinwe.data import InputError, LabelledTexts, Row, classes_of, listed, read_rows, sample
+from captum_tracinwe.given_model import Classes, head_of, kept_tokens, labelled, of_file
 from captum_tracinwe.report import WordReport, word_report
 from captum_tracinwe.texts import tokenize
 from captum_tracinwe.tracin_we import TracInWE
@@ -176,13 +177,14 @@ def run_files(
     """
     _check_out(settings, train_file, test_file)
     rows = read_rows(train_file, text_column, label_column)
-    classes = classes_of(rows, train_file)
-    everything = with_classes(rows, classes, train_file)
-    test = with_classes(read_rows(test_file, text_column, label_column), classes, test_file)
+    classes = _classes(rows, train_file, model)
+    everything = labelled(rows, classes, train_file)
+    test = labelled(read_rows(test_file, text_column, label_column), classes, test_file)
     train = everything if limit is None else sample(everything, limit, settings.seed)
     drawn = f", a random sample of {len(everything):,} that keeps the class shares" if train is not everything else ""
     say(
-        f"{len(train):,} training texts{drawn}; {len(test):,} test texts; {len(classes)} classes: {', '.join(train.names)}."
+        f"{len(train):,} training texts{drawn}; {len(test):,} test texts; {len(train.names)} classes: "
+        f"{listed(train.names, quoted=False)}." + classes.said
     )
     with _checkpoint_directory(settings) as directory, training.quiet_transformers(), _seeded(settings.seed):
         if model is None:
@@ -191,11 +193,8 @@ def run_files(
             epochs, rate, checkpoints = 5, 1e-3, 8
         else:
             classifier, tokenizer = training.load_model(model, train.names)
-            positions = getattr(classifier.config, "max_position_embeddings", None) or max_length
-            if max_length > positions:
-                say(f"--max-length {max_length}: the model has {positions} positions; texts are cut there.")
-                max_length = positions
             epochs, rate, checkpoints = 2, 5e-5, 4
+        max_length = kept_tokens(max_length, tokenizer, classifier.config, say)
         job = _Job(settings, classifier, tokenizer, train, test, max_length)
         job.train(directory, settings.epochs or epochs, settings.learning_rate or rate, checkpoints, say)
         everyone = range(len(test))
@@ -211,6 +210,17 @@ def run_files(
         title = f"Why these answers? {Path(train_file).name} on {Path(test_file).name} (numbers: lines)"
         job.report(shown, title, say, f"these {len(chosen)} test texts")
     return shown
+
+
+def _classes(rows: Sequence[Row], path: str | Path, model: str | Path | None) -> Classes:
+    """Those of the model to fine-tune, whose head then stays, where it names all labels of the file; else the file's."""
+    classes = classes_of(rows, path)
+    head = head_of(model) if model is not None else None
+    if head is not None and head.named and set(classes.values()) <= head.numbers.keys():
+        numbers = {label: head.numbers[name] for label, name in classes.items()}
+        said = " Labels have the numbers that the model's config.json gives them."
+        return Classes(head.names, numbers, f"in the training file ({listed(classes)})", said)
+    return of_file(classes)
 
 
 class _Job:

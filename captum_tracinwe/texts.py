@@ -123,7 +123,7 @@ def tokenize(
         list of TokenizedText: M of them.
 
     Raises:
-        TypeError: a text is neither str nor a pair of str.
+        TypeError: a single str in place of a list of texts, or a text that is neither str nor a pair of str.
         ValueError: wrong number of labels or predictions, or an id beyond ``vocab_size``.
 
     Example:
@@ -137,6 +137,8 @@ def tokenize(
         >>> text.text[slice(*text.spans[2])]
         'unbelievable'
     """
+    if isinstance(texts, str):  # whose items are texts of one letter
+        raise TypeError(f"tokenize: expected a list of texts, got the str {texts!r:.80}. Put it in a list: [text].")
     inputs = [_as_parts(text, number) for number, text in enumerate(texts)]
     for name, values in (("labels", labels), ("predictions", predictions)):
         if values is not None and len(values) != len(inputs):

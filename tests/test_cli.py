@@ -238,3 +238,120 @@ def test_models_that_are_not_whole_are_refused(files, capsys, tmp_path):
 def test_odd_lines_are_refused(files, capsys, tmp_path, line, message):
     (tmp_path / "odd.jsonl").write_text(line)
     assert message in refused(capsys, "--train", "odd.jsonl", "--test", "test.jsonl")
+
+
+NEWS = ("World", "Sports", "Business", "Sci/Tech")  # as AG News has them, not in the order of the alphabet
+
+
+def of_news(name, labels, **columns):
+    """A JSON lines file of short texts with labels, twelve of each."""
+    rows = [{"text": f"a text of {label}", "label": label} for label in labels] * 12
+    Path(name).write_text(
+        "\n".join(json.dumps(row | {key: of(row["label"]) for key, of in columns.items()}) for row in rows)
+    )
+
+
+@pytest.fixture
+def news(files):
+    """A classifier of four named classes in `news`, its head as it was saved."""
+    tokenizer = training.words_tokenizer(["a text of " + " ".join(NEWS), *(text for text, _ in TEXTS)])
+    model = training.small_bert(len(tokenizer), NEWS, width=32, positions=16)
+    with training.quiet_transformers():
+        model.save_pretrained("news")
+        tokenizer.save_pretrained("news")
+    return model
+
+
+def fine_tuned(**given):
+    """The labels that a text of each label got, and the head, after a step too small to matter."""
+    from captum_tracinwe import demo
+
+    lines, heads = [], []
+    settings = demo.Settings(out="r.html", k=1, epochs=1, learning_rate=1e-12)
+    before = demo.training.train
+
+    def train(model, texts, *rest, **options):
+        heads.append((model.classifier.weight.detach().clone(), sorted(set(texts.labels))))
+        return before(model, texts, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo.training, "train", train)
+        demo.run_files(settings, "n.jsonl", "n.jsonl", model="news", test_limit=2, say=lines.append, **given)
+    return heads[0], "\n".join(lines)
+
+
+@pytest.mark.parametrize("of_label", [None, NEWS.__getitem__])
+def test_a_model_that_names_the_labels_keeps_its_head_and_its_numbers(news, of_label):
+    if of_label:  # the names stand in a column of their own
+        of_news("n.jsonl", (3, 0), label_name=of_label)
+    else:
+        of_news("n.jsonl", ("Sci/Tech", "World"))
+    (weight, labels), said = fine_tuned(limit=10)
+    assert weight.equal(news.classifier.weight)
+    assert labels == [0, 3]
+    assert "4 classes: World, Sports, Business, Sci/Tech. Labels have the numbers that the model's config" in said
+
+
+def test_a_model_of_other_classes_gets_a_new_head(news):
+    of_news("n.jsonl", ("pets", "boats"))
+    (weight, labels), said = fine_tuned()
+    assert weight.shape[0] == 2
+    assert labels == [0, 1]
+    assert "2 classes: boats, pets." in said
+
+
+@pytest.mark.parametrize("length", ["1", "2"])
+@pytest.mark.parametrize("model", [[], ["--model", "news"]])
+def test_a_length_that_leaves_no_word_is_refused(news, files, capsys, model, length):
+    err = one_line(capsys, *files, *SMALL, *model, "--max-length", length)
+    assert f"--max-length {length}: the tokenizer puts 2 special tokens around a text" in err
+
+
+def test_a_column_of_texts_taken_for_labels_is_shown_in_short(files, capsys, tmp_path):
+    texts = [f"{i} " + "word " * 100 for i in range(20)]
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"text": text, "label": "x"}) for text in texts))
+    (tmp_path / "u.jsonl").write_text(json.dumps({"text": "other " * 100, "label": "x"}))
+    assert len(refused(capsys, "--train", "t.jsonl", "--test", "u.jsonl", "--label-column", "text")) < 600
+    assert main(["demo", "--train", "t.jsonl", "--test", "t.jsonl", "--label-column", "text", *SMALL]) == 0
+    assert len(capsys.readouterr().out.splitlines()[0]) < 500
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (ValueError("two\n  lines, see resume=True"), 2, "error: two lines, see --resume"),
+        (FileNotFoundError(2, "No such file or directory", "x.bin"), 2, "error: x.bin: No such file or directory"),
+        (RuntimeError("CUDA error:\nout of memory"), 1, "error: RuntimeError: CUDA error: out of memory"),
+    ],
+)
+def test_whatever_a_command_stumbles_over_is_one_line(capsys, monkeypatch, raised, code, said):
+    from captum_tracinwe import cli
+
+    def stumble(options):
+        raise raised
+
+    monkeypatch.setattr(cli, "_info", stumble)
+    assert main(["info"]) == code
+    assert capsys.readouterr().err == f"captum-tracinwe info: {said}\n"
+
+
+def test_advice_to_python_is_given_in_options(capsys, monkeypatch):
+    from captum_tracinwe import cli
+
+    for advice, expected in (
+        ("finish it with tracin.build_index(path, resume=True).", "finish it with captum-tracinwe index --resume."),
+        ("then go on with resume=True (disk).", "then go on with --resume (disk)."),
+        (
+            "Cut: tokenizer(..., truncation=True, max_length=32), or TokenizeTexts(tokenizer, max_length=32).",
+            "Cut: --max-length 32.",
+        ),
+        ("with dtype='bfloat16' or 'float32'.", "with --dtype bfloat16 or --dtype float32."),
+        ("Pass a checkpoints_load_func that", "From Python, pass a checkpoints_load_func that"),
+    ):
+
+        def stumble(options, advice=advice):
+            raise ValueError(advice)
+
+        monkeypatch.setattr(cli, "_info", stumble)
+        main(["info"])
+        assert capsys.readouterr().err == f"captum-tracinwe info: error: {expected}\n"

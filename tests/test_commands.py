@@ -1,12 +1,18 @@
 """`captum-tracinwe index` and `query`: what they make, print and refuse."""
 
 import csv
+import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from captum_tracinwe import GradientIndex, TracInWE, save_checkpoint, training
 from captum_tracinwe.cli import main
+from captum_tracinwe.given_model import kept_tokens
 
 TEXTS = [
     ("the cat sat on the mat", "pets"),
@@ -83,7 +89,7 @@ def test_append_takes_more_texts_of_the_same_classes(options, capsys):
     write("other.csv", [("a car", "cars"), ("a ship", "boats")])
     code, _, err = run(capsys, "index", "--train", "other.csv", "--out", "index", "--append", *options)
     assert code == 2
-    assert "'cars' is not in the training file" in err
+    assert "the label 'cars' is not a class of --model model ('boats', 'pets'; 0 to 1)" in err
 
 
 def test_refusals_are_one_line(options, capsys):
@@ -105,3 +111,265 @@ def test_refusals_are_one_line(options, capsys):
         assert message in err
         assert err.count("\n") == 1
         assert not out
+
+
+# ------------------------------------------------------------------------------------------------ what labels stand for
+
+NEWS = ("World", "Sports", "Business", "Sci/Tech")  # as AG News has them, not in the order of the alphabet
+OF_NEWS = [(f"{text} {name}", name) for (text, _), name in zip(TEXTS, NEWS * 3, strict=True)]
+
+
+def classifier(names, texts=OF_NEWS, config=None, **sizes):
+    """A classifier in `news`, its head biased so that it answers the last class, with one checkpoint; the options for it."""
+    tokenizer = training.words_tokenizer([text for text, _ in texts])
+    model = training.small_bert(len(tokenizer), names, width=32, **{"positions": 64, **sizes})
+    with torch.no_grad():
+        model.classifier.bias[-1] = 50.0
+    with training.quiet_transformers():
+        model.save_pretrained("news")
+        tokenizer.save_pretrained("news")
+    path = Path("news/config.json")
+    kept = {key: value for key, value in json.loads(path.read_text()).items() if key not in (config or {})}
+    path.write_text(json.dumps(kept | {key: value for key, value in (config or {}).items() if value is not None}))
+    save_checkpoint("news-steps/step-1.pt", model, 0.1)
+    return ["--model", "news", "--checkpoints", "news-steps", "--max-length", "16"]
+
+
+UNNAMED = {"id2label": {str(i): f"LABEL_{i}" for i in range(4)}, "label2id": {f"LABEL_{i}": i for i in range(4)}}
+
+
+def labels_of(index):
+    return [label for segment in GradientIndex.open(index).segments for label in segment.columns["label"]]
+
+
+@pytest.mark.parametrize("config", [None, {"label2id": None}, {"id2label": UNNAMED["id2label"]}])
+def test_string_labels_have_the_numbers_that_the_model_gives_them(options, capsys, config):
+    own = classifier(NEWS, config=config)
+    write("news.csv", OF_NEWS)
+    code, out, err = run(capsys, "index", "--train", "news.csv", "--out", "index", *own)
+    assert (code, err) == (0, "")
+    assert labels_of("index") == [0, 1, 2, 3] * 3  # by the alphabet: 3, 2, 0, 1
+    assert "numbered" not in out
+    write("ask.csv", [("the cat sat", "World")])
+    asked = ["query", "--index", "index", "--test", "ask.csv", "--train", "news.csv", "--k", "2", *own]
+    code, out, _ = run(capsys, *asked, "--predicted")
+    assert code == 0
+    assert "label: World" in out.splitlines()[0]
+    assert "predicted: Sci/Tech" in out.splitlines()[0]
+
+
+def test_a_question_may_have_a_class_that_the_training_file_lacks_and_class_numbers(options, capsys):
+    own = classifier(NEWS)
+    write("two.csv", [(text, label) for text, label in OF_NEWS if label in ("World", "Business")])
+    assert run(capsys, "index", "--train", "two.csv", "--out", "index", *own)[0] == 0
+    assert labels_of("index") == [0, 2] * 3
+    write("ask.csv", [("the cat sat", "Sports"), ("a dog barked", "3")])
+    code, out, _ = run(capsys, "query", "--index", "index", "--test", "ask.csv", *own)
+    assert code == 0
+    assert "Sports" in out
+    assert "Sci/Tech" in out
+
+
+def test_labels_that_the_model_does_not_have_are_refused_by_name(options, capsys):
+    own = classifier(NEWS)
+    known = "is not a class of --model news ('World', 'Sports', 'Business', 'Sci/Tech'; 0 to 3)"
+    for label in ("Weather", "world", "4", "-1"):
+        write("news.csv", [*OF_NEWS, ("rain", label)])
+        code, _, err = run(capsys, "index", "--train", "news.csv", "--out", "index", *own)
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"news.csv, line 14: the label '{label}' {known}" in err
+
+
+@pytest.mark.parametrize("config", [None, UNNAMED])
+def test_integer_labels_are_class_numbers_and_the_head_stays(options, capsys, config):
+    own = classifier(NEWS, config=config)
+    write("news.csv", [(text, NEWS.index(label)) for text, label in OF_NEWS if label in ("Sports", "Sci/Tech")])
+    code, out, err = run(capsys, "index", "--train", "news.csv", "--out", "index", *own)
+    assert (code, err) == (0, "")
+    assert labels_of("index") == [1, 3] * 3
+    assert ("integer labels are class numbers as they are" in out) == (config is not None)
+    write("ask.csv", [("the cat sat", 2)])
+    code, out, _ = run(capsys, "query", "--index", "index", "--test", "ask.csv", "--predicted", *own)
+    assert code == 0
+    assert f"predicted: {3 if config else NEWS[3]}]" in out.splitlines()[0]
+
+
+def test_names_that_are_integers_are_names(options, capsys):
+    own = classifier(("1", "2", "3", "4"))
+    write("stars.csv", [(text, NEWS.index(label) + 1) for text, label in OF_NEWS])
+    assert run(capsys, "index", "--train", "stars.csv", "--out", "index", *own)[0] == 0
+    assert labels_of("index") == [0, 1, 2, 3] * 3
+    write("stars.csv", [(text, NEWS.index(label)) for text, label in OF_NEWS])
+    code, _, err = run(capsys, "index", "--train", "stars.csv", "--out", "other", *own)
+    assert code == 2
+    assert "the label '0' is not a class of --model news ('1', '2', '3', '4')" in err
+
+
+def test_without_names_the_numbering_is_said_and_must_fit_the_head(options, capsys):
+    own = classifier(NEWS, config=UNNAMED)
+    write("news.csv", OF_NEWS)
+    code, out, _ = run(capsys, "index", "--train", "news.csv", "--out", "index", *own)
+    assert code == 0
+    assert "labels were numbered from 0 in this order: 'Business', 'Sci/Tech', 'Sports', 'World'.\n" in out
+    assert labels_of("index") == [3, 2, 0, 1] * 3
+    write("ask.csv", [("the cat sat", "Weather")])
+    code, _, err = run(capsys, "query", "--index", "index", "--test", "ask.csv", *own)
+    assert code == 2
+    assert "'Weather' is not in the index ('Business', 'Sci/Tech', 'Sports', 'World')" in err
+    write("two.csv", [(text, label) for text, label in OF_NEWS if label in ("World", "Sports")])
+    code, _, err = run(capsys, "index", "--train", "two.csv", "--out", "other", *own)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "two.csv: 2 different labels ('Sports', 'World'), and --model news has 4 classes without names" in err
+    write("own.csv", [(text, f"LABEL_{NEWS.index(label)}") for text, label in OF_NEWS])
+    assert run(capsys, "index", "--train", "own.csv", "--out", "own", *own)[0] == 0
+    assert labels_of("own") == [0, 1, 2, 3] * 3
+
+
+def test_an_index_that_has_its_labels_otherwise_is_refused(options, capsys):
+    own = classifier(NEWS, config=UNNAMED)
+    write("news.csv", OF_NEWS)
+    assert run(capsys, "index", "--train", "news.csv", "--out", "index", *own)[0] == 0
+    path = Path("news/config.json")
+    named = {"id2label": dict(enumerate(NEWS)), "label2id": {name: i for i, name in enumerate(NEWS)}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    for argv in (
+        ["query", "--index", "index", "--test", "news.csv"],
+        ["index", "--train", "news.csv", "--out", "index", "--append"],
+        ["index", "--train", "news.csv", "--out", "index", "--resume"],
+    ):
+        code, _, err = run(capsys, *argv, *own)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "The index has the label 'Business' as class 0, --model news as class 2" in err
+
+
+def test_a_config_or_a_file_that_contradicts_itself_is_refused(options, capsys):
+    own = classifier(NEWS, config={"label2id": {name: i for i, name in enumerate(reversed(NEWS))}})
+    write("news.csv", OF_NEWS)
+    code, _, err = run(capsys, "index", "--train", "news.csv", "--out", "index", *own)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "has 'World' as class 0 in id2label and as class 3 elsewhere" in err
+    own = classifier(NEWS)
+    lines = [
+        json.dumps({"text": text, "label": sorted(NEWS).index(name), "label_name": name}) for text, name in OF_NEWS
+    ]
+    Path("news.jsonl").write_text("\n".join(lines))
+    code, _, err = run(capsys, "index", "--train", "news.jsonl", "--out", "index", *own)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the label '3' is called 'World', and 'World' is class 0 of the model, not 3" in err
+    named = ["--label-column", "label_name"]
+    assert run(capsys, "index", "--train", "news.jsonl", "--out", "index", *named, *own)[0] == 0
+    assert labels_of("index") == [0, 1, 2, 3] * 3
+
+
+# ------------------------------------------------------------------------------------------------- what the shell is told
+
+
+def test_the_question_that_is_printed_can_be_asked(options, capsys):
+    with open("odd.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("the body", "topic"), *TEXTS])
+    columns = ["--text-column", "the body", "--label-column", "topic", "--without-special-tokens", "--batch-size", "3"]
+    _, out, _ = run(capsys, "index", "--train", "odd.csv", "--out", "an index", *options, *columns)
+    printed = shlex.split(out.partition("Ask it with: ")[2].strip())
+    assert printed[:2] == ["captum-tracinwe", "query"]
+    code, _, err = run(capsys, *["odd.csv" if word == "FILE" else word for word in printed[1:]], "--train", "odd.csv")
+    assert (code, err) == (0, "")
+    _, out, _ = run(capsys, "index", "--train", "train.csv", "--out", "plain", *options[:4])
+    assert "--batch-size" not in out
+    assert "column" not in out
+
+
+def test_what_a_question_read_is_said_in_bytes(options, capsys):
+    run(capsys, "index", "--train", "train.csv", "--out", "index", *options)
+    _, out, _ = run(capsys, "query", "--index", "index", "--test", "test.csv", *options)
+    assert re.search(
+        r"That read [\d.]+ MB of the index, where the gradients of all training texts are [\d.]+ MB\.", out
+    )
+    assert "%" not in out.splitlines()[-1]
+
+
+def test_another_training_file_to_show_texts_from_is_refused(options, capsys):
+    run(capsys, "index", "--train", "train.csv", "--out", "index", *options)
+    same_labels = [TEXTS[i] for i in (1, 0, 3, 2)] * 3
+    for texts, message in (
+        (TEXTS[::-1], "--train shuffled.csv, line 2: the label is 'boats', and 'pets' in the index"),
+        (
+            [(text[::-1], label) for text, label in TEXTS],
+            "--train shuffled.csv, line 2: not the text that the index was",
+        ),
+        (same_labels, "--train shuffled.csv, line 2: not the text that the index was"),
+    ):
+        write("shuffled.csv", texts)
+        asked = ["--index", "index", "--test", "test.csv", "--train", "shuffled.csv", "--k", "12"]
+        code, _, err = run(capsys, "query", *asked, *options)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+
+
+def test_texts_are_cut_at_the_positions_of_the_model(options, capsys):
+    own = classifier(NEWS, positions=6)
+    write("news.csv", OF_NEWS)
+    code, out, _ = run(capsys, "index", "--train", "news.csv", "--out", "index", *own)
+    assert code == 0
+    assert "--max-length 16: the model has 6 positions; texts are cut there." in out
+    code, out, _ = run(capsys, "query", "--index", "index", "--test", "news.csv", "--train", "news.csv", *own)
+    assert code == 0
+    assert "6 positions" in out
+
+
+def test_positions_are_those_that_texts_can_have():
+    from transformers import BertConfig, RobertaConfig, T5Config
+
+    tokenizer = training.words_tokenizer(["a b"])
+    for config, kept in (
+        (BertConfig(max_position_embeddings=10), 10),
+        (RobertaConfig(max_position_embeddings=10, pad_token_id=1), 8),  # counted from 2
+        (T5Config(), 16),  # relative ones, as many as needed
+    ):
+        said = []
+        assert kept_tokens(16, tokenizer, config, said.append) == kept
+        assert len(said) == (kept < 16)
+        assert kept_tokens(kept, tokenizer, config, said.append) == kept
+        assert len(said) == (kept < 16)
+
+
+def test_a_length_that_leaves_no_word_is_refused(options, capsys):
+    for length in ("1", "2"):
+        argv = ["index", "--train", "train.csv", "--out", "index", *options[:4], "--max-length", length]
+        code, _, err = run(capsys, *argv)
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"--max-length {length}: the tokenizer puts 2 special tokens around a text" in err
+        assert "expected at least 3" in err
+
+
+def test_advice_names_options_and_no_python(options, capsys):
+    run(capsys, "index", "--train", "train.csv", "--out", "index", *options)
+    for argv, message in (
+        (
+            ["index", "--train", "train.csv", "--out", "index"],
+            "go on with it by --resume, add to it by --append, or",
+        ),
+        (["query", "--index", "none", "--test", "test.csv"], "Build one with captum-tracinwe index."),
+        (
+            ["index", "--train", "train.csv", "--out", "other", "--checkpoints", "none"],
+            "error: --checkpoints none cannot be used. Expected a directory with checkpoints",
+        ),
+    ):
+        code, _, err = run(capsys, argv[0], *options, *argv[1:])
+        assert code == 2
+        assert message in err
+        assert "=True" not in err
+        assert "TracInWE" not in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_plain_line(options, capsys):
+    with training.quiet_transformers():
+        model, _ = training.load_model("model", ("boats", "pets"))
+    Path("bare").mkdir()
+    torch.save(model.state_dict(), "bare/step-1.pt")
+    bare = ["--model", "model", "--checkpoints", "bare", "--max-length", "16"]
+    code, _, err = run(capsys, "index", "--train", "train.csv", "--out", "index", *bare)
+    assert code == 0
+    assert err.startswith("captum-tracinwe index: warning: The checkpoint 'step-1.pt' carries no learning rate")
+    assert err.count("\n") == 1
+    assert "UserWarning" not in err

@@ -55,13 +55,27 @@ def test_other_columns_and_their_names(tmp_path):
 
 
 def test_a_whole_float_is_its_integer_and_a_boolean_keeps_its_json_spelling(tmp_path):
-    path = write(tmp_path / "x.jsonl", "".join(f'{{"text": "a", "label": {v}}}\n' for v in ("1.0", "1", "true", "1.5")))
-    assert [row.label for row in read_rows(path)] == ["1", "1", "true", "1.5"]
+    path = write(tmp_path / "x.jsonl", "".join(f'{{"text": "a", "label": {v}}}\n' for v in ("1.0", "1", "true")))
+    assert [row.label for row in read_rows(path)] == ["1", "1", "true"]
 
 
 def test_names_that_two_labels_share_are_not_used():
     rows = [row_of("a", "0", "same"), row_of("b", "1", "same")]
     assert classes_of(rows, "x") == {"0": "0", "1": "1"}
+
+
+def test_columns_that_are_not_read_may_share_a_name(tmp_path):
+    (row,) = read_rows(write(tmp_path / "x.csv", "text,note,label,note,,\na,b,1,c,,\n"))
+    assert (row.text, row.label) == ("a", "1")
+
+
+def test_labels_that_are_whole_texts_are_shown_in_short():
+    rows = [row_of(str(i), f"{i} " + "word " * 200) for i in range(50)]
+    with pytest.raises(InputError) as caught:
+        with_classes([row_of("a", "other " * 200, line=3)], classes_of(rows, "x.csv"), "y.csv")
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).startswith("y.csv, line 3: the label 'other other")
+    assert str(caught.value).endswith("…).")
 
 
 def row_of(text, label, name=None, line=1):
@@ -95,6 +109,14 @@ BAD = {
     "quote.csv": ('text,label\n"a,1\n', "not valid CSV"),
     "listtext.jsonl": ('{"text": ["a"], "label": 1}\n', "line 1: 'text' is a list; expected a string"),
     "listlabel.jsonl": ('{"text": "a", "label": [1]}\n', "line 1: 'label' is a list"),
+    "floatlabel.jsonl": (
+        OK + '{"text": "a", "label": 1.5}\n',
+        "line 2: 'label' is 1.5; expected an integer or a string",
+    ),
+    "infinitelabel.jsonl": ('{"text": "a", "label": -Infinity}\n', "line 1: 'label' is -inf; expected an integer or"),
+    "twotexts.csv": ("text,label,text\na,1,b\n", "2 columns are called 'text'; expected one"),
+    "threelabels.tsv": ("label\ttext\tlabel\tlabel\n1\ta\t2\t3\n", "3 columns are called 'label'; expected one"),
+    "twonames.csv": ("text,label,label_name,label_name\na,1,b,c\n", "2 columns are called 'label_name'; expected one"),
     "latin.csv": (b"text,label\ncaf\xe9,1\n", "not UTF-8"),
     "data.txt": ("a", "expected a file name ending in .jsonl, .csv or .tsv"),
 }
@@ -154,6 +176,13 @@ def test_a_sample_has_the_size_asked_for_keeps_the_shares_and_every_class():
 def test_a_sample_smaller_than_the_classes_is_refused():
     with pytest.raises(InputError, match="--limit 2: expected at least one training text for each of 3"):
         sample(LabelledTexts(("a", "b", "c"), (0, 1, 2), ("x", "y", "z"), (1, 2, 3)), 2)
+
+
+def test_a_sample_does_without_classes_that_no_text_has():
+    texts = LabelledTexts(("a",) * 9, (0, 3, 3) * 3, ("w", "x", "y", "z"), tuple(range(9)))
+    assert sorted(sample(texts, 3).labels) == [0, 3, 3]
+    with pytest.raises(InputError, match="--limit 1: expected at least one training text for each of 2"):
+        sample(texts, 1)
 
 
 def test_the_shared_news_file_reads():
