@@ -183,6 +183,20 @@ def test_the_shares_on_a_text_add_up_to_the_score():
         assert sum(map(float, titles)) == pytest.approx(pair.score, abs=2e-3)
 
 
+def test_a_dotted_word_is_explained_where_there_is_one():
+    test = text_of("dog", "late")
+    some, none = pair_of(test, test, [1.0, 0.5]), pair_of(test, test, [1.0, 0.0])
+    assert "Dotted" not in viz.word_influence_html([some])
+    page = viz.word_influence_html([some, none])
+    assert '<mark class="z"><b>Dotted</b></mark> = in common, with a share of 0' in page
+
+
+def test_pictures_of_html_have_words_beside_them():
+    page = viz.word_influence_html([pair_of(text_of("dog"), text_of("dog"), [2.0])])
+    assert 'role="img" aria-label="Colours: from −2.00, orange, over 0 to +2.00, blue, per word"' in page
+    assert page.count('<span class="bar" aria-hidden="true">') == page.count('class="bar"') == 1
+
+
 def test_special_tokens_and_padding_are_seen():
     text = text_of("[CLS]", "dog", padding=(9, "[PAD]"))
     ids = torch.tensor([9, *sorted(text.token_ids)])
