@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from captum_tracinwe.visualization.common import signed, visible
 from captum_tracinwe.words import WordInfluence
 
 EVIL = "<script>alert(1)</script> & <img src=x onerror=alert(2)> \"quoted' </style></title><!-- "
+README = Path(__file__).parents[1] / "README.md"
 VOID = {"meta", "br", "img", "link", "input"}
 
 
@@ -181,6 +183,14 @@ def test_the_shares_on_a_text_add_up_to_the_score():
     for part in (found.marks[2:7], found.marks[7:11]):
         titles = [mark["title"].split(" ")[0].replace("−", "-") for mark in part]
         assert sum(map(float, titles)) == pytest.approx(pair.score, abs=2e-3)
+
+
+@pytest.mark.skipif(not README.is_file(), reason="the checkout's README is not here")
+def test_the_readme_says_how_to_keep_a_page_of_a_report(tmp_path, monkeypatch):
+    [line] = re.findall(r"^visualization\.write_html\(.*word_report_html.*\)", README.read_text("utf-8"), flags=re.M)
+    monkeypatch.chdir(tmp_path)
+    exec(line, {"visualization": viz, "report": WordReport((), 0.0, 1, 1)})
+    assert "No test text shares a word" in (tmp_path / "words.html").read_text("utf-8")
 
 
 def test_a_dotted_word_is_explained_where_there_is_one():
