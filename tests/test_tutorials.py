@@ -1,8 +1,11 @@
 """Tutorials: each runs from a clean kernel without an error or a word on stderr, and is stored as it ran, small."""
 
 import ast
+import configparser
 import importlib.util
+import itertools
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -90,3 +93,31 @@ def test_from_captum_it_is_one_import_and_one_name():
     assert before.count("TracInCP") == 2
     changed = before.replace("from captum.influence import TracInCP", "from captum_tracinwe import TracInWE")
     assert changed.replace("tracin = TracInCP(", "tracin = TracInWE(") == after
+
+
+def imported(path):
+    """The packages that a notebook's cells import, and those that transformers' Trainer needs besides."""
+    source = "\n".join(cell.source for cell in code_of(nbformat.read(path, as_version=4)))
+    tree = ast.parse(re.sub(r"^%.*$", "", source, flags=re.M))
+    modules = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    modules += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = {module.split(".")[0] for module in modules}
+    return names | ({"accelerate"} if "Trainer(" in source else set())
+
+
+def test_the_extra_holds_what_they_import():
+    setup = configparser.ConfigParser()
+    setup.read(FOLDER.parent / "setup.cfg")
+    asked = setup["options"]["install_requires"] + setup["options.extras_require"]["tutorials"]
+    installed = {re.split(r"[><=!,]", line)[0] for line in asked.split()}
+    needed = set().union(*map(imported, NOTEBOOKS)) - set(sys.stdlib_module_names)
+    assert {"accelerate", "psutil"} <= needed
+    assert needed <= installed | {"captum_tracinwe", "tokenizers"}  # tokenizers comes with transformers
+    assert {"jupyterlab", "ipykernel", "nbconvert", "nbclient", "nbformat"} <= installed
+    assert '".[tutorials]"' in (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_each_names_the_next():
+    for path, following in itertools.pairwise(NOTEBOOKS):
+        last = nbformat.read(path, as_version=4).cells[-1].source
+        assert f"Next: `{following.name}`" in last

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from captum_tracinwe.visualization.common import signed, visible
 from captum_tracinwe.words import WordInfluence
 
 EVIL = "<script>alert(1)</script> & <img src=x onerror=alert(2)> \"quoted' </style></title><!-- "
+README = Path(__file__).parents[1] / "README.md"
 VOID = {"meta", "br", "img", "link", "input"}
 
 
@@ -181,6 +183,28 @@ def test_the_shares_on_a_text_add_up_to_the_score():
     for part in (found.marks[2:7], found.marks[7:11]):
         titles = [mark["title"].split(" ")[0].replace("−", "-") for mark in part]
         assert sum(map(float, titles)) == pytest.approx(pair.score, abs=2e-3)
+
+
+@pytest.mark.skipif(not README.is_file(), reason="the checkout's README is not here")
+def test_the_readme_says_how_to_keep_a_page_of_a_report(tmp_path, monkeypatch):
+    [line] = re.findall(r"^visualization\.write_html\(.*word_report_html.*\)", README.read_text("utf-8"), flags=re.M)
+    monkeypatch.chdir(tmp_path)
+    exec(line, {"visualization": viz, "report": WordReport((), 0.0, 1, 1)})
+    assert "No test text shares a word" in (tmp_path / "words.html").read_text("utf-8")
+
+
+def test_a_dotted_word_is_explained_where_there_is_one():
+    test = text_of("dog", "late")
+    some, none = pair_of(test, test, [1.0, 0.5]), pair_of(test, test, [1.0, 0.0])
+    assert "Dotted" not in viz.word_influence_html([some])
+    page = viz.word_influence_html([some, none])
+    assert '<mark class="z"><b>Dotted</b></mark> = in common, with a share of 0' in page
+
+
+def test_pictures_of_html_have_words_beside_them():
+    page = viz.word_influence_html([pair_of(text_of("dog"), text_of("dog"), [2.0])])
+    assert 'role="img" aria-label="Colours: from −2.00, orange, over 0 to +2.00, blue, per word"' in page
+    assert page.count('<span class="bar" aria-hidden="true">') == page.count('class="bar"') == 1
 
 
 def test_special_tokens_and_padding_are_seen():

@@ -92,3 +92,25 @@ def test_a_browser_shows_every_text_as_written_and_runs_nothing(tmp_path, whole)
     assert found.body.get("data-ran") is None
     assert not {"script", "img", "link", "iframe"} & set(found.tags)
     assert found.tags.count("style") == 1
+
+
+# What a notebook's style sheet says of tables in outputs, and a look at what comes of it.
+NOTEBOOK = """<style>
+:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon td,:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon th,
+:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon tr{text-align:right}
+.jp-RenderedHTMLCommon tbody tr:nth-child(odd),.jp-RenderedHTMLCommon tbody tr:nth-child(even){background:red}
+</style><div class="jp-RenderedHTMLCommon">"""
+LOOK = """<script>
+const seen = (what, key) => [...new Set([...document.querySelectorAll(what)].map(e => getComputedStyle(e)[key]))].join();
+Object.assign(document.body.dataset, {names: seen("tbody th", "textAlign"), numbers: seen("td.n", "textAlign"),
+rows: seen("tbody tr", "backgroundColor")});
+</script>"""
+
+
+def test_a_notebook_does_not_align_and_stripe_our_tables(tmp_path):
+    _, pairs = influences()
+    page = f"<!DOCTYPE html><meta charset=utf-8>{NOTEBOOK}{word_influence_fragment(pairs)}</div>{LOOK}"
+    found = dumped(write_html(tmp_path / "page.html", page), tmp_path / "profile")
+    assert found.body["data-names"] == "left"
+    assert found.body["data-numbers"] == "right"
+    assert found.body["data-rows"] == "rgba(0, 0, 0, 0)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,13 +21,25 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_agreement", "plot_cancellation", "plot_deletion", "plot_intervals", "plot_noise"]
 
-_DASHES = ("-", "--", "-.", ":")
+#: The palette of Okabe and Ito, without its yellow, which is too pale for a line on white.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# More steps than that get the ticks that matplotlib chooses.
+_MOST_TICKS = 12
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Colour and dashes of a picture's n-th line: told apart by either of them."""
+    return {"color": OKABE_ITO[number % len(OKABE_ITO)], "linestyle": _DASHES[number % len(_DASHES)]}
 
 
 def plot_deletion(
     curves: Mapping[tuple[str, bool], DeletionCurve], show: bool = False, *, ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
     """DEL₊ (below 0 is right) and DEL₋ (above 0 is right) over k, with 95 % bands over test examples.
+
+    The axis is named for probabilities of the label asked about; where ``retrain`` answered with something else, set it anew.
 
     Args:
         curves (mapping): ``(name, proponents)`` → curve, as :func:`deletion_curves` returns them.
@@ -42,8 +54,7 @@ def plot_deletion(
         (line,) = ax.plot(
             curve.ks,
             curve.mean().tolist(),
-            _DASHES[number // 10 % 4],
-            color=f"C{number % 10}",
+            **_look(number),
             marker="v" if proponents else "^",
             label=name if proponents or (name, True) not in curves else None,
         )
@@ -51,9 +62,13 @@ def plot_deletion(
             curve.ks, [e.low for e in ends], [e.high for e in ends], color=line.get_color(), alpha=0.12, lw=0
         )
     ax.axhline(0, color="0.2", linewidth=0.8)
-    ax.set_xlabel("examples removed (▼ proponents, ▲ opponents)")
-    ax.set_ylabel("change of the probability of the true class")
-    ax.legend(fontsize=8, ncols=2)
+    directions = {proponents for _, proponents in curves}
+    if len(directions) == 1:
+        ax.set_xlabel("proponents removed" if True in directions else "opponents removed")
+    else:
+        ax.set_xlabel("examples removed (▼ proponents, ▲ opponents)")
+    ax.set_ylabel("change of the probability of the label asked about")
+    ax.legend(fontsize=8, ncols=2, handlelength=3.5)
     return _finished(fig, ax, show)
 
 
@@ -64,16 +79,16 @@ def plot_noise(curves: Mapping[str, NoiseCurve], show: bool = False, *, ax: Axes
         ax.plot(
             curve.inspected.tolist(),
             curve.found.tolist(),
-            _DASHES[number // 10 % 4],
-            color=f"C{number % 10}",
+            **_look(number),
             label=name,
         )
-    for wrong in sorted({round(curve.wrong, 6) for curve in curves.values()}):
-        ax.plot([0, wrong, 1], [0, 1, 1], color="0.6", linewidth=0.8)
-    ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    for number, wrong in enumerate(sorted({round(curve.wrong, 6) for curve in curves.values()})):
+        ideal = None if number else "ideal: all wrong labels first"
+        ax.plot([0, wrong, 1], [0, 1, 1], color="0.6", linewidth=1.2, label=ideal)
+    ax.plot([0, 1], [0, 1], ":", color="0.45", linewidth=1.2, label="chance")
     ax.set_xlabel("share of the training set looked at, most suspect first")
     ax.set_ylabel("share of the mislabelled examples found")
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=8, loc="lower right", handlelength=3.5)
     return _finished(fig, ax, show)
 
 
@@ -90,12 +105,24 @@ def plot_cancellation(
     for number, (name, line) in enumerate(values.items()):
         if len(line) != len(steps):
             raise ValueError(f"plot_cancellation: expected {len(steps)} values for {name!r}, got {len(line)}.")
-        ax.plot(list(steps), list(line), _DASHES[number // 10 % 4], color=f"C{number % 10}", marker="o", label=name)
+        ax.plot(list(steps), list(line), **_look(number), marker=_MARKERS[number % len(_MARKERS)], label=name)
     ax.set_yscale("log")
+    _plain_ticks(ax.yaxis)
+    if len(steps) <= _MOST_TICKS:
+        ax.set_xticks(list(steps), [f"{step:g}" for step in steps])
     ax.set_xlabel("epoch")
-    ax.set_ylabel("cancellation Σ‖g‖₁ / ‖Σg‖₁")
-    ax.legend(fontsize=8)
+    ax.set_ylabel("cancellation Σ‖g‖₁ / ‖Σg‖₁ (1: nothing is undone)")
+    ax.legend(fontsize=8, handlelength=3.5)
     return _finished(fig, ax, show)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Ticks of a logarithmic axis as plain numbers, 1, 2, 5, 10 and so on: "2" and not "2 × 10⁰"."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plot_intervals(
@@ -125,5 +152,8 @@ def plot_agreement(scores: Mapping[str, Tensor], show: bool = False, *, ax: Axes
     fig.axes[-1].set_ylabel("")  # of the colour bar, which is not about proponents here
     ax.set_xlabel("")
     ax.set_ylabel("")
-    ax.set_title("Spearman's correlation, mean over test examples", fontsize=10, loc="left")
+    ax.set_title("Spearman's correlation,\nmean over test examples", fontsize=10, loc="left")
+    for text in ax.texts:  # a matrix of scores shows the sign alone where the digits are too few; here 0.00 says it all
+        if len(text.get_text()) <= 1:
+            text.set_text("0.00")
     return _finished(fig, ax, show)

@@ -14,13 +14,16 @@ from captum_tracinwe.words import WordInfluence, position_shares
 
 __all__ = [
     "MEANING",
+    "ORDER",
     "UNIT",
     "Influences",
     "Mark",
     "TestGroup",
     "Texts",
+    "carried",
     "first_words",
     "group",
+    "largest_others",
     "marks",
     "scale_of",
     "signed",
@@ -42,6 +45,10 @@ MEANING = (
     "Positive = proponent: a training step on this text lowers the loss on the test text. "
     "Negative = opponent: a step on it raises that loss."
 )
+#: How a report orders its words, as pictures write it.
+ORDER = "by size of total × certainty (the way from the label's share of all texts to always); the others by total"
+# So many words that stick to no label are named where all others shown do.
+_OTHERS = 3
 
 
 @dataclass(frozen=True)
@@ -200,6 +207,31 @@ def first_words(report: WordReport, top: int) -> tuple[ReportedWord, ...]:
         raise TypeError(f"expected a WordReport, as word_report(...) returns it, got {type(report).__name__}.")
     check_count("top", top)
     return report.words[:top]
+
+
+def largest_others(report: WordReport, shown: Sequence[ReportedWord]) -> tuple[ReportedWord, ...]:
+    """Where all words shown stick to a label: the largest of those that stick to none, which would go unseen.
+
+    Of 0.2 % of a total one could take words for its cause, while "[CLS]" and "the" carry nearly all of it.
+    """
+    if not shown or not shown[-1].sticks:
+        return ()
+    return tuple(word for word in report.words[len(shown) :] if not word.sticks)[:_OTHERS]
+
+
+def carried(words: Iterable[ReportedWord], report: WordReport) -> str:
+    """The part that some words have in the totals of all, signs aside: '12%', '0.2%'."""
+    whole = math.fsum(abs(word.total) for word in report.words)
+    part = math.fsum(abs(word.total) for word in words) / (whole or 1.0)
+    if 0 < part < 0.01:
+        return f"{part:.1%}" if part >= 0.001 else "under 0.1%"
+    return f"{part:.0%}" if part >= 1 or round(part, 2) < 1 else "over 99%"
+
+
+def with_label(label: str, share: str) -> tuple[str, str]:
+    """What stands before and after a label beside its share: 'sailing 56%', but 'label 2: 56%'."""
+    number = label.replace(".", "", 1).removeprefix("-").isdigit()
+    return ("label ", f": {share}") if number else ("", f" {share}")
 
 
 def scale_of(values: Iterable[float]) -> float:

@@ -199,7 +199,8 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
         fold_at,
     )
     texts = [text for pair in everything for text in (pair.pair.test_text, pair.pair.train_text) if text is not None]
-    out = [_legend(look.scale, any(text.unread for text in texts))]
+    nothing = any(mark.share == 0 for pair in everything for mark in (*pair.train_marks, *pair.test_marks))
+    out = [_legend(look.scale, nothing, any(text.unread for text in texts))]
     if not groups:
         out.append('<p class="none">There is no pair of a test and a training text to show.</p>\n')
     for part, (proponents, opponents, neutral) in zip(groups, columns, strict=True):
@@ -214,17 +215,21 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
     return "".join(out)
 
 
-def _legend(scale: float, cut: bool) -> str:
+def _legend(scale: float, nothing: bool, cut: bool) -> str:
+    dotted = '<mark class="z"><b>Dotted</b></mark> = in common, with a share of 0. '
     return (
         '<div class="legend"><p>The <b>score</b> of a training text is the sum of the shares of the words it '
         "has in common with the test text, special tokens included. "
         '<mark class="p" style="--a:.7"><b>Positive</b></mark> (blue, solid line) = <b>proponent</b>: '
         "a training step on it lowers the loss on the test text. "
         '<mark class="o" style="--a:.7"><b>Negative</b></mark> (orange, dashed line) = <b>opponent</b>: '
-        "a training step on it raises that loss. Unmarked words are not in common"
+        "a training step on it raises that loss. "
+        f"{dotted if nothing else ''}"
+        "Unmarked words are not in common"
         f"{'; grey ones were cut off, the model did not read them' if cut else ''}. "
         f"Unit: {UNIT}. Point at a word to read its share.</p>"
-        f'<p class="ramp">{signed(-scale)}<i></i>{signed(scale)} per word</p></div>\n'
+        f'<p class="ramp" role="img" aria-label="Colours: from {signed(-scale)}, orange, over 0 to {signed(scale)}, blue, '
+        f'per word">{signed(-scale)}<i></i>{signed(scale)} per word</p></div>\n'
     )
 
 
@@ -272,7 +277,7 @@ def _table(words: list[WordShare], look: _Look) -> str:
         rows.append(
             f'<tr><th scope="row"><bdi{special}>{escaped(visible(word.text))}</bdi></th>'
             f'<td class="n">{signed(word.share)}</td>'
-            f'<td class="b"><span class="bar"><i>{left}</i><i>{right}</i></span></td></tr>'
+            f'<td class="b"><span class="bar" aria-hidden="true"><i>{left}</i><i>{right}</i></span></td></tr>'
         )
     rest = words[look.top_words :]
     if rest:

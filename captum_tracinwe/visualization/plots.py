@@ -17,13 +17,16 @@ from captum_tracinwe.visualization.common import (
     VERMILION,
     Influences,
     Texts,
+    carried,
     check_count,
     counted,
     first_words,
     flat,
+    largest_others,
     scale_of,
     signed,
     visible,
+    with_label,
 )
 from captum_tracinwe.words import Vocabulary, names_by_id
 
@@ -100,11 +103,12 @@ def plot_word_report(
         report (WordReport): of :func:`captum_tracinwe.word_report`.
         show (bool): make the figure with pyplot and show it.
         top (int): number of bars.
-        title (str, optional): default: how many texts.
+        title (str, optional): default: how many texts, what the words carry of all totals, and their order.
         ax (matplotlib Axes, optional): where to draw; else a new figure.
 
     Returns:
-        tuple: ``(fig, ax)``. Bold names stick to a label, see :attr:`ReportedWord.sticks`.
+        tuple: ``(fig, ax)``. Bold names stick to a label, see :attr:`ReportedWord.sticks`; where all do, the three of the
+        largest total that stick to none stand below a line.
 
     Example:
         >>> import torch
@@ -117,15 +121,21 @@ def plot_word_report(
         >>> [label.get_text() for label in ax.get_yticklabels()] == [word.word for word in report.words[:4]]
         True
     """
-    shown = first_words(report, top)
-    fig, ax = _axes(ax, show, (7.2, 1.5 + 0.27 * max(1, len(shown))))
+    first = first_words(report, top)
+    others = largest_others(report, first)
+    shown = (*first, *others)
+    fig, ax = _axes(ax, show, (7.2, 1.7 + 0.27 * max(1, len(shown))))
     _draw_bars(ax, [word.word for word in shown], [word.total for word in shown])
     for label, word in zip(ax.get_yticklabels(), shown, strict=True):
         if word.sticks:
             label.set_fontweight("bold")
+    if others:
+        ax.axhline(len(first) - 0.5, color="0.4", linewidth=0.8, linestyle="--")
     for row, word in enumerate(shown):
+        before, after = with_label(word.label, f"{word.label_share:.0%}")
+        label = f"{before}{_name(word.label, 16)}{after}, " if word.label else ""
         ax.annotate(
-            f"{f'{_name(word.label, 16)} {word.label_share:.0%}, ' if word.label else ''}{counted(word.count, 'text')}",
+            f"{label}{counted(word.count, 'text')}",
             (1.02, row),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -135,7 +145,10 @@ def plot_word_report(
         )
     ax.set_xlabel(f"total over all pairs (+ proponent, − opponent)\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
     default = (
-        f"{counted(report.trains, 'training text')}, {counted(report.tests, 'test text')}; bold: sticks to a label"
+        f"{counted(report.trains, 'training text')}, {counted(report.tests, 'test text')}; "
+        f"shown: {carried(shown, report)} of all totals, signs aside\n"
+        "bold: sticks to a label, first, by total × certainty; "
+        f"{'below the line: largest of the others' if others else 'then the others, by total'}"
     )
     ax.set_title(title if title is not None else default, fontsize=10, loc="left", parse_math=False)
     return _finished(fig, ax, show)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from html import escape
 
 from captum_tracinwe.report import LEAST_CERTAINTY, SIGNIFICANT, ReportedWord, WordReport
-from captum_tracinwe.visualization.common import UNIT, first_words, printable, scale_of, signed, visible
+from captum_tracinwe.visualization.common import (
+    ORDER,
+    UNIT,
+    carried,
+    counted,
+    first_words,
+    largest_others,
+    printable,
+    scale_of,
+    signed,
+    visible,
+    with_label,
+)
 from captum_tracinwe.visualization.page import whole_page
 from captum_tracinwe.visualization.style import STYLE
 
@@ -16,6 +30,7 @@ STICKING = (
     f"Words that stick to one label (beyond chance, adjusted p ≤ {SIGNIFICANT}, and at least {LEAST_CERTAINTY:.0%} of the way "
     "from the label's share of all texts to always)"
 )
+OTHERS = "the largest totals of words that stick to no label"
 TITLE = "Which words of the training texts drive these predictions"
 
 
@@ -33,15 +48,17 @@ def word_report_fragment(report: WordReport, *, top: int = 20) -> str:
 def report_section(report: WordReport, top: int) -> str:
     """Legend and table, for within a page that has the style sheet."""
     shown = first_words(report, top)
-    scale = scale_of(word.total for word in shown)
-    rest = report.words[len(shown) :]
+    others = largest_others(report, shown)
+    scale = scale_of(word.total for word in (*shown, *others))
+    rest = [word for word in report.words[len(shown) :] if not any(word is other for other in others)]
     out = [
         '<div class="legend"><p>What each training word adds to the influence of '
         f"{report.trains:,} training texts on {report.tests:,} test texts (in all {signed(report.score)}). "
         '<mark class="p" style="--a:.7"><b>Positive</b></mark> (solid bars): training on its texts lowers the loss of these '
         'test texts; <mark class="o" style="--a:.7"><b>negative</b></mark> (hatched bars): it raises it. '
-        f"Unit: {UNIT}. {STICKING} come first, in bold: "
-        "a word that drives predictions and comes nearly always with one label may be a shortcut or a planted word.</p></div>\n"
+        f"Unit: {UNIT}. {STICKING} come first, in bold, {ORDER}. {_carried(report, shown, others)} "
+        "A word that drives predictions and comes with one label more often than chance may be a shortcut or a planted "
+        "word.</p></div>\n"
     ]
     if not shown:
         return "".join([*out, '<p class="none">No test text shares a word with a training text.</p>\n'])
@@ -51,6 +68,9 @@ def report_section(report: WordReport, top: int) -> str:
         '<th scope="col" class="n">p (adjusted)</th><th scope="col">acts through training texts</th></tr></thead><tbody>'
     )
     out += [_row(word, scale) for word in shown]
+    if others:
+        out.append(f'<tr class="also"><th colspan="7">{OTHERS.capitalize()}:</th></tr>')
+        out += [_row(word, scale) for word in others]
     if rest:
         total = signed(sum(word.total for word in rest))
         out.append(
@@ -58,6 +78,17 @@ def report_section(report: WordReport, top: int) -> str:
             f"{'<td></td>' * 5}</tr>"
         )
     return "".join([*out, "</tbody></table></div>\n"])
+
+
+def _carried(report: WordReport, shown: Sequence[ReportedWord], others: Sequence[ReportedWord]) -> str:
+    """A sentence: how much of the whole the words in sight carry, and how much of it those that stick."""
+    sticking = [word for word in shown if word.sticks]
+    of_them = f"; those that stick to a label carry {carried(sticking, report)}" if sticking else ""
+    seen = [*shown, *others]
+    return (
+        f"The {counted(len(seen), 'word')} shown {'carries' if len(seen) == 1 else 'carry'} {carried(seen, report)} of all "
+        f"totals, signs aside{of_them}."
+    )
 
 
 def _row(word: ReportedWord, scale: float) -> str:
@@ -71,12 +102,13 @@ def _row(word: ReportedWord, scale: float) -> str:
     name = f"<b>{name}</b>" if word.sticks else name
     label = "–"
     if word.label:
-        of_texts = f"<bdi>{escape(visible(word.label))}</bdi>"
-        label = f"{of_texts} {word.label_share:.0%} <small>(of all {word.base_share:.0%})</small>"
+        before, after = with_label(word.label, f"{word.label_share:.0%}")
+        of_texts = f"{before}<bdi>{escape(visible(word.label))}</bdi>{after}"
+        label = f"{of_texts} <small>(of all {word.base_share:.0%})</small>"
     return (
         f'<tr><th scope="row">{name}</th>'
         f'<td class="n" title="{parts}">{signed(word.total)}</td>'
-        f'<td class="b"><span class="bar"><i>{left}</i><i>{right}</i></span></td>'
+        f'<td class="b"><span class="bar" aria-hidden="true"><i>{left}</i><i>{right}</i></span></td>'
         f'<td class="n">{word.count:,}</td><td>{f"<b>{label}</b>" if word.sticks else label}</td>'
         f'<td class="n">{_p(word.adjusted_p)}</td><td>{texts}</td></tr>'
     )
@@ -85,8 +117,11 @@ def _row(word: ReportedWord, scale: float) -> str:
 def word_report_text(report: WordReport, *, top: int = 8) -> str:
     """The first ``top`` words as a table for a terminal; control characters are shown, never sent."""
     rows = [("word", "total", "texts", "most with label", "p (adjusted)")]
-    for word in first_words(report, top):
-        share = f"{visible(word.label)[:24]} {word.label_share:.0%} (of all {word.base_share:.0%})"
+    shown = first_words(report, top)
+    others = largest_others(report, shown)
+    for word in (*shown, *others):
+        before, after = with_label(word.label, f"{word.label_share:.0%}")
+        share = f"{before}{visible(word.label)[:24]}{after} (of all {word.base_share:.0%})"
         label = share if word.label else "–"
         rows.append(
             (visible(word.word)[:24], signed(word.total), f"{word.count:,}", label, _p(word.adjusted_p)),
@@ -98,7 +133,10 @@ def word_report_text(report: WordReport, *, top: int = 8) -> str:
         f"  {word:<{widths[0]}}  {total:>{widths[1]}}  {texts:>{widths[2]}}  {label:<{widths[3]}}  {p:>{widths[4]}}"
         for word, total, texts, label, p in rows
     ]
-    return "\n".join(line.rstrip() for line in lines)
+    if others:
+        lines.insert(1 + len(shown), f"  {OTHERS}:")
+    order = f"Words that stick to a label come first, {ORDER}. {_carried(report, shown, others)}"
+    return "\n".join(line.rstrip() for line in (*lines, "", *textwrap.wrap(order, 88)))
 
 
 def _p(value: float) -> str:

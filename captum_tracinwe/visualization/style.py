@@ -2,6 +2,7 @@
 
 __all__ = ["STYLE"]
 
+# .ctwe three times: a notebook right-aligns and stripes the tables in its outputs with two classes and an element.
 # --a: magnitude of a word's share on the page's scale, 0 to 1. The text keeps its own colour on top of it.
 #: The style sheet of all pages.
 STYLE = """
@@ -53,7 +54,7 @@ padding:.65rem .9rem .7rem;margin:0 0 .8rem;break-inside:avoid}
 border-bottom:2px solid rgb(var(--pro)/calc(.25 + var(--a)*.75))}
 .ctwe mark.o{background:rgb(var(--opp)/calc(var(--a)*var(--most)));
 border-bottom:2px dashed rgb(var(--opp)/calc(.35 + var(--a)*.65))}
-.ctwe mark.z{border-bottom:2px dotted var(--line)}
+.ctwe mark.z{border-bottom:2px dotted var(--soft)}
 .ctwe .cut{color:var(--soft);opacity:.75}
 .ctwe mark:has(>bdi.s){margin-inline:.25em}
 .ctwe bdi.s{white-space:nowrap;font:.78em/1.3 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;
@@ -64,6 +65,7 @@ table-layout:fixed;max-width:38rem;font-variant-numeric:tabular-nums}
 .ctwe caption{text-align:left;color:var(--soft);font-size:.76rem;padding:0 0 .1rem}
 .ctwe th,.ctwe td{padding:.05rem .6rem .05rem 0;font-weight:400;text-align:left;vertical-align:middle;
 border:0;background:none}
+.ctwe.ctwe.ctwe :is(tr,th,td){text-align:left;background:none}.ctwe.ctwe.ctwe .n{text-align:right}
 .ctwe th{width:28%;overflow-wrap:anywhere}
 .ctwe td.n{width:5.4rem;white-space:nowrap;text-align:right}
 .ctwe td.b{padding-right:0}
@@ -81,6 +83,7 @@ rgb(var(--opp)/.45) 4px 6px)}
 .ctwe table.report .n{text-align:right}.ctwe table.report .b{width:9rem;min-width:5rem}
 .ctwe table.report small,.ctwe table.report td:last-child{color:var(--soft);font-weight:400}
 @media (max-width:62rem){.ctwe table.report :is(td,th):nth-child(7){display:none}}
+.ctwe table.report tr.also th{max-width:none;color:var(--soft);padding-top:.6rem;white-space:normal}
 .ctwe .scroll{overflow-x:auto}
 @media (max-width:44rem){.ctwe table.report :is(td,th):nth-child(3),.ctwe table.report small{display:none}
 .ctwe table.report :is(th,td){padding-right:.6rem}}

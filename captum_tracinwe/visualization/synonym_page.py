@@ -80,7 +80,7 @@ def _table(words: Sequence[WordMatch], scale: float, top: int) -> str:
         rows.append(
             f'<tr><th scope="row"><bdi>{escaped(visible(word.test))}</bdi> ↔ <bdi>{escaped(visible(word.train))}</bdi></th>'
             f'<td class="n">{word.cosine:.2f}</td><td class="n">{signed(word.share)}</td>'
-            f'<td class="b"><span class="bar"><i>{left}</i><i>{right}</i></span></td></tr>'
+            f'<td class="b"><span class="bar" aria-hidden="true"><i>{left}</i><i>{right}</i></span></td></tr>'
         )
     rest = words[top:]
     if rest:
