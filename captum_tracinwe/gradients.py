@@ -133,6 +133,12 @@ def batch_row_gradients(
 
 # -------------------------------------------------------------------------------------------------------------- loss
 
+# Where the model's own loss is a mean over all targets of a batch.
+PER_EXAMPLE = (
+    "captum_tracinwe.losses.TokenLoss() for a causal language model, TokenLoss(shift=False) for an encoder-decoder or for "
+    "labels of tokens, span_loss for answers in texts"
+)
+
 
 def _prediction(output: Any) -> Any:
     """What a loss is called with: the logits of a `ModelOutput`, if it has such."""
@@ -218,7 +224,7 @@ def _output_as_loss(output: Any, labels: Any, size: int) -> Tensor:
             raise ValueError(
                 f"loss_fn is None and the model's own loss is a mean over those targets of the batch that are not −100 (labels "
                 f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}): an example's part of it "
-                f"depends on its batch. Pass a loss_fn that gives one loss per example, shape ({size},)."
+                f"depends on its batch. Pass a loss_fn that gives one loss per example, shape ({size},): {PER_EXAMPLE}."
             )
         output = loss
     if not isinstance(output, Tensor):

@@ -57,6 +57,8 @@ def test_a_slice_of_a_dataset_is_examples(ask):
     data = datasets.Dataset.from_list(raw())
     collate = TokenizeTexts(TOKENIZER)
     torch.testing.assert_close(ask(data, data[1:3], collate_fn=collate), ask(rows())[1:3])
+    with pytest.raises(ValueError, match="`inputs` is empty"):
+        ask(data, data[0:0], collate_fn=collate)
     with pytest.raises(TypeError, match=r"columns \('text', 'label'\) are not lists.*pass \[example\]"):
         ask(data, data[0], collate_fn=collate)
 
@@ -67,6 +69,8 @@ def test_a_slice_of_a_dataset_is_examples(ask):
         ([], ValueError, "`inputs` is empty"),
         ((), ValueError, "`inputs` is empty"),
         ({}, ValueError, "`inputs` is empty"),
+        ({"input_ids": [], "labels": []}, ValueError, "`inputs` is empty.*got columns without any"),
+        ({"input_ids": [], "labels": [1]}, ValueError, "0 in 'input_ids', 1 in 'labels'"),
         (rows()[0], TypeError, r"For a single example pass \[example\]"),
         ({"input_ids": [1, 2, 3]}, TypeError, r"For a single example pass \[example\]"),
         ({"input_ids": [[1], [2]], "labels": [0]}, ValueError, "2 in 'input_ids', 1 in 'labels'"),
