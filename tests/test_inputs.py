@@ -122,6 +122,31 @@ def test_an_example_without_a_label_is_left_out_of_the_models_own_mean(ask):
     torch.testing.assert_close(found[others][:, others], expected[others][:, others])
 
 
+def test_a_key_that_the_model_does_not_take_is_named_once(ask, recwarn):
+    batch = Collate(ask.model)(rows())
+    expected = ask(rows(), batch)
+    assert not [w for w in recwarn if "does not take" in str(w.message)]
+    mask = batch.pop("attention_mask")
+    with pytest.warns(UserWarning, match="has 'attention_masks', which BertFor.* does not take") as caught:
+        wrong = ask(rows(), {**batch, "attention_masks": mask})
+    said = [str(w.message) for w in caught if "does not take" in str(w.message)]
+    assert len(said) == 1
+    assert "Is 'attention_mask' meant?" in said[0]
+    assert (wrong - expected).abs().max() > 1e-4 * expected.abs().max()  # why it has to be said
+    recwarn.clear()
+    ask(rows(), {**batch, "attention_masks": mask})
+    names = {"attention_mask": mask, "topic": batch["labels"], "num_items_in_batch": torch.tensor(4), "text": TEXTS}
+    ask([{**row, "topic": row["labels"]} for row in rows()], {**batch, **names}, label_names="topic")
+
+    class HandsOn(type(ask.model)):
+        def forward(self, input_ids, **others):
+            return super().forward(input_ids, **others)
+
+    own = HandsOn(ask.model.config)
+    TracInWE(own, rows(), ask.checkpoints, loss_fn=LOSS, batch_size=4).influence({**batch, "attention_mask": mask})
+    assert not [w for w in recwarn if "does not take" in str(w.message)]
+
+
 class Dropping:
     """A collator that drops words at random."""
 
