@@ -23,6 +23,8 @@ __all__ = ["batch_row_gradients", "untouched"]
 def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
     """Weights, buffers, mode and ``requires_grad`` of ``model`` are after the block what they were before, come what may.
 
+    So is the ``problem_type`` of its config.
+
     Within it the model is in eval mode, so that dropout cannot make two passes differ nor BatchNorm couple examples,
     and no parameter asks for a gradient, so that none is computed and no activation is kept for it.
 
@@ -31,6 +33,8 @@ def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
         copy_weights (bool): False where the block is known to put other storage under the weights rather than write
             into theirs (:func:`captum_tracinwe.checkpoints.assign_checkpoint`): then no second copy of the model is made.
     """
+    config = getattr(unwrap(model), "config", None)
+    problem = getattr(config, "problem_type", None)
     modes = [(module, module.training) for module in model.modules()]
     slots: list[tuple[dict[str, Any], str, Tensor, bool]] = []
     saved: dict[int, Tensor] = {}
@@ -62,6 +66,9 @@ def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
                 tensor.requires_grad_(wanted)
         for module, training in modes:
             module.training = training
+        if config is not None and getattr(config, "problem_type", None) != problem:
+            # Guessed by transformers' own loss from the type of the first labels it meets, and kept for all that follow.
+            config.problem_type = problem
 
 
 @contextmanager
