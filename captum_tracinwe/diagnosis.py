@@ -26,7 +26,7 @@ def diagnosed(model: Module, batch: Any, labels: Any, prediction: Any = None) ->
     """
     try:
         yield
-    except (IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         said = str(error)
         cause = None
         if isinstance(error, (IndexError, RuntimeError)):
@@ -44,7 +44,8 @@ def _ids(batch: Any) -> Any:
 
 
 def _mapping_in_tuple(batch: Any, said: str) -> str | None:
-    if isinstance(batch, Mapping) or not isinstance(batch[0], Mapping) or "dict" not in said:
+    taken_for_tensor = "dict" in said or "slice" in said  # {...}.size(), {...}[:, 0]
+    if isinstance(batch, Mapping) or not isinstance(batch[0], Mapping) or not taken_for_tensor:
         return None
     return (
         f"The first element of the batch is a mapping ({', '.join(map(str, batch[0]))}), and the model does not take one: "
