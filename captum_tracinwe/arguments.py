@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import CrossEntropyLoss, Module, NLLLoss
+from torch.nn.modules.loss import _Loss
 from torch.utils.data import DataLoader
 
 __all__ = ["check_arguments", "index_lists", "is_rate", "is_whole", "no_targets", "out_of_range"]
@@ -43,8 +44,12 @@ def check_arguments(
             f"it where they are used (torchao's weight-only kinds). Explain the model from before quantize_dynamic."
         )
     for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
-        if loss is not None and not callable(loss):
-            raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")
+        _check_loss(name, loss)
+    if train_dataset is None:
+        raise TypeError(
+            "`train_dataset` is None: expected a Dataset or DataLoader of training examples. It may be left out only with "
+            "index=..., an index that build_index made of them."
+        )
     if isinstance(train_dataset, DataLoader):
         if order_by_length:
             raise ValueError("`order_by_length` needs a Dataset as `train_dataset`: a DataLoader has its own order.")
@@ -61,12 +66,44 @@ def check_arguments(
         raise TypeError(f"`label_names` should be a name or a list of names, got {label_names!r}.")
     if isinstance(exclude_tokens, str) or not isinstance(exclude_tokens, Iterable):
         raise TypeError(f"`exclude_tokens` should be a list of token ids, got {exclude_tokens!r}.")
+    if isinstance(exclude_tokens, Collection):
+        wrong = next((token for token in exclude_tokens if not _is_id(token)), 0)
+        if not _is_id(wrong):
+            raise TypeError(
+                f"`exclude_tokens` should be a list of token ids, got {wrong!r} in it. Ids of tokens: "
+                f"tokenizer.convert_tokens_to_ids(['[CLS]', '[SEP]'])."
+            )
     if top_k_words is not None and (not is_whole(top_k_words) or top_k_words < 1):
         raise ValueError(
             f"`top_k_words` should be a whole number of at least 1 (or None for all), got {top_k_words!r}."
         )
     if not isinstance(memory_limit, Real) or memory_limit < 1:
         raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
+
+
+def _check_loss(name: str, loss: Any) -> None:
+    if loss is None:
+        return
+    if not callable(loss):
+        raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")
+    if isinstance(loss, type):
+        raise TypeError(
+            f"`{name}` is the class {loss.__name__}: expected a function (prediction, labels) -> loss. Make one of it: "
+            f"{loss.__name__}({'reduction=' + repr('none') if issubclass(loss, _Loss) else '...'})."
+        )
+    # Others with weights (nn.BCELoss, nn.MultiMarginLoss) divide by the number of examples.
+    if isinstance(loss, (CrossEntropyLoss, NLLLoss)) and loss.weight is not None and loss.reduction == "mean":
+        kind = type(loss).__name__
+        raise ValueError(
+            f"`{name}` is a {kind} with class weights and reduction='mean', which divides by the weights: alone, an example of "
+            f"weight w has the loss w · l / w = l, and the weights would play no part. Expected one loss per example: "
+            f"{kind}(weight=..., reduction='none')."
+        )
+
+
+def _is_id(value: Any) -> bool:
+    value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    return isinstance(value, Real) and float(value).is_integer()
 
 
 def is_whole(value: Any) -> bool:

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, adapter_state, adapter_weights, only_adapter_trains
 from captum_tracinwe.embedding import input_embeddings, unwrap
-from captum_tracinwe.rates import trainer_rate
+from captum_tracinwe.rates import different_runs, trainer_rate
 
 __all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
 
@@ -57,6 +57,7 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
 
     Raises:
         ValueError: the learning rate is not a finite number ≥ 0.
+        IsADirectoryError: ``path`` is a directory.
 
     Example:
         >>> import tempfile, torch
@@ -67,6 +68,11 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
     """
     path = Path(path)
     rate = _checked_rate(learning_rate, f"save_checkpoint({str(path)!r})")
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"save_checkpoint: {str(path)!r} is a directory: expected the path of a file. Name one in it, for instance "
+            f"{str(path / f'step-{0 if step is None else step}.pt')!r}."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     # A leading dot keeps an unfinished file out of `checkpoints=directory`, whatever kills the process.
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -167,7 +173,7 @@ def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
     loader takes.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or a Trainer's directory holds those of several runs.
     """
     found: list[Any]
     if isinstance(checkpoints, (str, Path)):
@@ -176,6 +182,9 @@ def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
         of_trainer = [entry for entry in entries if entry.is_dir() and re.fullmatch(r"checkpoint-\d+", entry.name)]
         if of_trainer:
             found = _natural(map(str, of_trainer))
+            mixed = different_runs(of_trainer)
+            if mixed is not None:
+                raise ValueError(mixed)
         elif place.is_file() or _has_weights(place):
             found = [str(place)]
         else:

@@ -23,6 +23,8 @@ __all__ = ["batch_row_gradients", "untouched"]
 def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
     """Weights, buffers, mode and ``requires_grad`` of ``model`` are after the block what they were before, come what may.
 
+    So is the ``problem_type`` of its config.
+
     Within it the model is in eval mode, so that dropout cannot make two passes differ nor BatchNorm couple examples,
     and no parameter asks for a gradient, so that none is computed and no activation is kept for it.
 
@@ -31,6 +33,8 @@ def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
         copy_weights (bool): False where the block is known to put other storage under the weights rather than write
             into theirs (:func:`captum_tracinwe.checkpoints.assign_checkpoint`): then no second copy of the model is made.
     """
+    config = getattr(unwrap(model), "config", None)
+    problem = getattr(config, "problem_type", None)
     modes = [(module, module.training) for module in model.modules()]
     slots: list[tuple[dict[str, Any], str, Tensor, bool]] = []
     saved: dict[int, Tensor] = {}
@@ -62,6 +66,9 @@ def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
                 tensor.requires_grad_(wanted)
         for module, training in modes:
             module.training = training
+        if config is not None and getattr(config, "problem_type", None) != problem:
+            # Guessed by transformers' own loss from the type of the first labels it meets, and kept for all that follow.
+            config.problem_type = problem
 
 
 @contextmanager
@@ -132,6 +139,12 @@ def batch_row_gradients(
 
 
 # -------------------------------------------------------------------------------------------------------------- loss
+
+# Where the model's own loss is a mean over all targets of a batch.
+PER_EXAMPLE = (
+    "captum_tracinwe.losses.TokenLoss() for a causal language model, TokenLoss(shift=False) for an encoder-decoder or for "
+    "labels of tokens, span_loss for answers in texts"
+)
 
 
 def _prediction(output: Any) -> Any:
@@ -218,7 +231,7 @@ def _output_as_loss(output: Any, labels: Any, size: int) -> Tensor:
             raise ValueError(
                 f"loss_fn is None and the model's own loss is a mean over those targets of the batch that are not −100 (labels "
                 f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}): an example's part of it "
-                f"depends on its batch. Pass a loss_fn that gives one loss per example, shape ({size},)."
+                f"depends on its batch. Pass a loss_fn that gives one loss per example, shape ({size},): {PER_EXAMPLE}."
             )
         output = loss
     if not isinstance(output, Tensor):

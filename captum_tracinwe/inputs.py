@@ -74,11 +74,13 @@ def _of_columns(columns: Mapping[str, Any], what: str) -> list[dict[str, Any]]:
     """The examples of a mapping of lists, one item for each example."""
     lengths = {name: len(column) for name, column in columns.items() if _is_list(column)}
     ids = columns.get("input_ids")
-    if len(lengths) < len(columns) or (ids is not None and not _is_list(ids[0])):
+    if len(lengths) < len(columns) or (lengths.get("input_ids") and not _is_list(ids[0])):  # type: ignore[index]
         raise TypeError(
             f"`{what}` is a mapping without tensors, whose columns ({', '.join(map(repr, columns))}) are not lists with one item "
             f"for each example: expected a batch for model(**batch), or several examples. For a single example pass [example]."
         )
+    if not any(lengths.values()):
+        raise ValueError(f"`{what}` is empty: expected at least one example, got columns without any.")
     if len(set(lengths.values())) > 1:
         raise ValueError(
             f"`{what}` is a mapping of columns of different lengths: expected as many items in each as there are examples, got "

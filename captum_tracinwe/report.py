@@ -33,6 +33,8 @@ SIGNIFICANT = 0.05
 # and goes at least this part of the way from the label's share of all texts to "always". With many texts the slightest
 # preference is beyond chance: of 4,000 news texts "the" had one, at 27 % where all have 25 %.
 LEAST_CERTAINTY = 0.25
+# Of a report that is printed, the first so many words.
+SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,19 @@ class WordReport:
         rows = [{**asdict(word), "certainty": word.certainty, "sticks": word.sticks} for word in self.words]
         columns = [*ReportedWord.__dataclass_fields__, "certainty", "sticks"]
         return pandas.DataFrame(rows, columns=columns)
+
+    def __repr__(self) -> str:
+        """In one line: a report has thousands of words."""
+        words = f"<{len(self.words):,} words>"
+        return f"WordReport(words={words}, score={self.score:.6g}, tests={self.tests}, trains={self.trains})"
+
+    def __str__(self) -> str:
+        """The first words, by :func:`captum_tracinwe.visualization.word_report_text`, and how many there are besides."""
+        from captum_tracinwe.visualization import word_report_text
+
+        more = len(self.words) - SHOWN
+        rest = f"\n  ... and {more:,} more: see to_table()" if more > 0 else ""
+        return word_report_text(self, top=SHOWN) + rest
 
     def _repr_html_(self) -> str:
         from captum_tracinwe.visualization import word_report_fragment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,11 @@ from transformers.utils.generic import find_labels
 
 from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, with_adapter
 from captum_tracinwe.batches import Loss
-from captum_tracinwe.checkpoints import check_whole, save_checkpoint
+from captum_tracinwe.checkpoints import check_whole, find_checkpoints, save_checkpoint
 from captum_tracinwe.collate import Collate
 from captum_tracinwe.embedding import input_embeddings, unwrap
 from captum_tracinwe.losses import TokenLoss, span_loss
-from captum_tracinwe.rates import trainer_rate
+from captum_tracinwe.rates import RunState, different_runs, names_of, trainer_rate
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -39,7 +40,8 @@ class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
         every (int, optional): save after each so many steps instead.
 
     Raises:
-        ValueError: neither or both of ``steps`` and ``every`` are given.
+        ValueError: neither or both of ``steps`` and ``every`` are given; when training begins, ``directory`` holds light
+            checkpoints of an earlier run.
 
     Example:
         >>> callback = SaveCheckpoints("light", every=100)  # for Trainer(..., callbacks=[callback])
@@ -55,12 +57,29 @@ class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
             )
         self.directory, self.steps, self.every = Path(directory), None if steps is None else set(steps), every
 
+    def _is_due(self, step: int) -> bool:
+        return step % self.every == 0 if self.every else step in (self.steps or ())
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Called by Trainer. What an earlier run left would pass for this one's, unless that is resumed or replaces it."""
+        numbers = sorted(
+            int(path.stem.removeprefix("step-"))
+            for path in self.directory.glob("step-*.pt")
+            if path.stem.removeprefix("step-").isdigit()
+        )
+        start, end = state.global_step, state.max_steps
+        stale = [n for n in numbers if not (start and (n <= start or (n <= end and self._is_due(n))))]
+        if stale:
+            names = names_of([self.directory / f"step-{number}.pt" for number in stale])
+            raise ValueError(
+                f"SaveCheckpoints: {str(self.directory)!r} holds {names} of an earlier run: expected no other run's checkpoints, "
+                f"which would count as this one's. Remove them, or name another directory."
+            )
+
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Called by Trainer."""
         step = state.global_step
-        if not state.is_world_process_zero or not (
-            step % self.every == 0 if self.every else step in (self.steps or ())
-        ):
+        if not state.is_world_process_zero or not self._is_due(step):
             return
         model = given["model"]
         table = getattr(input_embeddings(model), "weight", None)
@@ -89,24 +108,81 @@ def default_loss(model: Module) -> Loss | None:
     return TokenLoss(shift=True) if name.endswith(("ForCausalLM", "LMHeadModel")) else None
 
 
-def _checkpoints(output: Path, caller: str) -> list[str]:
-    """The checkpoints of a run, in order; hidden and half-made ones have other names.
-
-    Raises:
-        ValueError: there are none, one of them is not whole, or only some tell their learning rate.
-    """
+def _directories(output: Path) -> list[Path]:
+    """The checkpoints in an output directory, by step; hidden and half-made ones have other names."""
     found = [
         path
         for path in (output.glob("checkpoint-*") if output.is_dir() else ())
         if path.is_dir() and path.name.removeprefix("checkpoint-").isdigit()
     ]
-    if not found:
-        raise ValueError(
-            f"{caller}: no checkpoint-* in {str(output)!r}: expected checkpoints saved along training. Train with "
-            f"TrainingArguments(save_strategy='steps', save_steps=...), or with the callback "
-            f"captum_tracinwe.trainer.SaveCheckpoints, and pass checkpoints=its directory."
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+# What to do where a run has saved nothing.
+SAVE = (
+    "Train with TrainingArguments(save_strategy='steps', save_steps=...), or with the callback "
+    "captum_tracinwe.trainer.SaveCheckpoints, and pass checkpoints=its directory."
+)
+
+
+def _none_in(output: Path, caller: str) -> str:
+    """In words: why there is no checkpoint in ``output``, and the way out."""
+    if output.is_dir() and re.fullmatch(r"checkpoint-\d+", output.name):
+        return (
+            f"{caller}: {str(output)!r} is one checkpoint of a run: expected the directory of the run, which holds all of "
+            f"them: {str(output.parent)!r}."
         )
-    found.sort(key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    if caller == "from_pretrained_run" and not output.is_dir():
+        what = "is a file" if output.exists() else "is not there"
+        return f"{caller}: {str(output)!r} {what}: expected a directory, the output_dir of a Trainer, with checkpoint-* in it."
+    return f"{caller}: no checkpoint-* in {str(output)!r}: expected checkpoints saved along training. {SAVE}"
+
+
+def _of_this_run(found: Sequence[Path], state: Any, output: Path) -> list[Path]:
+    """Those checkpoints that a Trainer with this ``state`` has saved; of others in its ``output`` directory a warning.
+
+    Raises:
+        ValueError: it has not trained, or none of them is its own.
+    """
+    if not state.global_step:
+        raise ValueError(
+            f"from_trainer: the Trainer has not trained, so no checkpoint-* in {str(output)!r} is of its own: expected one after "
+            f"trainer.train(). Call that first, or read what an earlier run left by from_pretrained_run(output_dir, "
+            f"train_dataset)."
+        )
+    live = RunState.of(vars(state))
+    states = [RunState.at(path) for path in found]
+    own = [path for path, at in zip(found, states, strict=True) if at is None or at.leads_to(live)]
+    others = [path for path in found if path not in own]
+    if others and not own:
+        raise ValueError(
+            f"from_trainer: the checkpoints in {str(output)!r} ({names_of(others)}) are of another run than the Trainer's, which "
+            f"has saved none: expected checkpoints saved along its training of {state.global_step} steps. {SAVE}"
+        )
+    if others:
+        warnings.warn(
+            f"from_trainer: {names_of(others)} in {str(output)!r} are by their trainer_state.json of another run than the "
+            f"Trainer's ({state.global_step} steps) and are left out: {names_of(own)} count. Remove what is old, or pass "
+            f"checkpoints=[...] with those that are to count.",
+            stacklevel=5,
+        )
+    return own
+
+
+def _checkpoints(output: Path, caller: str, state: Any = None) -> list[str]:
+    """The checkpoints of a run, in order; with the ``state`` of a Trainer those that it has saved.
+
+    Raises:
+        ValueError: there are none, one of them is not whole, they are of several runs, or only some tell their learning rate.
+    """
+    found = _directories(output)
+    if state is not None:
+        found = _of_this_run(found, state, output)
+    if not found:
+        raise ValueError(_none_in(output, caller))
+    mixed = different_runs(found) if state is None else None
+    if mixed is not None:
+        raise ValueError(f"{caller}: {mixed}")
     try:  # better said now than after hours on the checkpoints before it
         for path in found:
             check_whole(path)
@@ -132,14 +208,22 @@ def live_run(trainer: Trainer, batch_size: int | None, given: Mapping[str, Any])
     """Arguments of `TracInWE` from a Trainer that has trained; of what is ``given`` besides, nothing is looked for.
 
     Raises:
-        ValueError: it has no training set, or saved no checkpoint.
+        TypeError: it is no Trainer.
+        ValueError: it has no training set, has not trained, or saved no checkpoint.
     """
+    if not all(hasattr(trainer, name) for name in ("train_dataset", "get_eval_dataloader", "state")):
+        raise TypeError(
+            f"from_trainer: expected a transformers.Trainer that has trained, got {type(trainer).__name__}. What a run left on "
+            f"disk is read by from_pretrained_run(output_dir, train_dataset)."
+        )
     if trainer.train_dataset is None:
         raise ValueError("from_trainer: the Trainer has no train_dataset: expected the data that it was trained on.")
     # Trainer's evaluation loader is its way to batches in a fixed order, columns and collator as in training.
     loader = trainer.get_eval_dataloader(trainer.train_dataset)
     found = (
-        {} if "checkpoints" in given else {"checkpoints": _checkpoints(Path(trainer.args.output_dir), "from_trainer")}
+        {}
+        if "checkpoints" in given
+        else {"checkpoints": _checkpoints(Path(trainer.args.output_dir), "from_trainer", trainer.state)}
     )
     if "loss_fn" not in given:
         _say_other_loss(trainer)
@@ -185,15 +269,23 @@ def finished_run(
     data_collator: Any,
     batch_size: int | None,
     label_names: Sequence[str] | None,
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Arguments of `TracInWE` from the output directory of a run that is over.
+    """Arguments of `TracInWE` from the output directory of a run that is over; checkpoints ``given`` besides are not judged.
 
     Raises:
         ValueError: there is no checkpoint in it, or its model cannot be told.
     """
     import transformers
 
-    found = _checkpoints(Path(output_dir), "from_pretrained_run")
+    output, listed = Path(output_dir), given.get("checkpoints")
+    found = [] if "checkpoints" in given else _checkpoints(output, "from_pretrained_run")
+    if isinstance(listed, (str, Path, list, tuple)):
+        listed = [Path(path) for path in find_checkpoints(listed) if isinstance(path, (str, Path))]
+        found = [str(path) for path in listed if path.is_dir()]
+    found = found or [str(path) for path in _directories(output)]
+    if not found:
+        raise ValueError(_none_in(output, "from_pretrained_run"))
     last = Path(found[-1])
     of_adapter = any((last / name).is_file() for name in ADAPTER_FILES)
     if model is None:

@@ -35,6 +35,12 @@ def test_weights_and_rate_come_back(tmp_path, name, make):
     assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
 
 
+def test_a_directory_is_no_name_for_a_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"is a directory: expected the path of a file.*step-7.pt'"):
+        save_checkpoint(tmp_path, TinyCNN(), 0.5, step=7)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_rate_in_a_tensor_counts(tmp_path):
     model = TinyCNN()
     torch.save({"state_dict": model.state_dict(), "lr": torch.tensor(0.25), "epoch": 3}, tmp_path / "a.pt")

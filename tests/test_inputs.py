@@ -1,5 +1,6 @@
 """What is asked about comes as the user has it, and what cannot be asked is refused by name: texts, labels, lengths."""
 
+import inspect
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE
 from captum_tracinwe.collate import Collate, TokenizeTexts
-from captum_tracinwe.testing import scatter_checkpoints, tiny_bert
+from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, tiny_bert, tiny_gpt2, toy_texts
 from captum_tracinwe.training import words_tokenizer
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
@@ -57,6 +58,8 @@ def test_a_slice_of_a_dataset_is_examples(ask):
     data = datasets.Dataset.from_list(raw())
     collate = TokenizeTexts(TOKENIZER)
     torch.testing.assert_close(ask(data, data[1:3], collate_fn=collate), ask(rows())[1:3])
+    with pytest.raises(ValueError, match="`inputs` is empty"):
+        ask(data, data[0:0], collate_fn=collate)
     with pytest.raises(TypeError, match=r"columns \('text', 'label'\) are not lists.*pass \[example\]"):
         ask(data, data[0], collate_fn=collate)
 
@@ -67,6 +70,8 @@ def test_a_slice_of_a_dataset_is_examples(ask):
         ([], ValueError, "`inputs` is empty"),
         ((), ValueError, "`inputs` is empty"),
         ({}, ValueError, "`inputs` is empty"),
+        ({"input_ids": [], "labels": []}, ValueError, "`inputs` is empty.*got columns without any"),
+        ({"input_ids": [], "labels": [1]}, ValueError, "0 in 'input_ids', 1 in 'labels'"),
         (rows()[0], TypeError, r"For a single example pass \[example\]"),
         ({"input_ids": [1, 2, 3]}, TypeError, r"For a single example pass \[example\]"),
         ({"input_ids": [[1], [2]], "labels": [0]}, ValueError, "2 in 'input_ids', 1 in 'labels'"),
@@ -84,6 +89,91 @@ def test_a_slice_of_a_dataset_is_examples(ask):
 def test_what_cannot_be_asked_is_said(ask, inputs, error, match):
     with pytest.raises(error, match=match):
         ask(rows(), inputs)
+
+
+ODD = {
+    "float": (lambda y: y.float(), r"of type torch.float32.*torch.int64. Take labels.long\(\)"),
+    "fractions": (lambda y: y / 4, "of type torch.float32.*0.25 is no class number"),
+    "bool": (lambda y: y > 0, r"of type torch.bool.*Take labels.long\(\)"),
+    "int32": (lambda y: y.int(), r"of type torch.int32.*Take labels.long\(\)"),
+    "one-hot": (
+        lambda y: nn.functional.one_hot(y, 3),
+        r"one number for each class, shape \(4, 3\).*labels.argmax\(1\)",
+    ),
+    "too few": (lambda y: y[:3], r"shape \(3,\) for a batch of 4: expected one class number"),
+    "column": (lambda y: y[:, None], r"shape \(4, 1\): expected.*labels.squeeze\(1\)"),
+    "wrong width": (lambda y: y[:, None].repeat(1, 5), r"shape \(4, 5\) where the prediction has \(4, 3\)"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("loss", [LOSS, nn.CrossEntropyLoss(), None], ids=["none", "mean", "the model's own"])
+def test_labels_of_another_kind_are_named_with_the_way_out(ask, kind, loss):
+    make, match = ODD[kind]
+    batch = Collate(ask.model)(rows())
+    expected = ask(rows(), batch, loss_fn=loss)
+    if kind == "column" and loss is None:  # which transformers' loss takes
+        match = r"labels \(4, 1\)\): an example's part of it depends"
+    with pytest.raises(ValueError, match=match):
+        ask(rows(), {**batch, "labels": make(batch["labels"])}, loss_fn=loss)
+    # transformers keeps the kind of problem that it guesses from the first labels: another try would fail for that
+    torch.testing.assert_close(ask(rows(), batch, loss_fn=loss), expected)
+    assert ask.model.config.problem_type is None
+
+
+def test_labels_that_are_no_tensor_or_not_of_the_predictions_shape(tmp_path):
+    model = TinyCNN()
+    ids, _, y = toy_texts(4)
+    data, paths = list(zip(ids, y, strict=True)), scatter_checkpoints(model, tmp_path)
+    tracin = TracInWE(model, data, paths, loss_fn=LOSS, batch_size=4)
+    for labels, match in ((y.tolist(), r"of type list \(\[.*torch.tensor\(labels\)"), (1, r"of type int \(1\)")):
+        with pytest.raises(ValueError, match=f"The labels are {match}"):
+            tracin.influence((ids, labels))
+    several = nn.BCEWithLogitsLoss(reduction="none")
+    tracin = TracInWE(model, data, paths, loss_fn=LOSS, test_loss_fn=several, batch_size=4)
+    assert tracin.influence((ids, torch.ones(4, 3))).shape == (4, 4)
+    with pytest.raises(ValueError, match=r"shape \(4,\) where the prediction has \(4, 3\).*the prediction's shape"):
+        tracin.influence((ids, y.float()))
+
+
+def test_inputs_of_another_kind_are_named_with_the_way_out(tmp_path, ask):
+    model = TinyCNN()
+    ids, mask, y = toy_texts(4)
+    paths = scatter_checkpoints(model, tmp_path)
+    tracin = TracInWE(model, list(zip(ids, y, strict=True)), paths, loss_fn=LOSS, batch_size=4)
+    bert = TracInWE(ask.model, rows(), ask.checkpoints, loss_fn=LOSS, batch_size=4)
+    few = ids % len(TOKENIZER)
+    for asked, batch, match in (
+        (tracin, (ids.float(), y), r"ids are of type torch.float32.*ids.long\(\)"),
+        (bert, {"input_ids": few.float(), "labels": y}, r"ids are of type torch.float32.*ids.long\(\)"),
+        (tracin, (ids[0], y[:1]), r"ids have shape \(9,\): expected \(N, T\).*ids\[None\]"),
+        (bert, {"input_ids": few[0], "attention_mask": mask[0], "labels": y[0]}, r"ids have shape \(9,\)"),
+        (tracin, ({"input_ids": ids}, y), r"is a mapping \(input_ids\).*\{\*\*inputs, 'labels': labels\}"),
+        (bert, ({"input_ids": few, "attention_mask": mask}, y), r"is a mapping \(input_ids, attention_mask\)"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            asked.influence(batch)
+
+
+@pytest.mark.parametrize("loss", [LOSS, nn.CrossEntropyLoss()], ids=["none", "mean"])
+def test_a_loss_over_classes_of_a_language_model_is_told_the_loss_that_is_meant(tmp_path, loss):
+    model = tiny_gpt2(vocab_size=len(TOKENIZER))
+    paths, collate = scatter_checkpoints(model, tmp_path), TokenizeTexts(TOKENIZER, label=None)
+    with pytest.raises(ValueError, match=r"shape \(2, 6, \d+\) and the labels \(2, 6\).*losses.TokenLoss\(\) for"):
+        TracInWE(model, TEXTS[:2], paths, loss_fn=loss, collate_fn=collate, batch_size=2).self_influence()
+
+
+class Broken(TinyCNN):
+    def forward(self, ids):
+        raise ValueError("an error of the model's own, of no target")
+
+
+def test_an_error_that_is_none_of_these_stays_as_it_is(tmp_path):
+    ids, _, y = toy_texts(4)
+    model = Broken()
+    paths = scatter_checkpoints(model, tmp_path)
+    with pytest.raises(ValueError, match=r"^an error of the model's own"):
+        TracInWE(model, list(zip(ids, y.float(), strict=True)), paths, loss_fn=LOSS).self_influence()
 
 
 def test_the_models_own_loss_has_no_such_class_either(ask):
@@ -116,6 +206,35 @@ def test_an_example_without_a_label_is_left_out_of_the_models_own_mean(ask):
     expected = ask(rows())
     others = torch.tensor([0, 2, 3])
     torch.testing.assert_close(found[others][:, others], expected[others][:, others])
+
+
+def test_a_key_that_the_model_does_not_take_is_named_once(ask, recwarn):
+    batch = Collate(ask.model)(rows())
+    expected = ask(rows(), batch)
+    assert not [w for w in recwarn if "does not take" in str(w.message)]
+    mask = batch.pop("attention_mask")
+    if "kwargs" not in inspect.signature(ask.model.forward).parameters:  # transformers 4 names the key in an error
+        with pytest.raises(TypeError, match="attention_masks"):
+            ask(rows(), {**batch, "attention_masks": mask})
+        return
+    with pytest.warns(UserWarning, match="has 'attention_masks', which BertFor.* does not take") as caught:
+        wrong = ask(rows(), {**batch, "attention_masks": mask})
+    said = [str(w.message) for w in caught if "does not take" in str(w.message)]
+    assert len(said) == 1
+    assert "Is 'attention_mask' meant?" in said[0]
+    assert (wrong - expected).abs().max() > 1e-4 * expected.abs().max()  # why it has to be said
+    recwarn.clear()
+    ask(rows(), {**batch, "attention_masks": mask})
+    names = {"attention_mask": mask, "topic": batch["labels"], "num_items_in_batch": torch.tensor(4), "text": TEXTS}
+    ask([{**row, "topic": row["labels"]} for row in rows()], {**batch, **names}, label_names="topic")
+
+    class HandsOn(type(ask.model)):
+        def forward(self, input_ids, **others):
+            return super().forward(input_ids, **others)
+
+    own = HandsOn(ask.model.config)
+    TracInWE(own, rows(), ask.checkpoints, loss_fn=LOSS, batch_size=4).influence({**batch, "attention_mask": mask})
+    assert not [w for w in recwarn if "does not take" in str(w.message)]
 
 
 class Dropping:

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE
+from captum_tracinwe.losses import TokenLoss
 from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, tiny_bert, tiny_gpt2, toy_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
@@ -100,7 +101,9 @@ def test_a_language_models_own_loss_is_refused_in_batches(tmp_path):
     paths = scatter_checkpoints(model, tmp_path)
     ids, mask, _ = toy_texts(4)
     batch = {"input_ids": ids, "attention_mask": mask, "labels": ids}
-    with pytest.raises(ValueError, match="mean over those targets"):
+    with pytest.raises(
+        ValueError, match=r"mean over those targets.*captum_tracinwe.losses.TokenLoss\(\) for.*TokenLoss\(shift=False\)"
+    ):
         TracInWE(model, Examples(batch), paths, batch_size=2).self_influence()
     assert TracInWE(model, Examples(batch), paths, batch_size=1).self_influence().shape == (4,)
 
@@ -320,6 +323,16 @@ def test_token_labels_and_the_models_own_loss_do_not_go_together(tmp_path):
     [
         ({"exclude_tokens": 5}, "list of token ids"),
         ({"exclude_tokens": "ab"}, "list of token ids"),
+        ({"exclude_tokens": ["[CLS]"]}, r"list of token ids, got '\[CLS\]' in it.*convert_tokens_to_ids"),
+        ({"exclude_tokens": [1.5]}, "list of token ids, got 1.5 in it"),
+        ({"exclude_tokens": [None]}, "list of token ids, got None in it"),
+        ({"data": None}, r"`train_dataset` is None: expected a Dataset.*index=\.\.\."),
+        (
+            {"loss_fn": nn.CrossEntropyLoss},
+            r"`loss_fn` is the class CrossEntropyLoss.*CrossEntropyLoss\(reduction='none'\)",
+        ),
+        ({"test_loss_fn": nn.NLLLoss}, r"`test_loss_fn` is the class NLLLoss.*NLLLoss\(reduction='none'\)"),
+        ({"loss_fn": TokenLoss}, r"`loss_fn` is the class TokenLoss.*TokenLoss\(\.\.\.\)"),
         ({"layers": 3}, "should be a list"),
         ({"memory_limit": "1GB"}, "number of bytes"),
     ],
@@ -328,8 +341,26 @@ def test_arguments_of_another_type_are_refused(options, message, tmp_path):
     case = cnn()
     with pytest.raises((TypeError, ValueError), match=message):
         tracin_of(case, scatter_checkpoints(case.model, tmp_path), **options)
+    for tokens in ([0, 2], {2}, torch.tensor([0, 2]), (token for token in (0, 2))):
+        assert 2 in tracin_of(case, scatter_checkpoints(case.model, tmp_path), exclude_tokens=tokens).exclude_tokens
     with pytest.raises(TypeError, match=r"should be a torch.nn.Module, got function"):
         TracInWE(lambda x: x, case.dataset(), ["a"])
+
+
+@pytest.mark.parametrize("name", ["loss_fn", "test_loss_fn"])
+@pytest.mark.parametrize("make", [nn.CrossEntropyLoss, nn.NLLLoss])
+def test_class_weights_that_would_cancel_are_refused(make, name, tmp_path):
+    """A weighted mean divides by the weights: the loss of an example alone knows nothing of its own."""
+    case, weights = cnn(), torch.tensor([0.1, 1.0, 5.0])
+    paths = scatter_checkpoints(case.model, tmp_path)
+    with pytest.raises(ValueError, match=rf"`{name}` is a {make.__name__} with class weights.*reduction='none'\)"):
+        tracin_of(case, paths, **{name: make(weight=weights)})
+    for loss in (make(), make(weight=weights, reduction="none"), make(weight=weights, reduction="sum")):
+        tracin_of(case, paths, **{name: loss})
+    one, five = (
+        tracin_of(case, paths, loss_fn=make(weight=weights * by, reduction="none")).self_influence() for by in (1, 5)
+    )
+    assert_scores(five, 25 * one, torch.float32)  # what the way out gives does depend on them
 
 
 def test_results_of_influence_and_numpys_numbers_are_taken(tmp_path):

@@ -52,6 +52,19 @@ def test_totals_add_up_to_all_scores(explained, dtype, bound, limit):
             assert math.isclose(word.proponent + word.opponent, word.total, abs_tol=1e-9)
 
 
+def test_a_printed_report_is_short(explained):
+    tracin, test, labels, texts = explained
+    report = word_report(tracin, test, labels, train_texts=texts, draws=10)
+    few = report.words
+    report = dataclasses.replace(report, words=few * 3)
+    lines = str(report).splitlines()
+    assert "\n".join(lines[:-1]) == viz.word_report_text(report, top=12)
+    assert lines[-1] == f"  ... and {len(few) * 3 - 12} more: see to_table()"
+    assert repr(report) == f"WordReport(words=<{len(few) * 3} words>, score={report.score:.6g}, tests=3, trains=40)"
+    report = dataclasses.replace(report, words=few)
+    assert str(report) == viz.word_report_text(report)
+
+
 def test_a_words_numbers_are_those_of_word_influence(explained):
     tracin, test, labels, texts = explained
     report = word_report(tracin, test, labels, train_texts=texts, examples=40)

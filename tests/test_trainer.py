@@ -1,8 +1,10 @@
 """From a Trainer run to influence: data, collator, checkpoints with the scheduler's rates, loss; with real Trainers."""
 
 import json
+import os
 import shutil
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,8 +104,6 @@ def test_recovered_rates_are_the_schedulers(run):
     table = trainer.model.get_input_embeddings().weight
     for path in TracInWE.from_trainer(trainer).checkpoints:
         step = int(path.rsplit("-", 1)[1])
-        from pathlib import Path
-
         assert abs(trainer_rate(Path(path), table) - callback.seen[step]) < 1e-9
 
 
@@ -252,11 +252,20 @@ def test_runs_without_what_is_needed_are_refused(tmp_path):
         TracInWE.from_trainer(Trainer(tiny_bert(), arguments, train_dataset=Texts()))
     with pytest.raises(ValueError, match="has no train_dataset"):
         TracInWE.from_trainer(Trainer(tiny_bert(), arguments))
-    with pytest.raises(ValueError, match="no checkpoint-"):
-        TracInWE.from_pretrained_run(tmp_path / "nowhere", Texts())
+    with pytest.raises(TypeError, match="expected a transformers.Trainer that has trained, got NoneType"):
+        TracInWE.from_trainer(None)
+    for place, said in (
+        (tmp_path / "nowhere", "nowhere' is not there: expected a directory"),
+        (Path(__file__), "test_trainer.py' is a file: expected a directory"),
+        (tmp_path, "no checkpoint-"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            TracInWE.from_pretrained_run(place, Texts())
     half = tmp_path / "half" / "checkpoint-3"
     half.mkdir(parents=True)
     save_file(tiny_bert().state_dict(), half / "model.safetensors")
+    with pytest.raises(ValueError, match=r"is one checkpoint of a run: expected the directory of the run.*half'"):
+        TracInWE.from_pretrained_run(half, Texts())
     with pytest.raises(ValueError, match="no config.json in .*half.*pass the model as model="):
         TracInWE.from_pretrained_run(tmp_path / "half", Texts())
     (half / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["NoSuchModel"]}))
@@ -376,3 +385,88 @@ def test_a_finished_run_of_a_language_model_fills_up_its_labels(tmp_path):
     live = TracInWE.from_trainer(trainer, checkpoints=paths)
     finished = TracInWE.from_pretrained_run(tmp_path / "run", rows, checkpoints=paths)
     torch.testing.assert_close(finished.influence(rows[:2]), live.influence(collator(rows[:2])))
+
+
+def steps_of(tracin):
+    return [int(Path(path).name.removeprefix("checkpoint-")) for path in tracin.checkpoints]
+
+
+def again(folder, steps, every, resume=False, **changes):
+    """A run into ``folder`` / "run", without light checkpoints."""
+    arguments = {"max_steps": steps, "save_steps": every, "learning_rate": 3e-3, "logging_steps": 1, **changes}
+    arguments = TrainingArguments(
+        str(folder / "run"), per_device_train_batch_size=3, report_to=[], disable_tqdm=True, **arguments
+    )
+    torch.manual_seed(0)
+    trainer = Trainer(tiny_bert(), arguments, train_dataset=Texts())
+    trainer.train(resume_from_checkpoint=resume or None)
+    return trainer
+
+
+@pytest.mark.parametrize("logging_steps", [1, 500])
+def test_checkpoints_of_an_earlier_run_in_the_same_directory_do_not_count(tmp_path, logging_steps):
+    again(tmp_path, 12, 3, logging_steps=logging_steps)
+    trainer = again(tmp_path, 5, 2, logging_steps=logging_steps)
+    with pytest.warns(
+        UserWarning, match=r"checkpoint-3, checkpoint-6, .*another run.*: checkpoint-2, checkpoint-4, ch"
+    ):
+        tracin = TracInWE.from_trainer(trainer)
+    assert steps_of(tracin) == [2, 4, 5]
+    untrained = Trainer(tiny_bert(), trainer.args, train_dataset=Texts())
+    with pytest.raises(ValueError, match="has not trained, so no checkpoint-.*by from_pretrained_run"):
+        TracInWE.from_trainer(untrained)
+    said = r"of 2 runs .*checkpoint-3, .*\(of 12 steps\); checkpoint-2, checkpoint-4, checkpoint-5 \(of 5 steps, the newest\)"
+    with pytest.raises(ValueError, match=f"from_pretrained_run: .*{said}.*Pass checkpoints="):
+        TracInWE.from_pretrained_run(tmp_path / "run", Texts())
+    with pytest.raises(ValueError, match=said):
+        TracInWE(tiny_bert(), Texts(), tmp_path / "run")
+    finished = TracInWE.from_pretrained_run(tmp_path / "run", Texts(), checkpoints=tracin.checkpoints)
+    assert steps_of(finished) == [2, 4, 5]
+    for step in (2, 4, 5):
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}")
+    with pytest.raises(ValueError, match="are of another run than the Trainer's, which has saved none"):
+        TracInWE.from_trainer(trainer)
+
+
+def test_a_run_that_is_resumed_is_one_run(tmp_path):
+    again(tmp_path, 4, 2)
+    live = again(tmp_path, 8, 2, resume=True)
+    assert steps_of(TracInWE.from_trainer(live)) == [2, 4, 6, 8]
+    finished = TracInWE.from_pretrained_run(tmp_path / "run", Texts())
+    assert steps_of(finished) == [2, 4, 6, 8]
+
+
+def test_a_run_that_was_begun_anew_and_stopped_is_told_without_a_log(tmp_path):
+    """Of the same plan, with another seed; and a copy, whose files are of any time, is not taken for several runs."""
+    again(tmp_path, 8, 2, logging_steps=500)
+    for step in (2, 4, 6, 8):  # the other way round
+        os.utime(tmp_path / "run" / f"checkpoint-{step}" / "trainer_state.json", (1000 - step, 1000 - step))
+    assert steps_of(TracInWE.from_pretrained_run(tmp_path / "run", Texts())) == [2, 4, 6, 8]
+    old = tmp_path / "old"
+    shutil.copytree(tmp_path / "run", old)
+    shutil.rmtree(tmp_path / "run")
+    again(tmp_path, 8, 2, logging_steps=500, seed=3)
+    for step in (2, 4):
+        shutil.rmtree(old / f"checkpoint-{step}")
+        shutil.copytree(tmp_path / "run" / f"checkpoint-{step}", old / f"checkpoint-{step}")
+    with pytest.raises(ValueError, match="of 2 runs .*checkpoint-6, checkpoint-8.*; checkpoint-2, checkpoint-4"):
+        TracInWE.from_pretrained_run(old, Texts())
+
+
+def test_light_checkpoints_of_an_earlier_run_are_refused_unless_it_goes_on(tmp_path):
+    trainer, callback = trained(tmp_path)
+    with pytest.raises(ValueError, match=r"light' holds step-3.pt, step-6.pt of an earlier run.*another directory"):
+        trainer.train()
+    trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+    assert sorted(path.name for path in callback.directory.iterdir()) == ["step-3.pt", "step-6.pt"]
+    (callback.directory / "step-7.pt").touch()  # not what this run will replace
+    with pytest.raises(ValueError, match=r"light' holds step-7.pt of"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+
+
+def test_checkpoints_that_are_named_are_taken_whatever_else_lies_there(run, tmp_path):
+    trainer, callback = run
+    shutil.copytree(trainer.args.output_dir, tmp_path / "run")
+    (tmp_path / "run" / "checkpoint-9").mkdir()  # half made
+    paths = [tmp_path / "run" / f"checkpoint-{step}" for step in (2, 4)]
+    assert steps_of(TracInWE.from_pretrained_run(tmp_path / "run", Texts(), checkpoints=paths)) == [2, 4]
