@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-__all__ = ["diagnosed"]
+__all__ = ["diagnosed", "positions_of"]
 
 
 @contextmanager
@@ -136,20 +136,23 @@ def _odd_labels(model: Module, batch: Any, labels: Any, prediction: Any, said: s
 
 
 def _too_long(model: Module, batch: Any) -> str | None:
-    config = getattr(model, "config", None)
-    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    ids = _ids(batch)
-    if not isinstance(limit, int) or not isinstance(ids, Tensor) or ids.dim() < 2:
-        return None
-    padding = getattr(config, "pad_token_id", None)
-    if "roberta" in str(getattr(config, "model_type", "")) and isinstance(padding, int):
-        limit -= padding + 1  # positions are counted from there
-    if ids.shape[1] <= limit:
+    limit, ids = positions_of(getattr(model, "config", None)), _ids(batch)
+    if limit is None or not isinstance(ids, Tensor) or ids.dim() < 2 or ids.shape[1] <= limit:
         return None
     return (
         f"A text of {ids.shape[1]} tokens, and the model has {limit} positions: expected texts of at most that length. Cut them "
         f"as in training: tokenizer(..., truncation=True, max_length={limit}), or TokenizeTexts(tokenizer, max_length={limit})."
     )
+
+
+def positions_of(config: Any) -> int | None:
+    """For how many tokens a model of transformers has positions, by its config; None where that is not known."""
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    padding = getattr(config, "pad_token_id", None)
+    of_roberta = "roberta" in str(getattr(config, "model_type", "")) and isinstance(padding, int)
+    return limit - padding - 1 if of_roberta else limit  # type: ignore[operator]  # it counts from padding + 1
 
 
 def _no_such_class(model: Module, labels: Any, prediction: Any) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.data import InputError, LabelledTexts, Row, classes_of, listed, numbered, shortened
+from captum_tracinwe.diagnosis import positions_of
 
 __all__ = ["Classes", "Head", "head_of", "kept_tokens", "labelled", "numbered_by", "of_file"]
 
@@ -185,12 +186,9 @@ def kept_tokens(asked: int, tokenizer: Any, config: Any, say: Callable[[str], No
             f"--max-length {asked}: the tokenizer puts {special} special tokens around a text, which leaves none of its own; "
             f"expected at least {special + 1}."
         )
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:
+    positions = positions_of(config)
+    if positions is None:
         return asked
-    padding = getattr(config, "pad_token_id", None)
-    if "roberta" in str(getattr(config, "model_type", "")) and isinstance(padding, int):
-        positions -= padding + 1  # they are counted from there
     if asked > positions:
         say(f"--max-length {asked}: the model has {positions} positions; texts are cut there.")
     return min(asked, positions)

@@ -1,6 +1,6 @@
 """`word_report`: over a set of test texts, which training words drive the predictions, and which stick to one label.
 
-A word that carries much of the influence *and* comes nearly always with one label is what a spurious correlation, a
+A word that carries much of the influence *and* sticks to one label is what a spurious correlation, a
 planted word or a careless annotator looks like from the data's side.
 """
 
