@@ -173,10 +173,16 @@ def test_an_adapter_of_another_name_and_one_added_by_transformers(tmp_path):
     named.add_adapter("second", peft.LoraConfig(task_type="SEQ_CLS", r=3, target_modules=["query"]))
     named.set_adapter("second")
     named.save_pretrained(tmp_path / "checkpoint-1", selected_adapters=["second"])
+    cases = [(named, "checkpoint-1", "second")]
     native = tiny_bert()
-    native.add_adapter(peft.LoraConfig(r=2, target_modules=["query"]))
-    native.save_pretrained(tmp_path / "native")
-    for model, place, part in ((named, "checkpoint-1", "second"), (native, "native", "lora_B")):
+    try:
+        native.add_adapter(peft.LoraConfig(r=2, target_modules=["query"]))
+    except ValueError as error:  # transformers 5.24 asks for a PEFT that is not out yet
+        assert "version of PEFT" in str(error)
+    else:
+        native.save_pretrained(tmp_path / "native")
+        cases.append((native, "native", "lora_B"))
+    for model, place, part in cases:
         changed = copy.deepcopy(model)
         with torch.no_grad():
             for name, parameter in changed.named_parameters():
