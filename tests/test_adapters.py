@@ -178,7 +178,8 @@ def test_an_adapter_of_another_name_and_one_added_by_transformers(tmp_path):
     try:
         native.add_adapter(peft.LoraConfig(r=2, target_modules=["query"]))
     except ValueError as error:  # transformers 5.24 asks for a PEFT that is not out yet
-        assert "version of PEFT" in str(error)
+        if "version of PEFT" not in str(error):
+            raise
     else:
         native.save_pretrained(tmp_path / "native")
         cases.append((native, "native", "lora_B"))
