@@ -45,6 +45,7 @@ def test_no_example_is_skipped():
 def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
     """All ```python blocks of a page, from top to bottom in one namespace; what is not to run is a {code-block}."""
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert blocks, "a page with code, of which none runs"
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for block in blocks:

@@ -29,6 +29,7 @@ def test_two_torchrun_workers_build_the_same_index(tmp_path, whole):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", script]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(list(map(str, command)), check=True, capture_output=True, env=environment, timeout=300)
+    assert torch.equal(GradientIndex.open(tmp_path / "i").numbers, torch.arange(EXAMPLES))
     same_files(tmp_path / "i", whole.path)
 
 
