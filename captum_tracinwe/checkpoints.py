@@ -23,7 +23,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, adapter_state, adapter_weights, only_adapter_trains
 from captum_tracinwe.embedding import input_embeddings, unwrap
-from captum_tracinwe.rates import different_runs, trainer_rate
+from captum_tracinwe.rates import trainer_rate
+from captum_tracinwe.run_states import different_runs
 
 __all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
 

@@ -1,23 +1,21 @@
-"""What a checkpoint directory of transformers' Trainer tells of its run: the embedding's learning rate, and which run it is."""
+"""Which learning rate the embedding had at a checkpoint of transformers' Trainer, from the files beside its weights."""
 
 from __future__ import annotations
 
 import json
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["RunState", "different_runs", "names_of", "trainer_rate"]
+from captum_tracinwe.run_states import STATE
 
-SCHEDULER, OPTIMIZER, STATE, ARGUMENTS = "scheduler.pt", "optimizer.pt", "trainer_state.json", "training_args.bin"
-# What a state tells of its run from the first step on, before anything is logged.
-PLAN = ("max_steps", "num_train_epochs", "train_batch_size", "save_steps", "logging_steps", "eval_steps")
+__all__ = ["trainer_rate"]
+
+SCHEDULER, OPTIMIZER = "scheduler.pt", "optimizer.pt"
 
 
 def trainer_rate(directory: Path, table: Tensor | None) -> float | None:
@@ -128,97 +126,3 @@ def _log(path: Path) -> tuple[int | None, dict[int, float]]:
             f"The learning rate of the checkpoint {str(path.parent)!r} cannot be read: {STATE} is not whole JSON. Remove it, or "
             f"pass a checkpoints_load_func that returns the rate."
         ) from error
-
-
-# --------------------------------------------------------------------------------------------------------- which run
-
-
-@dataclass(frozen=True)
-class RunState:
-    """A run of Trainer at one of its steps: what it was to do, and what it had logged.
-
-    Args:
-        step (int): optimiser steps done.
-        plan (tuple): the values of `PLAN`.
-        logs (tuple of str): the log until then, entry by entry.
-        logged_at (tuple of int): the step of each entry.
-        arguments (bytes, optional): the file of `TrainingArguments`, compared and never read; None where there is none.
-        written (float): when, in seconds.
-    """
-
-    step: int
-    plan: tuple[Any, ...]
-    logs: tuple[str, ...]
-    logged_at: tuple[int, ...]
-    arguments: bytes | None = None
-    written: float = 0.0
-
-    @classmethod
-    def of(cls, state: Mapping[str, Any], arguments: bytes | None = None, written: float = 0.0) -> RunState:
-        """That of the fields of a ``TrainerState``."""
-        entries = state.get("log_history") or []
-        return cls(
-            int(state["global_step"]),
-            tuple(state.get(name) for name in PLAN),
-            tuple(json.dumps(entry, sort_keys=True, default=str) for entry in entries),  # NaN is no equal of itself
-            tuple(int(entry.get("step", 0)) for entry in entries),
-            arguments,
-            written,
-        )
-
-    @classmethod
-    def at(cls, directory: Path) -> RunState | None:
-        """That of a checkpoint directory; None where none can be read."""
-        try:
-            file, arguments = directory / STATE, directory / ARGUMENTS
-            state = json.loads(file.read_text(encoding="utf-8"))
-            return cls.of(state, arguments.read_bytes() if arguments.is_file() else None, file.stat().st_mtime)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-
-    def leads_to(self, later: RunState) -> bool:
-        """Whether ``later`` can be the same run further on: its log begins with this one's, and goes on after this step.
-
-        A run that is resumed may be planned anew, for more epochs say, where its log tells that it is the same. Of a run
-        that has logged nothing the plan has to be the same; and it was not written later with other arguments. Either alone
-        proves nothing: a copy has other times, and a run that is resumed other arguments.
-        """
-        shared = len(self.logs)
-        if self.step > later.step or self.logs != later.logs[:shared]:
-            return False
-        if any(step < self.step for step in later.logged_at[shared:]):
-            return False
-        other_arguments = None not in (self.arguments, later.arguments) and self.arguments != later.arguments
-        return shared > 0 or (self.plan == later.plan and not (other_arguments and self.written > later.written))
-
-
-def different_runs(directories: Sequence[Path]) -> str | None:
-    """In words: the checkpoints are of several runs, which ones, and the way out. None: nothing says so."""
-    told = [(path, state) for path in directories if (state := RunState.at(path)) is not None]
-    told.sort(key=lambda item: item[1].step)
-    runs: list[list[tuple[Path, RunState]]] = []
-    while told:
-        run = [told.pop()]
-        for earlier in reversed(told):
-            if earlier[1].leads_to(run[0][1]):
-                run.insert(0, earlier)
-        told = [item for item in told if item not in run]
-        runs.append(run)
-    if len(runs) < 2:
-        return None
-    newest = max(runs, key=lambda run: max(state.written for _, state in run))
-    said = [
-        f"{names_of([path for path, _ in run])} (of {run[-1][1].plan[0]} steps{', the newest' if run is newest else ''})"
-        for run in runs
-    ]
-    return (
-        f"The checkpoints in {str(directories[0].parent)!r} are of {len(runs)} runs by their {STATE}: {'; '.join(said)}. "
-        f"Expected those of one run, for the influence at all of them is added up. Pass checkpoints=[...] with those of one "
-        f"run, or remove the others."
-    )
-
-
-def names_of(paths: Sequence[Path]) -> str:
-    """The names of files for a message, not too many."""
-    names = [path.name for path in paths]
-    return ", ".join(names if len(names) <= 8 else [*names[:3], "...", names[-1]])

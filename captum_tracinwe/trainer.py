@@ -20,7 +20,8 @@ from captum_tracinwe.checkpoints import check_whole, find_checkpoints, save_chec
 from captum_tracinwe.collate import Collate
 from captum_tracinwe.embedding import input_embeddings, unwrap
 from captum_tracinwe.losses import TokenLoss, span_loss
-from captum_tracinwe.rates import RunState, different_runs, names_of, trainer_rate
+from captum_tracinwe.rates import trainer_rate
+from captum_tracinwe.run_states import RunState, different_runs, names_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
