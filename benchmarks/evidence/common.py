@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from models import MODELS
 from torch import Tensor, nn
 
-from captum_tracinwe import __version__, data, save_checkpoint, training
+from captum_tracinwe import __version__, data, save_checkpoint
 from captum_tracinwe.methods import Examples, Explained
-from captum_tracinwe.retraining import ManyCNNs, OneByOne, Recipe, TextCNN
+from captum_tracinwe.retraining import ManyCNNs, OneByOne, Recipe
 
 RESULTS = Path(__file__).parent.parent / "results" / "evidence"
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -33,11 +34,6 @@ FILES = {
     "ag_news_noisy": ("ag_news_noisy/train.jsonl.gz", "ag_news/test_2k.jsonl.gz"),
 }
 WORDS = re.compile(r"\w+")
-
-
-# BERT from scratch learns nothing by SGD in some hundred steps (training loss 1.4 after 4 epochs of 4,000 texts at rates of 1e-2
-# and 5e-2), and much by AdamW: 0.5 after one epoch, 0.2 after two, test accuracy 0.8. Checkpoints after both.
-BERT, BERT_CHECKPOINTS = Recipe(2, 32, 1e-3, optimizer="adamw"), (1, 2)
 
 
 @dataclass(frozen=True)
@@ -65,18 +61,6 @@ PRESETS = {
 }
 
 
-class Bert(nn.Module):
-    """BERT 2 x 128 from scratch: ids (padding 0) to logits."""
-
-    def __init__(self, vocabulary: int, classes: int, positions: int) -> None:
-        super().__init__()
-        self.model = training.small_bert(vocabulary, [str(c) for c in range(classes)], positions=max(positions, 16))
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=(input_ids != 0).long()).logits
-        return logits
-
-
 @dataclass
 class Task:
     """Texts as ids and words, and how to make the model."""
@@ -93,21 +77,17 @@ class Task:
     given_labels: Tensor | None = None  # where the labels trained on are noisy: whether each is wrong
 
     def make_model(self) -> nn.Module:
-        size, classes = len(self.tokenizer), len(self.classes)
-        return TextCNN(size, classes) if self.kind == "cnn" else Bert(size, classes, self.preset.positions)
+        return MODELS[self.kind].make(len(self.tokenizer), len(self.classes), self.preset.positions)
 
     @property
     def recipe(self) -> Recipe:
-        return self.preset.recipe if self.kind == "cnn" else BERT
-
-    @property
-    def last(self) -> str:
-        return "out" if self.kind == "cnn" else "model.classifier"
+        return MODELS[self.kind].recipe or self.preset.recipe
 
     def explained(self, folder: str | Path, seed: int = 0, progress: Callable[[str], None] = print) -> Explained:
         """Train one model on everything, checkpoints on the way."""
         retrain = OneByOne(self.make_model, self.train.batch, self.test.batch, self.recipe)
-        checkpoints = self.preset.checkpoints if self.kind == "cnn" else BERT_CHECKPOINTS
+        kind = MODELS[self.kind]
+        checkpoints = kind.checkpoints or self.preset.checkpoints
         loss = nn.CrossEntropyLoss(reduction="none")
         paths: list[str] = []
 
@@ -125,8 +105,7 @@ class Task:
                 progress(f"epoch {epoch}: training loss {value:.3f}")
 
         model = retrain.fit(torch.ones(len(self.train), dtype=torch.bool), seed, after_epoch=save)
-        embedding = None if self.kind == "cnn" else "model.bert.embeddings.word_embeddings"
-        return Explained(model.eval(), paths, loss, self.last, embedding)
+        return Explained(model.eval(), paths, loss, kind.last, kind.embedding)
 
     def retrain(self, workers: int = 1, cache: Path | None = None) -> Retraining:
         """The trainer for this model, on several processes."""
@@ -206,7 +185,7 @@ class Retraining:
 
 
 def load(name: str, kind: str, preset: Preset, folder: Path, seed: int = 0) -> Task:
-    """Texts of a data set, a tokenizer learnt from the training texts, ``preset.tests`` test points of balanced classes."""
+    """Texts of a data set, the model's tokenizer, ``preset.tests`` test points of balanced classes."""
     train_file, test_file = (folder / file for file in FILES[name])
     given = "noisy_label" if name == "ag_news_noisy" else "label"
     rows = _rows(train_file, name, given)
@@ -219,8 +198,7 @@ def load(name: str, kind: str, preset: Preset, folder: Path, seed: int = 0) -> T
         wrong = dict(zip(train.lines, (a != b for a, b in zip(train.labels, gold.labels, strict=True)), strict=True))
     train = data.sample(train, preset.texts, seed)
     test = data.sample(test, preset.tests, seed)
-    # Whole words: a WordPiece vocabulary comes out another one in each process, and with it ids, first weights and results.
-    tokenizer = training.words_tokenizer(train.texts)
+    tokenizer = MODELS[kind].tokenizer(train.texts)
     examples = []
     for side in (train, test):
         encoded = tokenizer(list(side.texts), truncation=True, max_length=preset.positions, return_offsets_mapping=True)
@@ -252,7 +230,7 @@ def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with the data sets")
     parser.add_argument("--dataset", choices=FILES, default=defaults.get("dataset", "ag_news"))
-    parser.add_argument("--model", choices=["cnn", "bert"], default="cnn")
+    parser.add_argument("--model", choices=MODELS, default="cnn")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--cache", type=Path, help="file that keeps the answers of finished retrainings")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")

@@ -12,6 +12,7 @@ import tempfile
 
 import torch
 from common import arguments, facts, load, preset_of, store
+from models import MODELS
 from torch import Tensor
 
 from captum_tracinwe import methods
@@ -47,10 +48,9 @@ def main(argv: list[str] | None = None) -> None:
         found["WE self-influence"] = -methods.we_self_influence(explained, task.train)
         found["TR-Last self-influence"] = -methods.last_self_influence(explained, task.train)
         found["random"] = methods.random_scores()(task.test, task.train)[0]
-        second = "conv1" if args.model == "cnn" else "model.bert.encoder.layer.0.attention.self.query"
         groups = {
             "WE": methods.tracin_we(explained),
-            "TR-Second": methods.tracin_layers(explained, [second]),
+            "TR-Second": methods.tracin_layers(explained, [MODELS[args.model].second]),
             "TR-Last": methods.tracin_last(explained),
         }
         for name in args.groups:
