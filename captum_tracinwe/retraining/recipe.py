@@ -42,7 +42,7 @@ class Recipe:
     def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of all of the model's parameters."""
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(model.parameters(), self.learning_rate, weight_decay=0.0)
+            return torch.optim.AdamW(model.parameters(), self.learning_rate, weight_decay=0.0, fused=True)
         return torch.optim.SGD(model.parameters(), self.learning_rate, momentum=self.momentum)
 
     def batches(self, size: int, seed: int) -> Iterator[tuple[int, Tensor]]:
