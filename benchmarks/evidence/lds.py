@@ -13,7 +13,7 @@ from deletion import scores_of
 
 from captum_tracinwe.evaluation import bootstrap, lds, random_subsets, spearman, top_k_agreement
 
-SUBSETS = {"smoke": 8, "cpu": 40, "gpu": 200}
+SUBSETS = {"smoke": 8, "cpu": 200, "gpu": 200}
 
 
 def main(argv: list[str] | None = None) -> None:
