@@ -80,6 +80,11 @@ class Task:
         return MODELS[self.kind].make(len(self.tokenizer), len(self.classes), self.preset.positions)
 
     @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """After which epochs the explained model is kept."""
+        return MODELS[self.kind].checkpoints or self.preset.checkpoints
+
+    @property
     def recipe(self) -> Recipe:
         return MODELS[self.kind].recipe or self.preset.recipe
 
@@ -87,12 +92,11 @@ class Task:
         """Train one model on everything, checkpoints on the way."""
         retrain = OneByOne(self.make_model, self.train.batch, self.test.batch, self.recipe)
         kind = MODELS[self.kind]
-        checkpoints = kind.checkpoints or self.preset.checkpoints
         loss = nn.CrossEntropyLoss(reduction="none")
         paths: list[str] = []
 
         def save(model: nn.Module, epoch: int) -> None:
-            if epoch in checkpoints:
+            if epoch in self.checkpoints:
                 paths.append(f"{folder}/epoch-{epoch:02d}.pt")
                 save_checkpoint(paths[-1], model, self.recipe.learning_rate, step=epoch)
                 model.eval()
@@ -262,6 +266,8 @@ def facts(task: Task, preset_name: str) -> dict[str, Any]:
         "settings": asdict(task.preset)
         | {
             "texts": len(task.train),
+            "tests": len(task.test),
+            "checkpoints": task.checkpoints,
             "recipe": asdict(task.recipe),
             "data seed": task.seed,
             "vocabulary used": len(task.tokenizer),

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 from common import Task, arguments, facts, load, preset_of, store
+from deletion import contenders
 from torch import Tensor
 from words import named_words, specials
 
@@ -55,10 +56,11 @@ def main(argv: list[str] | None = None) -> None:
         with torch.no_grad():
             answers = explained.model(task.test.batch[0]).argmax(1) == task.test.labels
         task = misread(task, answers, preset.tests)
+        influence = contenders(explained, task.train)["Influence-Last"]()
         scores = {
             "WE-Topk": methods.tracin_we(explained, top_k_words=10)(task.test, task.train),
             "TR-Last": methods.tracin_last(explained)(task.test, task.train),
-            "Influence-Last": methods.influence_last(explained)(task.test, task.train),
+            "Influence-Last": influence(task.test, task.train),
             "random": methods.random_scores()(task.test, task.train),
         }
         named = named_words(task, explained, masked, proponents=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -28,6 +29,14 @@ class Examples:
     words: Sequence[Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.batch, (tuple, list)) or not all(
+            isinstance(field, Tensor) and field.dim() for field in self.batch
+        ):
+            kinds = [type(field).__name__ for field in self.batch] if isinstance(self.batch, (tuple, list)) else []
+            raise TypeError(
+                f"Examples: expected a tuple of tensors (inputs..., labels), the examples along their first dimension, got "
+                f"{type(self.batch).__name__}{' of ' + ', '.join(kinds) if kinds else ''}."
+            )
         if len(self.batch) < 2 or len({len(field) for field in self.batch}) != 1:
             sizes = [tuple(field.shape) for field in self.batch]
             raise ValueError(f"Examples: expected inputs and labels of one length, got shapes {sizes}.")
@@ -78,10 +87,11 @@ class Explained:
     """The trained model that is asked, in the form that all gradient methods take.
 
     Args:
-        model (Module): a classifier, ``model(*inputs)`` → logits ``(N, classes)``; left as it was found.
+        model (Module): a classifier, ``model(*inputs)`` → logits ``(N, classes)``, or what holds them as ``.logits``; left as it
+            was found.
         checkpoints (sequence): what ``load`` takes; TracIn sums over all, one-checkpoint methods take the last.
         loss_fn (callable): one loss per example (``reduction="none"``).
-        last (str): the name of the last linear layer.
+        last (str): the name of the last linear layer, whose output is the logits ("classifier" of a BERT of transformers).
         embedding (str, optional): the name of the word embedding; None finds it, as :class:`captum_tracinwe.TracInWE` does.
         load (callable): ``(model, checkpoint) -> learning rate``.
         batch_size (int): of the passes.
@@ -107,6 +117,14 @@ class Explained:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        if isinstance(self.checkpoints, (str, Path)):
+            path = str(self.checkpoints)
+            raise TypeError(
+                f"Explained: expected a list of checkpoints, got {path!r}: of one file [{path!r}], of a folder "
+                f"sorted(Path({path!r}).glob('*.pt'))."
+            )
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise ValueError(f"Explained: expected a batch_size of at least 1, got {self.batch_size!r}.")
         if not len(self.checkpoints):
             raise ValueError("Explained: expected at least one checkpoint, got none.")
         reduction = getattr(self.loss_fn, "reduction", "none")

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.gradients import untouched
+from captum_tracinwe.diagnosis import diagnosed
+from captum_tracinwe.methods.asking import LossPerExample, asked, existing_layers, last_layer_gives_logits
 from captum_tracinwe.methods.examples import Examples, Explained, Method, checked, checked_global
 from captum_tracinwe.methods.retrieval import tfidf
 
@@ -25,7 +26,13 @@ def representer_last(explained: Explained, *, weight_decay: float = 3e-3) -> Met
         raise ValueError(f"representer_last: expected a weight_decay above 0, got {weight_decay!r}.")
 
     def scores(test: Examples, train: Examples) -> Tensor:
-        (a, _, _), (b, errors, _) = (_pass(explained, explained.checkpoints[-1], side)[1] for side in (test, train))
+        with last_layer_gives_logits(explained, "Representer-Last"):
+            (a, _, _), (b, errors, _) = (_pass(explained, explained.checkpoints[-1], side)[1] for side in (test, train))
+        if bool((test.labels < 0).any()):
+            raise ValueError(
+                f"Representer-Last: expected a class from 0 to {errors.shape[1] - 1} as label of each test example, got "
+                f"{int(test.labels.min())}."
+            )
         weights = -errors[:, test.labels.cpu()].T / (2 * weight_decay * len(train))  # (N, M)
         return checked(weights * (a @ b.T), test, train, "Representer-Last")
 
@@ -54,19 +61,20 @@ def training_loss(explained: Explained, train: Examples) -> Tensor:
 
 def _pass(explained: Explained, checkpoint: Any, examples: Examples) -> tuple[float, tuple[Tensor, Tensor, Tensor]]:
     """(rate, (inputs of the last layer ``(N, H)``, ∂ℓ/∂logits ``(N, K)``, losses ``(N,)``)) at a checkpoint."""
+    existing_layers(explained, [explained.last], "`last`")
     inputs: list[Tensor] = []
-    layer = explained.model.get_submodule(explained.last)
+    layer, loss_fn = explained.model.get_submodule(explained.last), LossPerExample(explained)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     hook = layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
     try:
-        with untouched(explained.model):
+        with asked(explained, parameters=False):
             rate = explained.load(explained.model, checkpoint)
             explained.model.eval()
             for part in zip(*(torch.split(field, explained.batch_size) for field in examples.batch), strict=True):
-                with torch.no_grad():
+                with torch.no_grad(), diagnosed(explained.model, part, part[-1]):
                     logits = explained.model(*part[:-1])
                 with torch.enable_grad():
-                    losses = explained.loss_fn(logits.requires_grad_(), part[-1])
+                    losses = loss_fn(logits.requires_grad_(), part[-1])
                     (errors,) = torch.autograd.grad(losses.sum(), logits)
                 found.append((inputs.pop(), errors, losses.detach()))
     finally:
