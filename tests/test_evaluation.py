@@ -57,6 +57,15 @@ def test_roc_auc_counts_pairs():
     assert ev.roc_auc(torch.zeros(6), WRONG) == 0.5
 
 
+def test_the_area_under_the_roc_curve_is_its_auc():
+    scores = torch.randint(0, 9, (80,), generator=torch.Generator().manual_seed(0))
+    for values, wrong in ((SCORES, WRONG), (torch.zeros(6), WRONG), (scores, torch.arange(80) % 3 == 0)):
+        curve = ev.roc_curve(values, wrong)
+        assert (curve.right[0], curve.wrong[0], curve.right[-1], curve.wrong[-1]) == (0, 0, 1, 1)
+        assert len(curve.right) == len(values.unique()) + 1
+        assert float(torch.trapezoid(curve.wrong, curve.right)) == pytest.approx(ev.roc_auc(values, wrong))
+
+
 def test_noise_intervals_hold_their_estimates():
     generator = torch.Generator().manual_seed(0)
     wrong = torch.rand(200, generator=generator) < 0.2
@@ -103,7 +112,7 @@ def test_the_harmful_are_met_first_by_every_aggregation():
 
 def test_noise_that_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="some labels right and some wrong"):
-        ev.roc_auc(SCORES, torch.zeros(6))
+        ev.roc_auc(SCORES, torch.zeros(6, dtype=torch.bool))
     with pytest.raises(ValueError, match="by `aggregate`"):
         ev.noise_detection_curve(torch.randn(2, 6), WRONG)
 
@@ -144,6 +153,16 @@ def answers(keep, seeds, hidden=None):
     ("run", "match"),
     [
         (lambda: ev.aggregate(GOOD, correct=torch.tensor([1, 0])), r"`correct` as bool \(2,\), got int64"),
+        (lambda: ev.roc_auc(GOOD[0], torch.tensor([0, 2, 1])), r"`wrong` as bool \(3,\), got int64"),
+        (lambda: ev.deletion_curves({}, None), "an empty one"),
+        (lambda: ev.deletion_curves(GOOD, None), r"mapping, \{name: \(N, M\)\}, got Tensor"),
+        (lambda: ev.deletion_curves({"a": GOOD}, None, directions=("proponents",)), "`directions` of True"),
+        (lambda: ev.deletion_curve(GOOD, None, ks=1), r"a list for `ks`, got 1: \[1\]"),
+        (lambda: ev.deletion_curve(GOOD, None, ks=[0, 1], seeds=3), r"a list for `seeds`, got 3: \[3\]"),
+        (lambda: ev.deletion_curve(GOOD, lambda keep, seeds: keep[:, :2] / 0.0, ks=[0, 1], seeds=[0]), "answers inf"),
+        (lambda: ev.another_word([(0, 4)], [[5, 6]]), "place 4 of text 0, which has 2"),
+        (lambda: ev.another_word([(1, 0)], [[5, 6]]), "in 1 texts, got place 0 of text 1"),
+        (lambda: ev.word_deletion([[(9, 0)]], [[]], None, 5), r"examples from 0 to 4, got\s+9"),
         (lambda: ev.aggregate(GOOD, correct=torch.ones(2, 3).bool()), r"`correct` as bool \(2,\), got bool \(2, 3\)"),
         (lambda: ev.deletion_curve(GOOD, answers, ks=[0, 1.9], seeds=[1]), r"whole numbers for `ks`, got \[0, 1.9\]"),
         (lambda: ev.deletion_curve(GOOD, answers, ks=[0, 1], seeds=[0.2]), "whole numbers for `seeds`"),
@@ -159,7 +178,7 @@ def answers(keep, seeds, hidden=None):
     ],
 )
 def test_what_would_be_a_wrong_number_is_refused(run, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         run()
 
 
@@ -242,6 +261,8 @@ def test_cancellation_is_its_definition_on_a_model():
         above = sum(float(g[name].abs().sum()) for g in singles)
         assert found[name] == pytest.approx(above / float(sum(g[name] for g in singles).abs().sum()))
         assert found[name] >= 1
+    with pytest.raises(ValueError, match="batches of one example, got one of 6"):
+        next(ev.example_gradients(model, [(ids, labels)], loss))
     moved = {"out.weight": torch.full_like(model.out.weight, 0.5)}
     older = ev.step_cancellation(ev.example_gradients(model, batches, loss, ["out.weight"]), 0.1, moved)
     expected = 0.1 * sum(float(g["out.weight"].norm()) for g in singles) / float(moved["out.weight"].norm())
@@ -357,6 +378,9 @@ def test_plots_return_a_figure_and_draw_what_they_are_given(monkeypatch):
     for fig, ax in drawn:
         assert isinstance(fig, matplotlib.figure.Figure)
         assert ax.figure is fig
+    fig, ax = plots.plot_roc({"loss": ev.roc_curve(SCORES, WRONG)})
+    assert ax.figure is fig
+    assert ax.get_lines()[0].get_ydata().tolist() == ev.roc_curve(SCORES, WRONG).wrong.tolist()
     lines = drawn[0][1].get_lines()
     assert lines[0].get_ydata().tolist() == pytest.approx(curve.mean().tolist())
     assert lines[1].get_ydata().tolist() == pytest.approx(other.mean().tolist())

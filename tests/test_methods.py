@@ -310,10 +310,130 @@ def test_examples_that_do_not_fit_are_refused(asked):
     ):
         with pytest.raises(ValueError, match="got -1"):
             make()
+    with pytest.raises(TypeError, match="tuple of tensors .* got dict"):
+        methods.Examples({"input_ids": test.batch[0]})
+    with pytest.raises(TypeError, match="got tuple of Tensor, list"):
+        methods.Examples((test.batch[0], [0] * len(test)))
+    with pytest.raises(TypeError, match=r"a list of checkpoints, got 'runs': of one file \['runs'\]"):
+        methods.Explained(explained.model, "runs", LOSS)
+    with pytest.raises(ValueError, match="batch_size of at least 1, got 0"):
+        methods.Explained(explained.model, explained.checkpoints, LOSS, batch_size=0)
     bare = methods.Examples(test.batch)
     for method in (methods.bm25, methods.tfidf):
         with pytest.raises(ValueError, match="expected Examples"):
             method(bare, bare)
+
+
+def test_a_transformers_model_needs_no_wrapper(tmp_path):
+    """Two inputs, and logits within its output: every method equals itself on the model's plain logits."""
+    transformers = pytest.importorskip("transformers")
+
+    class Plain(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids, mask):
+            return self.model(ids, mask).logits
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        max_position_embeddings=12, num_labels=3, attn_implementation="eager",
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config)
+    sides = []
+    for count, seed in ((N, 2), (M, 1)):
+        ids, _, labels = toy_texts(count, seed=seed)
+        words = [[f"w{i}" for i in row if i] for row in ids.tolist()]
+        sides.append(methods.Examples((ids % 30, (ids != 0).long(), labels), words))
+    answers = []
+    for kind, prefix in ((model, ""), (Plain(model), "model.")):
+        table = f"{prefix}bert.embeddings.word_embeddings"
+        explained = methods.Explained(kind, [0.1], LOSS, f"{prefix}classifier", table, load=lambda model, rate: rate)
+        layers = [f"{prefix}bert.pooler.dense", f"{prefix}classifier"]
+        answers.append(
+            [
+                methods.tracin_we(explained)(*sides), methods.tracin_last(explained)(*sides),
+                methods.tracin_layers(explained, layers)(*sides), methods.similarity(explained, layers)(*sides),
+                methods.influence_last(explained, exact=True)(*sides), methods.representer_last(explained)(*sides),
+                methods.tr_tfidf(explained)(*sides), methods.training_loss(explained, sides[1]),
+                methods.last_self_influence(explained, sides[1]),
+            ]
+        )  # fmt: skip
+    for raw, plain in zip(*answers, strict=True):
+        assert float(raw.abs().max()) > 0
+        torch.testing.assert_close(raw, plain)
+    assert not model._forward_hooks
+    assert not model.classifier._forward_hooks
+
+
+CLOSED_FORMS = [methods.tracin_last, methods.tracin_last_projected, methods.representer_last]
+
+
+@pytest.mark.parametrize("method", CLOSED_FORMS)
+def test_a_last_layer_that_is_not_the_last_is_refused(asked, method):
+    explained, test, train = asked
+
+    class Otherwise(TinyCNN):
+        def forward(self, ids):
+            found = super().forward(ids)
+            if self.how == "scaled":
+                return found * 5
+            return found + 0 * self.out(self.out.weight[:1].expand(len(ids), -1))
+
+    for how, gave in (("scaled", r"gave \(\d, 3\), the model"), ("twice", r"gave \(\d, 3\), \(\d, 3\), the model")):
+        model = Otherwise(padding_idx=0).double()
+        model.how = how
+        with pytest.raises(
+            ValueError, match=rf"expected `last` to name the layer that gives the logits .* 'out' {gave}"
+        ):
+            method(methods.Explained(model, explained.checkpoints, LOSS))(test, train)
+    for last, match in (
+        ("embedding", "'embedding' gave"),
+        ("nope", "got 'nope', which it does not have. With weights it has"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            method(methods.Explained(explained.model, explained.checkpoints, LOSS, last))(test, train)
+
+
+def test_a_mean_that_passes_for_a_loss_per_example_is_refused(asked):
+    explained, test, train = asked
+    mean = methods.Explained(explained.model, explained.checkpoints, lambda p, y: LOSS(p, y).mean())
+    for method in (
+        *CLOSED_FORMS,
+        methods.tr_tfidf,
+        lambda e: methods.tracin_layers(e, ["out"]),
+        methods.influence_last,
+    ):
+        with pytest.raises(ValueError, match=r"one loss per example, shape \(\d,\), got \(\) of a prediction"):
+            method(mean)(test, train)
+    with pytest.raises(ValueError, match="one loss per example"):
+        methods.training_loss(mean, train)
+
+
+def test_labels_and_layers_that_there_are_not_are_named(asked):
+    explained, test, train = asked
+    wrong = methods.Examples((test.batch[0], torch.full_like(test.labels, 3)), test.words)
+    for method in (
+        *CLOSED_FORMS,
+        methods.tr_tfidf,
+        lambda e: methods.tracin_layers(e, ["out"]),
+        methods.influence_last,
+    ):
+        with pytest.raises(ValueError, match="The label 3 of an example, and the model has 3 classes"):
+            method(explained)(wrong, train)
+    nothing = methods.Examples((test.batch[0], torch.full_like(test.labels, -100)), test.words)
+    with pytest.raises(ValueError, match="a class from 0 to 2 as label of each test example, got -100"):
+        methods.representer_last(explained)(nothing, train)
+    for layers, error, match in (
+        ("out", TypeError, r"list of layer names, got 'out': \['out'\]"),
+        ([], ValueError, "got none. With weights it has embedding, conv"),
+        (["nope"], ValueError, "got 'nope', which it does not have"),
+    ):
+        for method in (methods.tracin_layers, methods.similarity):
+            with pytest.raises(error, match=match):
+                method(explained, layers)
 
 
 def test_a_missing_library_is_named(asked, monkeypatch):

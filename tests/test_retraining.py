@@ -103,13 +103,17 @@ def test_epochs_can_be_saved_on_the_way(both):
 def test_what_does_not_fit_is_refused(both):
     for retrain in both:
         with pytest.raises(ValueError, match=r"\(jobs, training examples\) = \(1, 23\), got \(1, 22\)"):
-            retrain(torch.ones(1, 22), [0])
+            retrain(torch.ones(1, 22, dtype=torch.bool), [0])
         with pytest.raises(ValueError, match="keeps no training example"):
-            retrain(torch.zeros(1, 23), [0])
+            retrain(torch.zeros(1, 23, dtype=torch.bool), [0])
+        with pytest.raises(ValueError, match="`keep` as bool .* got torch.int64"):
+            retrain(torch.arange(23)[None], [0])  # indices: all but the first would be trained on
+        with pytest.raises(ValueError, match=r"whole numbers as seeds, got \[0.7\]"):
+            retrain(torch.ones(1, 23, dtype=torch.bool), [0.7])
         with pytest.raises(ValueError, match="for each of 1 jobs, got 2"):
-            retrain(torch.ones(1, 23), [0], [[], []])
+            retrain(torch.ones(1, 23, dtype=torch.bool), [0], [[], []])
         with pytest.raises(ValueError, match="position 13 of example 0"):
-            retrain(torch.ones(1, 23), [0], [[(0, 13)]])
+            retrain(torch.ones(1, 23, dtype=torch.bool), [0], [[(0, 13)]])
     for train, test in ((8, 12), (12, 7)):
         with pytest.raises(ValueError, match="at least 9"):
             ManyCNNs(make, texts(5, 1, length=train), texts(5, 2, length=test), RECIPE)
@@ -134,9 +138,9 @@ def test_labels_that_no_class_has_are_refused(kind):
             with pytest.raises(ValueError, match=match):
                 kind(make, *sides, RECIPE)
     with pytest.raises(ValueError, match="the label 99, and the model has"):
-        kind(make, (ids, labels), (ids, torch.full_like(labels, 99)), RECIPE)(torch.ones(1, 5), [0])
+        kind(make, (ids, labels), (ids, torch.full_like(labels, 99)), RECIPE)(torch.ones(1, 5, dtype=torch.bool), [0])
     with pytest.raises(ValueError, match="at least one job"):
-        kind(make, (ids, labels), (ids, labels), RECIPE)(torch.ones(0, 5), [])
+        kind(make, (ids, labels), (ids, labels), RECIPE)(torch.ones(0, 5, dtype=torch.bool), [])
 
 
 def test_what_is_not_the_text_cnn_is_not_trained_as_if_it_were():
@@ -147,13 +151,42 @@ def test_what_is_not_the_text_cnn_is_not_trained_as_if_it_were():
     model = make()
     other = Other(model.embedding.num_embeddings, model.out.out_features)
     with pytest.raises(TypeError, match="nothing else, got Other: use OneByOne"):
-        ManyCNNs(lambda: other, texts(5, 1), texts(5, 2), RECIPE)(torch.ones(1, 5), [0])
+        ManyCNNs(lambda: other, texts(5, 1), texts(5, 2), RECIPE)(torch.ones(1, 5, dtype=torch.bool), [0])
+
+
+@pytest.mark.parametrize("what", ["embedding.weight frozen", "a vector of padding that is not zero"])
+def test_what_many_at_once_would_train_otherwise_is_refused(what):
+    def other():
+        model = make()
+        if "frozen" in what:
+            model.embedding.weight.requires_grad_(False)
+        else:
+            model.embedding.weight.data[0] = 1
+        return model
+
+    with pytest.raises(ValueError, match=f"got one with {what}: use OneByOne"):
+        ManyCNNs(other, texts(5, 1), texts(5, 2), RECIPE)(torch.ones(1, 5, dtype=torch.bool), [0])
+
+
+def test_a_model_that_was_trained_before_is_refused():
+    model = make()
+    keep = torch.ones(2, 5, dtype=torch.bool)
+    with pytest.raises(ValueError, match="one model twice, trained already: expected fresh weights"):
+        OneByOne(lambda: model, texts(5, 1), texts(5, 2), RECIPE)(keep, [0, 1])
+
+
+def test_correct_is_the_class_of_the_largest_logit(both):
+    keep, seeds = jobs(3)
+    for retrain in both:
+        expected = retrain.logits(keep, seeds).argmax(-1) == retrain.test[1]
+        assert 0 < int(expected.sum()) < expected.numel()
+        assert torch.equal(retrain.correct(keep, seeds), expected)
 
 
 def test_many_at_once_in_float64_hides_words_too():
     sides = texts(5, 1), texts(5, 2)
     double = [kind(lambda: make().double(), *sides, RECIPE) for kind in (OneByOne, ManyCNNs)]
-    one, many = (retrain(torch.ones(1, 5), [0], [[(0, 1), (3, 2)]]) for retrain in double)
+    one, many = (retrain(torch.ones(1, 5, dtype=torch.bool), [0], [[(0, 1), (3, 2)]]) for retrain in double)
     torch.testing.assert_close(many, one, rtol=1e-10, atol=1e-12)
 
 
@@ -177,3 +210,5 @@ def test_recipes_that_cannot_be_are_refused():
     for wrong in ({"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"momentum": 1.0}):
         with pytest.raises(ValueError, match="expected epochs and batch_size of at least 1"):
             Recipe(**({"epochs": 1, "batch_size": 1, "learning_rate": 1.0} | wrong))
+    with pytest.raises(ValueError, match="as whole numbers"):
+        Recipe(1.5, 4, 0.1)

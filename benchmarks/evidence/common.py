@@ -111,14 +111,14 @@ class Task:
         model = retrain.fit(torch.ones(len(self.train), dtype=torch.bool), seed, after_epoch=save)
         return Explained(model.eval(), paths, loss, kind.last, kind.embedding)
 
-    def retrain(self, workers: int = 1, cache: Path | None = None) -> Retraining:
-        """The trainer for this model, on several processes."""
+    def retrain(self, workers: int = 1, cache: Path | None = None, ask: str = "__call__") -> Retraining:
+        """The trainer for this model, on several processes; ``ask`` is its method that answers."""
         train, test, recipe = self.train.batch, self.test.batch, self.recipe
         if self.kind == "cnn":
             trainer: Any = ManyCNNs(self.make_model, train, test, recipe, at_once=self.preset.at_once)
         else:
             trainer = OneByOne(self.make_model, train, test, recipe)
-        return Retraining(trainer, workers, cache, self.fingerprint)
+        return Retraining(trainer, workers, cache, self.fingerprint, ask)
 
     @property
     def fingerprint(self) -> str:
@@ -134,12 +134,12 @@ class Task:
         return tuple(range(1, 1 + self.preset.seeds))
 
 
-_trainer: Any = None
+_answer: Any = None
 
 
 def _chunk(job: tuple[Tensor, list[int], Any]) -> Tensor:
     torch.set_num_threads(1)
-    found: Tensor = _trainer(*job).cpu()
+    found: Tensor = _answer(*job).cpu()
     return found
 
 
@@ -149,8 +149,8 @@ class Retraining:
     ``of`` tells the experiment: answers of another one in the file are not touched, and not taken.
     """
 
-    def __init__(self, trainer: Any, workers: int, cache: Path | None, of: str = "") -> None:
-        self.trainer, self.cache, self.of = trainer, cache, of
+    def __init__(self, trainer: Any, workers: int, cache: Path | None, of: str = "", ask: str = "__call__") -> None:
+        self.answer, self.cache, self.of = getattr(trainer, ask), cache, of + ask.removeprefix("__call__")
         self.workers = 1 if trainer.train[0].is_cuda else workers  # a CUDA context does not survive a fork
         self.size = 4 * getattr(trainer, "at_once", 1)
         self.known: dict[str, Tensor] = torch.load(cache) if cache is not None and cache.exists() else {}
@@ -176,10 +176,10 @@ class Retraining:
         return torch.stack([self.known[key] for key in keys])
 
     def _run(self, work: list[Any]) -> Any:
-        global _trainer
-        _trainer = self.trainer
+        global _answer
+        _answer = self.answer
         if self.workers == 1:
-            yield from (self.trainer(*job) for job in work)
+            yield from (self.answer(*job) for job in work)
             return
         with multiprocessing.get_context("fork").Pool(self.workers) as pool:
             yield from pool.imap(_chunk, work)

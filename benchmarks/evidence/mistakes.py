@@ -6,7 +6,6 @@ python benchmarks/evidence/mistakes.py      results/evidence/mistakes-ag_news-cn
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -31,17 +30,6 @@ def misread(task: Task, answers: Tensor, count: int) -> Task:
     words = task.test.need_words("the experiment")
     test = Examples(tuple(field[wrong] for field in task.test.batch), [words[i] for i in wrong.tolist()])
     return replace(task, test=test)
-
-
-class Correct:
-    """A trainer's logits as right or wrong."""
-
-    def __init__(self, trainer: object, labels: Tensor) -> None:
-        self.trainer, self.labels, self.at_once = trainer, labels, getattr(trainer, "at_once", 1)
-
-    def __call__(self, keep: Tensor, seeds: Sequence[int], hidden: object = None) -> Tensor:
-        right: Tensor = self.trainer.logits(keep, seeds, hidden).argmax(-1) == self.labels  # type: ignore[attr-defined]
-        return right
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -72,8 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         f"WE: the named word hidden in {masked} opponents": (whole, named),
         f"another word hidden in the same {masked}": (whole, control),
     }
-    retrain = task.retrain(args.workers, args.cache)
-    retrain.trainer, retrain.of = Correct(retrain.trainer, task.test.labels), retrain.of + " correct "
+    retrain = task.retrain(args.workers, args.cache, ask="correct")
     results: dict[str, list[Mistakes]] = {}
     for place, seed in enumerate(task.seeds(), 1):
         table = {}

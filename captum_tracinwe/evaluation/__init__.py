@@ -15,12 +15,14 @@ from captum_tracinwe.evaluation.intervals import Interval, bootstrap
 from captum_tracinwe.evaluation.mistakes import Mistakes, fixing_mistakes, without_opponents
 from captum_tracinwe.evaluation.noise import (
     NoiseCurve,
+    RocCurve,
     aggregate,
     auc_ndr,
     ndr,
     noise_detection_curve,
     noise_intervals,
     roc_auc,
+    roc_curve,
 )
 from captum_tracinwe.evaluation.words import WordDeletion, another_word, word_deletion
 
@@ -30,6 +32,7 @@ __all__ = [
     "Interval",
     "Mistakes",
     "NoiseCurve",
+    "RocCurve",
     "WordDeletion",
     "aggregate",
     "agreement_table",
@@ -48,6 +51,7 @@ __all__ = [
     "noise_intervals",
     "random_subsets",
     "roc_auc",
+    "roc_curve",
     "separation",
     "spearman",
     "step_cancellation",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_tracinwe.batches import Loss, labels_of, run_model
+from captum_tracinwe.batches import Loss, labels_of, run_model, size_of
 from captum_tracinwe.gradients import untouched
 
 __all__ = ["cancellation", "example_gradients", "step_cancellation"]
@@ -76,6 +76,11 @@ def example_gradients(
         names = [name for name, _ in model.named_parameters()] if parameters is None else list(parameters)
         weights = [model.get_parameter(name).requires_grad_(True) for name in names]
         for batch in batches:
+            if size_of(batch) != 1:
+                raise ValueError(
+                    f"example_gradients: expected batches of one example, got one of {size_of(batch)}, whose gradients would be "
+                    f"added up before they are compared: DataLoader(..., batch_size=1)."
+                )
             with torch.enable_grad():
                 output = run_model(model, batch)
                 loss = loss_fn(getattr(output, "logits", output), labels_of(batch)).sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -38,7 +38,7 @@ def checked_answers(answers: Any, jobs: int, tests: int, what: str) -> Tensor:
     """What a retraining answers, ``(jobs, tests)`` in float64 on the CPU.
 
     Raises:
-        TypeError, ValueError: no tensor, another shape, NaN.
+        TypeError, ValueError: no tensor, another shape, NaN or infinite.
     """
     if not isinstance(answers, Tensor) or answers.shape != (jobs, tests):
         got = tuple(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
@@ -47,18 +47,24 @@ def checked_answers(answers: Any, jobs: int, tests: int, what: str) -> Tensor:
             f"probability of the true class, got {got}."
         )
     found = answers.detach().cpu().double()
-    if bool(found.isnan().any()):
-        job, test = found.isnan().nonzero()[0].tolist()
+    bad = ~found.isfinite()
+    if bool(bad.any()):
+        job, test = bad.nonzero()[0].tolist()
+        got = "NaN" if bool(found[job, test].isnan()) else str(float(found[job, test]))
         raise ValueError(
-            f"{what}: the retraining of job {job} answers NaN for test example {test}: expected a number. Has its loss diverged?"
+            f"{what}: the retraining of job {job} answers {got} for test example {test}: expected a finite number. "
+            f"Has its loss diverged?"
         )
     return found
 
 
 def checked_wholes(values: Sequence[Any], what: str, name: str) -> tuple[int, ...]:
     """``values`` as whole numbers; ValueError where one is not."""
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{what}: expected a list for `{name}`, got {values!r}: [{values!r}].")
+    values = list(values)
     if not all(isinstance(value, Integral) and not isinstance(value, bool) for value in values):
-        raise ValueError(f"{what}: expected whole numbers for `{name}`, got {list(values)!r}.")
+        raise ValueError(f"{what}: expected whole numbers for `{name}`, got {values!r}.")
     return tuple(int(value) for value in values)
 
 
@@ -75,6 +81,7 @@ def checked_mask(mask: Any, size: int, what: str, name: str) -> Tensor:
     found = torch.as_tensor(mask).cpu()
     if found.dtype != torch.bool or found.shape != (size,):
         raise ValueError(
-            f"{what}: expected `{name}` as bool ({size},), got {str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}."
+            f"{what}: expected `{name}` as bool ({size},), got {str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
+            f"{'' if found.dtype == torch.bool else '; say which by == or >'}."
         )
     return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.evaluation.agreement import spearman
-from captum_tracinwe.evaluation.checks import checked_scores
+from captum_tracinwe.evaluation.checks import checked_answers, checked_scores
 
 __all__ = ["lds", "random_subsets"]
 
@@ -32,7 +32,7 @@ def lds(scores: Tensor, subsets: Tensor, outputs: Tensor | Sequence[Tensor]) -> 
             over retrainings); ``retrain(subsets, seeds)``.
 
     Returns:
-        Tensor: float64, ``(N,)``, from −1 to 1.
+        Tensor: float64, ``(N,)``, from −1 to 1; NaN for a test example whose scores or outputs are all alike.
 
     Raises:
         ValueError: shapes that do not fit, or fewer than 3 subsets.
@@ -44,7 +44,7 @@ def lds(scores: Tensor, subsets: Tensor, outputs: Tensor | Sequence[Tensor]) -> 
         1.0
     """
     answers = torch.as_tensor(outputs) if isinstance(outputs, Tensor) else torch.stack(list(outputs))
-    scores = checked_scores(scores, "lds")
+    scores, subsets = checked_scores(scores, "lds"), torch.as_tensor(subsets)
     tests, trains = scores.shape
     if subsets.dtype != torch.bool:
         raise ValueError(f"lds: expected subsets as bool (S, M), what `random_subsets` gives, got {subsets.dtype}.")
@@ -53,5 +53,6 @@ def lds(scores: Tensor, subsets: Tensor, outputs: Tensor | Sequence[Tensor]) -> 
             f"lds: expected scores (N, M), at least 3 subsets (S, M) and outputs (S, N), got {tuple(scores.shape)}, "
             f"{tuple(subsets.shape)} and {tuple(answers.shape)}."
         )
+    answers = checked_answers(answers, *answers.shape, "lds")
     predicted = scores @ subsets.cpu().double().T
-    return spearman(predicted, answers.detach().cpu().T)
+    return spearman(predicted, answers.T)

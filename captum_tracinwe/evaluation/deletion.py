@@ -99,6 +99,9 @@ def deletion_curves(
 ) -> dict[tuple[str, bool], DeletionCurve]:
     """Curves of several methods on one set of retrainings: what two of them name alike is trained once.
 
+    Of equal scores those of lower index are named first: where many are equal (BM25 of texts that share no word), a training
+    set sorted by class makes a class of them. Shuffle it.
+
     Args:
         scores (mapping): name → ``(N, M)``, positive = proponent.
         retrain (callable): see :data:`Retrain`. It is called once, with all jobs.
@@ -112,6 +115,13 @@ def deletion_curves(
     Raises:
         ValueError: scores of different shapes, a grid that does not ascend or would remove everything, no seed.
     """
+    if not isinstance(scores, Mapping) or not scores:
+        got = "an empty one" if isinstance(scores, Mapping) else type(scores).__name__
+        raise TypeError(f"deletion: expected scores as a mapping, {{name: (N, M)}}, got {got}.")
+    if not all(isinstance(direction, bool) for direction in directions):
+        raise TypeError(
+            f"deletion: expected `directions` of True (proponents) or False (opponents), got {directions!r}."
+        )
     scores = {name: checked_scores(matrix, f"deletion, {name!r}") for name, matrix in scores.items()}
     shapes = {tuple(matrix.shape) for matrix in scores.values()}
     if len(shapes) != 1:

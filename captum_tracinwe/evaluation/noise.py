@@ -17,7 +17,17 @@ from captum_tracinwe.evaluation.checks import checked_mask, checked_scores
 from captum_tracinwe.evaluation.intervals import Interval, bootstrap
 from captum_tracinwe.evaluation.tables import tidy
 
-__all__ = ["NoiseCurve", "aggregate", "auc_ndr", "ndr", "noise_detection_curve", "noise_intervals", "roc_auc"]
+__all__ = [
+    "NoiseCurve",
+    "RocCurve",
+    "aggregate",
+    "auc_ndr",
+    "ndr",
+    "noise_detection_curve",
+    "noise_intervals",
+    "roc_auc",
+    "roc_curve",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +99,39 @@ def roc_auc(scores: Tensor, wrong: Tensor) -> float:
     return above / (bad * good)
 
 
+@dataclass(frozen=True, eq=False)
+class RocCurve:
+    """Share of the wrong labels found over the share of the right ones suspected with them.
+
+    Args:
+        right, wrong (Tensor): float64, from 0 to 1, a point for each distinct score and the origin.
+    """
+
+    right: Tensor
+    wrong: Tensor
+
+    def to_table(self) -> Any:
+        """Tidy: right, wrong."""
+        return tidy([{"right": x, "wrong": y} for x, y in zip(self.right.tolist(), self.wrong.tolist(), strict=True)])
+
+
+def roc_curve(scores: Tensor, wrong: Tensor) -> RocCurve:
+    """The receiver operating characteristic whose area is :func:`roc_auc`; arguments as there.
+
+    Example:
+        >>> import torch
+        >>> curve = roc_curve(torch.tensor([0.1, 0.2, 0.2, 0.9]), torch.tensor([True, True, False, False]))
+        >>> curve.right.tolist(), curve.wrong.tolist()
+        ([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
+    """
+    scores, wrong = _checked(scores, wrong)
+    _, group = torch.unique(scores, return_inverse=True)
+    counts = torch.zeros(2, int(group.max()) + 1, dtype=torch.float64)
+    counts.index_put_((wrong.long(), group), torch.ones(len(scores), dtype=torch.float64), accumulate=True)
+    shares = (counts.cumsum(1) / counts.sum(1, keepdim=True)).clamp_max(1)
+    return RocCurve(*torch.cat([shares.new_zeros(2, 1), shares], 1))
+
+
 def noise_intervals(scores: Tensor, wrong: Tensor, percent: float = 30, **options: Any) -> dict[str, Interval]:
     """ROC AUC, NDR@p and AUC_NDR with their intervals over training examples (options of :func:`bootstrap`)."""
     scores, wrong = _checked(scores, wrong)
@@ -150,7 +193,7 @@ def _checked(scores: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
             f"training example by `aggregate`."
         )
     scores = checked_scores(scores, "noise detection", 1)
-    wrong = checked_mask(torch.as_tensor(wrong).bool(), len(scores), "noise detection", "wrong")
+    wrong = checked_mask(wrong, len(scores), "noise detection", "wrong")
     if bool(wrong.all()) or not bool(wrong.any()):
         raise ValueError("noise detection: expected some labels right and some wrong.")
     return scores, wrong

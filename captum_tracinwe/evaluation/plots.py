@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_tracinwe.evaluation.agreement import spearman
 from captum_tracinwe.evaluation.deletion import DeletionCurve
 from captum_tracinwe.evaluation.intervals import Interval
-from captum_tracinwe.evaluation.noise import NoiseCurve
+from captum_tracinwe.evaluation.noise import NoiseCurve, RocCurve
 from captum_tracinwe.visualization.common import BLUE, VERMILION
 from captum_tracinwe.visualization.plots import _axes, _finished, plot_influence_matrix
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_agreement", "plot_cancellation", "plot_deletion", "plot_intervals", "plot_noise"]
+__all__ = ["plot_agreement", "plot_cancellation", "plot_deletion", "plot_intervals", "plot_noise", "plot_roc"]
 
 #: The palette of Okabe and Ito, without its yellow, which is too pale for a line on white.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -88,6 +88,18 @@ def plot_noise(curves: Mapping[str, NoiseCurve], show: bool = False, *, ax: Axes
     ax.plot([0, 1], [0, 1], ":", color="0.45", linewidth=1.2, label="chance")
     ax.set_xlabel("share of the training set looked at, most suspect first")
     ax.set_ylabel("share of the mislabelled examples found")
+    ax.legend(fontsize=8, loc="lower right", handlelength=3.5)
+    return _finished(fig, ax, show)
+
+
+def plot_roc(curves: Mapping[str, RocCurve], show: bool = False, *, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Share of the wrong labels found over the share of the right ones suspected, with chance."""
+    fig, ax = _axes(ax, show, (5.2, 4.2))
+    for number, (name, curve) in enumerate(curves.items()):
+        ax.plot(curve.right.tolist(), curve.wrong.tolist(), **_look(number), label=name)
+    ax.plot([0, 1], [0, 1], ":", color="0.45", linewidth=1.2, label="chance")
+    ax.set_xlabel("share of the right labels suspected")
+    ax.set_ylabel("share of the wrong labels found")
     ax.legend(fontsize=8, loc="lower right", handlelength=3.5)
     return _finished(fig, ax, show)
 

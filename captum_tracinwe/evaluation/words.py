@@ -74,7 +74,7 @@ def word_deletion(
         seeds (sequence of int): a retraining before and after share one.
 
     Raises:
-        ValueError: not one list per test example on both sides.
+        ValueError: not one list per test example on both sides, or a training example that there is not.
 
     Example:
         >>> import torch
@@ -91,6 +91,13 @@ def word_deletion(
             f"{len(control)} for the control."
         )
     tests = len(named)
+    for side in (named, control):
+        outside = [example for places in side for example, _ in places if not 0 <= example < trains]
+        if outside:
+            raise ValueError(
+                f"word_deletion: expected positions as (training example, place), examples from 0 to {trains - 1}, got "
+                f"{outside[0]}."
+            )
     hidden: list[Sequence[Position]] = []
     owners: list[int] = []
     for seed in seeds:
@@ -132,6 +139,11 @@ def another_word(
     chosen: list[Position] = []
     places: dict[int, list[int]] = {}
     for example, position in named:
+        if not 0 <= example < len(texts) or not 0 <= position < len(texts[example]):
+            raise ValueError(
+                f"another_word: expected positions in {len(texts)} texts, got place {position} of text {example}"
+                f"{f', which has {len(texts[example])}' if 0 <= example < len(texts) else ''}."
+            )
         places.setdefault(example, []).append(position)
     for example, positions in sorted(places.items()):
         counts = Counter(int(token) for token in texts[example])

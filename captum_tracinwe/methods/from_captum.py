@@ -149,24 +149,20 @@ def similarity(explained: Explained, layers: Sequence[str]) -> Method:
     def scores(test: Examples, train: Examples) -> Tensor:
         from captum.influence import SimilarityInfluence
         from captum.influence._core.similarity_influence import cosine_similarity
-        from torch.utils.data import TensorDataset
 
-        inputs = test.batch[:-1]
-        # It takes each item of the data set as the model's input.
-        source: Any = train.batch[0] if len(inputs) == 1 else TensorDataset(*train.batch[:-1])
         with (
             tempfile.TemporaryDirectory() as folder,
             asked(explained, parameters=False),
-            _several_inputs(explained),
+            _by_number(explained.model, test, train),
             redirect_stdout(StringIO()),
         ):
             explained.load(explained.model, explained.checkpoints[-1])
             explained.model.eval()
             method = SimilarityInfluence(
-                explained.model, list(layers), source, folder, "model", cosine_similarity,
+                explained.model, list(layers), torch.arange(len(train)), folder, "model", cosine_similarity,
                 batch_size=_divisor(len(train), explained.batch_size),
             )  # fmt: skip
-            found = method.influence(inputs[0] if len(inputs) == 1 else inputs, top_k=len(train))
+            found = method.influence(-1 - torch.arange(len(test)), top_k=len(train))
         indices, values = found[layers[0]]
         return checked(values.new_zeros(len(test), len(train)).scatter_(1, indices, values), test, train, "Similarity")
 
@@ -174,11 +170,18 @@ def similarity(explained: Explained, layers: Sequence[str]) -> Method:
 
 
 @contextmanager
-def _several_inputs(explained: Explained) -> Iterator[None]:
-    """Within, the model takes its inputs as one list too: that is how Captum hands on what a data set gives."""
-    hook = explained.model.register_forward_pre_hook(
-        lambda module, args: tuple(args[0]) if len(args) == 1 and isinstance(args[0], (list, tuple)) else None
-    )
+def _by_number(model: nn.Module, test: Examples, train: Examples) -> Iterator[None]:
+    """Within, the model takes numbers of examples, of training examples from 0 up and of test examples from −1 down.
+
+    Captum 0.9.0 hands on the first input of several, in silence.
+    """
+
+    def inputs(module: nn.Module, args: Any) -> tuple[Tensor, ...]:
+        (numbers,) = args
+        side, places = (train, numbers) if int(numbers[0]) >= 0 else (test, -1 - numbers)
+        return tuple(field[places.to(field.device)] for field in side.batch[:-1])
+
+    hook = model.register_forward_pre_hook(inputs)
     try:
         yield
     finally:

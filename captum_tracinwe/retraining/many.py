@@ -73,6 +73,17 @@ class ManyCNNs:
         """The probability of the true class, ``(J, N)``; arguments as in :class:`OneByOne`."""
         return true_class_probability(self.logits(keep, seeds, hidden, show_progress=show_progress), self.test[1])
 
+    def correct(
+        self,
+        keep: Tensor,
+        seeds: Sequence[int],
+        hidden: Sequence[Sequence[tuple[int, int]]] | None = None,
+        *,
+        show_progress: bool = False,
+    ) -> Tensor:
+        """As a call, but whether the true class is answered: bool ``(J, N)``."""
+        return self.logits(keep, seeds, hidden, show_progress=show_progress).argmax(-1) == self.test[1]
+
     def logits(
         self,
         keep: Tensor,
@@ -117,6 +128,12 @@ class _Stack:
             raise TypeError(
                 f"ManyCNNs trains retraining.TextCNN with its padding 0 and nothing else, got {type(model).__name__}: use "
                 f"OneByOne."
+            )
+        frozen = [name for name, weight in model.named_parameters() if not weight.requires_grad]
+        if frozen or bool(model.embedding.weight[0].any()):
+            what = f"{frozen[0]} frozen" if frozen else "a vector of padding that is not zero"
+            raise ValueError(
+                f"ManyCNNs trains all weights of a TextCNN, and its padding is zero; got one with {what}: use OneByOne."
             )
         check_classes(model.out.weight.T, owner.train, owner.test)
 

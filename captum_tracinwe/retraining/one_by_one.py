@@ -65,6 +65,12 @@ class OneByOne:
         """
         return true_class_probability(self.logits(keep, seeds, hidden), self.test[1])
 
+    def correct(
+        self, keep: Tensor, seeds: Sequence[int], hidden: Sequence[Sequence[tuple[int, int]]] | None = None
+    ) -> Tensor:
+        """As a call, but whether the true class is answered: bool ``(J, N)``, as ``fixing_mistakes`` asks."""
+        return self.logits(keep, seeds, hidden).argmax(-1) == self.test[1]
+
     def logits(
         self, keep: Tensor, seeds: Sequence[int], hidden: Sequence[Sequence[tuple[int, int]]] | None = None
     ) -> Tensor:
@@ -84,7 +90,15 @@ class OneByOne:
         ids, _ = self.train
         keep, seeds = check_jobs(keep, seeds, len(ids))
         masks = hidden_positions(hidden, len(seeds), (ids.shape[0], ids.shape[1]))
-        return [self.fit(kept, seed, mask) for kept, seed, mask in zip(keep, seeds, masks, strict=True)]
+        found: list[nn.Module] = []
+        for kept, seed, mask in zip(keep, seeds, masks, strict=True):
+            found.append(self.fit(kept, seed, mask))
+            if any(found[-1] is model for model in found[:-1]):
+                raise ValueError(
+                    "`make_model` gave one model twice, trained already: expected fresh weights at each call, such as "
+                    "lambda: Model(...)."
+                )
+        return found
 
     def fit(
         self,

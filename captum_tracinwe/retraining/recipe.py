@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class Recipe:
     optimizer: str = "sgd"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.epochs, int) or not isinstance(self.batch_size, int):
+            raise ValueError(f"{self}: expected epochs and batch_size as whole numbers.")
         if self.epochs < 1 or self.batch_size < 1 or not self.learning_rate > 0 or not 0 <= self.momentum < 1:
             raise ValueError(
                 f"{self}: expected epochs and batch_size of at least 1, a positive learning_rate and momentum from 0 to below 1."
@@ -82,9 +85,15 @@ def check_jobs(keep: Any, seeds: Any, size: int) -> tuple[Tensor, list[int]]:
     """``keep`` as bool ``(J, M)`` and one seed per job.
 
     Raises:
-        ValueError: shapes that do not fit, or a job that keeps nothing.
+        ValueError: `keep` of another type, shapes that do not fit, a job that keeps nothing, seeds that are no whole numbers.
     """
-    keep = torch.as_tensor(keep, dtype=torch.bool).cpu()
+    keep = torch.as_tensor(keep).cpu()
+    if keep.dtype != torch.bool:
+        raise ValueError(
+            f"expected `keep` as bool (jobs, training examples), True for what is trained on, got {keep.dtype}."
+        )
+    if not all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in seeds):
+        raise ValueError(f"expected whole numbers as seeds, got {list(seeds)!r:.80}.")
     seeds = [int(seed) for seed in seeds]
     if not seeds:
         raise ValueError("expected at least one job, got none.")
