@@ -51,6 +51,21 @@ def test_a_script_runs_and_its_result_becomes_a_table(script, tmp_path, name, st
     assert "nan" not in table
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "match"),
+    [
+        ("deletion", ["--data", "nowhere"], "--data nowhere: expected ag_news/train_20k.jsonl.gz there"),
+        ("deletion", ["--seeds", "0"], "--seeds 0: expected at least 1"),
+        ("deletion", ["--tests", "1"], "--tests 1: expected at least 2"),
+        ("noise", ["--dataset", "snli"], "2"),
+        ("noise", ["--groups", "WEE"], "2"),
+    ],
+)
+def test_what_no_experiment_can_do_is_said_before_it_begins(script, name, options, match):
+    with pytest.raises(SystemExit, match=match):
+        script(name).main(["--preset", "smoke", *options])
+
+
 @pytest.mark.skipif(not (DATA / "ag_news").is_dir(), reason="the data sets are not here")
 def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path):
     import torch

@@ -265,6 +265,10 @@ def test_a_peer_joins_whatever_its_axes_and_sign(asked):
         methods.peer(lambda a, b: given, axes="test, train")(test, train)
     with pytest.raises(ValueError, match="NaN or infinite"):
         methods.peer(lambda a, b: given.T / 0, axes="test, train")(test, train)
+    with pytest.raises(TypeError, match="a matrix of scores, got dict of 'all_modules'"):
+        methods.peer(lambda a, b: {"all_modules": given}, axes="train, test")(test, train)
+    with pytest.raises(TypeError, match=r"a function \(test, train\) -> scores, got None"):
+        methods.peer(None, axes="train, test")
     with pytest.raises(ValueError, match="axes"):
         methods.peer(lambda a, b: given, axes="columns")
 

@@ -251,6 +251,22 @@ def begin(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[argp
 
 
 def preset_of(args: argparse.Namespace) -> Preset:
+    """The preset with what the command line asks for instead.
+
+    Raises:
+        SystemExit: numbers too small for an experiment, a folder without the data, a GPU that is not there.
+    """
+    for option, least in (("texts", 2), ("tests", 2), ("seeds", 1)):
+        if getattr(args, option) is not None and getattr(args, option) < least:
+            raise SystemExit(f"--{option} {getattr(args, option)}: expected at least {least}.")
+    missing = [name for name in FILES[args.dataset] if not (args.data / name).is_file()]
+    if missing:
+        raise SystemExit(
+            f"--data {args.data}: expected {missing[0]} there, one JSON object a line (see README.md, The data). Pass the folder "
+            f"that holds it."
+        )
+    if PRESETS[args.preset].device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(f"--preset {args.preset} trains on a GPU, and torch finds none: expected --preset cpu here.")
     changes = {name: getattr(args, name) for name in ("texts", "tests", "seeds") if getattr(args, name) is not None}
     return replace(PRESETS[args.preset], **changes)
 

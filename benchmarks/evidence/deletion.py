@@ -76,6 +76,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", help="only these")
     args, task = begin(parser, argv)
+    most = task.preset.ks[-1]
+    if most >= len(task.train):
+        raise SystemExit(f"--texts {len(task.train)}: expected more than the {most} that are removed.")
     scores, seconds, cosine = scores_of(task, args.methods)
     retrain = task.retrain(args.workers, args.cache)
     before = retrain(torch.ones(1, len(task.train), dtype=torch.bool), task.seeds()[:1])

@@ -26,10 +26,11 @@ TEXTS = 10_000
 
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0], dataset="ag_news_noisy")
-    parser.add_argument(
-        "--groups", nargs="+", default=["WE", "TR-Second", "TR-Last"], help="only these groups of layers"
-    )
+    groups = ["WE", "TR-Second", "TR-Last"]
+    parser.add_argument("--groups", nargs="+", choices=groups, default=groups, help="only these groups of layers")
     args = parser.parse_args(argv)
+    if args.dataset != "ag_news_noisy":
+        parser.error(f"--dataset {args.dataset} has no labels that are known to be wrong: expected ag_news_noisy")
     torch.set_num_threads(1)
     if args.preset != "smoke":
         args.tests, args.texts = args.tests or TESTS, args.texts or TEXTS
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         args.tests = args.tests or 12
     task = load(args.dataset, args.model, preset_of(args), args.data)
     wrong = task.given_labels
-    assert wrong is not None, f"{args.dataset} has no labels that are known to be wrong: expected ag_news_noisy"
+    assert wrong is not None
     found: dict[str, Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         explained = task.explained(folder)
