@@ -218,6 +218,7 @@ def test_a_text_without_words_is_like_none(asked):
     empty = methods.Examples(test.batch, [[] for _ in range(len(test))])
     for method in (methods.bm25, methods.tfidf):
         assert method(empty, train).abs().max() == 0
+    assert methods.bm25(test, methods.Examples(train.batch, [[] for _ in range(M)])).abs().max() == 0
 
 
 def test_similarity_is_the_cosine_of_activations(asked):

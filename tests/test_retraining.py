@@ -137,6 +137,9 @@ def test_labels_that_no_class_has_are_refused(kind):
         for sides in (((ids, wrong), (ids, labels)), ((ids, labels), (ids, wrong))):
             with pytest.raises(ValueError, match=match):
                 kind(make, *sides, RECIPE)
+    for side in ((ids, ids, labels), {"ids": ids}, (ids.tolist(), labels)):
+        with pytest.raises(TypeError, match=r"`train`: expected a pair of tensors \(ids, labels\), got"):
+            kind(make, side, (ids, labels), RECIPE)
     with pytest.raises(ValueError, match="the label 99, and the model has"):
         kind(make, (ids, labels), (ids, torch.full_like(labels, 99)), RECIPE)(torch.ones(1, 5, dtype=torch.bool), [0])
     with pytest.raises(ValueError, match="at least one job"):

@@ -67,7 +67,8 @@ def fixing_mistakes(
     """Retrain once as before and once per test example, with what ``keep`` and ``hidden`` leave.
 
     Args:
-        correct (callable): ``(keep, seeds, hidden) -> (J, N)``, not 0 where job j reads test example i correctly.
+        correct (callable): ``(keep, seeds, hidden) -> (J, N)``, not 0 where job j reads test example i correctly; the
+            ``correct`` of :class:`~captum_tracinwe.retraining.OneByOne`, for one.
         keep (Tensor): bool, ``(N, M)``, of :func:`without_opponents`; all True to hide words only.
         hidden (sequence of lists, optional): for each test example the (training example, position) to hide.
         seeds (sequence of int): a retraining before and after share one.

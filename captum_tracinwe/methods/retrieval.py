@@ -25,6 +25,8 @@ def bm25(test: Examples, train: Examples) -> Tensor:
         import bm25s
     except ImportError as error:
         raise ImportError("BM25 needs bm25s, which is not installed: pip install captum-tracinwe[evidence].") from error
+    if not any(train.need_words("BM25")):
+        return torch.zeros(len(test), len(train))
     retriever = bm25s.BM25()
     retriever.index([list(words) for words in train.need_words("BM25")], show_progress=False)
     nothing = torch.zeros(len(train))  # of a text without words the library fails

@@ -57,8 +57,17 @@ class Recipe:
 
 
 def check_sets(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> None:
-    """Raise ValueError unless both are ids ``(M, T)`` and as many class numbers."""
+    """Raise unless both are ids ``(M, T)`` and as many class numbers: TypeError for other than a pair of tensors."""
     for name, side in (("train", train), ("test", test)):
+        if (
+            not isinstance(side, (tuple, list))
+            or len(side) != 2
+            or not all(isinstance(field, Tensor) for field in side)
+        ):
+            raise TypeError(
+                f"`{name}`: expected a pair of tensors (ids, labels), got {type(side).__name__}: of a model that takes a mask, "
+                f"make one that makes the mask of the ids."
+            )
         ids, labels = side
         if ids.dim() != 2 or labels.shape != ids.shape[:1] or not len(ids):
             raise ValueError(
