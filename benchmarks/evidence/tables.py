@@ -180,8 +180,14 @@ HEADLINES = [
     ("the same, toxicity", "deletion-jigsaw_toxicity-cnn-cpu", ("WE", "TR-Last", "TR-TFIDF", "BM25", "random")),
     ("the same, BERT 2 x 128", "deletion-ag_news-bert-cpu", ("WE", "TR-Last", "TR-TFIDF", "BM25", "random")),
     ("the same, SNLI, CNN, top-k", "deletion-snli-cnn-cpu", ("WE-Topk", "TR-Last", "TR-TFIDF", "BM25", "random")),
-    ("human label errors", "noise-ag_news_noisy-cnn-cpu",
+    ("human label errors, CNN, self-influence", "noise-ag_news_noisy-cnn-cpu",
      ("WE self-influence", "TR-Last self-influence", "TR-TFIDF", "loss", "random")),
+    ("the same, vote of 200 test texts", "noise-ag_news_noisy-cnn-cpu",
+     ("WE, vote", "TR-Last, vote", "TR-TFIDF", "loss", "random")),
+    ("human label errors, MiniLM fine-tuned, self-influence", "noise-ag_news_noisy-minilm-cpu",
+     ("WE self-influence", "TR-Last self-influence", "TR-TFIDF", "loss", "random")),
+    ("the same, vote of 200 test texts", "noise-ag_news_noisy-minilm-cpu",
+     ("WE, vote", "TR-Last, vote", "TR-TFIDF", "loss", "random")),
     ("sums over random halves", "lds-ag_news-cnn-cpu", ("WE", "TR-Last", "TR-TFIDF", "BM25", "random")),
 ]  # fmt: skip
 MEASURES = {"deletion": "separation", "noise": "ROC AUC", "lds": "LDS"}
