@@ -47,7 +47,7 @@ def by_loop(explained, test, train, parameters):
     return total
 
 
-def same(found, expected):
+def assert_same(found, expected):
     torch.testing.assert_close(found.double(), expected.double(), rtol=1e-6, atol=1e-10)
 
 
@@ -69,7 +69,7 @@ ALL = [name for name, _ in TinyCNN().named_parameters()]
 def test_tracin_is_the_product_of_gradients(asked, method, parameters):
     explained, test, train = asked
     found = method(explained)(test, train)
-    same(found, by_loop(explained, test, train, parameters))
+    assert_same(found, by_loop(explained, test, train, parameters))
 
 
 @pytest.mark.filterwarnings("ignore:WARNING. Using this implementation stores")
@@ -78,7 +78,7 @@ def test_projections_are_true_on_average(asked):
     explained, test, train = asked
     exact = methods.tracin_last(explained)(test, train)
     found = torch.stack([methods.tracin_last_projected(explained, 4, seed=s)(test, train) for s in range(300)])
-    same(found[0], methods.tracin_last_projected(explained, 4)(test, train))
+    assert_same(found[0], methods.tracin_last_projected(explained, 4)(test, train))
     assert not torch.allclose(found[0], exact)
     assert ((found.mean(0) - exact).abs() <= 4 * found.std(0) / 300**0.5).all()
 
@@ -87,7 +87,7 @@ def test_options_of_word_embeddings_reach_it(asked):
     explained, test, train = asked
     plain = methods.tracin_we(explained)(test, train)
     full = methods.tracin_we(explained, top_k_words=9)(test, train)
-    same(full, plain)
+    assert_same(full, plain)
     assert not torch.allclose(methods.tracin_we(explained, top_k_words=2)(test, train), plain)
     frequent = int(train.batch[0][0, 0])
     rest = methods.tracin_we(explained, exclude_tokens=[frequent])(test, train)
@@ -97,9 +97,9 @@ def test_options_of_word_embeddings_reach_it(asked):
         b = gradients(explained, checkpoint, train, ["embedding.weight"])[1]
         a, b = (side.view(len(side), -1, 6)[:, frequent] for side in (a, b))
         part = part + rate * a @ b.T
-    same(rest + part, plain)
+    assert_same(rest + part, plain)
     # Synonyms against brute force: test_synonyms.py. Here: nothing is alike, so it is top-k.
-    same(
+    assert_same(
         methods.tracin_we_syn(explained, k=2, min_cosine=2.0)(test, train),
         methods.tracin_we(explained, top_k_words=2)(test, train),
     )
@@ -191,7 +191,7 @@ def test_tr_tfidf_weighs_it_by_the_gradients_at_the_logits(asked):
         explained.model.eval()
         a, b = (explained.model(d.batch[0]).softmax(1) - torch.eye(3)[d.labels] for d in (test, train))
         errors = errors + rate * a @ b.T
-    same(methods.tr_tfidf(explained)(test, train), methods.tfidf(test, train) * errors.detach())
+    assert_same(methods.tr_tfidf(explained)(test, train), methods.tfidf(test, train) * errors.detach())
 
 
 def test_bm25_is_the_librarys_and_its_formula(asked):
@@ -237,14 +237,16 @@ def test_similarity_is_the_cosine_of_activations(asked):
 
 def test_global_scores_are_their_definitions(asked):
     explained, _, train = asked
-    same(methods.we_self_influence(explained, train), by_loop(explained, train, train, ["embedding.weight"]).diag())
-    same(methods.last_self_influence(explained, train), by_loop(explained, train, train, ["out.weight"]).diag())
+    assert_same(
+        methods.we_self_influence(explained, train), by_loop(explained, train, train, ["embedding.weight"]).diag()
+    )
+    assert_same(methods.last_self_influence(explained, train), by_loop(explained, train, train, ["out.weight"]).diag())
     losses = []
     for checkpoint in explained.checkpoints:
         load_checkpoint(explained.model, checkpoint)
         explained.model.eval()
         losses.append(LOSS(explained.model(train.batch[0]), train.labels))
-    same(methods.training_loss(explained, train), torch.stack(losses).mean(0))
+    assert_same(methods.training_loss(explained, train), torch.stack(losses).mean(0))
 
 
 def test_chance_is_repeatable(asked):
@@ -257,8 +259,8 @@ def test_chance_is_repeatable(asked):
 def test_a_peer_joins_whatever_its_axes_and_sign(asked):
     _, test, train = asked
     given = torch.randn(M, N)
-    same(methods.peer(lambda a, b: given.tolist(), axes="train, test")(test, train), given.T)
-    same(
+    assert_same(methods.peer(lambda a, b: given.tolist(), axes="train, test")(test, train), given.T)
+    assert_same(
         methods.peer(lambda a, b: -given.T.numpy(), axes="test, train", positive_is_proponent=False)(test, train),
         given.T,
     )

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from captum_tracinwe.retraining.one_by_one import true_class_probability
 from captum_tracinwe.retraining.recipe import Recipe, check_classes, check_jobs, check_sets, hidden_positions
+from captum_tracinwe.retraining.retrainer import Retrainer
 from captum_tracinwe.retraining.text_cnn import TAPS, TextCNN
 
 __all__ = ["ManyCNNs"]
@@ -23,7 +23,7 @@ __all__ = ["ManyCNNs"]
 LOST = TAPS - 1  # positions that an unpadded convolution takes off a text
 
 
-class ManyCNNs:
+class ManyCNNs(Retrainer):
     """As :class:`OneByOne` with ``TextCNN``, for many jobs at once; equal to it up to rounding.
 
     Args:
@@ -62,28 +62,6 @@ class ManyCNNs:
             raise ValueError(f"ManyCNNs: expected `at_once` of at least 1, got {at_once!r}.")
         self.make_model, self.train, self.test, self.recipe, self.at_once = make_model, train, test, recipe, at_once
 
-    def __call__(
-        self,
-        keep: Tensor,
-        seeds: Sequence[int],
-        hidden: Sequence[Sequence[tuple[int, int]]] | None = None,
-        *,
-        show_progress: bool = False,
-    ) -> Tensor:
-        """The probability of the true class, ``(J, N)``; arguments as in :class:`OneByOne`."""
-        return true_class_probability(self.logits(keep, seeds, hidden, show_progress=show_progress), self.test[1])
-
-    def correct(
-        self,
-        keep: Tensor,
-        seeds: Sequence[int],
-        hidden: Sequence[Sequence[tuple[int, int]]] | None = None,
-        *,
-        show_progress: bool = False,
-    ) -> Tensor:
-        """As a call, but whether the true class is answered: bool ``(J, N)``."""
-        return self.logits(keep, seeds, hidden, show_progress=show_progress).argmax(-1) == self.test[1]
-
     def logits(
         self,
         keep: Tensor,
@@ -92,7 +70,7 @@ class ManyCNNs:
         *,
         show_progress: bool = False,
     ) -> Tensor:
-        """As a call, but the logits ``(J, N, classes)``."""
+        """The logits of the test set, ``(J, N, classes)``; arguments as in :class:`Retrainer`."""
         from tqdm.auto import tqdm
 
         ids, _ = self.train

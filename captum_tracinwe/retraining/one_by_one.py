@@ -9,17 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_tracinwe.retraining.recipe import Recipe, check_classes, check_jobs, check_sets, hidden_positions
+from captum_tracinwe.retraining.retrainer import Retrainer
 
-__all__ = ["OneByOne", "true_class_probability"]
-
-
-def true_class_probability(logits: Tensor, labels: Tensor) -> Tensor:
-    """The probability of each example's label: logits ``(..., N, classes)`` and labels ``(N,)`` → ``(..., N)``."""
-    index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
-    return logits.softmax(-1).gather(-1, index).squeeze(-1)
+__all__ = ["OneByOne"]
 
 
-class OneByOne:
+class OneByOne(Retrainer):
     """Train a classifier from scratch without some of the examples, and ask it about the test set.
 
     Two jobs of one seed share first weights and the order of the texts, so that their difference is due to what was left
@@ -53,30 +48,17 @@ class OneByOne:
         check_sets(train, test)
         self.make_model, self.train, self.test, self.recipe, self.hide_with = make_model, train, test, recipe, hide_with
 
-    def __call__(
-        self, keep: Tensor, seeds: Sequence[int], hidden: Sequence[Sequence[tuple[int, int]]] | None = None
-    ) -> Tensor:
-        """The probability of the true class, ``(J, N)``.
-
-        Args:
-            keep (Tensor): bool, ``(J, M)``: which training examples job j trains on.
-            seeds (sequence of int): of each job.
-            hidden (list of lists, optional): for each job (example, position) of the tokens replaced by ``hide_with``.
-        """
-        return true_class_probability(self.logits(keep, seeds, hidden), self.test[1])
-
-    def correct(
-        self, keep: Tensor, seeds: Sequence[int], hidden: Sequence[Sequence[tuple[int, int]]] | None = None
-    ) -> Tensor:
-        """As a call, but whether the true class is answered: bool ``(J, N)``, as ``fixing_mistakes`` asks."""
-        return self.logits(keep, seeds, hidden).argmax(-1) == self.test[1]
-
     def logits(
-        self, keep: Tensor, seeds: Sequence[int], hidden: Sequence[Sequence[tuple[int, int]]] | None = None
+        self,
+        keep: Tensor,
+        seeds: Sequence[int],
+        hidden: Sequence[Sequence[tuple[int, int]]] | None = None,
+        *,
+        show_progress: bool = False,
     ) -> Tensor:
-        """As a call, but the logits ``(J, N, classes)``."""
+        """The logits of the test set, ``(J, N, classes)``; arguments as in :class:`Retrainer`."""
         found = []
-        for model in self.models(keep, seeds, hidden):
+        for model in self.models(keep, seeds, hidden, show_progress=show_progress):
             model.eval()
             with torch.no_grad():
                 found.append(torch.cat([_logits(model, ids) for ids in torch.split(self.test[0], 256)]))
@@ -84,14 +66,22 @@ class OneByOne:
         return torch.stack(found)
 
     def models(
-        self, keep: Tensor, seeds: Sequence[int], hidden: Sequence[Sequence[tuple[int, int]]] | None = None
+        self,
+        keep: Tensor,
+        seeds: Sequence[int],
+        hidden: Sequence[Sequence[tuple[int, int]]] | None = None,
+        *,
+        show_progress: bool = False,
     ) -> list[nn.Module]:
         """The trained models."""
+        from tqdm.auto import tqdm
+
         ids, _ = self.train
         keep, seeds = check_jobs(keep, seeds, len(ids))
         masks = hidden_positions(hidden, len(seeds), (ids.shape[0], ids.shape[1]))
         found: list[nn.Module] = []
-        for kept, seed, mask in zip(keep, seeds, masks, strict=True):
+        jobs = list(zip(keep, seeds, masks, strict=True))
+        for kept, seed, mask in tqdm(jobs, desc="Retraining", leave=False, disable=not show_progress):
             found.append(self.fit(kept, seed, mask))
             if any(found[-1] is model for model in found[:-1]):
                 raise ValueError(
