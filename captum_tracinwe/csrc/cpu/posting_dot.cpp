@@ -42,36 +42,33 @@ struct Worker {
     // order; what is wrong then shows in one of them.
     const int64_t head = lists.ptr[list], tail = lists.ptr[list + 1];
     const int64_t from = lower_bound(lists.ids, head, tail, begin), to = lower_bound(lists.ids, head, tail, end);
-    if (from > to || (begin == 0 && from != head) || (end == m && to != tail)) {
+    const int64_t* examples = lists.ids + from;
+    const int64_t rows = to - from;
+    if (from > to || (begin == 0 && from != head) || (end == m && to != tail) || !within(examples, rows, begin, end)) {
       bad = list;
       return;
     }
-    for (int64_t first = from; first < to; first += kRun) {
-      const int64_t count = std::min(kRun, to - first);
-      S** cell = cells.room_for(kRun);
-      int64_t before = first > from ? lists.ids[first - 1] : begin - 1;
-      for (int64_t c = 0; c < count; ++c) {
-        const int64_t example = lists.ids[first + c];
-        if (example <= before || example >= end) {  // would be written outside the block
-          bad = list;
-          return;
-        }
-        before = example;
-        cell[c] = scores.row(example - begin, n);
-      }
-      const S* packed = test.packed.get() + start * test.pitch;
-      const int32_t* owners = test.postings.examples.data() + start;
-      const T* run = values + first * b.stride();
-      if (test.postings.length(t) == 1) {
-        add_run(packed, run, b.stride(), count, cell, owners[0], b.width());
-        continue;
-      }
-      const int64_t seen = std::min(count + waiting, to - first);
+    const S* packed = test.packed.get() + start * test.pitch;
+    const int32_t* owners = test.postings.examples.data() + start;
+    const T* run = values + from * b.stride();
+    if (test.postings.length(t) == 1) {
+      add_run(packed, run, b.stride(), examples, begin, rows, scores.row(0, n) + owners[0], n, b.width());
+      return;
+    }
+    for (int64_t first = 0; first < rows; first += kRun) {
+      const int64_t count = std::min(kRun, rows - first), seen = std::min(count + waiting, rows - first);
       const T** row = rows_b.room_for(kRun + waiting);
-      for (int64_t c = 0; c < seen; ++c) row[c] = run + c * b.stride();
+      S** cell = cells.room_for(kRun);
+      for (int64_t c = 0; c < seen; ++c) row[c] = run + (first + c) * b.stride();
+      for (int64_t c = 0; c < count; ++c) cell[c] = scores.row(examples[first + c] - begin, n);
       Ahead<T> ahead{row, row + seen, waiting};
       add_list(packed, test.pitch, owners, test.postings.length(t), row, count, ahead, cell, b.width());
     }
+  }
+
+  // Whether these examples ascend and lie in the block: others would be written outside it.
+  static bool within(const int64_t* examples, int64_t count, int64_t begin, int64_t end) {
+    return !count || (examples[0] >= begin && examples[count - 1] < end && !scan_order(examples, count).steps_down);
   }
 };
 

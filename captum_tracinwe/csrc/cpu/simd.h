@@ -144,8 +144,10 @@ void add_list(
 
 // Rows one after another that have one token, against the only test row that has it: see `run` in simd_isa.h.
 template <class S, class T>
-void add_run(const S* a, const T* b, int64_t stride, int64_t count, S* const* cells, int64_t at, int64_t width) {
-  TRACINWE_BEST(run(a, b, stride, count, cells, at, width))
+void add_run(
+    const S* a, const T* b, int64_t stride, const int64_t* examples, int64_t begin, int64_t count, S* scores,
+    int64_t pitch, int64_t width) {
+  TRACINWE_BEST(run(a, b, stride, examples, begin, count, scores, pitch, width))
 }
 
 // Rows that share nothing: see `pairs` in simd_isa.h.

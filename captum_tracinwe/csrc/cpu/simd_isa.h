@@ -187,15 +187,16 @@ TRACINWE_INLINE void tile(const S* a, int64_t pitch, const T* const* b, const T*
 }
 
 // out[s] = ⟨a, row s of b⟩ for rows one after another in memory, each read to its end before the next: so the hardware
-// sees one stream and reads ahead by itself, at 29 of 30 GB/s. The tile's turns between 4 rows got 10 there, and 18 with
-// prefetches.
+// sees one stream. With `ahead` > 0 the row that many elements on is asked for besides.
 template <int COUNT, class S, class T>
-TRACINWE_INLINE void in_turn(const S* a, const T* b, int64_t stride, int64_t width, S* out) {
+TRACINWE_INLINE void in_turn(const S* a, const T* b, int64_t stride, int64_t width, int64_t ahead, S* out) {
   using V = typename vector_of<S>::type;
   V sums[COUNT];
 #pragma GCC unroll 1  // unrolled, the rows' loops would be jammed into one that takes turns
   for (int s = 0; s < COUNT; ++s) {
     const T* row = b + s * stride;
+    if (ahead)
+      for (int64_t k = 0; k < width; k += 64 / sizeof(T)) __builtin_prefetch(row + ahead + k, 0, 2);
     int64_t k = 0;
     V sum = {}, row_a, row_b;
 #pragma GCC unroll 4
@@ -294,19 +295,32 @@ void list(
   if (e < count) rows_by_list<1>(packed, pitch, examples_a, length, b + e, ahead, cells + e, width);
 }
 
-// cells[c][at] += ⟨a, row c of b⟩ for rows one after another in memory.
+// scores[(examples[c] - begin) · pitch] += ⟨a, row c of b⟩ for rows one after another in memory, of ascending examples.
+//
+// The cells are found between the products: during a pass of its own nothing is read from memory. Rows of half types are
+// asked for 8 kB ahead besides, or the products wait for them at every page, where the hardware stops reading ahead
+// (bfloat16, D = 128, 158,000 rows: 1.76 ms with the pass, 1.67 without, 1.48 asked for). float32 keeps memory busy as it
+// is, and asking costs a tenth at D = 384.
 template <class S, class T>
-void run(const S* a, const T* b, int64_t stride, int64_t count, S* const* cells, int64_t at, int64_t width) {
+void run(
+    const S* a, const T* b, int64_t stride, const int64_t* examples, int64_t begin, int64_t count, S* scores,
+    int64_t pitch, int64_t width) {
   constexpr int kAtOnce = 4;
+  constexpr int64_t bytes_ahead = sizeof(T) == 2 ? 8192 : 0;
+  const int64_t rows_ahead = bytes_ahead / std::max<int64_t>(64, width * static_cast<int64_t>(sizeof(T)));
   S out[kAtOnce];
   int64_t c = 0;
-  for (; c + kAtOnce <= count; c += kAtOnce) {
-    in_turn<kAtOnce>(a, b + c * stride, stride, width, out);
-    for (int s = 0; s < kAtOnce; ++s) cells[c + s][at] += out[s];
-  }
+  const auto up_to = [&](int64_t end, int64_t ahead) __attribute__((always_inline)) {
+    for (; c + kAtOnce <= end; c += kAtOnce) {
+      in_turn<kAtOnce>(a, b + c * stride, stride, width, ahead, out);
+      for (int s = 0; s < kAtOnce; ++s) scores[(examples[c + s] - begin) * pitch] += out[s];
+    }
+  };
+  if (rows_ahead) up_to(count - rows_ahead, rows_ahead * stride);
+  up_to(count, 0);
   for (; c < count; ++c) {
-    in_turn<1>(a, b + c * stride, stride, width, out);
-    cells[c][at] += out[0];
+    in_turn<1>(a, b + c * stride, stride, width, 0, out);
+    scores[(examples[c] - begin) * pitch] += out[0];
   }
 }
 
