@@ -15,8 +15,11 @@ import datetime
 import functools
 import json
 import math
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -78,6 +81,9 @@ QUICK = [
     *(Case("linear", 64, m, 16, ("row_dot",)) for m in (500, 2_000)),
     Case("threads", 64, 500, 64, ("row_dot", "two threads")),
 ]
+
+
+ISA_CASE, ISA_CASE_QUICK = (Case("instruction sets", 64, m, 384, ("row_dot",)) for m in (20_000, 500))
 
 
 # ------------------------------------------------------------------------------------------------------- data
@@ -285,6 +291,27 @@ def roofline(n: int, m: int, width: int, dtype: torch.dtype, rounds: int) -> dic
     }  # fmt: skip
 
 
+def instruction_sets(case: Case, rounds: int) -> dict[str, float]:
+    """Milliseconds of the kernel held to each instruction set that this machine has; chosen once for each process."""
+    sets = ("base", "avx2", "avx512")
+    own = torch.backends.cpu.get_cpu_capability().lower()
+    limits = sets[: sets.index(own) + 1] if own in sets else sets[:1]
+    code = f"import row_dot; print(row_dot.measure(row_dot.{case}, {rounds})['milliseconds']['row_dot'])"
+    found = {}
+    for limit in limits:
+        environment = {**os.environ, "CAPTUM_TRACINWE_ISA": limit}
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=Path(__file__).parent,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        found[limit] = float(run.stdout)
+    return found
+
+
 def slope(points: list[dict]) -> float:
     """Exponent p of time ∝ pairs^p, least squares on logarithms; 1 is linear."""
     x, y = ([math.log(p[key]) for p in points] for key in ("row_pairs", "time"))
@@ -335,7 +362,12 @@ def main() -> None:
         show(found[-1])
     linear = [{**f, "time": f["milliseconds"]["row_dot"]} for f in found if f["name"] == "linear"]
     print(f"time ∝ pairs^{slope(linear):.3f} from M={linear[0]['m']} to {linear[-1]['m']}")
-    result = {"machine": about, "cases": found, "exponent_of_time_over_pairs": slope(linear)}
+    by_set = instruction_sets(ISA_CASE_QUICK if options.quick else ISA_CASE, 2 if options.quick else options.rounds)
+    print("by instruction set:", ", ".join(f"{name} {value:.1f} ms" for name, value in by_set.items()))
+    result = {
+        "machine": about, "cases": found, "exponent_of_time_over_pairs": slope(linear),
+        "milliseconds_by_instruction_set": by_set,
+    }  # fmt: skip
     if torch.cuda.is_available() and not options.quick:
         call = functools.partial(roofline, 256, 100_000, 768, rounds=options.rounds)
         result["cuda"] = [call(dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
