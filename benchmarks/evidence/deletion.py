@@ -2,7 +2,7 @@
 
     python benchmarks/evidence/deletion.py                              AG News, CNN, preset cpu
     python benchmarks/evidence/deletion.py --dataset jigsaw_toxicity
-    python benchmarks/evidence/deletion.py --model bert --seeds 2 --methods WE TR-Last TR-TFIDF BM25 random
+    python benchmarks/evidence/deletion.py --model bert
 
 Stores results/evidence/deletion-DATASET-MODEL-PRESET.json after each seed. With --cache an interrupted run goes on.
 """
