@@ -183,7 +183,7 @@ def test_correct_is_the_class_of_the_largest_logit(both):
     for retrain in both:
         expected = retrain.logits(keep, seeds).argmax(-1) == retrain.test[1]
         assert 0 < int(expected.sum()) < expected.numel()
-        assert torch.equal(retrain.correct(keep, seeds), expected)
+        assert torch.equal(retrain.correct(keep, seeds, show_progress=True), expected)
 
 
 def test_many_at_once_in_float64_hides_words_too():

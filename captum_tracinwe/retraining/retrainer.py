@@ -51,7 +51,12 @@ class Retrainer(ABC):
         return true_class_probability(self.logits(keep, seeds, hidden, show_progress=show_progress), self.test[1])
 
     def correct(
-        self, keep: Tensor, seeds: Sequence[int], hidden: Sequence[Sequence[tuple[int, int]]] | None = None
+        self,
+        keep: Tensor,
+        seeds: Sequence[int],
+        hidden: Sequence[Sequence[tuple[int, int]]] | None = None,
+        *,
+        show_progress: bool = False,
     ) -> Tensor:
         """Whether the true class is answered, bool ``(J, N)``: what ``fixing_mistakes`` asks."""
-        return self.logits(keep, seeds, hidden).argmax(-1) == self.test[1]
+        return self.logits(keep, seeds, hidden, show_progress=show_progress).argmax(-1) == self.test[1]
