@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.index.disk import IndexDamaged, checked_content, full_disk, locked, sweep, write_whole
+from captum_tracinwe.index.first import exists_already
 from captum_tracinwe.index.layout import DTYPES
 from captum_tracinwe.index.manifest import NAME, Manifest, Part, Source
 from captum_tracinwe.index.names import others_in
@@ -101,10 +102,7 @@ def create(
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             if (folder / NAME).exists():
-                raise FileExistsError(
-                    f"There is an index at {str(folder)!r} already: go on with it by resume=True, add to it by append=True, or "
-                    f"name another directory."
-                )
+                raise exists_already(folder)
             entry = file_of("projections", content)
             write_whole(folder / entry.name, content)
             rank = int(tensors["sketch"].shape[1])
