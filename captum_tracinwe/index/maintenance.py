@@ -253,6 +253,7 @@ def _merge(folder: Path, manifest: Manifest, other: Path, added: Manifest) -> No
     for place, content in ((folder, manifest), (other, added)):
         _refuse_unfinished(place, content, "merged")
     sketch = Sketch(read_projections(folder, manifest)[0])
+    read_projections(other, added)  # checks it
     same = manifest.projections == added.projections
     shift = manifest.total
     with ExitStack() as stack, full_disk(folder):
