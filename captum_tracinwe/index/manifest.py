@@ -40,6 +40,8 @@ class Source:
         exclude_tokens (tuple of int), top_k_words (int or None), side (str or None): as in :class:`TracInWE`.
         embedding (str), padding_idx (int or None): the layer's name, and the token whose gradient it leaves out.
         config (str): hash of what the model's config says about the computation; empty without a config.
+        settings (str): hashes of the model's attributes, buffers and hooks (:mod:`captum_tracinwe.index.settings`); empty for
+            rows that were given, and in older indexes.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Source:
     embedding: str = ""
     padding_idx: int | None = None
     config: str = ""
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,8 @@ class Manifest:
     def encoded(self) -> bytes:
         """As the file holds it: the content, and its checksum."""
         content = asdict(self)
+        if not self.source.settings:
+            del content["source"]["settings"]  # byte for byte what older versions wrote
         return (json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod

@@ -113,6 +113,10 @@ class Segment:
     @functools.cached_property
     def columns(self) -> dict[str, list[Any]]:
         """Metadata of its examples: name → one value each."""
+        return self.read_columns()
+
+    def read_columns(self) -> dict[str, list[Any]]:
+        """As :attr:`columns`, read anew and not kept."""
         if self.entry.columns is None:
             return {}
         raw: Any = self._columns.numpy()
