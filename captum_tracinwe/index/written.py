@@ -15,9 +15,13 @@ __all__ = ["written_by"]
 CHANGING = {"append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse"}
 
 
-@functools.lru_cache(maxsize=256)
 def written_by(kind: Any, *methods: str) -> frozenset[str]:
     """Names of attributes that some methods of a class, and those they call, write: as far as their code shows it."""
+    return _written(kind, methods)
+
+
+@functools.lru_cache(maxsize=256)
+def _written(kind: Any, methods: tuple[str, ...]) -> frozenset[str]:
     found: set[str] = set()
     seen: set[str] = set()
     pending = list(methods)
