@@ -255,6 +255,24 @@ def test_an_index_of_other_settings_is_refused_by_name(change, message, tmp_path
             use()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_no_kind_of_model_or_value_is_too_odd():
+    def odd():
+        model = nn.Sequential(TinyCNN(), torch.jit.script(TinyCNN()), torch.fx.symbolic_trace(TinyCNN()))
+        nn.utils.parametrizations.weight_norm(model[0].out)
+        model[0].register_buffer("nowhere", torch.ones(3, device="meta"), persistent=False)
+        model[0].sparse_one, model[0].empty, model[0].ring = torch.eye(3).to_sparse(), torch.zeros(0), []
+        model[0].ring.append(model[0].ring)
+        model[0].conjugate = torch.ones(2, dtype=torch.complex64).conj()
+        model[0].small = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+        return model
+
+    one, two = odd(), odd()
+    assert settings_of(one) == settings_of(two)
+    two[0].sparse_one = torch.zeros(3, 3).to_sparse()
+    assert differing(settings_of(one), settings_of(two)) == ["attributes"]
+
+
 def test_settings_that_come_with_a_checkpoint_count(tmp_path):
     (ids, _, labels), model = toy_texts(6), TinyCNN()
     data = torch.utils.data.TensorDataset(ids, labels)

@@ -96,9 +96,11 @@ class Pieces:
     def _inside(self, value: Any, path: str) -> Iterator[bytes]:
         value = getattr(value, "_torchdynamo_orig_callable", value)  # what torch.compile was given
         if isinstance(value, Tensor):
-            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             yield f"tensor {value.dtype} {tuple(value.shape)}".encode()
-            yield raw.tobytes()
+            if value.device.type != "meta":  # which has a shape and no values
+                value = value.detach().dequantize() if value.is_quantized else value.detach()
+                value = value if value.layout is torch.strided else value.to_dense()
+                yield value.cpu().resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         elif isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind != "O":
             yield f"array {value.dtype} {value.shape}".encode()
             yield value.tobytes()

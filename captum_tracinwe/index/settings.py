@@ -118,7 +118,7 @@ def _root(module: nn.Module) -> str:
     return type(module).__module__.split(".")[0]
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, depth: int = 8) -> bool:
     if isinstance(value, (tuple, list)):
-        return all(_is_plain(one) for one in value)
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in value)  # a list may hold itself
     return isinstance(value, PLAIN) or (isinstance(value, np.ndarray) and value.dtype.kind != "O")
