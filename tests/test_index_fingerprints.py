@@ -282,8 +282,7 @@ def test_appended_deleted_and_compacted_examples_are_still_known(world):
             world.ask(data)
 
 
-@pytest.mark.parametrize("rank", [3, 2])
-def test_a_merged_index_is_of_both_sets_one_behind_the_other(world, rank):
+def test_a_merged_index_is_of_both_sets_one_behind_the_other(world):
     first, second = Texts(10), Texts(12, seed=5)
     world.build(first)
     other = world.tracin(second, batch_size=4).build_index(world.folder / "other", segment_examples=9, rank=3)
