@@ -269,8 +269,13 @@ def _repeats_itself(sampler: Sampler[Any]) -> bool:
     return list(sampler) == list(sampler)
 
 
-def examples_loader(loader: DataLoader[Any], indices: Sequence[int]) -> DataLoader[Any] | None:
-    """A loader of just these examples (ascending) with the same collating; None if the loader has no random access."""
+def examples_loader(
+    loader: DataLoader[Any], indices: Sequence[int], batch_size: int | None = None
+) -> DataLoader[Any] | None:
+    """A loader of just these examples (ascending) with the same collating; None if the loader has no random access.
+
+    ``batch_size``: examples to a batch; by default as many as in the loader's.
+    """
     if (
         isinstance(loader.dataset, IterableDataset)
         or loader.batch_size is None
@@ -278,4 +283,5 @@ def examples_loader(loader: DataLoader[Any], indices: Sequence[int]) -> DataLoad
         or loader.drop_last
     ):
         return None
-    return DataLoader(Subset(loader.dataset, list(indices)), loader.batch_size, collate_fn=loader.collate_fn)
+    size = batch_size or loader.batch_size
+    return DataLoader(Subset(loader.dataset, list(indices)), size, collate_fn=loader.collate_fn)

@@ -70,7 +70,8 @@ class FromIndex:
 
         Args:
             path (str or Path): the directory.
-            resume (bool): go on with an unfinished build or append; finished segments are kept.
+            resume (bool): go on with an unfinished build or append; finished segments are kept, if the training set still has
+                the examples that they were made from (all are compared up to 10,000, then a sample).
             append (bool): the training set of this TracInWE comes behind the examples that the index holds already.
             dtype (str): of the stored values, "float32", "float16" or "bfloat16"; with the latter two, scores and bounds are
                 those of the rounded values.
@@ -89,7 +90,8 @@ class FromIndex:
             FileExistsError: there is an index already, and neither ``resume`` nor ``append`` is asked for.
             NotADirectoryError: ``path`` is that of a file.
             ValueError: the loss holds something that cannot be recognised again, such as a captured object.
-            IndexMismatch: the one there is of other checkpoints, rates, loss or options; the message names what.
+            IndexMismatch: the one there is of other checkpoints, rates, loss, options, settings of the model, or training
+                examples; the message names what.
             OSError: not enough space (told beforehand, by the estimate), or not writable.
         """
         from captum_tracinwe.index import build

@@ -78,8 +78,9 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         memory_limit (int): bytes for the scores and raw batches held at once. A training set that needs more is taken in
             blocks, and each checkpoint is loaded once per block. The row gradients of the test examples at all
             checkpoints come on top: about 4 · C · D bytes per distinct token of a text. Default: 1 GiB.
-        index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it, and neither the
-            training data nor their gradients are looked at; ``train_dataset`` may be None.
+        index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it.
+            ``train_dataset`` may be None; if it is given, a few of its examples are read, and one that is not as it was when
+            the index was built is an :class:`IndexMismatch`.
 
     Raises:
         ValueError, TypeError: see :func:`find_embedding`, :func:`find_checkpoints`; an empty or shuffled training set.

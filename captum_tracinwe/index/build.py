@@ -23,12 +23,15 @@ from torch.utils.data import DataLoader
 from captum_tracinwe.batches import Batch, Block, examples_loader, labels_of, size_of, tensors_in
 from captum_tracinwe.index.creation import check_form, create, read_projections, refuse_others
 from captum_tracinwe.index.disk import IndexMismatch, claim, full_disk, locked
+from captum_tracinwe.index.fingerprints import COLUMN, fingerprints
 from captum_tracinwe.index.first import exists_already, leading, wait_for_first
 from captum_tracinwe.index.identity import source_of
 from captum_tracinwe.index.layout import DTYPES, HEADER
 from captum_tracinwe.index.maintenance import check_columns, clean, differences
 from captum_tracinwe.index.manifest import NAME, Manifest, Part, SegmentEntry
 from captum_tracinwe.index.names import claim_of
+from captum_tracinwe.index.same_examples import MANY, Remembered, check_batch, check_examples
+from captum_tracinwe.index.segment import Segment
 from captum_tracinwe.index.sketch import Sketch
 from captum_tracinwe.index.writer import SegmentWriter, Written, commit
 from captum_tracinwe.rows import RowGradients
@@ -281,13 +284,17 @@ def _go_on(tracin: TracInWE, folder: Path, size: int | None, resume: bool, appen
         raise ValueError(
             f"The index {str(folder)!r} is not complete: finish its last part with resume=True, and its training set, first."
         )
-    if not adds and size != last.examples and not (last.examples is not None and size is None):
+    # A stream does not tell its size; of one whose part is complete nothing is left to do.
+    if not adds and size != last.examples and not (size is None and manifest.complete):
         wrong.append(f"train_dataset: {last.examples} examples here, {size} there")
     if wrong:
         raise IndexMismatch(
             f"The index {str(folder)!r} is of something else (here: the index; there: the arguments): {'; '.join(wrong)}. Pass "
             f"what it was begun with, or name another directory."
         )
+    if not adds and last.examples is not None:  # a stream that is not complete is compared as it comes
+        segments = [Segment(folder, manifest, entry) for entry in manifest.segments]
+        check_examples(tracin, segments, MANY, last.first)
     if adds:
         with full_disk(folder), locked(folder):
             manifest = Manifest.read(folder)
@@ -380,9 +387,15 @@ class _Writing:
                     f"The index {str(self.folder)!r} was begun with other batches: none of its segments ends with example "
                     f"{at + size - 1}. Resume with the batch size it was begun with, or name another directory."
                 )
-            if not any(_overlaps(span, one) for one in there):
+            done = [one for one in there if _overlaps(span, one)]
+            if not done:
                 with ExitStack() as stack:
                     self._commit(self._write(batches, span, at - part.first, {}, stack))
+            for one in done:
+                known, first = Remembered(Segment(self.folder, self.manifest, one)), at
+                for batch in batches:
+                    check_batch(self.tracin, batch, first, known)
+                    first += size_of(batch)
             at, size = at + size, 0
             batches.clear()
 
@@ -407,7 +420,14 @@ class _Writing:
     ) -> Written:
         writer = SegmentWriter(self.folder, self.manifest, self.sketch, *span, stack)
         labels: list[Any] | None = []
-        for block, rows in _blocks(self.tracin, batches, self.options, start, "training-set"):
+        known: list[str] = []
+
+        def read() -> Iterator[Batch]:
+            for batch in batches:  # before a model or a loss can write into them
+                known.extend(str(one) for one in fingerprints(batch, self.tracin.label_names))
+                yield batch
+
+        for block, rows in _blocks(self.tracin, read(), self.options, start, "training-set"):
             rows = rows.to("cpu")
             if self.random is not None:
                 values = (
@@ -422,7 +442,7 @@ class _Writing:
                 f"The training set gave {writer.examples} examples for {span[0]} to {span[1] - 1}: expected {span[1] - span[0]}."
             )
         kept = {"label": labels} if labels else {}
-        return writer.finish(columns={**kept, **metadata})
+        return writer.finish(columns={**kept, **metadata, COLUMN: known})
 
     def _commit(self, written: Written) -> None:
         entry = written.entry

@@ -16,6 +16,7 @@ from captum_tracinwe.arguments import is_whole
 from captum_tracinwe.index import maintenance
 from captum_tracinwe.index.creation import read_projections
 from captum_tracinwe.index.disk import IndexMismatch, folder_of
+from captum_tracinwe.index.fingerprints import RESERVED
 from captum_tracinwe.index.manifest import NAME, Manifest
 from captum_tracinwe.index.search import SearchResult, checked_indices, checked_question, search
 from captum_tracinwe.index.segment import Segment
@@ -112,6 +113,8 @@ class GradientIndex:
 
     def __repr__(self) -> str:
         state = "" if self.complete else ", not complete"
+        if not self.manifest.source.settings:  # of rows that were given, or by an older version
+            state += ", cannot tell whether a training set is its own"
         return f"GradientIndex({str(self.path)!r}: {len(self):,} examples in {len(self.segments)} segments{state})"
 
     @property
@@ -178,7 +181,7 @@ class GradientIndex:
             passes: list[bool] = []
             for segment in self.segments:
                 if name not in segment.columns:
-                    known = ", ".join(sorted(segment.columns)) or "none"
+                    known = ", ".join(sorted(n for n in segment.columns if not n.startswith(RESERVED))) or "none"
                     raise ValueError(f"The index has no metadata column {name!r} for all examples (it has: {known}).")
                 passes += [entry in accepted for entry in segment.columns[name]]
             result = result & np.array(passes, dtype=np.bool_)

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from captum_tracinwe.embedding import unwrap
+from captum_tracinwe.from_index import StandIn
 from captum_tracinwe.index.disk import IndexMismatch
 from captum_tracinwe.index.loss_identity import describe_loss
 from captum_tracinwe.index.maintenance import differences
 from captum_tracinwe.index.manifest import CheckpointEntry, Source
+from captum_tracinwe.index.same_examples import FEW, check_examples
+from captum_tracinwe.index.settings import Settings
 
 if TYPE_CHECKING:
     from captum_tracinwe.index.gradient_index import GradientIndex
@@ -40,9 +43,11 @@ def source_of(tracin: TracInWE) -> Source:
     model = unwrap(tracin.model)
     loss = describe_loss(tracin.loss_fn, model)
     checkpoints = []
+    settings = Settings()
     with tracin._untouched():
         for checkpoint in tracin.checkpoints:
             rate = tracin._load(checkpoint)
+            settings.add(model)
             name = Path(checkpoint).name if isinstance(checkpoint, (str, Path)) else f"{checkpoint!r:.80}"
             checkpoints.append(CheckpointEntry(name, rate, _weights_hash(model)))
     size, width = tracin.embedding.weight.shape
@@ -59,6 +64,7 @@ def source_of(tracin: TracInWE) -> Source:
         next((name for name, module in model.named_modules() if module is words), tracin.embedding.name),
         words.padding_idx,
         _config_hash(model),
+        str(settings),
     )
 
 
@@ -77,7 +83,10 @@ def _config_hash(model: nn.Module) -> str:
 
 
 def check_match(tracin: TracInWE, index: GradientIndex) -> None:
-    """Raise IndexMismatch, by name, unless ``index`` holds the gradients that ``tracin`` would compute."""
+    """Raise IndexMismatch, by name, unless ``index`` holds the gradients that ``tracin`` would compute.
+
+    Of a training set that is at hand a few examples are read.
+    """
     wrong = differences(index.manifest.source, source_of(tracin))
     if not index.complete:
         wrong.append("it is not complete: go on with tracin.build_index(path, resume=True)")
@@ -89,6 +98,8 @@ def check_match(tracin: TracInWE, index: GradientIndex) -> None:
             f"The index {str(index.path)!r} does not fit this TracInWE (here: the index; there: the arguments): "
             f"{'; '.join(wrong)}. Pass what it was built with, or build another."
         )
+    if not isinstance(tracin.train_dataloader.dataset, StandIn):
+        check_examples(tracin, index.segments, FEW)
 
 
 def _dataset_size(tracin: TracInWE) -> int | None:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_tracinwe.embedding import unwrap
+from captum_tracinwe.index.written import written_by
 
-__all__ = ["describe_loss"]
+__all__ = ["INTERNAL", "Pieces", "describe_loss", "of_library"]
 
 # Functions and classes of these are what their name says.
 LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "transformers", "captum", "captum_tracinwe"} - {"__main__"}
@@ -39,7 +40,7 @@ def describe_loss(loss: Any, model: nn.Module | None = None) -> str:
     if loss is None:
         return "the model's own"
     digest = hashlib.sha256()
-    for piece in _Pieces(model).of(loss, "loss_fn"):
+    for piece in Pieces(model).of(loss, "loss_fn"):
         digest.update(f"{len(piece)}:".encode() + piece)
     shown = loss
     while isinstance(shown, functools.partial):
@@ -55,11 +56,17 @@ def describe_loss(loss: Any, model: nn.Module | None = None) -> str:
     return f"{where}{named.__qualname__}({', '.join([*told, f'sha256 {digest.hexdigest()[:16]}'])})"
 
 
-class _Pieces:
-    """What an object is made of, as bytes that are the same in every process."""
+class Pieces:
+    """What an object is made of, as bytes that are the same in every process.
 
-    def __init__(self, model: nn.Module | None) -> None:
-        self._model = model
+    Args:
+        model (Module or None): stands for itself wherever it is referred to.
+        strict (bool): raise ValueError at what cannot be recognised. Otherwise its kind counts, and of containers that are
+            captured or held, and of attributes that an object's own methods write, not the content: it changes by use.
+    """
+
+    def __init__(self, model: nn.Module | None, strict: bool = True) -> None:
+        self._model, self._strict = model, strict
         self._seen: dict[int, int] = {}
         self._held: list[Any] = []  # an id counts as long as its object lives
 
@@ -89,9 +96,11 @@ class _Pieces:
     def _inside(self, value: Any, path: str) -> Iterator[bytes]:
         value = getattr(value, "_torchdynamo_orig_callable", value)  # what torch.compile was given
         if isinstance(value, Tensor):
-            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             yield f"tensor {value.dtype} {tuple(value.shape)}".encode()
-            yield raw.tobytes()
+            if value.device.type != "meta":  # which has a shape and no values
+                value = value.detach().dequantize() if value.is_quantized else value.detach()
+                value = value if value.layout is torch.strided else value.to_dense()
+                yield value.cpu().resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         elif isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind != "O":
             yield f"array {value.dtype} {value.shape}".encode()
             yield value.tobytes()
@@ -106,7 +115,7 @@ class _Pieces:
                 yield from self.of(one, f"{path}[{number}]")
         elif isinstance(value, (set, frozenset)):
             # Each by itself, for an order that is the same in every process.
-            yield from sorted(b"|".join(_Pieces(self._model).of(one, path)) for one in value)
+            yield from sorted(b"|".join(Pieces(self._model, self._strict).of(one, path)) for one in value)
             yield f"set of {len(value)}".encode()
         elif isinstance(value, functools.partial):
             yield b"partial"
@@ -115,7 +124,7 @@ class _Pieces:
         elif isinstance(value, MethodType):
             yield from self.of(value.__func__, path)
             yield from self._object(value.__self__, f"{path}.__self__")
-        elif isinstance(value, (FunctionType, BuiltinFunctionType, type)) and _of_library(value):
+        elif isinstance(value, (FunctionType, BuiltinFunctionType, type)) and of_library(value):
             yield f"{value.__module__}.{value.__qualname__}".encode()
             if isinstance(value, FunctionType):
                 yield from self._captured(value, path)
@@ -129,12 +138,24 @@ class _Pieces:
             yield from self.of((value.fget, value.fset), path)
         elif isinstance(value, type):
             yield from self._class(value, path)
-        elif isinstance(value, nn.Module) or (callable(value) and not _of_library(type(value))):
+        elif isinstance(value, nn.Module) or (callable(value) and not of_library(type(value))):
             yield from self._object(value, path)
         elif isinstance(value, np.ufunc):
             yield f"ufunc {value.__name__}".encode()
         else:
+            yield self._unknown(value, path)
+
+    def _held_by(self, value: Any, path: str) -> Iterator[bytes]:
+        """Of what a function has captured or names, or an object holds."""
+        if not self._strict and isinstance(value, (list, set, Mapping)):
+            yield type(value).__qualname__.encode()
+        else:
+            yield from self.of(value, path)
+
+    def _unknown(self, value: Any, path: str) -> bytes:
+        if self._strict:
             raise _unknown(value, path)
+        return type(value).__qualname__.encode()
 
     def _function(self, function: FunctionType, path: str) -> Iterator[bytes]:
         name = f"{path} ({function.__qualname__})"
@@ -150,7 +171,7 @@ class _Pieces:
                 content = cell.cell_contents
             except ValueError:  # a variable that has no value yet
                 content = None
-            yield from self.of(content, f"{path}, captured {variable!r}")
+            yield from self._held_by(content, f"{path}, captured {variable!r}")
 
     def _code(self, code: CodeType, function: FunctionType, path: str) -> Iterator[bytes]:
         yield code.co_code
@@ -164,7 +185,7 @@ class _Pieces:
         for name in sorted(names):
             if name in function.__globals__:
                 yield name.encode()
-                yield from self.of(function.__globals__[name], f"{path}, global {name!r}")
+                yield from self._held_by(function.__globals__[name], f"{path}, global {name!r}")
 
     def _class(self, kind: type, path: str) -> Iterator[bytes]:
         """What its objects do: methods and values of the class, of its bases up to those of a library."""
@@ -186,18 +207,22 @@ class _Pieces:
             return
         slots = any("__slots__" in vars(kind) and vars(kind)["__slots__"] for kind in type(value).__mro__)
         if slots or not hasattr(value, "__dict__"):
-            raise _unknown(value, path)
+            yield self._unknown(value, path)
+            return
         yield from self.of(type(value), path)
         left_out = INTERNAL if isinstance(value, nn.Module) else set()
+        if not self._strict:
+            left_out = left_out | written_by(type(value), *(name for name in dir(type(value)) if name != "__init__"))
         for name, one in sorted(vars(value).items()):
             if name in ("_forward_hooks", "_forward_pre_hooks") and isinstance(value, nn.Module):
                 one = list(one.values())  # their keys count all hooks of the process
             if name not in left_out:
                 yield name.encode()
-                yield from self.of(one, f"{path}.{name}")
+                yield from self._held_by(one, f"{path}.{name}")
 
 
-def _of_library(value: Any) -> bool:
+def of_library(value: Any) -> bool:
+    """Whether a function or class is what its name says."""
     module = getattr(value, "__module__", None)
     if module is None:  # of a method of a built-in value, or of code that was evaluated
         return not isinstance(value, FunctionType)

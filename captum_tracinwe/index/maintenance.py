@@ -27,6 +27,7 @@ from captum_tracinwe.index.disk import (
     sweep,
     temporary,
 )
+from captum_tracinwe.index.fingerprints import RESERVED
 from captum_tracinwe.index.layout import HEADER
 from captum_tracinwe.index.manifest import CheckpointEntry, Manifest, Part, SegmentEntry, Source
 from captum_tracinwe.index.segment import Segment
@@ -145,6 +146,10 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
 def check_columns(metadata: Mapping[str, Sequence[Any]], examples: int) -> None:
     """Raise ValueError unless each column has one plain value for each example."""
     for name, values in metadata.items():
+        if name.startswith(RESERVED):
+            raise ValueError(
+                f"`metadata` has a column {name!r}: names that begin with {RESERVED!r} are the index's own. Give it another."
+            )
         if len(values) != examples:
             raise ValueError(
                 f"`metadata` {name!r} has {len(values)} values: expected {examples}, one for each example."
@@ -345,6 +350,7 @@ def differences(here: Source, there: Source) -> list[str]:
         # Of rows that were given as they are, nothing is known.
         if mine != other and not (name == "vocabulary" and here.model == there.model == "given rows"):
             found.append(f"{name}: {mine!r} here, {other!r} there")
+    found += _other_settings(here.settings, there.settings)
     if len(here.checkpoints) != len(there.checkpoints):
         found.append(f"checkpoints: {len(here.checkpoints)} here, {len(there.checkpoints)} there")
         return found
@@ -357,6 +363,21 @@ def differences(here: Source, there: Source) -> list[str]:
                 f"({two.name!r}) there"
             )
     return found
+
+
+# What the kinds of settings are, in the user's words.
+KINDS = {
+    "attributes": "attributes or kinds of layers (names that begin with _ do not count)",
+    "buffers": "buffers that no checkpoint holds",
+    "hooks": "hooks",
+}
+
+
+def _other_settings(here: str, there: str) -> list[str]:
+    """Which kinds of settings differ; an older index knows none."""
+    mine, other = (dict(part.split("=", 1) for part in one.split() if "=" in part) for one in (here, there))
+    wrong = [kind for kind in mine if mine[kind] != other.get(kind, mine[kind])]
+    return [f"the model: its {KINDS.get(kind, kind)} here are not those there" for kind in wrong]
 
 
 def verify(folder: Path) -> None:

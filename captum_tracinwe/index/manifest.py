@@ -61,6 +61,8 @@ class Source(Record, frozen=True, forbid_unknown_fields=True):
         exclude_tokens (tuple of int), top_k_words (int or None), side (str or None): as in :class:`TracInWE`.
         embedding (str), padding_idx (int or None): the layer's name, and the token whose gradient it leaves out.
         config (str): hash of what the model's config says about the computation; empty without a config.
+        settings (str): hashes of the model's attributes, buffers and hooks (:mod:`captum_tracinwe.index.settings`); empty for
+            rows that were given, and in older indexes.
     """
 
     model: str
@@ -74,6 +76,7 @@ class Source(Record, frozen=True, forbid_unknown_fields=True):
     embedding: str = ""
     padding_idx: Whole | None = None
     config: str = ""
+    settings: str = ""
 
 
 class FileEntry(Record, frozen=True, forbid_unknown_fields=True):

@@ -208,6 +208,10 @@ class Segment:
     @functools.cached_property
     def columns(self) -> dict[str, list[Any]]:
         """Metadata of its examples: name → one value each."""
+        return self.read_columns()
+
+    def read_columns(self) -> dict[str, list[Any]]:
+        """As :attr:`columns`, read anew and not kept."""
         beside = self._open().beside
         if beside is None or self.entry.columns is None:
             return {}
