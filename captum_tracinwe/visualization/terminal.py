@@ -8,6 +8,7 @@ import sys
 import textwrap
 import unicodedata
 
+from captum_tracinwe.legible import visible
 from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.visualization.common import (
     MEANING,
@@ -21,7 +22,6 @@ from captum_tracinwe.visualization.common import (
     read_or_not,
     scale_of,
     signed,
-    visible,
 )
 from captum_tracinwe.words import WordInfluence
 
