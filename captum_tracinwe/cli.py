@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from captum_tracinwe._version import __version__
+from captum_tracinwe.legible import as_line
+from captum_tracinwe.streams import Output, legible_streams, tell
 
 __all__ = ["main"]
 
@@ -44,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage is a `--help` away."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {as_line(message)} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,35 +56,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         int: 0 when done, 2 when the input cannot be used, 1 when something else failed (one line on stderr says why), 130
-        after Ctrl-C.
+        after Ctrl-C. A reader of the output who leaves (``| head``) is no failure.
     """
+    output = Output()
+    with legible_streams():
+        code = _run(argv, output)
+        output.finish()
+        if output.failed is None or isinstance(output.failed, BrokenPipeError) or code:
+            return code
+        from captum_tracinwe.data import one_line
+
+        tell(f"captum-tracinwe: error: standard output: {one_line(output.failed)}. The work itself was done.")
+        return 1
+
+
+def _run(argv: Sequence[str] | None, output: Output) -> int:
+    """What :func:`main` does, between streams that take whatever is said."""
     try:
-        options = _parser().parse_args(argv)
+        options = _parser().parse_args(argv, argparse.Namespace(say=output.say))
     except SystemExit as stop:  # argparse's way to end after --help, --version or an error
         return stop.code if isinstance(stop.code, int) else 0
-    from captum_tracinwe.data import one_line  # torch-free, like everything up to here
+    from captum_tracinwe.data import one_line
 
-    def tell(kind: str, said: str) -> None:
-        print(f"captum-tracinwe {options.command}: {kind}: {_for_a_shell(said)}", file=sys.stderr)
+    def report(kind: str, said: str) -> None:
+        tell(f"captum-tracinwe {options.command}: {kind}: {_for_a_shell(as_line(said))}")
 
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:
-        tell("warning", " ".join(str(message).split()))
+        report("warning", str(message))
 
     try:
         with warnings.catch_warnings():
             warnings.showwarning = warn  # without the place in the code, which is not the user's
             options.run(options)
     except FloatingPointError as error:
-        tell("error", f"{error} Lower --learning-rate.")
+        report("error", f"{error} Lower --learning-rate.")
         return 2
     except (OSError, ValueError) as error:
-        tell("error", one_line(error))
+        report("error", one_line(error))
         return 2
-    except RuntimeError as error:
-        tell("error", f"{type(error).__name__}: {one_line(error)}")
+    except Exception as error:  # a traceback would send what the message quotes to the terminal as it is
+        report("error", f"{type(error).__name__}: {one_line(error)}")
         return 1
     except KeyboardInterrupt:
-        print(f"\ncaptum-tracinwe {options.command}: stopped.", file=sys.stderr)
+        tell(f"\ncaptum-tracinwe {options.command}: stopped.")
         return 130
     return 0
 
@@ -168,7 +183,7 @@ def _demo(options: argparse.Namespace) -> None:
         without_special_tokens=options.without_special_tokens,
     )
     if options.train is None:
-        demo.run_planted(settings)
+        demo.run_planted(settings, options.say)
     else:
         demo.run_files(
             settings,
@@ -180,6 +195,7 @@ def _demo(options: argparse.Namespace) -> None:
             test_limit=options.test_limit or 20,
             model=options.model,
             max_length=options.max_length or 64,
+            say=options.say,
         )
 
 
@@ -263,6 +279,7 @@ def _index(options: argparse.Namespace) -> None:
         append=options.append,
         dtype=options.dtype,
         memory=options.memory * 10**6,
+        say=options.say,
     )
 
 
@@ -280,6 +297,7 @@ def _query(options: argparse.Namespace) -> None:
         limit=options.test_limit,
         predicted=options.predicted,
         train=Path(options.train) if options.train else None,
+        say=options.say,
     )
 
 
@@ -322,7 +340,7 @@ def _info(options: argparse.Namespace) -> None:
         ("  for CUDA", compiled("CUDA")),
         ("CUDA", cuda),
     ):
-        print(f"{name:<17} {value}")
+        options.say(f"{name:<17} {as_line(value)}")
 
 
 def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:

@@ -18,6 +18,7 @@ from captum_tracinwe.data import InputError, LabelledTexts, classes_of, one_line
 from captum_tracinwe.given_model import Classes, head_of, kept_tokens, labelled, numbered_by
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.index.manifest import NAME
+from captum_tracinwe.legible import visible
 from captum_tracinwe.texts import TokenizedText, tokenize
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import word_influence_text
@@ -86,9 +87,10 @@ def build(
         metadata: dict[str, list[Any]] = {WRITTEN: [row.label for row in rows], LINE: list(texts.lines)}
         shown = sys.stderr.isatty()
         index = tracin.build_index(out, resume, append=append, dtype=dtype, metadata=metadata, show_progress=shown)
+    question = shlex.join(["--index", str(out), *_options(source), "--test", "FILE"])
     say(
-        f"{len(index):,} texts in {out}: {index.file_bytes / 1e6:,.1f} MB, {len(index.segments)} segment(s). Ask it with: "
-        f"captum-tracinwe query {shlex.join(['--index', str(out), *_options(source), '--test', 'FILE'])}"
+        f"{len(index):,} texts in {visible(str(out))}: {index.file_bytes / 1e6:,.1f} MB, {len(index.segments)} segment(s). "
+        f"Ask it with: captum-tracinwe query {visible(question)}"
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captum_tracinwe.legible import as_line, visible
+
 __all__ = ["InputError", "LabelledTexts", "classes_of", "listed", "numbered", "one_line", "read_rows", "sample"]
 __all__ += ["shortened", "with_classes"]
 
@@ -20,7 +22,10 @@ TABLES = {".csv": ",", ".tsv": "\t"}
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is the one line that they read."""
+    """What the user gave cannot be used; the message is the one line that they read, whatever their file has for a name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(as_line(message))
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ def shortened(label: str | None, most: int = 40, quoted: bool = True) -> str:
     """At most ``most`` characters of a label, in quotes: a column of texts may have been taken for the labels."""
     label = str(label)
     label = label if len(label) <= most else label[: most - 1] + "…"
-    return repr(label) if quoted else label
+    return repr(label) if quoted else visible(label)  # repr, too, shows what cannot be seen
 
 
 def listed(labels: Iterable[str], most: int = 8, quoted: bool = True) -> str:
@@ -192,8 +197,8 @@ def sample(texts: LabelledTexts, size: int, seed: int = 0) -> LabelledTexts:
 def one_line(error: Exception) -> str:
     """What an error says, on one line: of the system's the file and the reason, without the number."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+        return as_line(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    return as_line(str(error)) or type(error).__name__
 
 
 def _open(path: Path) -> Any:
@@ -251,7 +256,7 @@ def _row(path: Path, line: int, record: dict[str, Any], text_column: str, label_
         if record.get(column) is None:
             if column in record:
                 raise InputError(f"{where}: {column!r} has no value here; remove the line or give it one.")
-            there = ", ".join(name for name, value in record.items() if value is not None) or "none"
+            there = listed((name for name, value in record.items() if value is not None), quoted=False) or "none"
             raise InputError(f"{where}: no column {column!r}; there are: {there}. Name the right one with {option}.")
     text, label, name = record[text_column], record[label_column], record.get(f"{label_column}_name")
     if not isinstance(text, str):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from captum_tracinwe import corpus, training
 from captum_tracinwe.data import InputError, LabelledTexts, Row, classes_of, listed, read_rows, sample
 from captum_tracinwe.given_model import Classes, head_of, kept_tokens, labelled, of_file
+from captum_tracinwe.legible import visible
 from captum_tracinwe.report import WordReport, word_report
 from captum_tracinwe.texts import tokenize
 from captum_tracinwe.tracin_we import TracInWE
@@ -123,7 +124,7 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
         )
         planted = set(texts.planted)
         notes = [" (planted)" if i in planted else "" for i in range(len(train))]
-        found = job.explain(fooled, max(TOP, settings.k), notes, say)
+        found = job.explain(fooled, max(TOP, settings.k), notes)
         top = [[pair for pair in pairs if pair.score > 0][:TOP] for pairs in found]
         shown = [_shown(pairs, settings.k) for pairs in found[:IN_REPORT]]
         title = f"Why “{answer}”? The built-in corpus of captum-tracinwe"
@@ -206,7 +207,7 @@ def run_files(
             f"Explained: {len(chosen)} test texts, {mistakes} of them mistakes (which come first), each for the answer "
             "that the model gave.\nNumbers are line numbers of the two files. The first one:\n"
         )
-        shown = [_shown(pairs, settings.k) for pairs in job.explain(chosen, settings.k, None, say)]
+        shown = [_shown(pairs, settings.k) for pairs in job.explain(chosen, settings.k, None)]
         title = f"Why these answers? {Path(train_file).name} on {Path(test_file).name} (numbers: lines)"
         job.report(shown, title, say, f"these {len(chosen)} test texts")
     return shown
@@ -267,9 +268,7 @@ class _Job:
     def accuracy(self, tests: Sequence[int]) -> float:
         return sum(map(self.right, tests)) / len(tests)
 
-    def explain(
-        self, tests: Sequence[int], k: int, notes: Sequence[str] | None, say: Callable[[str], None]
-    ) -> list[list[WordInfluence]]:
+    def explain(self, tests: Sequence[int], k: int, notes: Sequence[str] | None) -> list[list[WordInfluence]]:
         """Proponents, then opponents, at most k of each, of the model's own answers to the test texts."""
         started = perf_counter()
         chosen = self.test_texts.take(tests)
@@ -312,15 +311,18 @@ class _Job:
             ]
             for pairs, text, line in zip(found, test_texts, chosen.lines, strict=True)
         ]
-        self.explained = len(result)
+        self.explained, self.first = len(result), result[0]
         self.explain_seconds = perf_counter() - started
-        say(word_influence_text(_shown(result[0], min(self.settings.k, IN_TERMINAL)), top_words=3) + "\n")
         return result
 
     def report(
         self, influences: list[list[WordInfluence]], title: str, say: Callable[[str], None], which: str
     ) -> WordReport:
-        """Write the page; over all explained test texts (``which``), the words that drive the answers stand first in it."""
+        """Write the page, then say what is in it; over all explained test texts (``which``), the words that drive the answers
+        stand first.
+
+        The page comes first, so that it is there whatever becomes of the terminal.
+        """
         texts = tokenize(self.train_texts.texts, self.tokenizer, max_length=self.max_length)
         labels = [self.train_texts.names[label] for label in self.train_texts.labels]
         words = word_report(self.tracin, self.inputs, labels, train_texts=texts, seed=self.settings.seed)
@@ -332,8 +334,6 @@ class _Job:
                 for word in words.words
             ),
         )
-        say(f"The training words that drive the answers to {which}, those that stick to one label first:\n")
-        say(word_report_text(words) + "\n")
         of_them = "" if len(influences) == self.explained else f" (on {len(influences)} of them)"
         try:
             path = write_html(
@@ -341,9 +341,13 @@ class _Job:
             )
         except OSError as error:
             raise InputError(f"--out {self.settings.out}: cannot be written ({error.strerror or error}).") from error
-        say(f"Explained {self.explained} test texts in {self.explain_seconds:.1f} s. Report{of_them}: {path}")
+        say(word_influence_text(_shown(self.first, min(self.settings.k, IN_TERMINAL)), top_words=3) + "\n")
+        say(f"The training words that drive the answers to {which}, those that stick to one label first:\n")
+        say(word_report_text(words) + "\n")
+        explained = f"Explained {self.explained} test texts in {self.explain_seconds:.1f} s."
+        say(f"{explained} Report{of_them}: {visible(str(path))}")
         if self.settings.checkpoints is not None:
-            say(f"Checkpoints: {self.settings.checkpoints}")
+            say(f"Checkpoints: {visible(str(self.settings.checkpoints))}")
         return words
 
 

@@ -243,7 +243,8 @@ def train(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
     shuffled = batches(texts, batch_size, torch.Generator().manual_seed(seed))
     losses: list[float] = []
-    with torch.random.fork_rng(), tqdm(total=steps, desc="Training", leave=False, delay=2, file=sys.stderr) as bar:
+    shown: dict[str, Any] = {"leave": False, "delay": 2, "disable": None}  # None: on a terminal only
+    with torch.random.fork_rng(), tqdm(total=steps, desc="Training", file=sys.stderr, **shown) as bar:
         torch.manual_seed(seed)
         model.train()
         for step, batch in enumerate((batch for _ in range(epochs) for batch in shuffled), 1):

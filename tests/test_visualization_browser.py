@@ -88,7 +88,8 @@ def test_a_browser_shows_every_text_as_written_and_runs_nothing(tmp_path, whole)
     page = word_influence_html(pairs, title=SCRIPT) if whole else word_influence_fragment(pairs)
     path = write_html(tmp_path / "page.html", page if whole else f"<!DOCTYPE html><meta charset=utf-8>{page}")
     found = dumped(path, tmp_path / "profile")
-    assert found.texts == [texts[0].text, texts[1].text, texts[0].text]
+    # A mark of direction is named, in an element of its own, and not obeyed.
+    assert found.texts == [text.text.replace("\u202e", "U+202E") for text in (texts[0], texts[1], texts[0])]
     assert found.body.get("data-ran") is None
     assert not {"script", "img", "link", "iframe"} & set(found.tags)
     assert found.tags.count("style") == 1

@@ -12,6 +12,7 @@ from captum_tracinwe.evaluation.agreement import spearman
 from captum_tracinwe.evaluation.deletion import DeletionCurve
 from captum_tracinwe.evaluation.intervals import Interval
 from captum_tracinwe.evaluation.noise import NoiseCurve, RocCurve
+from captum_tracinwe.legible import as_lines
 from captum_tracinwe.visualization.common import BLUE, VERMILION
 from captum_tracinwe.visualization.plots import _axes, _finished, plot_influence_matrix
 
@@ -32,6 +33,12 @@ _MOST_TICKS = 12
 def _look(number: int) -> dict[str, Any]:
     """Colour and dashes of a picture's n-th line: told apart by either of them."""
     return {"color": OKABE_ITO[number % len(OKABE_ITO)], "linestyle": _DASHES[number % len(_DASHES)]}
+
+
+def _legend(ax: Axes, **options: Any) -> None:
+    """Names as they are given: no formulas, nothing that a figure obeys."""
+    for text in ax.legend(fontsize=8, handlelength=3.5, **options).get_texts():
+        text.set(text=as_lines(text.get_text()), parse_math=False)
 
 
 def plot_deletion(
@@ -68,7 +75,7 @@ def plot_deletion(
     else:
         ax.set_xlabel("examples removed (▼ proponents, ▲ opponents)")
     ax.set_ylabel("change of the probability of the label asked about")
-    ax.legend(fontsize=8, ncols=2, handlelength=3.5)
+    _legend(ax, ncols=2)
     return _finished(fig, ax, show)
 
 
@@ -88,7 +95,7 @@ def plot_noise(curves: Mapping[str, NoiseCurve], show: bool = False, *, ax: Axes
     ax.plot([0, 1], [0, 1], ":", color="0.45", linewidth=1.2, label="chance")
     ax.set_xlabel("share of the training set looked at, most suspect first")
     ax.set_ylabel("share of the mislabelled examples found")
-    ax.legend(fontsize=8, loc="lower right", handlelength=3.5)
+    _legend(ax, loc="lower right")
     return _finished(fig, ax, show)
 
 
@@ -100,7 +107,7 @@ def plot_roc(curves: Mapping[str, RocCurve], show: bool = False, *, ax: Axes | N
     ax.plot([0, 1], [0, 1], ":", color="0.45", linewidth=1.2, label="chance")
     ax.set_xlabel("share of the right labels suspected")
     ax.set_ylabel("share of the wrong labels found")
-    ax.legend(fontsize=8, loc="lower right", handlelength=3.5)
+    _legend(ax, loc="lower right")
     return _finished(fig, ax, show)
 
 
@@ -124,7 +131,7 @@ def plot_cancellation(
         ax.set_xticks(list(steps), [f"{step:g}" for step in steps])
     ax.set_xlabel("epoch")
     ax.set_ylabel("cancellation Σ‖g‖₁ / ‖Σg‖₁ (1: nothing is undone)")
-    ax.legend(fontsize=8, handlelength=3.5)
+    _legend(ax)
     return _finished(fig, ax, show)
 
 
@@ -148,9 +155,9 @@ def plot_intervals(
         ax.plot([interval.estimate], [row], "o", color=colour)
     ax.axvline(0, color="0.2", linewidth=0.8)
     ax.set_yticks(range(len(intervals)))
-    ax.set_yticklabels(list(intervals))
+    ax.set_yticklabels([as_lines(str(name)) for name in intervals], parse_math=False)
     ax.set_ylim(max(1, len(intervals)) - 0.5, -0.5)
-    ax.set_xlabel(label)
+    ax.set_xlabel(as_lines(label), parse_math=False)
     return _finished(fig, ax, show)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from captum_tracinwe.visualization.common import Influences, Texts, flat, marks, scale_of, signed, visible
+from captum_tracinwe.legible import visible
+from captum_tracinwe.visualization.common import Influences, Texts, flat, marks, scale_of, signed
 from captum_tracinwe.words import WordInfluence
 
 if TYPE_CHECKING:

@@ -27,7 +27,6 @@ __all__ = [
     "marks",
     "scale_of",
     "signed",
-    "visible",
 ]
 
 Pair = TypeVar("Pair")
@@ -250,24 +249,3 @@ def signed(value: float) -> str:
         return "0"
     shown = f"{abs(value):#.3g}".removesuffix(".")
     return f"{'−' if value < 0 else '+'}{shown}"
-
-
-def visible(text: str) -> str:
-    """A name one can see: control characters as pictures, marks of direction, and blanks if alone, by number."""
-    if text.isprintable() and not text.isspace():
-        return text
-    shown = printable(text).replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").translate(_DIRECTION_MARKS)
-    if shown and all(character.isspace() or not character.isprintable() for character in shown):
-        return "".join("␣" if character == " " else f"U+{ord(character):04X}" for character in shown)
-    return shown
-
-
-def printable(text: str) -> str:
-    """Control characters, which HTML forbids and terminals obey, as their pictures; the rest as it is."""
-    return text if text.isprintable() else text.translate(_CONTROL_PICTURES)
-
-
-# Overrides, embeddings and isolates: one that is not closed turns round what follows it, in a terminal, a figure or a table.
-_DIRECTION_MARKS = {code: f"<U+{code:04X}>" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-_CONTROL_PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"}
-_CONTROL_PICTURES |= {0x7F: "\u2421"} | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], "\ufffd")

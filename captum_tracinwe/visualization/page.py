@@ -1,15 +1,23 @@
-"""`WordInfluence` as one whole HTML page: everything escaped, no script, nothing loaded from anywhere."""
+"""`WordInfluence` as one whole HTML page: everything escaped, no script, nothing loaded from anywhere.
+
+A page says so in a policy of its own, too. A fragment cannot: a ``<meta>`` policy counts in a document's head only, and a frame
+with ``srcdoc`` would need a script to have the height of its content, and is not shown where notebooks are looked at (GitHub's
+and nbconvert's cleaners drop frames). So a fragment has what makes the policy needless: elements, attributes and their values
+are ours alone, and none of them loads, links or runs anything; a parser of the standard says so in the tests, of every output.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from captum_tracinwe.legible import DIRECTION_MARKS, marks_by_number, printable, visible
 from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.visualization.common import (
     UNIT,
@@ -20,11 +28,9 @@ from captum_tracinwe.visualization.common import (
     check_count,
     group,
     marks,
-    printable,
     read_or_not,
     scale_of,
     signed,
-    visible,
 )
 from captum_tracinwe.visualization.style import STYLE
 from captum_tracinwe.words import WordInfluence, WordShare
@@ -312,7 +318,7 @@ def _marked(of: TokenizedText, shares: list[Mark], scale: float, end: int) -> st
             break
         # Words never overlap in texts made by `tokenize`; in others no character is shown twice.
         start = max(cursor, mark.span[0])
-        inner = escaped(text[start : mark.span[1]])
+        inner = running(text[start : mark.span[1]])
         if not inner:
             # A <bdi> does not take part in dir="auto": "[CLS]" must not turn an Arabic text left-to-right.
             inner = f'<bdi class="s">{escaped(visible(mark.name))}</bdi>'
@@ -327,9 +333,9 @@ def _marked(of: TokenizedText, shares: list[Mark], scale: float, end: int) -> st
 
 def _unmarked(text: TokenizedText, start: int, end: int) -> str:
     return "".join(
-        escaped(text.text[begin:stop])
+        running(text.text[begin:stop])
         if read
-        else f'<span class="cut" title="cut off: the model did not read this">{escaped(text.text[begin:stop])}</span>'
+        else f'<span class="cut" title="cut off: the model did not read this">{running(text.text[begin:stop])}</span>'
         for begin, stop, read in read_or_not(text, start, end)
     )
 
@@ -346,4 +352,14 @@ def level_of(value: float, scale: float) -> str:
 
 def escaped(text: str) -> str:
     """Escaped, for elements and attributes; browsers would read a bare carriage return as a line feed."""
-    return escape(printable(text)).replace("\r", "&#13;")
+    return escape(marks_by_number(printable(text))).replace("\r", "&#13;")
+
+
+def running(text: str) -> str:
+    """Escaped, for a text in its own ``dir="auto"`` element: Hebrew and Arabic are read in their own direction.
+
+    Marks of direction are shown and not obeyed: an override has the reader see other words than the model, and one that is
+    not closed turns round the rest. In a <bdi>, whose letters do not count where ``dir="auto"`` looks for the first one.
+    """
+    shown = escape(printable(text)).replace("\r", "&#13;")
+    return re.sub(f"[{DIRECTION_MARKS}]", lambda mark: f'<bdi class="d">U+{ord(mark[0]):04X}</bdi>', shown)

@@ -10,6 +10,7 @@ import torch
 from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 
+from captum_tracinwe.legible import as_lines, visible
 from captum_tracinwe.report import WordReport
 from captum_tracinwe.visualization.common import (
     BLUE,
@@ -25,7 +26,6 @@ from captum_tracinwe.visualization.common import (
     largest_others,
     scale_of,
     signed,
-    visible,
     with_label,
 )
 from captum_tracinwe.words import Vocabulary, names_by_id
@@ -90,7 +90,9 @@ def plot_word_influence(
     _draw_bars(ax, [name for name, _ in shown], [value for _, value in shown])
     also = f"; {len(rest)} more words add {signed(math.fsum(value for _, value in rest))}" if rest else ""
     ax.set_xlabel(f"share of the score (+ proponent, − opponent{also})\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
-    ax.set_title(title if title is not None else _title(pairs), fontsize=10, loc="left", parse_math=False)
+    ax.set_title(
+        as_lines(str(title)) if title is not None else _title(pairs), fontsize=10, loc="left", parse_math=False
+    )
     return _finished(fig, ax, show)
 
 
@@ -150,7 +152,7 @@ def plot_word_report(
         "bold: sticks to a label, first, by total × certainty; "
         f"{'below the line: largest of the others' if others else 'then the others, by total'}"
     )
-    ax.set_title(title if title is not None else default, fontsize=10, loc="left", parse_math=False)
+    ax.set_title(as_lines(str(title)) if title is not None else default, fontsize=10, loc="left", parse_math=False)
     return _finished(fig, ax, show)
 
 
@@ -248,7 +250,7 @@ def plot_influence_matrix(
     for spine in ax.spines.values():
         spine.set_color("0.6")
     if title:
-        ax.set_title(title, fontsize=10, loc="left", parse_math=False)
+        ax.set_title(as_lines(str(title)), fontsize=10, loc="left", parse_math=False)
     return _finished(fig, ax, show)
 
 

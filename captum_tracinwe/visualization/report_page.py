@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from html import escape
 
+from captum_tracinwe.legible import visible
 from captum_tracinwe.report import LEAST_CERTAINTY, SIGNIFICANT, ReportedWord, WordReport
 from captum_tracinwe.visualization.common import (
     ORDER,
@@ -14,13 +14,11 @@ from captum_tracinwe.visualization.common import (
     counted,
     first_words,
     largest_others,
-    printable,
     scale_of,
     signed,
-    visible,
     with_label,
 )
-from captum_tracinwe.visualization.page import whole_page
+from captum_tracinwe.visualization.page import escaped, whole_page
 from captum_tracinwe.visualization.style import STYLE
 
 __all__ = ["report_section", "word_report_fragment", "word_report_html", "word_report_text"]
@@ -36,7 +34,7 @@ TITLE = "Which words of the training texts drive these predictions"
 
 def word_report_html(report: WordReport, *, title: str = TITLE, top: int = 20) -> str:
     """One whole HTML5 page with the first ``top`` words of a report; everything escaped, nothing loaded."""
-    heading = escape(printable(title))
+    heading = escaped(title)
     return whole_page(heading, f"<h1>{heading}</h1>\n{report_section(report, top)}")
 
 
@@ -98,12 +96,12 @@ def _row(word: ReportedWord, scale: float) -> str:
     special = ' class="s"' if word.special else ""
     parts = f"proponents {signed(word.proponent)}, opponents {signed(word.opponent)}"
     texts = ", ".join(f'<span title="{signed(share)}">#{index}</span>' for index, share in word.examples)
-    name = f"<bdi{special}>{escape(visible(word.word))}</bdi>"
+    name = f"<bdi{special}>{escaped(visible(word.word))}</bdi>"
     name = f"<b>{name}</b>" if word.sticks else name
     label = "–"
     if word.label:
         before, after = with_label(word.label, f"{word.label_share:.0%}")
-        of_texts = f"{before}<bdi>{escape(visible(word.label))}</bdi>{after}"
+        of_texts = f"{before}<bdi>{escaped(visible(word.label))}</bdi>{after}"
         label = f"{of_texts} <small>(of all {word.base_share:.0%})</small>"
     return (
         f'<tr><th scope="row">{name}</th>'

@@ -40,7 +40,7 @@ rgb(var(--opp)/var(--most)),transparent 50%,rgb(var(--pro)/var(--most)));border:
 padding:0 .55rem;line-height:1.5;overflow-wrap:anywhere}
 .ctwe .tag.wrong{border-color:var(--opp-ink);color:var(--opp-ink)}
 .ctwe .tag b{color:var(--fg);font-weight:600}
-.ctwe .text{white-space:pre-wrap;overflow-wrap:anywhere;margin:.35rem 0;line-height:1.75}
+.ctwe .text{text-align:start;white-space:pre-wrap;overflow-wrap:anywhere;margin:.35rem 0;line-height:1.75}
 .ctwe .cols{display:grid;gap:0 1.25rem;grid-template-columns:minmax(0,1fr)}
 @media (min-width:62rem){.ctwe .cols.two,.ctwe .cols.one>div{
 grid-template-columns:minmax(0,1fr) minmax(0,1fr)}}
@@ -60,6 +60,8 @@ border-bottom:2px dashed rgb(var(--opp)/calc(.35 + var(--a)*.65))}
 .ctwe bdi.s{white-space:nowrap;font:.78em/1.3 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;
 opacity:.85}
 .ctwe mark bdi.s{opacity:1}
+.ctwe bdi.d{font:.7em/1 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;color:var(--soft);
+border:1px dashed var(--soft);border-radius:3px;padding:0 .2em;margin:0 .1em}
 .ctwe table{border-collapse:collapse;font-size:.82rem;line-height:1.45;margin:.45rem 0 .1rem;width:100%;
 table-layout:fixed;max-width:38rem;font-variant-numeric:tabular-nums}
 .ctwe caption{text-align:left;color:var(--soft);font-size:.76rem;padding:0 0 .1rem}

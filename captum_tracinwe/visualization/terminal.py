@@ -8,6 +8,8 @@ import sys
 import textwrap
 import unicodedata
 
+from captum_tracinwe.data import shortened
+from captum_tracinwe.legible import visible
 from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.visualization.common import (
     MEANING,
@@ -21,7 +23,6 @@ from captum_tracinwe.visualization.common import (
     read_or_not,
     scale_of,
     signed,
-    visible,
 )
 from captum_tracinwe.words import WordInfluence
 
@@ -32,6 +33,8 @@ _BACKGROUNDS = {1: (24, 25, 26), -1: (94, 130, 166)}
 _FOREGROUNDS = {1: "38;5;32", -1: "38;5;166"}
 # Below this part of the scale a word gets coloured letters only: most words of a text are weak.
 _WEAK = 0.12
+# A column of texts may have been taken for the labels.
+_LONGEST = 60
 _BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"
 _BLUE, _ORANGE = "\033[38;5;32m", "\033[38;5;166m"
 
@@ -120,7 +123,7 @@ def _pair(pair: WordInfluence, scale: float, color: bool, width: int, top_words:
 
 def _tags(text: TokenizedText | None) -> str:
     said = [("label", text.label), ("predicted", text.prediction)] if text else []
-    return "".join(f"  [{name}: {visible(value)}]" for name, value in said if value)
+    return "".join(f"  [{name}: {shortened(value, _LONGEST, quoted=False)}]" for name, value in said if value)
 
 
 def _text(

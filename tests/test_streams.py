@@ -1,0 +1,150 @@
+"""Whatever becomes of the terminal, the work is done: other encodings, a reader who leaves, a full disk, no stream at all."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captum_tracinwe import demo, save_checkpoint, training
+from captum_tracinwe.cli import main
+from captum_tracinwe.streams import PLAIN, legible_streams
+
+TEXTS = [("the cat sat on the mat — мат", "pets é"), ("a dog barked at the door", "pets é")]
+TEXTS += [("the ship left the harbour", "boats שלום"), ("a sail tore in the storm 👩", "boats שלום")]
+OWN = [
+    "--train",
+    "t.jsonl",
+    "--test",
+    "t.jsonl",
+    "--epochs",
+    "1",
+    "--max-length",
+    "12",
+    "--k",
+    "1",
+    "--test-limit",
+    "2",
+]
+
+
+@pytest.fixture(autouse=True)
+def _texts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("t.jsonl").write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in TEXTS * 4))
+
+
+def stream(encoding, errors="strict"):
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors, write_through=True)
+
+
+class Broken(io.StringIO):
+    """A stream that takes so many writes and then fails."""
+
+    def __init__(self, error, writes=0):
+        super().__init__()
+        self.error, self.left = error, writes
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_every_command_prints_in_every_encoding(monkeypatch, encoding):
+    tokenizer = training.words_tokenizer([text for text, _ in TEXTS])
+    model = training.small_bert(len(tokenizer), ("boats שלום", "pets é"), width=32, positions=16)
+    with training.quiet_transformers():
+        model.save_pretrained("мodel")
+        tokenizer.save_pretrained("мodel")
+    save_checkpoint("steps/step-1.pt", model, 0.1)
+    own = ["--model", "мodel", "--checkpoints", "steps", "--max-length", "12"]
+    for argv, said in (
+        (["demo", *OWN, "--out", "é…т.html"], "Explained 2 test texts"),
+        (["index", "--train", "t.jsonl", "--out", "индекс", *own], "Ask it with"),
+        (["query", "--index", "индекс", "--test", "t.jsonl", "--train", "t.jsonl", *own], "Numbers are lines"),
+        (["info"], "compiled kernels"),
+        (["--help"], "captum-tracinwe"),
+    ):
+        out, err = stream(encoding), stream(encoding)
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        assert main(argv) == 0, err.buffer.getvalue()
+        assert (out.errors, err.errors) == ("strict", "strict")  # as they were
+        shown = out.buffer.getvalue().decode(encoding)
+        assert said in shown
+        assert err.buffer.getvalue() == b""
+        if encoding == "ascii" and argv[0] == "demo":
+            assert "  ####" in shown  # a bar of the table
+            assert r"boats \u05e9\u05dc\u05d5\u05dd" in shown
+            assert r"Report: \xe9...\u0442.html" in shown
+            assert not [line for line in shown.splitlines() if r"\u2588" in line or r"\u2212" in line]
+    monkeypatch.setattr(sys, "stdout", stream(encoding))
+    err = stream(encoding)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert main(["demo", "--train", "шум.jsonl", "--test", "t.jsonl"]) == 2
+    assert err.buffer.getvalue().decode(encoding).endswith(".jsonl: no such file.\n")
+
+
+def test_what_an_encoding_lacks_is_written_in_it_or_by_number(monkeypatch):
+    out = stream("ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    with legible_streams():
+        print("−1.20 ██ a…b ␛[31m⏎ é \ud800 👩")
+    assert out.buffer.getvalue().decode() == "-1.20 ## a...b \\x1b[31m\\n \\xe9 \\ud800 \\U0001f469\n"
+    assert all(plain.isascii() and not sign.isascii() for sign, plain in PLAIN.items())
+
+
+@pytest.mark.parametrize("writes", [0, 1, 3, 5])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(BrokenPipeError(errno.EPIPE, "Broken pipe"), 0), (OSError(errno.ENOSPC, "No space left on device"), 1)],
+)
+def test_a_report_is_written_whoever_reads_the_rest(monkeypatch, writes, error, code):
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", Broken(error, writes))
+    monkeypatch.setattr(sys, "stderr", err)
+    assert main(["demo", *OWN, "--out", "r.html"]) == code
+    assert Path("r.html").read_text("utf-8").endswith("</html>\n")
+    said = "captum-tracinwe: error: standard output: No space left on device. The work itself was done.\n"
+    assert err.getvalue() == (said if code else "")
+
+
+def test_a_failure_behind_closed_streams_keeps_its_code(monkeypatch):
+    for broken in (Broken(BrokenPipeError()), Broken(OSError(errno.ENOSPC, "full")), None):
+        monkeypatch.setattr(sys, "stdout", broken)
+        monkeypatch.setattr(sys, "stderr", broken)
+        assert main(["demo", "--train", "none.jsonl", "--test", "t.jsonl"]) == 2
+        assert main(["--what"]) == 2
+        assert main(["--help"]) == (1 if broken is not None and broken.error.errno == errno.ENOSPC else 0)
+
+
+def test_the_report_is_written_before_anything_is_said_of_it():
+    """From Python, with a `say` that fails at the first thing that it is told about the explanations."""
+
+    def say(text):
+        if "Test example" in text or "Report" in text or "Found" in text:
+            raise UnicodeEncodeError("ascii", "−", 0, 1, "ordinal not in range")
+
+    with pytest.raises(UnicodeEncodeError):
+        demo.run_files(demo.Settings(out="r.html", k=1, epochs=1), "t.jsonl", "t.jsonl", max_length=12, say=say)
+    assert Path("r.html").read_text("utf-8").endswith("</html>\n")
+
+
+def test_a_real_pipe_that_nobody_reads_ends_quietly(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "captum_tracinwe", "info"]
+    place = Path(__file__).parents[1]
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, cwd=place, env=environment, text=True, timeout=120
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
