@@ -1,6 +1,9 @@
 """What all tests share: one seed, and one thread: for tiny tensors a second one only waits for the first."""
 
+import os
 from importlib.util import find_spec
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: also of the processes that tests start
 
 import pytest
 import torch

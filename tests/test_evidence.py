@@ -1,11 +1,15 @@
 """The evidence scripts run at their smallest and store what the tables are made of; the README is what the results give."""
 
+import gzip
 import importlib
+import itertools
 import json
 import sys
 from pathlib import Path
 
 import pytest
+
+from captum_tracinwe.evaluation import bootstrap
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "evidence"
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -23,7 +27,22 @@ def script(monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.skipif(not (DATA / "ag_news").is_dir(), reason="the data sets are not here")
+needs_data = pytest.mark.skipif(not (DATA / "ag_news").is_dir(), reason="the data sets are not here")
+LINES = 800  # of each file: a script at its smallest takes 200 of them, and would read all for that
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The first lines of each file of the data sets."""
+    folder = tmp_path_factory.mktemp("data")
+    for path in DATA.glob("*/*.jsonl.gz"):
+        (folder / path.parent.name).mkdir(exist_ok=True)
+        with gzip.open(path, "rt") as whole, gzip.open(folder / path.parent.name / path.name, "wt") as part:
+            part.writelines(itertools.islice(whole, LINES))
+    return folder
+
+
+@needs_data
 @pytest.mark.parametrize(
     ("name", "stored", "options"),
     [
@@ -40,8 +59,9 @@ def script(monkeypatch):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_a_script_runs_and_its_result_becomes_a_table(script, tmp_path, name, stored, options):
-    common = ["--preset", "smoke", "--seeds", "1", "--workers", "1", "--out", str(tmp_path)]
+def test_a_script_runs_and_its_result_becomes_a_table(script, data, tmp_path, monkeypatch, name, stored, options):
+    monkeypatch.setitem(bootstrap.__kwdefaults__, "draws", 200)
+    common = ["--preset", "smoke", "--seeds", "1", "--workers", "1", "--data", str(data), "--out", str(tmp_path)]
     script(name).main([*common, *options])
     content = json.loads((tmp_path / f"{stored}.json").read_text())
     assert content["versions"]["torch"]
@@ -66,12 +86,12 @@ def test_what_no_experiment_can_do_is_said_before_it_begins(script, name, option
         script(name).main(["--preset", "smoke", *options])
 
 
-@pytest.mark.skipif(not (DATA / "ag_news").is_dir(), reason="the data sets are not here")
-def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path):
+@needs_data
+def test_an_interrupted_run_goes_on_where_it_was(script, data, tmp_path):
     import torch
 
     common = script("common")
-    task = common.load("ag_news", "cnn", common.PRESETS["smoke"], DATA)
+    task = common.load("ag_news", "cnn", common.PRESETS["smoke"], data)
     keep = torch.ones(2, 200, dtype=torch.bool)
     keep[1, 0] = False
     first = task.retrain(1, tmp_path / "cache.pt")(keep, [0, 0])
@@ -83,6 +103,7 @@ def test_an_interrupted_run_goes_on_where_it_was(script, tmp_path):
     assert torch.equal(task.retrain(2)(keep, [0, 0]), first)  # over processes
 
 
+@pytest.mark.slow  # thousands of samples for each of 150 intervals
 def test_the_readmes_are_what_the_results_give(script, tmp_path, monkeypatch):
     tables = script("tables")
     assert tables.main(["--check"]) is None

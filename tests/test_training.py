@@ -1,6 +1,7 @@
 """The small model: tokenizers that cover the texts, checkpoints that carry true rates, nothing left behind."""
 
 import contextlib
+import os
 import subprocess
 import sys
 
@@ -34,14 +35,19 @@ def test_tokenizers_know_their_texts_and_put_ends_around_them(make):
 
 
 def test_the_same_texts_give_the_same_pieces_in_every_process():
+    """Here and in one whose strings hash otherwise."""
     code = (
         "from captum_tracinwe.training import wordpiece_tokenizer as learn\n"
         "texts = [f'{a}{b}{c} {c}{a}' for a in 'abcdefg' for b in 'hijkl' for c in 'mnopq']\n"
-        "print(sorted(learn(texts, 100).get_vocab().items()))"
+        "pieces = sorted(learn(texts, 100).get_vocab().items())"
     )
-    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)}
-    assert len(found) == 1
-    assert b"'##a'" in found.pop()
+    here = {}
+    exec(code, here)
+    other = {**os.environ, "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
+    command = [sys.executable, "-c", code + "\nprint(pieces)"]
+    there = subprocess.run(command, capture_output=True, text=True, check=True, env=other).stdout
+    assert there == f"{here['pieces']}\n"
+    assert "##a" in dict(here["pieces"])
 
 
 def test_batches_are_padded_to_their_longest_text_and_cut_at_the_maximum(parts):

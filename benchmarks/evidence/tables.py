@@ -7,6 +7,7 @@ python benchmarks/evidence/tables.py --check   fails if that would change one
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -215,15 +216,19 @@ def _headline(kind: str, content: dict[str, Any], name: str) -> str:
 
 
 def _table(match: re.Match[str]) -> str:
-    name = match["name"]
+    return f"{match[1]}\n{_body(match['name'])}\n\n{match[3]}"
+
+
+@functools.cache
+def _body(name: str) -> str:
     if name == "headlines":
-        return f"{match[1]}\n{headlines()}\n\n{match[3]}"
+        return headlines()
     path = RESULTS / f"{name}.json"
     content = json.loads(path.read_text())
     versions = f"torch {content['versions']['torch']}, captum {content['versions']['captum']}"
     body = KINDS[name.split("-")[0]](content)
     body += f"\n\n{content['note']}" if "note" in content else ""
-    return f"{match[1]}\n{body}\n\n`results/evidence/{name}.json`, {content['date']}, {versions}.\n\n{match[3]}"
+    return f"{body}\n\n`results/evidence/{name}.json`, {content['date']}, {versions}."
 
 
 def main(argv: list[str] | None = None) -> None:
