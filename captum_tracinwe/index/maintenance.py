@@ -117,7 +117,7 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
         values = rows.values.view(rows.num_rows, checkpoints, manifest.source.width) @ projections[1].T
         rows = RowGradients(rows.ptr, rows.ids, values.flatten(1))
     step = manifest.segment_examples
-    with ExitStack() as stack, full_disk(folder):
+    with full_disk(folder), ExitStack() as stack:
         written = []
         for start in range(0, len(rows), step):
             stop = min(start + step, len(rows))
@@ -185,7 +185,7 @@ def compact(folder: Path) -> None:
 def _compact(folder: Path, manifest: Manifest) -> None:
     _refuse_unfinished(folder, manifest, "compacted")
     sketch = Sketch(read_projections(folder, manifest)[0])
-    with ExitStack() as stack, full_disk(folder):
+    with full_disk(folder), ExitStack() as stack:
         written, gone = [], []
         for group in _groups(folder, manifest):
             numbers = np.concatenate([segment.numbers[kept] for segment, kept in group])
@@ -261,7 +261,7 @@ def _merge(folder: Path, manifest: Manifest, other: Path, added: Manifest) -> No
     read_projections(other, added)  # checks it
     same = manifest.projections == added.projections
     shift = manifest.total
-    with ExitStack() as stack, full_disk(folder):
+    with full_disk(folder), ExitStack() as stack:
         written = []
         for entry in added.segments:
             moved = replace(entry, first=entry.first + shift, stop=entry.stop + shift)
