@@ -8,7 +8,7 @@ table's gradient is *not* counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,21 @@ from torch.nn.functional import embedding_bag
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from captum_tracinwe.interrupts import unbroken
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "input_embeddings", "stack", "unwrap"]
+__all__ = [
+    "EmbeddingTable",
+    "LookUp",
+    "RecordLookUps",
+    "find_embedding",
+    "input_embeddings",
+    "recorded",
+    "stack",
+    "unwrap",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,3 +324,10 @@ class RecordLookUps(TorchFunctionMode):
         if mode == "sum":
             return total
         return total / counted.new_zeros(count).index_add(0, bags, counted.flatten())[:, None].clamp_min(1)
+
+
+@unbroken
+def recorded(table: Tensor, within: Module | None = None) -> Iterator[RecordLookUps]:
+    """`RecordLookUps` that Ctrl-C cannot leave active."""
+    with RecordLookUps(table, within) as record:
+        yield record

@@ -60,6 +60,8 @@ class Passes:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices ``(m,)`` and scores ``(N, m)`` of one block of training examples after the other.
 
+        The model is untouched, and free for others, whenever a block is out: whoever takes the blocks may stop at any.
+
         ``product`` of the test rows and those of a training batch: what is laid side by side, and added up over checkpoints.
         """
         if not test_batches:
@@ -67,18 +69,21 @@ class Passes:
         size = 1 if aggregate else sum(size_of(batch) for batch in test_batches)
         item = 8 if self.embedding.weight.dtype == torch.float64 else 4
         tests: list[RowGradients] = []
-        with self._untouched(), self._bar(self.train_dataloader, desc, show_progress) as bar:
+        with self._bar(self.train_dataloader, desc, show_progress) as bar:
             for block in blocks(self.train_dataloader, "train_dataset", size * item, self.memory_limit):
                 scores: Tensor | None = None
-                for c, checkpoint in enumerate(self.checkpoints):
-                    rate = self._load(checkpoint)
-                    if c == len(tests):  # the first block
-                        parts = self._rows_at(checkpoint, test_batches, self.test_loss_fn, "test", 0, NullProgress())
-                        rows = RowGradients.cat(parts)
-                        tests.append((rows.sum() if aggregate else rows).scale(rate))
-                    trained = self._rows_at(checkpoint, block.batches, self.loss_fn, "training", block.start, bar)
-                    products = torch.cat([product(tests[c], rows) for rows in trained], dim=-1)
-                    scores = products if scores is None else scores.add_(products)
+                with self._untouched():
+                    for c, checkpoint in enumerate(self.checkpoints):
+                        rate = self._load(checkpoint)
+                        if c == len(tests):  # the first block
+                            parts = self._rows_at(
+                                checkpoint, test_batches, self.test_loss_fn, "test", 0, NullProgress()
+                            )
+                            rows = RowGradients.cat(parts)
+                            tests.append((rows.sum() if aggregate else rows).scale(rate))
+                        trained = self._rows_at(checkpoint, block.batches, self.loss_fn, "training", block.start, bar)
+                        products = torch.cat([product(tests[c], rows) for rows in trained], dim=-1)
+                        scores = products if scores is None else scores.add_(products)
                 assert scores is not None
                 places = torch.arange(block.start, block.start + block.size)
                 yield (places if self._order is None else self._order[places]).to(scores.device), scores
