@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import Module
 from torch.nn.functional import embedding as look_up
 from torch.nn.functional import embedding_bag
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils.hooks import RemovableHandle
 
 from captum_tracinwe.interrupts import unbroken
@@ -210,6 +210,7 @@ class RecordLookUps(TorchFunctionMode):
         self.calls: list[LookUp] = []
         self._counts = within is None
         self._hooks: list[RemovableHandle] = []
+        self._around: list[TorchFunctionMode] = []
 
     def __enter__(self) -> Self:
         def switch(counts: bool) -> Callable[..., None]:
@@ -223,13 +224,19 @@ class RecordLookUps(TorchFunctionMode):
                 self.within.register_forward_pre_hook(switch(True)),
                 self.within.register_forward_hook(switch(False)),
             ]
+        self._around = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
+        # torch takes a mode off while it runs, and Ctrl-C at that moment keeps it from putting it on again: one pop would
+        # fail then, in place of KeyboardInterrupt, or take off the caller's.
+        while torch._C._len_torch_function_stack():
+            _pop_mode()  # type: ignore[no-untyped-call]
+        for mode in self._around:
+            _push_mode(mode)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,

@@ -359,7 +359,11 @@ def _fold(
         kept = ~torch.isin(rows[1], torch.tensor(exclude, device=rows[1].device))
         rows = rows[0][kept], rows[1][kept], rows[2][kept]
     if top_k is not None:
-        kept = _largest(rows[0], rows[2].norm(dim=1), top_k)
+        norms = rows[2].norm(dim=1)
+        if not bool(torch.isfinite(norms.sum())):  # squares beyond float32 would make all large ones equal
+            wide = rows[2].double()
+            norms = (wide / wide.abs().max()).norm(dim=1)
+        kept = _largest(rows[0], norms, top_k)
         rows = rows[0][kept], rows[1][kept], rows[2][kept]
     return RowGradients.from_positions(*rows, size)
 

@@ -27,6 +27,7 @@ from captum_tracinwe.checkpoints import find_checkpoints, load_checkpoint
 from captum_tracinwe.collate import collate_of
 from captum_tracinwe.embedding import find_embedding, stack
 from captum_tracinwe.from_index import FromIndex, opened
+from captum_tracinwe.overflow import first_not_finite, overflow
 from captum_tracinwe.passes import Passes
 from captum_tracinwe.ranking import merge_top_k, top_k
 from captum_tracinwe.rows import RowGradients
@@ -221,7 +222,7 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
                 total: Tensor | None = None
                 for checkpoint in self.checkpoints:
                     part = self._self_influence_at(checkpoint, block.batches, self._what(loader), block.start, bar)
-                    total = part if total is None else total + part
+                    total = part if total is None else self._finite(total + part, self._what(loader), block.start)
                 assert total is not None
                 scores.append(total)
         return torch.cat(scores)
@@ -238,7 +239,10 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         numbers without the zeros.
         """
         rows = self._row_gradients(self._batches(inputs), self.test_loss_fn if test else self.loss_fn, False)
-        rows = rows.sum() if aggregate else rows
+        if aggregate:
+            rows = rows.sum()
+            if first_not_finite(rows.values) is not None:
+                raise overflow("The sum of the gradients of `inputs`", rows.values.dtype)
         size, width = self.embedding.weight.shape
         dense = rows.values.new_zeros((len(rows), len(self.checkpoints), size, width))
         dense.transpose(1, 2)[rows.examples, rows.ids] = rows.values.view(rows.num_rows, len(self.checkpoints), width)
@@ -351,7 +355,7 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
                         f"`inputs` gave {len(total)} examples at one checkpoint and {len(part)} at the next: expected the same "
                         f"examples in the same order each time."
                     )
-                total = part if total is None else total + part
+                total = part if total is None else self._finite(total + part, self._what(loader), 0)
                 outer.update()
         assert total is not None
         return total
