@@ -211,6 +211,7 @@ class RecordLookUps(TorchFunctionMode):
         self._counts = within is None
         self._hooks: list[RemovableHandle] = []
         self._around: list[TorchFunctionMode] = []
+        self._over = False
 
     def __enter__(self) -> Self:
         def switch(counts: bool) -> Callable[..., None]:
@@ -229,6 +230,7 @@ class RecordLookUps(TorchFunctionMode):
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._over = True
         for hook in self._hooks:
             hook.remove()
         # torch takes a mode off while it runs, and Ctrl-C at that moment keeps it from putting it on again: one pop would
@@ -246,6 +248,8 @@ class RecordLookUps(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if self._over:  # left active by torch itself
+            return func(*args, **kwargs)
         if func is look_up:
             return self._look_up(*args, **kwargs)
         if func is embedding_bag:

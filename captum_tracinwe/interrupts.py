@@ -6,6 +6,7 @@ import functools
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, TracebackType
@@ -69,6 +70,10 @@ class _Unbroken(AbstractContextManager[T], Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        if isinstance(error, KeyboardInterrupt):
+            # Interrupted on their own way out, torch's and others' blocks hang in frames that only the traceback holds, and
+            # would put things back whenever it goes: torch its function mode, on top of whatever is there by then.
+            traceback.clear_frames(trace)
         try:
             return self._inner.__exit__(kind, error, trace)
         finally:

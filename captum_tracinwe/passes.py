@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe import ops
 from captum_tracinwe.arguments import is_rate, no_targets, out_of_range
-from captum_tracinwe.batches import Batch, Block, Loss, blocks, examples_loader, size_of, without_targets
+from captum_tracinwe.batches import Batch, Block, Loss, blocks, examples_loader, in_order, size_of, without_targets
 from captum_tracinwe.checkpoints import assign_checkpoint, load_checkpoint
 from captum_tracinwe.gradients import batch_row_gradients, untouched
 from captum_tracinwe.inputs import as_batches
@@ -151,7 +151,7 @@ class Passes:
         loader: DataLoader[Any] = self.train_dataloader
         if self._order is None:
             return loader
-        return DataLoader(self._dataset, loader.batch_size, collate_fn=loader.collate_fn)
+        return in_order(self._dataset, loader.batch_size, loader.collate_fn)
 
     def _training_rows(self, indices: Sequence[int]) -> RowGradients:
         """Row gradients of chosen training examples (ascending), reading no others where the data set allows it."""
@@ -214,8 +214,8 @@ class Passes:
             if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
                 bad = self._number(what, start + int(rows.examples[~torch.isfinite(rows.values).all(1)][0]))
                 raise ValueError(
-                    f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {_named(checkpoint)}: expected finite "
-                    f"numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
+                    f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {_named(checkpoint)}: expected "
+                    f"finite numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
                 )
             yield rows
             start += len(rows)

@@ -21,6 +21,7 @@ from captum_tracinwe.batches import (
     Batch,
     Loss,
     blocks,
+    in_order,
     refuse_shuffling,
 )
 from captum_tracinwe.checkpoints import find_checkpoints, load_checkpoint
@@ -135,7 +136,7 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
                 train_dataset, batch_size, self._collate, self.label_names
             )
         elif not isinstance(train_dataset, DataLoader):
-            train_dataset = DataLoader(train_dataset, batch_size, collate_fn=self._collate)
+            train_dataset = in_order(train_dataset, batch_size, self._collate)
         TracInCPBase.__init__(
             self, model, train_dataset, checkpoints, checkpoints_load_func, loss_fn, batch_size, test_loss_fn
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import signal
 import sys
 import tempfile
@@ -183,6 +184,11 @@ def whole_state(model):
     }
 
 
-def count(name, default):
-    """How often, from the environment."""
-    return int(os.environ.get(name, default))
+def chosen(ways, variable, default, share=1.0):
+    """Names of ways, as many as the environment says (a ``share`` of it): each once, in random order, then over again."""
+    many = max(1, round(share * int(os.environ.get(variable, default))))
+    generator = random.Random(many)
+    names = []
+    while len(names) < many:
+        names += generator.sample(list(ways), len(ways))
+    return names[:many]

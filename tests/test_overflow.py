@@ -102,8 +102,7 @@ class Wild(nn.Module):
         return self.model(ids) * torch.where((ids == self.text).all(1), 1e25, 1.0)[:, None]
 
 
-@pytest.mark.parametrize("order_by_length", [False, True])
-def test_the_example_is_named_by_its_index_in_the_training_set(order_by_length):
+def test_the_example_is_named_by_its_index_in_the_training_set():
     plain, _ = toy_tracin()
     train = plain.train_dataloader.dataset
     tracin = TracInWE(
@@ -114,11 +113,10 @@ def test_the_example_is_named_by_its_index_in_the_training_set(order_by_length):
         loss_fn=plain.loss_fn,
         batch_size=4,
         memory_limit=1,
-        order_by_length=order_by_length,
     )
     with pytest.raises(ValueError, match="self-influence of training example 10 is beyond"):
         tracin.self_influence()
-    with pytest.raises(ValueError, match=r"score of training example 10 for test example 0, at checkpoint \(0.3"):
+    with pytest.raises(ValueError, match=r"score of training example 10 for test example 0, at checkpoint \(0.[13]"):
         tracin.influence((train[10][0][None], torch.tensor([0])))
 
 
