@@ -170,3 +170,49 @@ def test_a_checkpoint_is_loaded_whole_or_not_at_all(live, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         load_checkpoint(live.model, live.paths[0])
     assert bits(live.model.state_dict()) == weights
+
+
+@pytest.mark.parametrize("name", ["influence, copying loader", "influence", "tracin_last", "example_gradients"])
+def test_an_interrupt_at_any_parameter_that_is_frozen_or_put_back_leaves_no_trace(live, name, monkeypatch):
+    original, way = torch.Tensor.requires_grad_, live.ways()[name]
+    answer, before = bits(way()), whole_state(live.model)
+    calls, at = 0, -1
+
+    def counted(tensor, *wanted):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            signal.raise_signal(signal.SIGINT)
+        return original(tensor, *wanted)
+
+    monkeypatch.setattr(torch.Tensor, "requires_grad_", counted)
+    way()
+    total = calls
+    for place in {1, 2, total // 2, total - 1, total}:
+        calls, at = 0, place
+        with pytest.raises(KeyboardInterrupt):
+            way()
+        after = whole_state(live.model)
+        assert not [key for key in before if after[key] != before[key]]
+    at = -1
+    assert bits(way()) == answer
+
+
+def test_an_interrupt_while_torch_has_taken_a_mode_off_is_still_an_interrupt(live, monkeypatch):
+    original, calls = torch.overrides._push_mode, []
+
+    def interrupted_before(mode):
+        calls.append(mode)
+        if len(calls) == 2:  # the first is the way in
+            signal.raise_signal(signal.SIGINT)
+        return original(mode)
+
+    monkeypatch.setattr(torch.overrides, "_push_mode", interrupted_before)
+    before = whole_state(live.model)
+    with torch.device("cpu"):
+        around = torch.overrides._get_current_function_mode_stack()
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            live.tracin.influence(live.batch)
+        assert torch.overrides._get_current_function_mode_stack() == around
+    assert whole_state(live.model) == before
