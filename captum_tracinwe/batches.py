@@ -16,6 +16,7 @@ from torch.nn import Module
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
     IterableDataset,
     RandomSampler,
     Sampler,
@@ -29,6 +30,7 @@ __all__ = [
     "Block",
     "blocks",
     "examples_loader",
+    "in_order",
     "labels_of",
     "move_to",
     "nbytes",
@@ -247,6 +249,16 @@ def blocks(
 # -------------------------------------------------------------------------------------------------------- DataLoaders
 
 
+def in_order(
+    dataset: Dataset[Any], batch_size: int | None, collate_fn: Callable[[list[Any]], Any] | None = None
+) -> DataLoader[Any]:
+    """A DataLoader of a data set in its order.
+
+    With a generator of its own: each pass of a plain one draws a number from torch's, which another thread may have seeded.
+    """
+    return DataLoader(dataset, batch_size, collate_fn=collate_fn, generator=torch.Generator())
+
+
 def refuse_shuffling(loader: DataLoader[Any], what: str) -> None:
     """Raise ValueError if ``loader`` yields examples in random order: a score's column would name no example."""
     pending: list[Any] = [loader.sampler, loader.batch_sampler]
@@ -284,4 +296,4 @@ def examples_loader(
     ):
         return None
     size = batch_size or loader.batch_size
-    return DataLoader(Subset(loader.dataset, list(indices)), size, collate_fn=loader.collate_fn)
+    return in_order(Subset(loader.dataset, list(indices)), size, loader.collate_fn)

@@ -23,8 +23,10 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, adapter_state, adapter_weights, only_adapter_trains
 from captum_tracinwe.embedding import input_embeddings, unwrap
+from captum_tracinwe.interrupts import whole
 from captum_tracinwe.rates import trainer_rate
 from captum_tracinwe.run_states import different_runs
+from captum_tracinwe.turns import alone
 
 __all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
 
@@ -79,19 +81,20 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
-    adapter = adapter_state(model) if only_adapter_trains(model) else None
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import save_file, save_model
+        with alone(model):  # an ask in another thread has another checkpoint in the model
+            adapter = adapter_state(model) if only_adapter_trains(model) else None
+            if path.suffix == ".safetensors":
+                from safetensors.torch import save_file, save_model
 
-            notes = {"learning_rate": repr(rate)} | ({} if step is None else {"step": str(step)})
-            if adapter is None:
-                save_model(model, str(temporary), metadata=notes)
+                notes = {"learning_rate": repr(rate)} | ({} if step is None else {"step": str(step)})
+                if adapter is None:
+                    save_model(model, str(temporary), metadata=notes)
+                else:
+                    save_file({key: value.contiguous() for key, value in adapter.items()}, temporary, metadata=notes)
             else:
-                save_file({key: value.contiguous() for key, value in adapter.items()}, temporary, metadata=notes)
-        else:
-            state = model.state_dict() if adapter is None else adapter
-            torch.save({"model_state_dict": state, "learning_rate": rate, "step": step}, temporary)
+                state = model.state_dict() if adapter is None else adapter
+                torch.save({"model_state_dict": state, "learning_rate": rate, "step": step}, temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -142,7 +145,8 @@ def _load(model: Module, path: str | Path, assign: bool) -> float:
     content, rate = _read(path, own, active_adapter(model))
     content = _stripped(content, own)
     content, wanted = adapter_weights(model, content, path) or (content, own)
-    _load_into(model, content, wanted, path, assign)
+    with alone(model):
+        whole(lambda: _load_into(model, content, wanted, path, assign))
     if rate is None and path.is_dir():
         given = input_embeddings(model)
         rate = trainer_rate(path, getattr(given, "weight", None))

@@ -8,7 +8,7 @@ table's gradient is *not* counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,24 @@ from torch import Tensor, nn
 from torch.nn import Module
 from torch.nn.functional import embedding as look_up
 from torch.nn.functional import embedding_bag
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils.hooks import RemovableHandle
+
+from captum_tracinwe.interrupts import unbroken
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["EmbeddingTable", "LookUp", "RecordLookUps", "find_embedding", "input_embeddings", "stack", "unwrap"]
+__all__ = [
+    "EmbeddingTable",
+    "LookUp",
+    "RecordLookUps",
+    "find_embedding",
+    "input_embeddings",
+    "recorded",
+    "stack",
+    "unwrap",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +210,8 @@ class RecordLookUps(TorchFunctionMode):
         self.calls: list[LookUp] = []
         self._counts = within is None
         self._hooks: list[RemovableHandle] = []
+        self._around: list[TorchFunctionMode] = []
+        self._over = False
 
     def __enter__(self) -> Self:
         def switch(counts: bool) -> Callable[..., None]:
@@ -212,13 +225,20 @@ class RecordLookUps(TorchFunctionMode):
                 self.within.register_forward_pre_hook(switch(True)),
                 self.within.register_forward_hook(switch(False)),
             ]
+        self._around = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._over = True
         for hook in self._hooks:
             hook.remove()
+        # torch takes a mode off while it runs, and Ctrl-C at that moment keeps it from putting it on again: one pop would
+        # fail then, in place of KeyboardInterrupt, or take off the caller's.
+        while torch._C._len_torch_function_stack():
+            _pop_mode()  # type: ignore[no-untyped-call]
+        for mode in self._around:
+            _push_mode(mode)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,
@@ -228,6 +248,8 @@ class RecordLookUps(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if self._over:  # left active by torch itself
+            return func(*args, **kwargs)
         if func is look_up:
             return self._look_up(*args, **kwargs)
         if func is embedding_bag:
@@ -313,3 +335,10 @@ class RecordLookUps(TorchFunctionMode):
         if mode == "sum":
             return total
         return total / counted.new_zeros(count).index_add(0, bags, counted.flatten())[:, None].clamp_min(1)
+
+
+@unbroken
+def recorded(table: Tensor, within: Module | None = None) -> Iterator[RecordLookUps]:
+    """`RecordLookUps` that Ctrl-C cannot leave active."""
+    with RecordLookUps(table, within) as record:
+        yield record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,17 +13,20 @@ from torch.nn import Module
 
 from captum_tracinwe.batches import Batch, Loss, is_mapping, labels_of, move_to, run_model, size_of, without_targets
 from captum_tracinwe.diagnosis import diagnosed
-from captum_tracinwe.embedding import EmbeddingTable, LookUp, RecordLookUps, unwrap
+from captum_tracinwe.embedding import EmbeddingTable, LookUp, recorded, unwrap
+from captum_tracinwe.interrupts import unbroken
 from captum_tracinwe.rows import RowGradients
+from captum_tracinwe.turns import alone
 
 __all__ = ["batch_row_gradients", "untouched"]
 
 
-@contextmanager
+@unbroken
 def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
     """Weights, buffers, mode and ``requires_grad`` of ``model`` are after the block what they were before, come what may.
 
-    So is the ``problem_type`` of its config.
+    So are the ``problem_type`` of its config and torch's grad mode. Ctrl-C cannot come between, and threads that ask the same
+    model take turns.
 
     Within it the model is in eval mode, so that dropout cannot make two passes differ nor BatchNorm couple examples,
     and no parameter asks for a gradient, so that none is computed and no activation is kept for it.
@@ -33,10 +36,24 @@ def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
         copy_weights (bool): False where the block is known to put other storage under the weights rather than write
             into theirs (:func:`captum_tracinwe.checkpoints.assign_checkpoint`): then no second copy of the model is made.
     """
-    config = getattr(unwrap(model), "config", None)
-    problem = getattr(config, "problem_type", None)
-    modes = [(module, module.training) for module in model.modules()]
-    slots: list[tuple[dict[str, Any], str, Tensor, bool]] = []
+    with alone(model), ExitStack() as stack:
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        config = getattr(unwrap(model), "config", None)
+        stack.callback(_set_problem_type, config, getattr(config, "problem_type", None))
+        stack.callback(_set_modes, [(module, module.training) for module in model.modules()])
+        stack.callback(_set_tensors, *_tensors_of(model, copy_weights), copy_weights)
+        model.eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        yield
+
+
+# Where a tensor of a model stands, and whether it asks for a gradient.
+_Slot = tuple[dict[str, Any], str, Tensor, bool]
+
+
+def _tensors_of(model: Module, copy_weights: bool) -> tuple[list[_Slot], dict[int, Tensor]]:
+    slots: list[_Slot] = []
     saved: dict[int, Tensor] = {}
     for module in model.modules():
         stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
@@ -46,32 +63,34 @@ def untouched(model: Module, copy_weights: bool = True) -> Iterator[None]:
                     slots.append((store, name, tensor, tensor.requires_grad))
                     if id(tensor) not in saved:
                         saved[id(tensor)] = tensor.detach().clone() if copy_weights else tensor.data
-    model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for store, name, tensor, wanted in slots:
-                store[name] = tensor
-                before = saved[id(tensor)]
-                same_storage = (
-                    tensor.shape == before.shape and tensor.dtype == before.dtype and tensor.device == before.device
-                )
-                if copy_weights and same_storage:
-                    tensor.copy_(before)
-                else:
-                    tensor.data = before
-                tensor.requires_grad_(wanted)
-        for module, training in modes:
-            module.training = training
-        if config is not None and getattr(config, "problem_type", None) != problem:
-            # Guessed by transformers' own loss from the type of the first labels it meets, and kept for all that follow.
-            config.problem_type = problem
+    return slots, saved
 
 
-@contextmanager
+@torch.no_grad()
+def _set_tensors(slots: list[_Slot], saved: dict[int, Tensor], copied: bool) -> None:
+    for store, name, tensor, wanted in slots:
+        store[name] = tensor
+        before = saved[id(tensor)]
+        same_storage = tensor.shape == before.shape and tensor.dtype == before.dtype and tensor.device == before.device
+        if copied and same_storage:
+            tensor.copy_(before)
+        else:
+            tensor.data = before
+        tensor.requires_grad_(wanted)
+
+
+def _set_modes(modes: list[tuple[Module, bool]]) -> None:
+    for module, training in modes:
+        module.training = training
+
+
+def _set_problem_type(config: Any, problem: Any) -> None:
+    """Guessed by transformers' own loss from the type of the first labels it meets, and kept for all that follow."""
+    if config is not None and getattr(config, "problem_type", None) != problem:
+        config.problem_type = problem
+
+
+@unbroken
 def _differentiable(model: Module) -> Iterator[None]:
     """Autograd on, whatever the caller has switched off; cuDNN off for recurrent layers, whose backward needs train mode."""
     with ExitStack() as stack:
@@ -121,7 +140,7 @@ def batch_row_gradients(
     with _differentiable(model):
         batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
         labels = labels_of(batch, label_names)
-        with RecordLookUps(table.weight, within) as record, diagnosed(model, batch, labels):
+        with recorded(table.weight, within) as record, diagnosed(model, batch, labels):
             output = run_model(model, batch, label_names, own_loss=loss_fn is None)
         if not record.calls:
             of_part = "" if within is None else f" of the {type(within).__name__} that `side` names"
@@ -340,7 +359,11 @@ def _fold(
         kept = ~torch.isin(rows[1], torch.tensor(exclude, device=rows[1].device))
         rows = rows[0][kept], rows[1][kept], rows[2][kept]
     if top_k is not None:
-        kept = _largest(rows[0], rows[2].norm(dim=1), top_k)
+        norms = rows[2].norm(dim=1)
+        if not bool(torch.isfinite(norms.sum())):  # squares beyond float32 would make all large ones equal
+            wide = rows[2].double()
+            norms = (wide / wide.abs().max()).norm(dim=1)
+        kept = _largest(rows[0], norms, top_k)
         rows = rows[0][kept], rows[1][kept], rows[2][kept]
     return RowGradients.from_positions(*rows, size)
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captum_tracinwe.batches import Batch, check_batch, refuse_shuffling, tensors_in
+from captum_tracinwe.batches import Batch, check_batch, in_order, refuse_shuffling, tensors_in
 
 __all__ = ["as_batches"]
 
@@ -49,9 +49,9 @@ def as_batches(
         raise ValueError(f"`{what}` is empty: expected at least one example.")
     examples = None if collate is None else _examples(inputs, what)
     if examples is not None:
-        return DataLoader(examples, batch_size, collate_fn=collate)  # type: ignore[arg-type]
+        return in_order(examples, batch_size, collate)  # type: ignore[arg-type]
     check_batch(inputs)
-    return DataLoader(_OneBatch(inputs), batch_size=None)
+    return in_order(_OneBatch(inputs), None)
 
 
 def _examples(inputs: Any, what: str) -> Sequence[Any] | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from captum_tracinwe.batches import LABEL_KEYS
+from captum_tracinwe.batches import LABEL_KEYS, in_order
 
 __all__ = ["order_by_length", "trim_padding"]
 
@@ -47,10 +47,10 @@ def order_by_length(
             )
         lengths.append(int(torch.as_tensor(example["attention_mask"]).sum()))
     order = torch.sort(torch.tensor(lengths), stable=True).indices
-    loader = DataLoader(
+    loader = in_order(
         Subset(dataset, order.tolist()),
         batch_size,
-        collate_fn=lambda examples: trim_padding(collate_fn(examples), label_names),
+        lambda examples: trim_padding(collate_fn(examples), label_names),
     )
     return loader, order
 

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +15,13 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
+from captum_tracinwe import ops
 from captum_tracinwe.arguments import is_rate, no_targets, out_of_range
-from captum_tracinwe.batches import Batch, Block, Loss, blocks, examples_loader, size_of, without_targets
+from captum_tracinwe.batches import Batch, Block, Loss, blocks, examples_loader, in_order, size_of, without_targets
 from captum_tracinwe.checkpoints import assign_checkpoint, load_checkpoint
 from captum_tracinwe.gradients import batch_row_gradients, untouched
 from captum_tracinwe.inputs import as_batches
+from captum_tracinwe.overflow import first_not_finite, overflow
 from captum_tracinwe.rows import RowGradients
 
 if TYPE_CHECKING:
@@ -26,6 +29,16 @@ if TYPE_CHECKING:
     from captum_tracinwe.index import GradientIndex
 
 __all__ = ["Passes"]
+
+
+def _named(checkpoint: Any) -> str:
+    """As the user knows it: a path in full, of the weights themselves only the start."""
+    return repr(checkpoint) if isinstance(checkpoint, (str, Path)) else f"{checkpoint!r:.80}"
+
+
+def _scores(test: RowGradients, train: RowGradients) -> Tensor:
+    """``test.dot(train)`` without a look at each batch's scores: those of a block are looked at together."""
+    return ops.row_dot(test.ptr, test.ids, test.values, train.ptr, train.ids, train.values)
 
 
 class Passes:
@@ -56,29 +69,43 @@ class Passes:
         aggregate: bool,
         desc: str,
         show_progress: bool,
-        product: Callable[[RowGradients, RowGradients], Tensor] = lambda test, train: test.dot(train),
+        product: Callable[[RowGradients, RowGradients], Tensor] = _scores,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices ``(m,)`` and scores ``(N, m)`` of one block of training examples after the other.
 
+        The model is untouched, and free for others, whenever a block is out: whoever takes the blocks may stop at any.
+
         ``product`` of the test rows and those of a training batch: what is laid side by side, and added up over checkpoints.
+        Of scores ``(N, m)`` none is NaN or infinite.
         """
         if not test_batches:
             raise ValueError("`inputs` is empty: expected at least one test example.")
         size = 1 if aggregate else sum(size_of(batch) for batch in test_batches)
         item = 8 if self.embedding.weight.dtype == torch.float64 else 4
         tests: list[RowGradients] = []
-        with self._untouched(), self._bar(self.train_dataloader, desc, show_progress) as bar:
+        with self._bar(self.train_dataloader, desc, show_progress) as bar:
             for block in blocks(self.train_dataloader, "train_dataset", size * item, self.memory_limit):
                 scores: Tensor | None = None
-                for c, checkpoint in enumerate(self.checkpoints):
-                    rate = self._load(checkpoint)
-                    if c == len(tests):  # the first block
-                        parts = self._rows_at(checkpoint, test_batches, self.test_loss_fn, "test", 0, NullProgress())
-                        rows = RowGradients.cat(parts)
-                        tests.append((rows.sum() if aggregate else rows).scale(rate))
-                    trained = self._rows_at(checkpoint, block.batches, self.loss_fn, "training", block.start, bar)
-                    products = torch.cat([product(tests[c], rows) for rows in trained], dim=-1)
-                    scores = products if scores is None else scores.add_(products)
+                with self._untouched():
+                    for c, checkpoint in enumerate(self.checkpoints):
+                        rate = self._load(checkpoint)
+                        if c == len(tests):  # the first block
+                            parts = self._rows_at(
+                                checkpoint, test_batches, self.test_loss_fn, "test", 0, NullProgress()
+                            )
+                            rows = RowGradients.cat(parts)
+                            tests.append((rows.sum() if aggregate else rows).scale(rate))
+                        trained = self._rows_at(checkpoint, block.batches, self.loss_fn, "training", block.start, bar)
+                        products = torch.cat([product(tests[c], rows) for rows in trained], dim=-1)
+                        scores = products if scores is None else scores.add_(products)
+                        place = first_not_finite(scores) if scores.dim() == 2 else None
+                        if place is not None:
+                            asked = "the test examples together" if aggregate else f"test example {place[0]}"
+                            taught = self._number("training", block.start + place[1])
+                            raise overflow(
+                                f"The score of training example {taught} for {asked}, at checkpoint {_named(checkpoint)},",
+                                scores.dtype,
+                            )
                 assert scores is not None
                 places = torch.arange(block.start, block.start + block.size)
                 yield (places if self._order is None else self._order[places]).to(scores.device), scores
@@ -107,7 +134,16 @@ class Passes:
                 for checkpoint in self.checkpoints:
                     rate = self._load(checkpoint)
                     parts = self._rows_at(checkpoint, block.batches, loss_fn, what, start + block.start, bar)
-                    at_checkpoints.append(RowGradients.cat(parts).scale(math.sqrt(rate)))
+                    rows = RowGradients.cat(parts).scale(math.sqrt(rate))
+                    place = first_not_finite(rows.values) if rate > 1 else None  # finite as they were
+                    if place is not None:
+                        number = self._number(what, start + block.start + int(rows.examples[place[0]]))
+                        raise overflow(
+                            f"The gradient of {what} example {number} times the root of the learning rate {rate} at checkpoint "
+                            f"{_named(checkpoint)}",
+                            rows.values.dtype,
+                        )
+                    at_checkpoints.append(rows)
             yield block, RowGradients.beside(at_checkpoints, union=self.top_k_words is not None)
 
     def _training_loader(self) -> DataLoader[Any]:
@@ -115,7 +151,7 @@ class Passes:
         loader: DataLoader[Any] = self.train_dataloader
         if self._order is None:
             return loader
-        return DataLoader(self._dataset, loader.batch_size, collate_fn=loader.collate_fn)
+        return in_order(self._dataset, loader.batch_size, loader.collate_fn)
 
     def _training_rows(self, indices: Sequence[int]) -> RowGradients:
         """Row gradients of chosen training examples (ascending), reading no others where the data set allows it."""
@@ -149,7 +185,14 @@ class Passes:
         norms = [rows.squared_norms() for rows in parts]
         if not norms:
             raise ValueError("`inputs` is empty: expected at least one example.")
-        return torch.cat(norms) * rate
+        return self._finite(torch.cat(norms) * rate, what, start)
+
+    def _finite(self, scores: Tensor, what: str, start: int) -> Tensor:
+        """These self-influences, none of which is NaN or infinite."""
+        place = first_not_finite(scores)
+        if place is not None:
+            raise overflow(f"The self-influence of {what} example {self._number(what, start + place[0])}", scores.dtype)
+        return scores
 
     def _rows_at(
         self, checkpoint: Any, batches: Iterable[Batch], loss_fn: Loss | None, what: str, start: int, bar: Any
@@ -171,8 +214,8 @@ class Passes:
             if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
                 bad = self._number(what, start + int(rows.examples[~torch.isfinite(rows.values).all(1)][0]))
                 raise ValueError(
-                    f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {checkpoint!r}: expected finite "
-                    f"numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
+                    f"The gradient of {what} example {bad} is NaN or infinite at checkpoint {_named(checkpoint)}: expected "
+                    f"finite numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
                 )
             yield rows
             start += len(rows)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from captum_tracinwe.arguments import is_whole
 from captum_tracinwe.association import MAX_DRAWS, association, label_names
 from captum_tracinwe.batches import Batch, size_of
+from captum_tracinwe.overflow import first_not_finite, overflow
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.words import Vocabulary, WordInfluence, names_by_id
@@ -252,7 +253,7 @@ def _shares_by_token(
     if tracin.top_k_words is not None:  # each checkpoint has tokens of its own: they are united first
         train = tracin.row_gradients(show_progress=show)
         counts, token, share = _terms_of_sum(tracin.row_gradients(inputs).sum(), train)
-        return _one_column([(counts, token)], share), train.columns(0, 0).to("cpu"), size
+        return _finite(_one_column([(counts, token)], share), tracin), train.columns(0, 0).to("cpu"), size
     structure: list[tuple[Tensor, Tensor]] = []
     seen: list[RowGradients] = []
 
@@ -273,7 +274,16 @@ def _shares_by_token(
         order.append(places)
     in_order = torch.argsort(torch.cat(order))
     shares, seen_tokens = (RowGradients.cat(found).select(in_order).to("cpu") for found in (parts, tokens))
-    return shares, seen_tokens, size
+    return _finite(shares, tracin), seen_tokens, size
+
+
+def _finite(shares: RowGradients, tracin: TracInWE) -> RowGradients:
+    place = first_not_finite(shares.values)
+    if place is not None:
+        token, example = int(shares.ids[place[0]]), int(shares.examples[place[0]])
+        dtype = torch.float64 if tracin.embedding.weight.dtype == torch.float64 else torch.float32
+        raise overflow(f"What token {token} of training example {example} adds to the scores", dtype)
+    return shares
 
 
 def _terms_of_sum(test: RowGradients, rows: RowGradients) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from captum_tracinwe import ops
 from captum_tracinwe.op_checks import check_rows
+from captum_tracinwe.overflow import first_not_finite, overflow
 from captum_tracinwe.postings import PostingLists
 
 __all__ = ["RowGradients"]
@@ -224,12 +225,21 @@ class RowGradients:
         return PostingLists.of(self)
 
     def dot(self, train: RowGradients | PostingLists) -> Tensor:
-        """Scores ``(N, M)`` of these (test) examples against ``train``: :func:`captum_tracinwe.ops.row_dot`."""
+        """Scores ``(N, M)`` of these (test) examples against ``train``: :func:`captum_tracinwe.ops.row_dot`.
+
+        Raises:
+            ValueError: a score is NaN or infinite, which has no order; the op itself hands such on.
+        """
         if isinstance(train, PostingLists):
-            return train.scores_of(self)
-        if not isinstance(train, RowGradients):
+            scores = train.scores_of(self)
+        elif isinstance(train, RowGradients):
+            scores = ops.row_dot(self.ptr, self.ids, self.values, train.ptr, train.ids, train.values)
+        else:
             raise TypeError(f"RowGradients.dot: expected RowGradients or PostingLists, got {type(train).__name__}.")
-        return ops.row_dot(self.ptr, self.ids, self.values, train.ptr, train.ids, train.values)
+        place = first_not_finite(scores)
+        if place is not None:
+            raise overflow(f"The score of training example {place[1]} for test example {place[0]}", scores.dtype)
+        return scores
 
     def terms(self, train: RowGradients, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The summands of chosen scores, by token: :func:`captum_tracinwe.ops.row_dot_terms`."""

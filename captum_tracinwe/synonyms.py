@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe.arguments import index_lists, is_whole
 from captum_tracinwe.batches import Batch
+from captum_tracinwe.overflow import first_not_finite, overflow
 from captum_tracinwe.rows import RowGradients
 from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.words import WordInfluence
@@ -147,15 +148,21 @@ def synonym_scores(
         ptr = train.ptr.tolist()
         for i in range(len(test)):
             ids, values = test[i]
-            products = (values @ train.values.T).double().cpu().numpy()
             cosines = (vectors[torch.searchsorted(names, ids)] @ vectors[train_at].T).cpu()
-            allowed = ((ids[:, None] == train.ids[None]).cpu() | (cosines > min_cosine)).numpy()
+            may = (ids[:, None] == train.ids[None]).cpu() | (cosines > min_cosine)
+            found = (values @ train.values.T).double().cpu().masked_fill_(~may, 0)
+            beyond = ~found.isfinite().all(0)
+            finite = not bool(beyond.any())
+            products, allowed = found.numpy(), may.numpy()
             meets: Any = allowed.any(0)
             for j in range(len(train)):
                 columns = slice(ptr[j], ptr[j + 1])
-                if meets[columns].any():
+                if not finite and bool(beyond[columns].any()):
+                    scores[i, j] = torch.inf  # refused where the scores of a block are looked at
+                elif meets[columns].any():
                     rows, others = assign(products[:, columns], allowed[:, columns])
-                    scores[i, j] = float(products[:, columns][rows, others].sum())
+                    score = float(products[:, columns][rows, others].sum())
+                    scores[i, j] = score if abs(score) <= torch.finfo(scores.dtype).max else torch.inf
         return scores
 
     desc = f"Using {tracin.get_name()} to compute influence by synonyms for training batches"
@@ -223,6 +230,9 @@ def synonym_influence(
                     at = torch.searchsorted(names, ids), torch.searchsorted(names, others)
                     cosines = (vectors[at[0]] @ vectors[at[1]].T).double().cpu()
                     allowed = (ids[:, None] == others[None]).cpu() | (cosines > min_cosine)
+                    products.masked_fill_(~allowed, 0)
+                    if first_not_finite(products) is not None:
+                        raise overflow(f"The score of training example {index} for test example {i}", values.dtype)
                     for row, column in zip(*assign(products.numpy(), allowed.numpy()), strict=True):
                         pair = int(ids[row]), int(others[column])
                         cosine = 1.0 if pair[0] == pair[1] else float(cosines[row, column])

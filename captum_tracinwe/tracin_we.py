@@ -21,12 +21,14 @@ from captum_tracinwe.batches import (
     Batch,
     Loss,
     blocks,
+    in_order,
     refuse_shuffling,
 )
 from captum_tracinwe.checkpoints import find_checkpoints, load_checkpoint
 from captum_tracinwe.collate import collate_of
 from captum_tracinwe.embedding import find_embedding, stack
 from captum_tracinwe.from_index import FromIndex, opened
+from captum_tracinwe.overflow import first_not_finite, overflow
 from captum_tracinwe.passes import Passes
 from captum_tracinwe.ranking import merge_top_k, top_k
 from captum_tracinwe.rows import RowGradients
@@ -135,7 +137,7 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
                 train_dataset, batch_size, self._collate, self.label_names
             )
         elif not isinstance(train_dataset, DataLoader):
-            train_dataset = DataLoader(train_dataset, batch_size, collate_fn=self._collate)
+            train_dataset = in_order(train_dataset, batch_size, self._collate)
         TracInCPBase.__init__(
             self, model, train_dataset, checkpoints, checkpoints_load_func, loss_fn, batch_size, test_loss_fn
         )
@@ -222,7 +224,7 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
                 total: Tensor | None = None
                 for checkpoint in self.checkpoints:
                     part = self._self_influence_at(checkpoint, block.batches, self._what(loader), block.start, bar)
-                    total = part if total is None else total + part
+                    total = part if total is None else self._finite(total + part, self._what(loader), block.start)
                 assert total is not None
                 scores.append(total)
         return torch.cat(scores)
@@ -239,7 +241,10 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         numbers without the zeros.
         """
         rows = self._row_gradients(self._batches(inputs), self.test_loss_fn if test else self.loss_fn, False)
-        rows = rows.sum() if aggregate else rows
+        if aggregate:
+            rows = rows.sum()
+            if first_not_finite(rows.values) is not None:
+                raise overflow("The sum of the gradients of `inputs`", rows.values.dtype)
         size, width = self.embedding.weight.shape
         dense = rows.values.new_zeros((len(rows), len(self.checkpoints), size, width))
         dense.transpose(1, 2)[rows.examples, rows.ids] = rows.values.view(rows.num_rows, len(self.checkpoints), width)
@@ -352,7 +357,7 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
                         f"`inputs` gave {len(total)} examples at one checkpoint and {len(part)} at the next: expected the same "
                         f"examples in the same order each time."
                     )
-                total = part if total is None else total + part
+                total = part if total is None else self._finite(total + part, self._what(loader), 0)
                 outer.update()
         assert total is not None
         return total

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import TrainerCallback
 from transformers.utils.generic import find_labels
 
 from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, with_adapter
-from captum_tracinwe.batches import Loss
+from captum_tracinwe.batches import Loss, in_order
 from captum_tracinwe.checkpoints import check_whole, find_checkpoints, save_checkpoint
 from captum_tracinwe.collate import Collate
 from captum_tracinwe.embedding import input_embeddings, unwrap
@@ -233,7 +233,7 @@ def live_run(trainer: Trainer, batch_size: int | None, given: Mapping[str, Any])
         collate_fn = Collate(trainer.model, label_names=names, collate_fn=collate_fn)
     return {
         "model": trainer.model,
-        "train_dataset": DataLoader(loader.dataset, batch_size or BATCH_SIZE, collate_fn=collate_fn),
+        "train_dataset": in_order(loader.dataset, batch_size or BATCH_SIZE, collate_fn),
         "loss_fn": default_loss(trainer.model),
         "label_names": names,
         **found,
@@ -305,7 +305,7 @@ def finished_run(
     collate_fn = Collate(model, label_names=names, collate_fn=data_collator)
     return {
         "model": model,
-        "train_dataset": DataLoader(train_dataset, batch_size or BATCH_SIZE, collate_fn=collate_fn),
+        "train_dataset": in_order(train_dataset, batch_size or BATCH_SIZE, collate_fn),
         "checkpoints": found,
         "loss_fn": loss_fn,
         "label_names": names,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from captum_tracinwe.overflow import first_not_finite, overflow
 from captum_tracinwe.texts import Span, TokenizedText
 
 if TYPE_CHECKING:
@@ -236,6 +237,13 @@ def split_by_token(
         columns = [(c * width, (c + 1) * width) for c in range(checkpoints)]
         parts = torch.stack([test.columns(*c).terms(train.columns(*c), rows)[2] for c in columns]).double()
         share = parts.sum(0)
+    place = first_not_finite(share)
+    if place is not None:
+        asked, taught = names[int(pair[place[0]])]
+        what = (
+            f"What token {int(token[place[0]])} adds to the score of training example {taught} for test example {asked}"
+        )
+        raise overflow(what, torch.float64 if test.values.dtype == torch.float64 else torch.float32)
     share = share.double()
     ends = torch.cumsum(torch.bincount(pair, minlength=len(names)), 0).tolist()
     return [

@@ -72,23 +72,23 @@ def example_gradients(
         loss_fn (callable): ``(prediction, labels) -> loss``; its sum is taken.
         parameters (sequence of str, optional): names; default: all.
     """
-    with untouched(model, copy_weights=False):
-        names = [name for name, _ in model.named_parameters()] if parameters is None else list(parameters)
-        weights = [model.get_parameter(name).requires_grad_(True) for name in names]
-        for batch in batches:
-            if size_of(batch) != 1:
-                raise ValueError(
-                    f"example_gradients: expected batches of one example, got one of {size_of(batch)}, whose gradients would be "
-                    f"added up before they are compared: DataLoader(..., batch_size=1)."
-                )
-            with torch.enable_grad():
-                output = run_model(model, batch)
-                loss = loss_fn(getattr(output, "logits", output), labels_of(batch)).sum()
-                found = torch.autograd.grad(loss, weights, allow_unused=True)
-            yield {
-                name: torch.zeros_like(weight) if gradient is None else gradient
-                for name, weight, gradient in zip(names, weights, found, strict=True)
-            }
+    names = [name for name, _ in model.named_parameters()] if parameters is None else list(parameters)
+    for batch in batches:
+        if size_of(batch) != 1:
+            raise ValueError(
+                f"example_gradients: expected batches of one example, got one of {size_of(batch)}, whose gradients would be "
+                f"added up before they are compared: DataLoader(..., batch_size=1)."
+            )
+        # Anew for each example: whoever takes the gradients may stop at any, and finds the model as it was at each.
+        with untouched(model, copy_weights=False), torch.enable_grad():
+            weights = [model.get_parameter(name).requires_grad_(True) for name in names]
+            output = run_model(model, batch)
+            loss = loss_fn(getattr(output, "logits", output), labels_of(batch)).sum()
+            found = torch.autograd.grad(loss, weights, allow_unused=True)
+        yield {
+            name: torch.zeros_like(weight) if gradient is None else gradient
+            for name, weight, gradient in zip(names, weights, found, strict=True)
+        }
 
 
 def _ratio(above: float, below: float) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, redirect_stdout
+from io import StringIO
 from typing import Any
 
 import torch
@@ -11,28 +12,59 @@ from torch import Tensor, nn
 
 from captum_tracinwe.diagnosis import diagnosed
 from captum_tracinwe.gradients import untouched
+from captum_tracinwe.interrupts import unbroken
 from captum_tracinwe.methods.examples import Explained
+from captum_tracinwe.turns import alone
 
 __all__ = ["LossPerExample", "SummedLoss", "asked", "existing_layers", "last_layer_gives_logits"]
 
+# Where a module keeps its hooks, and what it notes of some of them.
+HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
+)
 
-@contextmanager
-def asked(explained: Explained, *, parameters: bool = True) -> Iterator[None]:
-    """The model left as it was found; within, ``.logits`` of a transformers output alone, as Captum takes it.
 
-    With ``parameters`` they ask for gradients: Captum differentiates them themselves, and :func:`untouched` has frozen them.
+@unbroken
+def asked(
+    explained: Explained, *, parameters: bool = True, random: bool = False, quiet: bool = False
+) -> Iterator[None]:
+    """The model left as it was found, hooks included; within, ``.logits`` of a transformers output alone, as Captum takes it.
+
+    Threads take turns, whatever their models: Captum's methods use what a process has one of.
+
+    Args:
+        explained (Explained): of the model.
+        parameters (bool): they ask for gradients: Captum differentiates them themselves, and :func:`untouched` has frozen them.
+        random (bool): random numbers are drawn; torch's generator is put back.
+        quiet (bool): what is printed is lost.
     """
-    hook = explained.model.register_forward_hook(lambda module, args, output: getattr(output, "logits", output))
-    try:
-        with untouched(explained.model):
-            for parameter in explained.model.parameters():
-                parameter.requires_grad_(parameters)
-            yield
-    finally:
-        hook.remove()
+    model = explained.model
+    with alone(model, torch.default_generator), ExitStack() as stack:
+        if random:
+            stack.enter_context(torch.random.fork_rng())
+        if quiet:
+            stack.enter_context(redirect_stdout(StringIO()))
+        stack.enter_context(untouched(model))
+        stack.callback(_remove_hooks, [(hooks, set(hooks)) for hooks in _hooks_of(model)])
+        model.register_forward_hook(lambda module, args, output: getattr(output, "logits", output))
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameters)
+        yield
 
 
-@contextmanager
+def _hooks_of(model: nn.Module) -> list[dict[int, Any]]:
+    return [getattr(module, name) for module in model.modules() for name in HOOKS]
+
+
+def _remove_hooks(before: list[tuple[dict[int, Any], set[int]]]) -> None:
+    """What Captum's methods may leave behind when they are interrupted."""
+    for hooks, known in before:
+        for key in hooks.keys() - known:
+            del hooks[key]
+
+
+@unbroken
 def last_layer_gives_logits(explained: Explained, method: str) -> Iterator[None]:
     """Within, each pass is checked for what a closed form on the last layer rests on: its output is the model's answer.
 
@@ -61,15 +93,10 @@ def last_layer_gives_logits(explained: Explained, method: str) -> Iterator[None]
                 f"none, tracin_layers takes any layers."
             )
 
-    hooks = [
-        layer.register_forward_hook(lambda module, args, output: outputs.append(output.detach())),
-        explained.model.register_forward_hook(check),
-    ]
-    try:
+    with alone(explained.model), ExitStack() as stack:  # no other thread's passes are to be checked
+        stack.callback(layer.register_forward_hook(lambda module, args, output: outputs.append(output.detach())).remove)
+        stack.callback(explained.model.register_forward_hook(check).remove)
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def existing_layers(explained: Explained, names: Sequence[str], what: str) -> None:

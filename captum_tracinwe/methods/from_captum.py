@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_tracinwe.interrupts import unbroken
 from captum_tracinwe.methods.asking import LossPerExample, SummedLoss, asked, existing_layers, last_layer_gives_logits
 from captum_tracinwe.methods.examples import Examples, Explained, Method, checked, checked_global
 
@@ -47,7 +46,7 @@ def tracin_last_projected(explained: Explained, projection_dim: int | None = Non
         from captum.influence import TracInCPFastRandProj
 
         name = "TracIn-Last, projected"
-        with torch.random.fork_rng(), asked(explained), last_layer_gives_logits(explained, name):
+        with asked(explained, random=True), last_layer_gives_logits(explained, name):
             tracin = TracInCPFastRandProj(
                 explained.model, explained.last, train.dataset(), list(explained.checkpoints),
                 _in_eval(explained.load), SummedLoss(explained), explained.batch_size,
@@ -125,7 +124,7 @@ def influence_last(explained: Explained, *, exact: bool = False, damping: float 
 
         kind = NaiveInfluenceFunction if exact else ArnoldiInfluenceFunction
         existing_layers(explained, [explained.last], "`last`")
-        with torch.random.fork_rng(), asked(explained):
+        with asked(explained, random=True):
             function = kind(
                 explained.model, train.dataset(), explained.checkpoints[-1], explained.load, [explained.last],
                 LossPerExample(explained), explained.batch_size, hessian_reg=damping, **options,
@@ -152,9 +151,8 @@ def similarity(explained: Explained, layers: Sequence[str]) -> Method:
 
         with (
             tempfile.TemporaryDirectory() as folder,
-            asked(explained, parameters=False),
+            asked(explained, parameters=False, quiet=True),
             _by_number(explained.model, test, train),
-            redirect_stdout(StringIO()),
         ):
             explained.load(explained.model, explained.checkpoints[-1])
             explained.model.eval()
@@ -169,7 +167,7 @@ def similarity(explained: Explained, layers: Sequence[str]) -> Method:
     return scores
 
 
-@contextmanager
+@unbroken
 def _by_number(model: nn.Module, test: Examples, train: Examples) -> Iterator[None]:
     """Within, the model takes numbers of examples, of training examples from 0 up and of test examples from −1 down.
 

@@ -65,19 +65,16 @@ def _pass(explained: Explained, checkpoint: Any, examples: Examples) -> tuple[fl
     inputs: list[Tensor] = []
     layer, loss_fn = explained.model.get_submodule(explained.last), LossPerExample(explained)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    hook = layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
-    try:
-        with asked(explained, parameters=False):
-            rate = explained.load(explained.model, checkpoint)
-            explained.model.eval()
-            for part in zip(*(torch.split(field, explained.batch_size) for field in examples.batch), strict=True):
-                with torch.no_grad(), diagnosed(explained.model, part, part[-1]):
-                    logits = explained.model(*part[:-1])
-                with torch.enable_grad():
-                    losses = loss_fn(logits.requires_grad_(), part[-1])
-                    (errors,) = torch.autograd.grad(losses.sum(), logits)
-                found.append((inputs.pop(), errors, losses.detach()))
-    finally:
-        hook.remove()
+    with asked(explained, parameters=False):  # which takes the hook off again
+        layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
+        rate = explained.load(explained.model, checkpoint)
+        explained.model.eval()
+        for part in zip(*(torch.split(field, explained.batch_size) for field in examples.batch), strict=True):
+            with torch.no_grad(), diagnosed(explained.model, part, part[-1]):
+                logits = explained.model(*part[:-1])
+            with torch.enable_grad():
+                losses = loss_fn(logits.requires_grad_(), part[-1])
+                (errors,) = torch.autograd.grad(losses.sum(), logits)
+            found.append((inputs.pop(), errors, losses.detach()))
     a, errors, losses = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     return float(rate), (a, errors, losses)
