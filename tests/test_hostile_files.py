@@ -17,7 +17,7 @@ from captum_tracinwe.rates import trainer_rate
 from captum_tracinwe.testing import TinyCNN
 
 HERE = Path(__file__).parent
-FILES = int(os.environ.get("CAPTUM_TRACINWE_FUZZ", "60"))
+FILES = int(os.environ.get("CAPTUM_TRACINWE_FUZZ", "40"))
 
 
 def run(script, *arguments):
@@ -120,7 +120,7 @@ def numbers_bomb(path):
 
 
 def old_bomb(path):
-    path.write_bytes(b"\x80\x02" + b"]" * 30_000_000)
+    path.write_bytes(b"\x80\x02" + b"]" * 1_000_000)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def old_bomb(path):
         (encrypted, "encrypted"),
         (other_size, "size"),
         (overlapping, "lies over another"),
-        (bomb, "data.pkl has 300,.*expected at most 8,"),
+        (bomb, "data.pkl has 300,.*expected at most 1"),
         (numbers_bomb, "would become 300,"),
-        (old_bomb, "its pickle has .*expected at most 8,"),
+        (old_bomb, "its pickle has .*expected at most 100,000 beside"),
         (lambda path: rezipped(path, change=lambda name, data: [(name, data), (name.upper(), data)]), "one twice"),
         (lambda path: rezipped(path, zipfile.ZIP_LZMA), "compressed in a way"),
         (lambda path: path.write_bytes(b"PK\x03\x04" + path.read_bytes()), "before its first|does not begin"),
@@ -139,7 +139,8 @@ def old_bomb(path):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_an_archive_that_is_not_in_order_is_refused_before_it_is_read(tmp_path, spoil, said):
+def test_an_archive_that_is_not_in_order_is_refused_before_it_is_read(tmp_path, monkeypatch, spoil, said):
+    monkeypatch.setattr(reading, "MOST_DESCRIPTION", 100_000)
     save_checkpoint(tmp_path / "a.pt", TinyCNN(), 0.5)
     spoil(tmp_path / "a.pt")
     model = TinyCNN()
