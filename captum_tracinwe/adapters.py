@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_tracinwe.embedding import unwrap
+from captum_tracinwe.reading import first_line
 
 __all__ = ["ADAPTER_FILES", "active_adapter", "adapter_state", "adapter_weights", "only_adapter_trains", "with_adapter"]
 
@@ -83,10 +84,30 @@ def adapter_weights(model: Module, state: dict[str, Any], path: Path) -> tuple[d
 
 
 def with_adapter(model: Module, directory: Path) -> Module:
-    """``model``, wrapped for the adapter in ``directory`` unless it has one already."""
+    """``model``, wrapped for the adapter in ``directory`` unless it has one already.
+
+    Raises:
+        ValueError: PEFT cannot do so; the model is as it was.
+    """
     if active_adapter(model) is not None:
         return model
     from peft import PeftModel
 
-    wrapped: Module = PeftModel.from_pretrained(model, directory)
+    # PEFT puts its layers into the model before it reads their weights.
+    parts = [(part, dict(vars(part)), dict(part._modules)) for part in model.modules()]
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        wrapped: Module = PeftModel.from_pretrained(model, directory)
+    except Exception as error:  # raises whatever the config and the weights happen to lead to
+        for part, fields, modules in parts:
+            vars(part).clear()
+            vars(part).update(fields)
+            part._modules.clear()
+            part._modules.update(modules)
+        for parameter, wanted in trained:
+            parameter.requires_grad_(wanted)
+        raise ValueError(
+            f"The adapter in {str(directory)!r} cannot be put on the model {type(model).__name__} ({first_line(error)}): "
+            f"expected an adapter_config.json and weights of PEFT for it. Restore them, or pass the PEFT model as model=..."
+        ) from error
     return wrapped

@@ -1,17 +1,11 @@
-"""Checkpoints that carry their learning rate: saving atomically, loading without running code, finding them on disk."""
+"""Checkpoints that carry their learning rate: saving atomically, loading into a model that is unchanged if they do not fit."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import pickle
-import re
 import tempfile
 import warnings
-import zipfile
-from collections.abc import Collection, Iterable, Mapping
-from numbers import Real
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -21,11 +15,14 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from captum_tracinwe import reading
 from captum_tracinwe.adapters import ADAPTER_FILES, active_adapter, adapter_state, adapter_weights, only_adapter_trains
+from captum_tracinwe.checkpoint_files import check_whole, find_checkpoints, has_weights, weight_files
 from captum_tracinwe.embedding import input_embeddings, unwrap
 from captum_tracinwe.interrupts import whole
+from captum_tracinwe.metadata import checked_rate, shown
 from captum_tracinwe.rates import trainer_rate
-from captum_tracinwe.run_states import different_runs
+from captum_tracinwe.reading import opened, read_safetensors, read_torch
 from captum_tracinwe.turns import alone
 
 __all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
@@ -33,16 +30,6 @@ __all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpo
 # The names under which training scripts nest a state dict.
 NESTS = ("model_state_dict", "state_dict", "model")
 RATES = ("learning_rate", "lr")
-# What transformers writes into a checkpoint directory, preferred first.
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    *ADAPTER_FILES,
-)
-
-NO_WEIGHTS = (".txt", ".json", ".jsonl", ".md", ".csv", ".log", ".yaml", ".yml", ".html", ".png")
 
 _told_of_missing_rate: WeakSet[Module] = WeakSet()
 
@@ -70,7 +57,7 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
         0.05
     """
     path = Path(path)
-    rate = _checked_rate(learning_rate, f"save_checkpoint({str(path)!r})")
+    rate = checked_rate(learning_rate, f"save_checkpoint({str(path)!r})")
     if path.is_dir():
         raise IsADirectoryError(
             f"save_checkpoint: {str(path)!r} is a directory: expected the path of a file. Name one in it, for instance "
@@ -109,7 +96,8 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
     Reads what :func:`save_checkpoint` writes, plain and nested state dicts (``torch.save`` or safetensors; keys with the
     prefixes of DataParallel and torch.compile too) and checkpoint directories of transformers' Trainer, whose rate is that of
     the scheduler (:func:`captum_tracinwe.rates.trainer_rate`). Of a PEFT model's adapter the weights alone: the base model
-    stays as it is. Nothing pickled is run.
+    stays as it is. Nothing pickled is run. Files are read whole, and one that is rewritten meanwhile is refused; from
+    :data:`captum_tracinwe.reading.MAPPED_FROM` bytes on they are mapped, and have to stay as they are while they are in use.
 
     Args:
         model (Module): takes the weights; unchanged if they do not fit.
@@ -120,7 +108,8 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: truncated, not a checkpoint, of another architecture, or a pickle that would run code.
+        ValueError: truncated, rewritten meanwhile, not a checkpoint, of another architecture, a pickle that would run code, or
+            one that is out of proportion to its tensors.
 
     Example:
         See :func:`save_checkpoint`.
@@ -129,10 +118,10 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
 
 
 def assign_checkpoint(model: Module, path: str | Path) -> float:
-    """As :func:`load_checkpoint`, but the file's mapped memory is put under the weights instead of being copied into them.
+    """As :func:`load_checkpoint`, but what was read is put under the weights instead of being copied into them.
 
-    The storage that the weights had is not written to, so that whoever kept it can put it back. BERT-base costs no memory
-    of its own this way, where a copy kept aside and another one read would cost 880 MB.
+    The storage that the weights had is not written to, so that whoever kept it can put it back. BERT-base costs 440 MB of
+    its own this way, where a copy kept aside and another one read would cost 880 MB.
     """
     return _load(model, path, assign=True)
 
@@ -166,98 +155,7 @@ def _load(model: Module, path: str | Path, assign: bool) -> float:
                 stacklevel=3,
             )
         return 1.0
-    return _checked_rate(rate, f"checkpoint {str(path)!r}")
-
-
-def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
-    """A list of checkpoints in natural order (``step-9`` before ``step-10``) from a directory, a file, or a list of paths.
-
-    Of a directory: its ``checkpoint-*`` subdirectories if it has any, as transformers' Trainer makes them; else the
-    directory itself, if it holds one model's weights; else every entry that may be a checkpoint (no hidden file, no text,
-    no directory without weights). Of another iterable: its items, sorted if all are paths; they may be anything that the
-    loader takes.
-
-    Raises:
-        ValueError: there are none, or a Trainer's directory holds those of several runs.
-    """
-    found: list[Any]
-    if isinstance(checkpoints, (str, Path)):
-        place = Path(checkpoints)
-        entries = list(place.iterdir()) if place.is_dir() else []
-        of_trainer = [entry for entry in entries if entry.is_dir() and re.fullmatch(r"checkpoint-\d+", entry.name)]
-        if of_trainer:
-            found = _natural(map(str, of_trainer))
-            mixed = different_runs(of_trainer)
-            if mixed is not None:
-                raise ValueError(mixed)
-        elif place.is_file() or _has_weights(place):
-            found = [str(place)]
-        else:
-            found = _natural(str(entry) for entry in entries if _may_be_checkpoint(entry))
-        where = f"{str(checkpoints)!r} is " + (
-            "a directory without checkpoints" if place.is_dir() else "neither a file nor a directory"
-        )
-    else:
-        if checkpoints is not None and not isinstance(checkpoints, Iterable):
-            raise TypeError(f"`checkpoints` should be a directory or a list of paths, got {checkpoints!r}.")
-        found = list(checkpoints) if checkpoints is not None else []
-        where = f"got {checkpoints!r}"
-        if found and all(isinstance(item, (str, Path)) for item in found):
-            found = _natural(found)
-    if not found:
-        raise ValueError(
-            f"Invalid checkpoints provided for TracIn class: {checkpoints}! Expected a directory with checkpoints, or a list "
-            f"of at least one path; {where}. Save some along training with captum_tracinwe.save_checkpoint."
-        )
-    return found
-
-
-def check_whole(path: Path) -> None:
-    """See that a checkpoint directory has all its weights, without reading them.
-
-    Raises:
-        ValueError: no file of weights, a shard missing, or a file that is cut.
-    """
-    for file in _weight_files(path):
-        with open(file, "rb") as content:
-            zipped = content.read(2) == b"PK"
-        if file.suffix == ".safetensors":
-            from safetensors import SafetensorError, safe_open
-
-            try:
-                with safe_open(file, framework="pt"):
-                    continue
-            except SafetensorError as error:
-                raise ValueError(_unreadable(file, error)) from error
-        if zipped and not zipfile.is_zipfile(file):  # its directory stands at its end
-            raise ValueError(_unreadable(file, EOFError("its end is missing")))
-
-
-def _has_weights(place: Path) -> bool:
-    return any((place / name).is_file() for name in WEIGHT_FILES)
-
-
-def _may_be_checkpoint(entry: Path) -> bool:
-    if entry.name.startswith("."):
-        return False
-    return _has_weights(entry) if entry.is_dir() else entry.suffix not in NO_WEIGHTS
-
-
-def _natural(paths: Iterable[Any]) -> list[Any]:
-    """Sorted so that numbers within names count as numbers."""
-
-    def key(path: Any) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
-
-    return sorted(paths, key=key)
-
-
-def _checked_rate(rate: Any, where: str) -> float:
-    if isinstance(rate, Tensor) and rate.numel() == 1:
-        rate = rate.item()
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not math.isfinite(rate) or rate < 0:
-        raise ValueError(f"{where}: expected a learning rate that is a finite number ≥ 0, got {rate!r}.")
-    return float(rate)
+    return checked_rate(rate, f"checkpoint {str(path)!r}")
 
 
 def _umask() -> int:
@@ -271,83 +169,56 @@ def _umask() -> int:
 
 def _read(path: Path, own: Collection[str], adapter: str | None = None) -> tuple[dict[str, Tensor], Any]:
     """State dict and learning rate (None if there is none) of a file or directory, for a model with keys ``own``."""
+    paths = [path]
     if path.is_dir():
-        return _read_directory(path, own, adapter)
+        if adapter is not None and not has_weights(path) and has_weights(path / adapter):
+            path = path / adapter  # where PEFT puts an adapter of another name than "default"
+        paths = weight_files(path)
+        if paths[0].name in ADAPTER_FILES and adapter is None:
+            raise ValueError(
+                f"The checkpoint {str(path)!r} holds an adapter only ({paths[0].name}), and the model has none: expected a PEFT "
+                f"model. Wrap it with peft.PeftModel.from_pretrained(model, {str(path)!r})."
+            )
+    state: dict[str, Tensor] = {}
+    rate = None
+    with opened(paths) as files:
+        mapped = sum(os.fstat(file.fileno()).st_size for file in files) > reading.MAPPED_FROM
+        for file, part in zip(files, paths, strict=True):
+            if part.suffix == ".safetensors":
+                found, notes = read_safetensors(file, part, mapped)
+                rate = _noted_rate(notes, part)
+            else:
+                found, rate = _of_nest(read_torch(file, part, mapped), own, part)
+            state |= found
+    return state, rate if len(paths) == 1 else None
+
+
+def _noted_rate(notes: Mapping[str, str], path: Path) -> float | None:
+    said = notes.get("learning_rate")
     try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        # Mapped, not read: an embedding's 94 MB cost what is looked up. Files from before torch 1.6 cannot be mapped.
-        mappable = zipfile.is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
-    except pickle.UnpicklingError as error:
+        return None if said is None else float(said)
+    except ValueError as error:
         raise ValueError(
-            f"The checkpoint {str(path)!r} is refused: it holds more than tensors and plain values, and reading it could run "
-            f"code. Expected a state dict; save one with captum_tracinwe.save_checkpoint."
+            f"The learning rate of the checkpoint {str(path)!r} cannot be read: its metadata has learning_rate {shown(said)}, "
+            f"expected a finite number ≥ 0. Save it anew, or pass a checkpoints_load_func that returns the rate."
         ) from error
-    except Exception as error:  # damaged pickles raise whatever their bytes happen to ask for
-        raise ValueError(_unreadable(path, error)) from error
+
+
+def _of_nest(content: Any, own: Collection[str], path: Path) -> tuple[dict[str, Tensor], Any]:
+    """The state dict within what a file of ``torch.save`` holds, and the learning rate beside it."""
     if not isinstance(content, Mapping):
         raise ValueError(f"The checkpoint {str(path)!r} holds a {type(content).__name__}: expected a state dict.")
     nest = next((content[key] for key in NESTS if isinstance(content.get(key), Mapping)), None)
     # In a flat dict a model's own buffer may be called `step`.
     notes = [key for key in (*RATES, "step", "epoch") if key in content and (nest is not None or key not in own)]
-    state = nest if nest is not None else {key: value for key, value in content.items() if key not in notes}
-    return dict(state), next((content[key] for key in RATES if key in notes), None)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt", device="cpu") as file:
-        notes = file.metadata() or {}
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safe_open is not a dict)
-    rate = notes.get("learning_rate")
-    return state, None if rate is None else float(rate)
-
-
-def _read_directory(path: Path, own: Collection[str], adapter: str | None) -> tuple[dict[str, Tensor], Any]:
-    if adapter is not None and not _has_weights(path) and _has_weights(path / adapter):
-        path = path / adapter  # where PEFT puts an adapter of another name than "default"
-    files = _weight_files(path)
-    if files[0].name in ADAPTER_FILES and adapter is None:
+    state = dict(nest) if nest is not None else {key: value for key, value in content.items() if key not in notes}
+    odd = next((key for key in state if not isinstance(key, str)), None)
+    if odd is not None:
         raise ValueError(
-            f"The checkpoint {str(path)!r} holds an adapter only ({files[0].name}), and the model has none: expected a PEFT "
-            f"model. Wrap it with peft.PeftModel.from_pretrained(model, {str(path)!r})."
+            f"The checkpoint {str(path)!r} has the key {shown(odd)}, a {type(odd).__name__}: expected the names of weights. "
+            f"Save model.state_dict(), or use captum_tracinwe.save_checkpoint."
         )
-    if len(files) == 1:
-        return _read(files[0], own)
-    state: dict[str, Tensor] = {}
-    for shard in files:
-        state |= _read(shard, own)[0]
-    return state, None
-
-
-def _weight_files(path: Path) -> list[Path]:
-    """The files that hold a checkpoint directory's weights: one, or its shards."""
-    name = next((name for name in WEIGHT_FILES if (path / name).is_file()), None)
-    if name is None:
-        raise ValueError(
-            f"The directory {str(path)!r} is not a checkpoint: expected one of {', '.join(WEIGHT_FILES)} in it."
-        )
-    if not name.endswith(".index.json"):
-        return [path / name]
-    try:
-        shards = sorted(set(json.loads((path / name).read_text())["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
-        raise ValueError(f"The index {str(path / name)!r} cannot be read: expected a JSON `weight_map`.") from error
-    missing = [shard for shard in shards if not (path / shard).is_file()]
-    if missing:
-        raise ValueError(f"The checkpoint {str(path)!r} is not whole: expected the shards {shards}, missing {missing}.")
-    return [path / shard for shard in shards]
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    return f"The checkpoint {str(path)!r} cannot be read: it is truncated, or not a checkpoint ({_first_line(error)})."
-
-
-def _first_line(error: Exception) -> str:
-    text = type(error).__name__ if isinstance(error, KeyError) else str(error).strip()
-    return (text.splitlines() or [type(error).__name__])[0]
+    return state, next((content[key] for key in RATES if key in notes), None)
 
 
 # ----------------------------------------------------------------------------------------------------------- loading
@@ -382,11 +253,9 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
         if keys:
             problems.append(f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})")
     for key, tensor in own.items():
-        if key in state and isinstance(tensor, Tensor) and getattr(state[key], "shape", None) != tensor.shape:
-            got = tuple(state[key].shape) if isinstance(state[key], Tensor) else type(state[key]).__name__
-            problems.append(f"{key} is {got}, expected {tuple(tensor.shape)}")
-        elif key in state and _is_quantised(tensor) and type(state[key]) is not type(tensor):
-            problems.append(f"{key} is a {type(state[key]).__name__}, expected a quantised {type(tensor).__name__}")
+        problem = _misfit(state[key], tensor) if key in state and isinstance(tensor, Tensor) else None
+        if problem is not None:
+            problems.append(f"{key} is {problem}")
     if problems:
         raise ValueError(
             f"The checkpoint {str(path)!r} does not fit the model {type(inner).__name__}: {'; '.join(problems[:5])}. Expected a "
@@ -404,6 +273,28 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
             inner.get_submodule(owner).register_parameter(name, new)
         else:
             tensor.data = state[key].to(device=tensor.device, dtype=tensor.dtype)
+
+
+def _misfit(given: Any, own: Tensor) -> str | None:
+    """In words: what is given in place of a weight, and what was expected. None: it fits."""
+    if not isinstance(given, Tensor):
+        return f"{type(given).__name__}, expected {tuple(own.shape)}"
+    if given.shape != own.shape:
+        return f"{tuple(given.shape)}, expected {tuple(own.shape)}"
+    if _is_quantised(own) and type(given) is not type(own):
+        return f"a {type(given).__name__}, expected a quantised {type(own).__name__}"
+    if given.is_meta:
+        return "a meta tensor, without numbers: expected a dense one"
+    if given.layout != own.layout or given.is_quantized != own.is_quantized:
+        kind = "quantised" if given.is_quantized else str(given.layout).removeprefix("torch.")
+        return f"{kind}, expected a tensor of {own.dtype} as the model's ({str(own.layout).removeprefix('torch.')})"
+    if _family(given.dtype) != _family(own.dtype):  # numbers would be cut on the way
+        return f"of {given.dtype}, expected {own.dtype}"
+    return None
+
+
+def _family(dtype: torch.dtype) -> int:
+    return 2 if dtype.is_complex else 1 if dtype.is_floating_point else 0
 
 
 def _is_quantised(tensor: Any) -> bool:

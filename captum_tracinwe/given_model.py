@@ -11,6 +11,7 @@ from typing import Any
 
 from captum_tracinwe.data import InputError, LabelledTexts, Row, classes_of, listed, numbered, shortened
 from captum_tracinwe.diagnosis import positions_of
+from captum_tracinwe.metadata import model_config
 
 __all__ = ["Classes", "Head", "head_of", "kept_tokens", "labelled", "numbered_by", "of_file"]
 
@@ -57,18 +58,17 @@ def head_of(model: str | Path) -> Head:
     Raises:
         InputError: no directory of a model, or a config that names its classes in two ways.
     """
-    from transformers import AutoConfig
-
     model = Path(model)
     if not model.is_dir():
         raise InputError(f"--model {model}: no such directory; expected one written by save_pretrained.")
     if not (model / "config.json").is_file():
         raise InputError(f"--model {model}: no config.json in it; expected a directory written by save_pretrained.")
     try:
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"--model {model}: its config.json cannot be used ({reason}).") from error
+        config = model_config(model)
+    except ValueError as error:
+        raise InputError(
+            f"--model {model}: its config.json cannot be used ({error}). Expected one written by save_pretrained: restore it."
+        ) from error
     by_number = {int(number): str(name) for number, name in (config.id2label or {}).items()}
     names = tuple(by_number.get(i, f"LABEL_{i}") for i in range(len(by_number)))
     default = {f"LABEL_{i}": i for i in range(len(names))}

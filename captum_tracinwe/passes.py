@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from captum_tracinwe.batches import Batch, Block, Loss, blocks, examples_loader,
 from captum_tracinwe.checkpoints import assign_checkpoint, load_checkpoint
 from captum_tracinwe.gradients import batch_row_gradients, untouched
 from captum_tracinwe.inputs import as_batches
+from captum_tracinwe.interrupts import unbroken
 from captum_tracinwe.overflow import first_not_finite, overflow
 from captum_tracinwe.rows import RowGradients
 
@@ -60,6 +60,7 @@ class Passes:
     _order: Tensor | None
     _dataset: Dataset[Any]
     _checked_losses: set[int]
+    _own: Sequence[tuple[Tensor, Tensor]] = ()
     _collate: Callable[[list[Any]], Any]
     get_name: Callable[[], str]
 
@@ -232,6 +233,8 @@ class Passes:
         """Load a checkpoint; its learning rate. The model is in eval mode and frozen again, whatever the loader did."""
         assert checkpoint is not None, "None returned from `checkpoints`, cannot load."
         assigns = self.checkpoints_load_func is load_checkpoint
+        for tensor, own in self._own:  # lets go of the checkpoint before, or two would be in memory while one is read
+            tensor.data = own
         with torch.inference_mode(False):  # weights made within the caller's inference_mode could not be differentiated
             rate = (assign_checkpoint if assigns else self.checkpoints_load_func)(self.model, checkpoint)
         if not is_rate(rate):
@@ -248,9 +251,17 @@ class Passes:
         """Batches of ``inputs``, which may be a data set or a list of examples as well."""
         return as_batches(inputs, "inputs", self._collate, self.train_dataloader.batch_size or 1)
 
-    def _untouched(self) -> AbstractContextManager[None]:
+    @unbroken
+    def _untouched(self) -> Iterator[None]:
         """The model given back as it was; its weights are copied aside only if the loader may write into them."""
-        return untouched(self.model, copy_weights=self.checkpoints_load_func is not load_checkpoint)
+        assigns = self.checkpoints_load_func is load_checkpoint
+        with untouched(self.model, copy_weights=not assigns):
+            held = (*self.model.parameters(), *self.model.buffers()) if assigns else ()
+            self._own = [(tensor, tensor.data) for tensor in held]
+            try:
+                yield
+            finally:
+                self._own = []
 
     def _bar(self, loader: DataLoader[Any], desc: str, show: bool, passes: int | None = None) -> Any:
         """A progress bar over batches, one pass of the data for each checkpoint."""

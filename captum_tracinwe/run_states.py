@@ -6,15 +6,54 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-__all__ = ["STATE", "RunState", "different_runs", "names_of"]
+import msgspec
+
+from captum_tracinwe.metadata import Rate, Step, read_json
+
+__all__ = ["STATE", "Logged", "RunState", "TrainerState", "different_runs", "names_of"]
 
 #: The file in which Trainer keeps its plan and its log.
 STATE = "trainer_state.json"
 ARGUMENTS = "training_args.bin"
 # What a state tells of its run from the first step on, before anything is logged.
 PLAN = ("max_steps", "num_train_epochs", "train_batch_size", "save_steps", "logging_steps", "eval_steps")
+# The arguments of a run have some KB; what is larger is not read.
+MOST_ARGUMENTS = 1 << 20
+
+Planned = int | Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)] | None
+
+
+class Logged(msgspec.Struct):
+    """What is read of an entry of a log."""
+
+    step: Step = 0
+    learning_rate: Rate | None = None
+
+
+class TrainerState(msgspec.Struct):
+    """What is read of a `trainer_state.json`."""
+
+    global_step: Step | None = None
+    log_history: list[dict[str, Any]] | None = None
+    max_steps: Planned = None
+    num_train_epochs: Planned = None
+    train_batch_size: Planned = None
+    save_steps: Planned = None
+    logging_steps: Planned = None
+    eval_steps: Planned = None
+
+    def entries(self) -> list[Logged]:
+        """Those of the log.
+
+        Raises:
+            ValueError: one is not as Trainer writes it.
+        """
+        try:
+            return msgspec.convert(self.log_history or [], list[Logged])
+        except msgspec.ValidationError as error:
+            raise ValueError(f"log_history: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -55,9 +94,14 @@ class RunState:
         """That of a checkpoint directory; None where none can be read."""
         try:
             file, arguments = directory / STATE, directory / ARGUMENTS
-            state = json.loads(file.read_text(encoding="utf-8"))
-            return cls.of(state, arguments.read_bytes() if arguments.is_file() else None, file.stat().st_mtime)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            state = read_json(file, TrainerState)
+            if state.global_step is None:
+                return None
+            state.entries()  # steps and rates are numbers
+            small = arguments.is_file() and arguments.stat().st_size <= MOST_ARGUMENTS
+            content = arguments.read_bytes() if small else None
+            return cls.of(msgspec.structs.asdict(state), content, file.stat().st_mtime)
+        except (OSError, ValueError, RecursionError):
             return None
 
     def leads_to(self, later: RunState) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from torch.nn import Module
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
@@ -20,7 +20,9 @@ from captum_tracinwe.checkpoints import check_whole, find_checkpoints, save_chec
 from captum_tracinwe.collate import Collate
 from captum_tracinwe.embedding import input_embeddings, unwrap
 from captum_tracinwe.losses import TokenLoss, span_loss
+from captum_tracinwe.metadata import model_config, read_json, shown
 from captum_tracinwe.rates import trainer_rate
+from captum_tracinwe.reading import first_line
 from captum_tracinwe.run_states import RunState, different_runs, names_of
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
         numbers = sorted(
             int(path.stem.removeprefix("step-"))
             for path in self.directory.glob("step-*.pt")
-            if path.stem.removeprefix("step-").isdigit()
+            if path.stem.removeprefix("step-").isdecimal()
         )
         start, end = state.global_step, state.max_steps
         stale = [n for n in numbers if not (start and (n <= start or (n <= end and self._is_due(n))))]
@@ -114,7 +116,7 @@ def _directories(output: Path) -> list[Path]:
     found = [
         path
         for path in (output.glob("checkpoint-*") if output.is_dir() else ())
-        if path.is_dir() and path.name.removeprefix("checkpoint-").isdigit()
+        if path.is_dir() and path.name.removeprefix("checkpoint-").isdecimal()
     ]
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
@@ -297,7 +299,7 @@ def finished_run(
     # Where tokens have labels, these are filled up as well, which Collate does and DataCollatorWithPadding does not.
     if data_collator is None and not isinstance(loss_fn, TokenLoss):
         if tokenizer is None and any((last / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(last, local_files_only=True)
+            tokenizer = _tokenizer_of(last)
         data_collator = (
             transformers.default_data_collator if tokenizer is None else transformers.DataCollatorWithPadding(tokenizer)
         )
@@ -312,6 +314,18 @@ def finished_run(
     }
 
 
+def _tokenizer_of(directory: Path) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a tokenizer's files raise whatever they happen to lead to
+        raise ValueError(
+            f"from_pretrained_run: the tokenizer in {str(directory)!r} cannot be read ({first_line(error)}): expected what "
+            f"save_pretrained writes. Restore its files, or pass tokenizer=... or data_collator=..."
+        ) from error
+
+
 def _model_of(directory: Path, head: str = "") -> Module:
     """The model that ``config.json`` of a directory names, with its weights; with a ``head`` the Auto class of that name."""
     import transformers
@@ -322,19 +336,27 @@ def _model_of(directory: Path, head: str = "") -> Module:
             f"model=..."
         )
     try:
-        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError) as error:
+        config = model_config(directory)
+    except ValueError as error:
         raise ValueError(
             f"from_pretrained_run: {str(directory / 'config.json')!r} cannot be read ({error!s:.200}): pass the model as "
             f"model=..., or restore the file."
         ) from error
     names = config.architectures or []
-    if (not names or not hasattr(transformers, names[0])) and not head:
+    kind: Any = getattr(transformers, head or (names[0] if names else ""), None)
+    if not head and not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise ValueError(
-            f"from_pretrained_run: {str(directory / 'config.json')!r} names the architecture {names}, which transformers does "
-            f"not have: pass the model as model=..."
+            f"from_pretrained_run: {str(directory / 'config.json')!r} names the architecture {shown(names)}, which transformers "
+            f"does not have: pass the model as model=..."
         )
-    found = getattr(transformers, head or names[0]).from_pretrained(directory, local_files_only=True)
+    check_whole(directory)
+    try:
+        found = kind.from_pretrained(directory, config=config, local_files_only=True)
+    except Exception as error:  # a model class raises whatever its config happens to lead to
+        raise ValueError(
+            f"from_pretrained_run: no model can be made of {str(directory)!r} ({first_line(error)}): expected the config.json "
+            f"and the weights of one {head or names[0]}. Restore them, or pass the model as model=..."
+        ) from error
     assert isinstance(found, Module)
     return found
 
@@ -352,16 +374,23 @@ TASKS = {
 def _base_model(directory: Path) -> Module:
     """The base model of an adapter, if it lies on this disk."""
     try:
-        config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = read_json(directory / "adapter_config.json", _Adapter)
+    except ValueError as error:
         raise ValueError(
-            f"from_pretrained_run: {str(directory)!r} holds an adapter without a whole adapter_config.json: pass the PEFT model "
-            f"as model=..."
+            f"from_pretrained_run: {str(directory)!r} holds an adapter without a whole adapter_config.json ({error}): pass the "
+            f"PEFT model as model=..."
         ) from error
-    base = config.get("base_model_name_or_path")
+    base = config.base_model_name_or_path
     if not base or not Path(base).is_dir():
         raise ValueError(
-            f"from_pretrained_run: {str(directory)!r} holds an adapter of the base model {base!r}, which is no directory here: "
-            f"pass the base model, or the PEFT model, as model=..."
+            f"from_pretrained_run: {str(directory)!r} holds an adapter of the base model {shown(base)}, which is no directory "
+            f"here: pass the base model, or the PEFT model, as model=..."
         )
-    return _model_of(Path(base), TASKS.get(config.get("task_type") or "", ""))
+    return _model_of(Path(base), TASKS.get(config.task_type or "", ""))
+
+
+class _Adapter(msgspec.Struct):
+    """What is read of an `adapter_config.json` before PEFT is."""
+
+    base_model_name_or_path: str | None = None
+    task_type: str | None = None

@@ -1,6 +1,7 @@
 """PEFT adapters: checkpoints that hold the adapter alone, a frozen embedding whose gradient still tells."""
 
 import copy
+import json
 import shutil
 import warnings
 
@@ -239,3 +240,20 @@ def test_adapters_on_weights_that_are_kept_in_int8(tmp_path):
     found = tracin.influence(collated(texts(3, 2)))
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
     assert base.bert.encoder.layer[0].output.dense.weight.dtype == torch.int8
+
+
+@pytest.mark.parametrize("change", [{"r": "many"}, {"peft_type": "NOBODY"}, {"target_modules": ["nowhere"]}, {"r": 3}])
+def test_a_model_that_an_adapter_cannot_be_put_on_is_as_it_was(run, tmp_path, change):
+    _, folder = run
+    shutil.copytree(folder / "run" / "checkpoint-2", tmp_path / "checkpoint-2")
+    config = tmp_path / "checkpoint-2" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    model = tiny_bert()
+    parts = [(name, id(part), set(vars(part))) for name, part in model.named_modules()]
+    weights = [(name, id(weight), weight.requires_grad) for name, weight in model.named_parameters()]
+    with pytest.raises(
+        ValueError, match=r"adapter in '.*checkpoint-2' cannot be put on the model .*expected an adapter_con"
+    ):
+        TracInWE.from_pretrained_run(tmp_path, texts(), model=model)
+    assert [(name, id(part), set(vars(part))) for name, part in model.named_modules()] == parts
+    assert [(name, id(weight), weight.requires_grad) for name, weight in model.named_parameters()] == weights
