@@ -253,7 +253,7 @@ def test_shards_are_plain_names_beside_their_index(tmp_path, map_):
 
 
 def test_digits_that_are_no_numbers_are_names(tmp_path):
-    for name in ("step-².pt", "step-٣.pt"):
+    for name in ("9²9.pt", "9٣.pt"):
         (tmp_path / name).touch()
     assert len(find_checkpoints(tmp_path)) == 2
 
