@@ -50,8 +50,9 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
     gradient, that is, of the loss. Equal to ``TracInCP(..., layers=[embedding])`` without ever making a dense gradient;
     with tied input and output embeddings only the input side counts.
 
-    The model's weights, mode and ``requires_grad`` are after each call what they were before it. Gradients are computed
-    in eval mode.
+    The model's weights, mode and ``requires_grad`` are after each call what they were before it, also where Ctrl-C ended it.
+    Threads that ask one model, or models that share a part, take turns. Gradients are computed in eval mode. A score that is
+    beyond float32 (float64 for such a model) is an error that names the example.
 
     Args:
         model (Module): any model with a word embedding.
