@@ -196,7 +196,7 @@ def test_files_are_safetensors_and_json(tmp_path):
         assert file.get_tensor("ptr")[-1] == segment.entry.rows
         assert file.get_tensor("sketch").shape == (segment.entry.rows, 4)
     manifest = json.loads((tmp_path / "i" / "manifest.json").read_text())
-    assert manifest["version"] == 1
+    assert manifest["version"] == 2
     assert "proponent" in manifest["sign"]
     assert manifest["source"]["width"] == 8
     assert sum(segment["examples"] for segment in manifest["segments"]) == 60

@@ -3,11 +3,11 @@
 import copy
 import math
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
 from cases import CASES, Examples, cnn, cross_entropy
+from msgspec.structs import replace
 from torch import nn
 from torch.utils.data import DataLoader
 

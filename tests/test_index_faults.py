@@ -16,7 +16,7 @@ import torch
 from index_cases import random_rows, small_index
 
 from captum_tracinwe import GradientIndex, IndexDamaged
-from captum_tracinwe.index import disk, writer
+from captum_tracinwe.index import disk, names, writer
 from captum_tracinwe.index.manifest import Manifest
 
 KILLS = int(os.environ.get("CAPTUM_TRACINWE_KILLS", "6"))
@@ -83,9 +83,9 @@ def test_missing_files_are_named(index):
 def test_another_version_is_said(index):
     path = index.path / "manifest.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "version": 2}))
+    path.write_text(json.dumps({**content, "version": 3}))
     with pytest.raises(
-        IndexDamaged, match=r"version 2: this package reads .* version 1\. Use the package that wrote it"
+        IndexDamaged, match=r"version 3: this package reads .* versions 1 and 2\. Use the package that wrote it"
     ):
         GradientIndex.open(index.path)
     path.write_text(json.dumps({**content, "format": "other"}))
@@ -120,11 +120,14 @@ def test_a_read_only_directory_is_read_and_not_written(index, monkeypatch):
     mode = index.path.stat().st_mode
     index.path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     if os.geteuid() == 0:  # root may write anywhere: the system's answer is put in its place
+        opened = disk._opened
 
-        def refuse(*args, **kwargs):
-            raise OSError(errno.EROFS, "Read-only file system")
+        def refuse(path, flags):
+            if flags & os.O_CREAT:
+                raise OSError(errno.EROFS, "Read-only file system")
+            return opened(path, flags)
 
-        monkeypatch.setattr(disk.tempfile, "mkstemp", refuse)
+        monkeypatch.setattr(disk, "_opened", refuse)
     try:
         reader = GradientIndex.open(index.path)
         assert reader.search(random_rows(2, seed=9), 3).indices.shape == (2, 3)
@@ -288,8 +291,8 @@ def test_leftovers_of_a_live_writer_are_not_swept(tmp_path):
         file.write(b"half")
         index = index.append(random_rows(2))
         assert name.exists()
-    (index.path / f"{disk.TEMPORARY}dead").write_bytes(b"half")
-    (index.path / "segment-000.safetensors").write_bytes(b"never entered")
+    (index.path / names.new_temporary()).write_bytes(b"half")
+    (index.path / names.name_of("segment", "0" * 64)).write_bytes(b"never entered")
     index.append(random_rows(2))
-    names = {path.name for path in index.path.iterdir()}
-    assert names == {file.name for file in Manifest.read(index.path).files} | {"manifest.json", "lock"}
+    left = {path.name for path in index.path.iterdir()}
+    assert left == {file.name for file in Manifest.read(index.path).files} | {"manifest.json", "lock"}

@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from captum._utils.progress import NullProgress, progress
+from msgspec.structs import replace
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -26,6 +27,7 @@ from captum_tracinwe.index.identity import source_of
 from captum_tracinwe.index.layout import DTYPES, HEADER
 from captum_tracinwe.index.maintenance import check_columns, clean, differences
 from captum_tracinwe.index.manifest import Manifest, Part, SegmentEntry
+from captum_tracinwe.index.names import claim_of
 from captum_tracinwe.index.sketch import Sketch
 from captum_tracinwe.index.writer import SegmentWriter, Written, commit
 from captum_tracinwe.rows import RowGradients
@@ -357,7 +359,7 @@ class _Writing:
 
     def segment(self, part: Part, span: tuple[int, int]) -> bool:
         """Write one segment, unless somebody else does or did."""
-        with claim(self.folder, str(span[0])) as ours:
+        with claim(self.folder, claim_of(span[0])) as ours:
             if not ours or any(_overlaps(span, one) for one in Manifest.read(self.folder).segments):
                 return False
             start, stop = span[0] - part.first, span[1] - part.first
@@ -397,6 +399,11 @@ class _Writing:
             flush()
         with locked(self.folder):
             manifest = Manifest.read(self.folder)
+            if manifest.segments and manifest.segments[-1].stop > at:
+                raise IndexMismatch(
+                    f"The index {str(self.folder)!r} was begun with more data: it has {manifest.segments[-1].stop - part.first} "
+                    f"examples, the training set gave {at - part.first}. Resume with what it was begun with."
+                )
             replace(manifest, parts=(*manifest.parts[:-1], Part(part.first, at - part.first))).write(self.folder)
 
     def _write(

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.index.disk import check_file, full_disk, locked, sweep, write_whole
+from captum_tracinwe.index.disk import IndexDamaged, checked_content, full_disk, locked, sweep, write_whole
 from captum_tracinwe.index.layout import DTYPES
 from captum_tracinwe.index.manifest import NAME, Manifest, Part, Source
+from captum_tracinwe.index.names import others_in
 from captum_tracinwe.index.sketch import fit_projection
-from captum_tracinwe.index.writer import file_of, is_ours
+from captum_tracinwe.index.writer import file_of
 
-__all__ = ["check_form", "create", "random_projection", "read_projections"]
+__all__ = ["check_form", "create", "random_projection", "read_projections", "refuse_others"]
 
 
 def check_form(dtype: Any, rank: Any, segment_examples: Any, project: Any, width: int) -> None:
@@ -28,6 +29,19 @@ def check_form(dtype: Any, rank: Any, segment_examples: Any, project: Any, width
             raise ValueError(f"`{name}` should be a whole number from 1 to {most}, got {value!r}.")
     if project is not None and (type(project) is not int or not 1 <= project <= width):
         raise ValueError(f"`project` should be a number of columns from 1 to {width}, or None, got {project!r}.")
+
+
+def refuse_others(folder: Path) -> None:
+    """Raise FileExistsError where a directory without an index holds what no index has written."""
+    if (folder / NAME).exists():
+        return
+    found = others_in(folder)
+    if found:
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise FileExistsError(
+            f"{str(folder)!r} is no index and not empty: it holds {', '.join(map(repr, found[:5]))}{more}. Name a new directory "
+            f"or an empty one; nothing was changed."
+        )
 
 
 def random_projection(width: int, to: int) -> Tensor:
@@ -57,7 +71,7 @@ def create(
         part (Part): what is going to be indexed.
 
     Raises:
-        FileExistsError: there is an index already.
+        FileExistsError: there is an index already, or something else.
     """
     check_form(dtype, rank, segment_examples, project, source.width)
     checkpoints, width = len(source.checkpoints), project or source.width
@@ -82,6 +96,7 @@ def create(
     from safetensors.torch import save
 
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    refuse_others(folder)
     with full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
@@ -90,12 +105,12 @@ def create(
                     f"There is an index at {str(folder)!r} already: go on with it by resume=True, add to it by append=True, or "
                     f"name another directory."
                 )
-            entry = file_of("projections", ".safetensors", content)
+            entry = file_of("projections", content)
             write_whole(folder / entry.name, content)
             rank = int(tensors["sketch"].shape[1])
-            manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,), project=project)
+            manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,), project=project)  # type: ignore[arg-type]
             manifest.write(folder)
-            sweep(folder, {entry.name}, is_ours)
+            sweep(folder, {entry.name})
     return manifest
 
 
@@ -105,9 +120,23 @@ def read_projections(folder: Path, manifest: Manifest) -> list[Tensor]:
     Raises:
         IndexDamaged: the file is missing or not what was written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    path, entry = folder / manifest.projections.name, manifest.projections
-    check_file(folder, entry)
-    tensors = load(path.read_bytes())
+    path, content = folder / manifest.projections.name, checked_content(folder, manifest.projections)
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise IndexDamaged(f"{str(path)!r} is damaged: not the safetensors that were written ({error}).") from None
+    width, source = manifest.stored_width, manifest.source
+    expected = {"sketch": (len(source.checkpoints), manifest.rank, width)}
+    if manifest.project is not None:
+        expected["random"] = (manifest.project, source.width)  # type: ignore[assignment]
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected or any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        raise IndexDamaged(
+            f"{str(path)!r} does not go with the manifest: it holds {found}, expected {expected} in float32."
+        )
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise IndexDamaged(f"{str(path)!r} is damaged: its numbers are not all finite.")
     return [tensors["sketch"], *([tensors["random"]] if "random" in tensors else [])]

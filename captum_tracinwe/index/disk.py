@@ -7,34 +7,40 @@ import fcntl
 import functools
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from captum_tracinwe.index.names import LOCK, is_data, is_temporary, new_temporary
+
+if TYPE_CHECKING:
+    from captum_tracinwe.index.manifest import FileEntry
+
 __all__ = [
     "IndexDamaged",
     "IndexMismatch",
-    "check_file",
+    "checked_content",
     "claim",
     "fold_lists",
     "folder_of",
     "full_disk",
     "locked",
     "odd_weights",
+    "open_file",
+    "present",
+    "read_file",
     "row_sums",
-    "sha256_of",
     "sweep",
     "sync_folder",
     "temporary",
     "write_whole",
 ]
 
-TEMPORARY = ".tmp-"
 Words = npt.NDArray[np.uint32]
 
 
@@ -56,17 +62,22 @@ def temporary(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
     Its lock tells :func:`sweep` that the owner lives: the system takes it away from a killed process, whatever killed it.
     """
     while True:
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.path.exists(name):  # not swept between its making and its locking
+        path = folder / new_temporary()
+        handle = _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            raise
+        if os.path.lexists(path):  # not swept between its making and its locking
             break
         os.close(handle)
     with os.fdopen(handle, "w+b") as file:
-        os.chmod(name, 0o644)
         try:
-            yield file, Path(name)
+            yield file, path
         finally:
-            Path(name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -88,21 +99,103 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+#: What the system says where something cannot be written → the fact and the way out.
+SAID = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT),
+        "the disk is full. Finished segments are kept: free some space, then go on with resume=True",
+    ),
+    errno.EFBIG: "a file is larger than this user or this file system may have (`ulimit -f`, FAT: 4 GB). Finished segments are "
+    "kept. Raise the limit and go on with resume=True, or build with fewer `segment_examples`",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "it cannot be written to. Expected a directory that this user may change; reading needs no such right",
+    ),
+    **dict.fromkeys(
+        (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS),
+        "its file system has no file locks, by which writers keep out of each other's way. Build on a local disk, or mount it "
+        "with locks (NFS: without `nolock`, Lustre: with `flock`); a finished index can be copied there, and read without",
+    ),
+}
+
+
 @contextmanager
 def full_disk(folder: Path) -> Iterator[None]:
-    """Say what to do where the disk is full or may not be written."""
+    """Say what to do where the disk is full, may not be written, or has no locks."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            said = "the disk is full. Finished segments are kept: free some space, then go on with resume=True"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            said = (
-                "it cannot be written to. Expected a directory that this user may change; reading needs no such right"
-            )
-        else:
+        said = SAID.get(error.errno or 0)
+        if said is None:
             raise
         raise OSError(error.errno, f"The index {str(folder)!r}: {said} ({error.strerror}).") from error
+
+
+# ------------------------------------------------------------------------------------------------------------ opening
+
+
+def _opened(path: Path, flags: int) -> int:
+    """A descriptor of a file that is no symbolic link, made with the user's umask where it is made."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
+            raise IndexDamaged(
+                f"{str(path)!r} is a symbolic link: expected the file itself, for an index neither reads nor writes outside "
+                f"its directory. Put the file there, or remove the link."
+            ) from None
+        raise
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """A file of an index, for reading.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        IndexDamaged: it is a symbolic link, a directory or a pipe.
+    """
+    handle = _opened(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IndexDamaged(f"{str(path)!r} is not a file: expected one that was written by this package.")
+    return os.fdopen(handle, "rb")
+
+
+def read_file(path: Path) -> bytes:
+    """All of it; see :func:`open_file`."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def present(path: Path, size: int) -> IO[bytes]:
+    """A file that a manifest names, open.
+
+    Raises:
+        IndexDamaged: it is missing, or has another size.
+    """
+    try:
+        file = open_file(path)
+    except FileNotFoundError:
+        raise IndexDamaged(f"The index is not whole: {str(path)!r} is missing.") from None
+    found = os.fstat(file.fileno()).st_size
+    if found != size:
+        file.close()
+        raise IndexDamaged(f"{str(path)!r} is damaged: it has {found} bytes, {size} were written.")
+    return file
+
+
+def checked_content(folder: Path, entry: FileEntry) -> bytes:
+    """A small file, if it is what was written.
+
+    Raises:
+        IndexDamaged: it is not.
+    """
+    path = folder / entry.name
+    with present(path, entry.bytes) as file:
+        content = file.read(entry.bytes)
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise IndexDamaged(f"{str(path)!r} is damaged: its SHA-256 is not the one in the manifest.")
+    return content
 
 
 # -------------------------------------------------------------------------------------------------------------- locks
@@ -111,16 +204,16 @@ def full_disk(folder: Path) -> Iterator[None]:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """The one writer of the manifest at a time; waits for its turn."""
-    with open(folder / "lock", "ab") as file:
+    with os.fdopen(_opened(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
 def claim(folder: Path, name: str) -> Iterator[bool]:
-    """Whether this process may do the work called ``name``: nobody else alive is doing it."""
-    path = folder / f".claim-{name}"
-    with open(path, "ab") as file:
+    """Whether this process holds the lock of that name: nobody else alive does. It is gone afterwards."""
+    path = folder / name
+    with os.fdopen(_opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -132,21 +225,25 @@ def claim(folder: Path, name: str) -> Iterator[bool]:
             path.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, keep: set[str], ours: Callable[[str], bool]) -> None:
-    """Remove what killed writers left: unlocked temporary files, and files of ours that are in no manifest.
+def sweep(folder: Path, keep: set[str]) -> None:
+    """Remove what killed writers left: unlocked temporary files, and files of an index that are in no manifest.
 
-    Call it within :func:`locked`: files get their names and enter the manifest under that lock.
+    Call it within :func:`locked`: files get their names and enter the manifest under that lock. A file of any other name
+    than the exact ones in :mod:`names` is somebody else's and stays.
     """
     for entry in folder.iterdir():
-        if entry.name.startswith(TEMPORARY):
-            try:
-                with open(entry, "rb") as file:
+        ours = is_temporary(entry.name) or (is_data(entry.name) and entry.name not in keep)
+        if not ours or entry.is_symlink() or not entry.is_file():
+            continue
+        try:
+            if is_temporary(entry.name):
+                with open_file(entry) as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     entry.unlink(missing_ok=True)
-            except (BlockingIOError, FileNotFoundError):
-                continue
-        elif ours(entry.name) and entry.name not in keep:
-            entry.unlink(missing_ok=True)
+            else:
+                entry.unlink(missing_ok=True)
+        except (BlockingIOError, FileNotFoundError):
+            continue
 
 
 # ---------------------------------------------------------------------------------------------------------- checksums
@@ -164,25 +261,6 @@ def folder_of(path: str | Path) -> Path:
             f"{str(folder)!r} is a file: an index is a directory. Name another path, or move the file away."
         )
     return folder
-
-
-def sha256_of(path: Path, start: int = 0) -> str:
-    """Of the file from byte ``start`` on."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        file.seek(start)
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def check_file(folder: Path, entry: Any) -> None:
-    """Raise IndexDamaged unless a small file is what was written (``entry``: its name, bytes, sha256)."""
-    path = folder / entry.name
-    if not path.is_file():
-        raise IndexDamaged(f"The index is not whole: {str(path)!r} is missing.")
-    if path.stat().st_size != entry.bytes or sha256_of(path) != entry.sha256:
-        raise IndexDamaged(f"{str(path)!r} is damaged: its SHA-256 is not the one in the manifest.")
 
 
 @functools.lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_tracinwe.arguments import is_whole
 from captum_tracinwe.index import maintenance
 from captum_tracinwe.index.creation import read_projections
-from captum_tracinwe.index.disk import IndexDamaged, IndexMismatch, folder_of
+from captum_tracinwe.index.disk import IndexMismatch, folder_of
 from captum_tracinwe.index.manifest import NAME, Manifest
 from captum_tracinwe.index.search import SearchResult, checked_indices, checked_question, search
 from captum_tracinwe.index.segment import Segment
@@ -59,17 +59,12 @@ class GradientIndex:
         folder = folder_of(path)
         if not (folder / NAME).exists():
             Manifest.read(Path(path))  # says what is missing, by the name that was given
-        for attempt in range(5):
-            manifest = Manifest.read(folder)
-            try:
-                segments = [Segment(folder, manifest, entry) for entry in manifest.segments]
-                return cls(folder, manifest, segments, read_projections(folder, manifest))
-            except IndexDamaged:
-                # A writer may have compacted the segments away between the manifest and their files.
-                if attempt == 4 or Manifest.read(folder) == manifest:
-                    raise
-                time.sleep(0.05)
-        raise AssertionError("not reached")
+
+        def opened(manifest: Manifest) -> GradientIndex:
+            segments = [Segment(folder, manifest, entry) for entry in manifest.segments]
+            return cls(folder, manifest, segments, read_projections(folder, manifest))
+
+        return maintenance.on_newest(folder, opened)
 
     @classmethod
     def from_rows(
@@ -238,6 +233,12 @@ class GradientIndex:
         For the most negative scores of an index with deletions take :meth:`search` with ``proponents=False``.
         """
         rows = checked_question(self, rows)
+        size, there = 4 * len(rows) * self.total, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if size > there:
+            raise ValueError(
+                f"GradientIndex.scores: {len(rows)} x {self.total} scores take {size:,} bytes, this machine has {there:,}: ask "
+                f"with fewer test examples at a time, or for the best by search(rows, k)."
+            )
         result = torch.full((len(rows), self.total), -torch.inf)
         live = torch.from_numpy(self._live)
         for segment, start in zip(self.segments, self.starts.tolist(), strict=True):

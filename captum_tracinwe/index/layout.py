@@ -5,13 +5,20 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["DTYPES", "HEADER", "Layout"]
+if TYPE_CHECKING:
+    from captum_tracinwe.index.manifest import Manifest, SegmentEntry
+
+__all__ = ["DTYPES", "HEADER", "MOST_ID", "Layout", "header_of", "layout_of"]
 
 # Values are written before anything is known about them; the header, of a fixed size, comes last. 4096 keeps them on pages.
 #: Bytes of the header.
 HEADER = 4096
+#: The largest token: ids are stored as int32.
+MOST_ID = 2**31 - 1
 #: Name of a stored dtype → its name in the header, and its bytes.
 DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "U8": 1}
@@ -80,11 +87,36 @@ class Layout:
         """Bytes of the row gradients alone: ptr, ids and values."""
         return sum(end - start for name in ("ptr", "ids", "values") for start, end in [self.places[name]])
 
-    def header(self) -> bytes:
-        """The 4096 bytes before the arrays, padded with spaces as safetensors allows."""
+    def header(self, bound: Mapping[str, str] | None = None) -> bytes:
+        """The 4096 bytes before the arrays, padded with spaces as safetensors allows; with ``bound`` as metadata."""
         entries = {
             name: {"dtype": kind, "shape": list(shape), "data_offsets": [place - HEADER for place in self.places[name]]}
             for name, (kind, shape) in self.shapes.items()
         }
-        text = json.dumps({"__metadata__": {"format": "captum_tracinwe.index segment"}, **entries}).encode()
+        about = {"format": "captum_tracinwe.index segment", **(bound or {})}
+        text = json.dumps({"__metadata__": about, **entries}).encode()
         return (HEADER - 8).to_bytes(8, "little") + text.ljust(HEADER - 8)
+
+
+def layout_of(manifest: Manifest, entry: SegmentEntry) -> Layout:
+    """Of a segment that a manifest names."""
+    checkpoints = len(manifest.source.checkpoints)
+    width, columns = checkpoints * manifest.stored_width, checkpoints * (manifest.rank + 1)
+    return Layout(entry.examples, entry.rows, entry.lists, width, columns, manifest.dtype)
+
+
+def header_of(manifest: Manifest, entry: SegmentEntry) -> bytes:
+    """The header of a segment: beside its arrays, what the manifest says too and its answers depend on.
+
+    So an edited manifest does not fit its segments any more. Segments of version 1 say only what arrays they hold.
+    """
+    bound = {
+        "first": entry.first,
+        "stop": entry.stop,
+        "most_rows": entry.most_rows,
+        "scale": manifest.scale,
+        "checkpoints": len(manifest.source.checkpoints),
+        "projections": manifest.projections.sha256,
+        "columns": entry.columns.sha256 if entry.columns else "",
+    }
+    return layout_of(manifest, entry).header({name: str(value) for name, value in bound.items()})

@@ -5,28 +5,74 @@ Each change writes new files beside the old ones and enters them by one replacem
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
-from captum_tracinwe.index.creation import create, read_projections
-from captum_tracinwe.index.disk import IndexDamaged, IndexMismatch, check_file, full_disk, locked, sweep, temporary
+from captum_tracinwe.index.creation import create, read_projections, refuse_others
+from captum_tracinwe.index.disk import (
+    IndexDamaged,
+    IndexMismatch,
+    checked_content,
+    full_disk,
+    locked,
+    present,
+    sweep,
+    temporary,
+)
+from captum_tracinwe.index.layout import HEADER
 from captum_tracinwe.index.manifest import CheckpointEntry, Manifest, Part, SegmentEntry, Source
 from captum_tracinwe.index.segment import Segment
 from captum_tracinwe.index.sketch import Sketch
-from captum_tracinwe.index.writer import Written, commit, is_ours, write_segment
+from captum_tracinwe.index.writer import Written, commit, refuse_ids, seal, sync, write_segment
 from captum_tracinwe.rows import RowGradients
 
-__all__ = ["append_rows", "check_columns", "compact", "create_from_rows", "delete", "differences", "merge", "verify"]
+__all__ = [
+    "append_rows",
+    "check_columns",
+    "compact",
+    "create_from_rows",
+    "delete",
+    "differences",
+    "merge",
+    "on_newest",
+    "verify",
+]
 
 # Rows copied from one segment to another at a time: 8 MB at 2 x 384.
 COPIED_EXAMPLES = 64
+# A reader that meets a new manifest each time, so often, gives up.
+ATTEMPTS = 20
+
+T = TypeVar("T")
+
+
+def on_newest(folder: Path, use: Callable[[Manifest], T]) -> T:
+    """``use(manifest)``, once more with the newest one where a writer took files away that the manifest still names.
+
+    Raises:
+        IndexDamaged: what the manifest in force names is damaged.
+        RuntimeError: there was a newer manifest every time.
+    """
+    for attempt in range(ATTEMPTS):
+        manifest = Manifest.read(folder)
+        try:
+            return use(manifest)
+        except IndexDamaged:
+            if Manifest.read(folder) == manifest:
+                raise
+        time.sleep(0.01 * attempt)
+    raise RuntimeError(
+        f"The index {str(folder)!r} was changed by another process while it was read, {ATTEMPTS} times in a row: nothing was "
+        f"done. Wait for that process, then try again."
+    )
 
 
 def create_from_rows(
@@ -42,6 +88,8 @@ def create_from_rows(
     """See :meth:`GradientIndex.from_rows`."""
     if checkpoints < 1 or rows.width % checkpoints:
         raise ValueError(f"`checkpoints` should divide the {rows.width} columns of the rows, got {checkpoints}.")
+    refuse_ids(rows, 0)
+    refuse_others(folder)
     vocabulary = int(rows.ids.max()) + 1 if rows.num_rows else 0
     given = tuple(CheckpointEntry(f"columns {c}", 1.0, "") for c in range(checkpoints))
     source = Source("given rows", "", vocabulary, rows.width // checkpoints, given)
@@ -59,6 +107,7 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
     _refuse_unfinished(folder, manifest, "added to")
     projections = read_projections(folder, manifest)
     rows = rows.to("cpu", torch.float32)
+    refuse_ids(rows, manifest.total)
     given = len(manifest.source.checkpoints) * manifest.source.width
     if rows.width != given:
         raise IndexMismatch(f"The index holds rows of {given} columns, got rows of {rows.width}.")
@@ -125,7 +174,10 @@ def delete(folder: Path, indices: Sequence[int]) -> None:
 
 def compact(folder: Path) -> None:
     """See :meth:`GradientIndex.compact`."""
-    manifest = Manifest.read(folder)
+    on_newest(folder, lambda manifest: _compact(folder, manifest))
+
+
+def _compact(folder: Path, manifest: Manifest) -> None:
     _refuse_unfinished(folder, manifest, "compacted")
     sketch = Sketch(read_projections(folder, manifest)[0])
     with ExitStack() as stack, full_disk(folder):
@@ -188,7 +240,10 @@ def _pieces(segment: Segment, examples: np.ndarray[Any, Any]) -> Iterator[RowGra
 
 def merge(folder: Path, other: Path) -> None:
     """See :meth:`GradientIndex.merge`."""
-    manifest, added = Manifest.read(folder), Manifest.read(other)
+    on_newest(other, lambda added: on_newest(folder, lambda manifest: _merge(folder, manifest, other, added)))
+
+
+def _merge(folder: Path, manifest: Manifest, other: Path, added: Manifest) -> None:
     wrong = differences(manifest.source, added.source)
     for name in ("dtype", "scale", "stored_width", "rank", "project"):
         if getattr(manifest, name) != getattr(added, name):
@@ -205,7 +260,7 @@ def merge(folder: Path, other: Path) -> None:
         for entry in added.segments:
             moved = replace(entry, first=entry.first + shift, stop=entry.stop + shift)
             if same:
-                written.append(_copied(folder, other, moved, stack))
+                written.append(_copied(folder, manifest, Segment(other, added, entry), moved, stack))
                 continue
             # Another projection: bounds of one question need one sketch.
             segment = Segment(other, added, entry)
@@ -238,23 +293,34 @@ def _joined(spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
-def _copied(folder: Path, other: Path, entry: SegmentEntry, stack: ExitStack) -> Written:
-    """The files of a segment of another index, checked on their way."""
-    files = []
-    for file in [entry.file] + ([entry.columns] if entry.columns else []):
+def _copied(folder: Path, manifest: Manifest, segment: Segment, moved: SegmentEntry, stack: ExitStack) -> Written:
+    """The files of a segment of another index, checked on their way; its header says where it is now."""
+    entry, digest = segment.entry, hashlib.sha256()
+    _ = segment.head  # checks it
+    target, path = stack.enter_context(temporary(folder))
+    with present(segment.path, entry.file.bytes) as source:
+        header = source.read(HEADER)
+        target.write(header)
+        while block := source.read(1 << 20):
+            digest.update(block)
+            target.write(block)
+    whole = digest.copy()
+    if segment.bound:
+        whole.update(header)
+    if whole.hexdigest() != entry.file.sha256:
+        raise IndexDamaged(
+            f"{str(segment.path)!r} cannot be merged, it is damaged: its SHA-256 is not the one in the manifest."
+        )
+    sealed = seal(target, digest, manifest, moved)
+    files = [(path, sealed.file.name)]
+    if entry.columns is not None:
+        content = checked_content(segment.folder, entry.columns)
+        _ = segment.columns  # likewise
         target, path = stack.enter_context(temporary(folder))
-        with open(other / file.name, "rb") as source:
-            shutil.copyfileobj(source, target, 1 << 20)
-        target.flush()
-        files.append((path, file.name))
-    manifest = Manifest.read(other)
-    for segment in manifest.segments:
-        if segment.file == entry.file:
-            wrong = Segment(other, manifest, segment).verify()
-            if wrong:
-                raise IndexDamaged(f"{str(other)!r} cannot be merged, it is damaged: {'; '.join(wrong)}.")
-            break
-    return Written(entry, tuple(files))
+        target.write(content)
+        sync(target)
+        files.append((path, entry.columns.name))
+    return Written(sealed, tuple(files))
 
 
 def differences(here: Source, there: Source) -> list[str]:
@@ -294,16 +360,27 @@ def differences(here: Source, there: Source) -> list[str]:
 
 def verify(folder: Path) -> None:
     """See :meth:`GradientIndex.verify`."""
-    manifest = Manifest.read(folder)
-    wrong = []
-    try:
-        check_file(folder, manifest.projections)
-    except IndexDamaged as error:
-        wrong.append(str(error))
-    for entry in manifest.segments:
-        wrong += _wrong_with(folder, manifest, entry)
-    if wrong:
-        raise IndexDamaged(f"The index {str(folder)!r} is damaged in {len(wrong)} place(s): {'; '.join(wrong)}")
+    right: set[Any] = set()
+
+    def check(manifest: Manifest) -> None:
+        wrong = []
+        if manifest.projections not in right:
+            try:
+                read_projections(folder, manifest)
+                right.add(manifest.projections)
+            except IndexDamaged as error:
+                wrong.append(str(error))
+        for entry in manifest.segments:
+            if entry in right:
+                continue
+            found = _wrong_with(folder, manifest, entry)
+            wrong += found
+            if not found:
+                right.add(entry)
+        if wrong:
+            raise IndexDamaged(f"The index {str(folder)!r} is damaged in {len(wrong)} place(s): {'; '.join(wrong)}")
+
+    on_newest(folder, check)
 
 
 def _wrong_with(folder: Path, manifest: Manifest, entry: SegmentEntry) -> list[str]:
@@ -324,4 +401,4 @@ def _refuse_unfinished(folder: Path, manifest: Manifest, what: str) -> None:
 def clean(folder: Path) -> None:
     """Remove what killed writers left."""
     with full_disk(folder), locked(folder):
-        sweep(folder, {file.name for file in Manifest.read(folder).files}, is_ours)
+        sweep(folder, {file.name for file in Manifest.read(folder).files})

@@ -1,36 +1,57 @@
-"""`manifest.json`: what an index was made from and which files are it; the one file that is ever replaced."""
+"""`manifest.json`: what an index was made from and which files are it; the one file that is ever replaced.
+
+Its types are its schema: a manifest from anywhere is read by them, or refused by the name of the entry.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal, NoReturn
 
-from captum_tracinwe.index.disk import IndexDamaged, write_whole
+import msgspec
+from msgspec import Meta
+from msgspec.structs import replace
+
+from captum_tracinwe.index.consistency import check
+from captum_tracinwe.index.disk import IndexDamaged, read_file, write_whole
+from captum_tracinwe.index.names import MANIFEST
 
 __all__ = ["FORMAT", "VERSION", "CheckpointEntry", "FileEntry", "Manifest", "Part", "SegmentEntry", "Source"]
 
-NAME = "manifest.json"
+NAME = MANIFEST
 #: The name by which a manifest is known.
-FORMAT = "captum_tracinwe.index"
-VERSION = 1
-SIGN = "a positive score is a proponent: a training step on it lowers the loss of the test example"
+FORMAT: Final = "captum_tracinwe.index"
+#: Written. Version 1 is read too: its segments do not say themselves which examples they are of (see :mod:`layout`).
+VERSION: Final = 2
+SIGN: Final = "a positive score is a proponent: a training step on it lowers the loss of the test example"
+
+# What a number or a string can be at all; how they go together stands in :mod:`consistency`.
+Count = Annotated[int, Meta(ge=0, le=1 << 48)]
+Size = Annotated[int, Meta(ge=1, le=1 << 48)]
+Whole = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+Crc = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+Positive = Annotated[float, Meta(gt=0, le=1.7976931348623157e308)]
+Rate = Annotated[float, Meta(ge=0, le=1.7976931348623157e308)]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Sha256OrNone = Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
 
 
-@dataclass(frozen=True)
-class CheckpointEntry:
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Frozen data that are read from JSON by their types: nothing missing, nothing more."""
+
+
+class CheckpointEntry(Record, frozen=True, forbid_unknown_fields=True):
     """A checkpoint by name, learning rate, and the SHA-256 of the weights as they are in the model."""
 
     name: str
-    learning_rate: float
-    sha256: str
+    learning_rate: Rate
+    sha256: Sha256OrNone
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Record, frozen=True, forbid_unknown_fields=True):
     """Where gradients come from; rows of two different sources must never meet in one score.
 
     Args:
@@ -44,59 +65,55 @@ class Source:
 
     model: str
     loss: str
-    vocabulary: int
-    width: int
-    checkpoints: tuple[CheckpointEntry, ...]
-    exclude_tokens: tuple[int, ...] = ()
-    top_k_words: int | None = None
+    vocabulary: Count
+    width: Size
+    checkpoints: Annotated[tuple[CheckpointEntry, ...], Meta(min_length=1)]
+    exclude_tokens: tuple[Whole, ...] = ()
+    top_k_words: Count | None = None
     side: str | None = None
     embedding: str = ""
-    padding_idx: int | None = None
+    padding_idx: Whole | None = None
     config: str = ""
 
 
-@dataclass(frozen=True)
-class FileEntry:
+class FileEntry(Record, frozen=True, forbid_unknown_fields=True):
     """A file of the index and the SHA-256 of its bytes."""
 
     name: str
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Sha256
 
 
-@dataclass(frozen=True)
-class SegmentEntry:
+class SegmentEntry(Record, frozen=True, forbid_unknown_fields=True):
     """One segment: the training examples ``first`` to ``stop`` as far as they were not deleted when it was written.
 
     Args:
         first, stop (int): training indices it stands for.
         examples, rows, lists (int): how many are in it; ``most_rows`` of one example.
         head (int): CRC-32 of the small arrays that are read first.
-        file (FileEntry): its SHA-256 is that of the bytes behind the header.
+        file (FileEntry): its SHA-256 is that of the bytes behind the header, and then of the header.
         columns (FileEntry or None): the metadata of its examples.
     """
 
-    first: int
-    stop: int
-    examples: int
-    rows: int
-    lists: int
-    most_rows: int
-    head: int
+    first: Count
+    stop: Count
+    examples: Count
+    rows: Count
+    lists: Count
+    most_rows: Count
+    head: Crc
     file: FileEntry
     columns: FileEntry | None = None
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Record, frozen=True, forbid_unknown_fields=True):
     """What one build or append set out to index: ``examples`` from ``first`` on (None: not known before its end)."""
 
-    first: int
-    examples: int | None
+    first: Count
+    examples: Count | None
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Record, frozen=True, forbid_unknown_fields=True):
     """Everything but the rows.
 
     Args:
@@ -111,19 +128,19 @@ class Manifest:
     """
 
     source: Source
-    dtype: str
-    scale: float
-    stored_width: int
-    rank: int
-    segment_examples: int
+    dtype: Literal["float32", "float16", "bfloat16"]
+    scale: Positive
+    stored_width: Size
+    rank: Annotated[int, Meta(ge=1, le=4096)]
+    segment_examples: Annotated[int, Meta(ge=1, le=1 << 24)]
     projections: FileEntry
     parts: tuple[Part, ...] = ()
     segments: tuple[SegmentEntry, ...] = ()
-    deleted: tuple[tuple[int, int], ...] = ()
-    project: int | None = None
-    version: int = VERSION
-    format: str = FORMAT
-    sign: str = field(default=SIGN)
+    deleted: tuple[tuple[Count, Size], ...] = ()
+    project: Size | None = None
+    version: Literal[1, 2] = VERSION
+    format: Literal["captum_tracinwe.index"] = FORMAT
+    sign: Literal["a positive score is a proponent: a training step on it lowers the loss of the test example"] = SIGN
 
     @property
     def total(self) -> int:
@@ -162,7 +179,7 @@ class Manifest:
 
     def encoded(self) -> bytes:
         """As the file holds it: the content, and its checksum."""
-        content = asdict(self)
+        content = msgspec.to_builtins(replace(self, version=VERSION))
         return (json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -175,29 +192,32 @@ class Manifest:
         """
         path = folder / NAME
         try:
-            raw = path.read_bytes()
+            raw = read_file(path)
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(
                 f"No index at {str(folder)!r}: expected a directory with {NAME}. Build one with TracInWE.build_index."
             ) from None
         try:
-            content = json.loads(raw)
+            content = json.loads(raw, object_pairs_hook=_each_once, parse_constant=_no_number)
             version, name = content["version"], content["format"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise IndexDamaged(f"{str(path)!r} is damaged: not the JSON that was written ({error}).") from error
-        if name != FORMAT or version != VERSION:
+        if name != FORMAT or type(version) is not int or version not in (1, VERSION):
             raise IndexDamaged(
-                f"{str(path)!r} is of format {name!r}, version {version!r}: this package reads {FORMAT!r}, version {VERSION}. "
-                f"Use the package that wrote it, or build the index anew."
+                f"{str(path)!r} is of format {name!r:.80}, version {version!r:.80}: this package reads {FORMAT!r}, versions 1 "
+                f"and {VERSION}. Use the package that wrote it, or build the index anew."
             )
         found = content.pop("checksum", None)
         try:
-            manifest = _decoded(content)
-            intact = found == _checksum(content) and manifest.encoded() == raw
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            intact = found == _checksum(content)
+            manifest = msgspec.convert(content, cls)
+        except (ValueError, RecursionError) as error:
             raise IndexDamaged(f"{str(path)!r} is damaged: an entry is missing or altered ({error}).") from error
         if not intact:
             raise IndexDamaged(f"{str(path)!r} is damaged: its content does not have the checksum that it names.")
+        wrong = check(manifest)
+        if wrong:
+            raise IndexDamaged(f"{str(path)!r} is damaged: its entries do not go together ({wrong}).")
         return manifest
 
 
@@ -205,21 +225,12 @@ def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _decoded(content: dict[str, Any]) -> Manifest:
-    source = dict(content["source"])
-    source["checkpoints"] = tuple(CheckpointEntry(**entry) for entry in source["checkpoints"])
-    source["exclude_tokens"] = tuple(source["exclude_tokens"])
-    segments = []
-    for entry in content["segments"]:
-        columns = FileEntry(**entry["columns"]) if entry["columns"] else None
-        segments.append(SegmentEntry(**{**entry, "file": FileEntry(**entry["file"]), "columns": columns}))
-    return Manifest(
-        **{
-            **content,
-            "source": Source(**source),
-            "projections": FileEntry(**content["projections"]),
-            "parts": tuple(Part(**entry) for entry in content["parts"]),
-            "segments": tuple(segments),
-            "deleted": tuple((first, stop) for first, stop in content["deleted"]),
-        }
-    )
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name stands twice")
+    return content
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")

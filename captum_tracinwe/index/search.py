@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe import ops
+from captum_tracinwe.index.layout import MOST_ID
 from captum_tracinwe.index.sketch import LARGEST_NORM
 from captum_tracinwe.ranking import merge_top_k
 from captum_tracinwe.rows import RowGradients
@@ -142,6 +143,11 @@ def checked_question(index: GradientIndex, rows: RowGradients) -> RowGradients:
             f"TracInWE.row_gradients(inputs) makes them."
         )
     rows = index.project(rows.to("cpu", torch.float32))
+    if rows.num_rows and not 0 <= int(rows.ids.min()) <= int(rows.ids.max()) <= MOST_ID:
+        raise ValueError(
+            f"GradientIndex: the test examples have token ids from {int(rows.ids.min())} to {int(rows.ids.max())}: expected ids "
+            f"from 0 to {MOST_ID}."
+        )
     if rows.num_rows and not float(rows.norms().max()) <= LARGEST_NORM:
         raise ValueError(
             f"GradientIndex: a test gradient has norm {float(rows.norms().max()):.3g}: expected finite numbers, and at most "

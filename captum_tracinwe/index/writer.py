@@ -15,16 +15,18 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from captum_tracinwe.index.disk import fold_lists, locked, row_sums, sweep, sync_folder, temporary
-from captum_tracinwe.index.layout import HEADER, Layout
+from captum_tracinwe.index.layout import HEADER, MOST_ID, Layout, header_of, layout_of
 from captum_tracinwe.index.manifest import FileEntry, Manifest, SegmentEntry
+from captum_tracinwe.index.names import name_of
 from captum_tracinwe.index.segment import TORCH
 from captum_tracinwe.index.sketch import LARGEST_NORM, Sketch
 from captum_tracinwe.rows import RowGradients
 
-__all__ = ["SegmentWriter", "Written", "commit", "file_of", "is_ours", "write_segment"]
+__all__ = ["SegmentWriter", "Written", "commit", "file_of", "refuse_ids", "seal", "sync", "write_segment"]
 
 # Sketches put in the order of their tokens at a time.
 CHUNK_ROWS = 8192
@@ -73,6 +75,7 @@ class SegmentWriter:
             ValueError: a value is not finite, or too large for the index or its dtype; the message names the example.
         """
         first = self._first + self.examples
+        refuse_ids(rows, first)
         counts = rows.ptr[1:] - rows.ptr[:-1]
         values = rows.values.float()
         stored = values if self._manifest.scale == 1 else values * self._manifest.scale
@@ -108,9 +111,11 @@ class SegmentWriter:
         order = np.argsort(ids, kind="stable")
         list_ids, list_counts = np.unique(ids, return_counts=True)
         list_ptr = np.concatenate([[0], np.cumsum(list_counts)])
-        m = self._manifest
-        width = len(m.source.checkpoints) * m.stored_width
-        layout = Layout(len(counts), len(ids), len(list_ids), width, self._sketch.columns, m.dtype)
+        most = int(counts.max()) if len(counts) else 0
+        entry = SegmentEntry(
+            self._first, self._stop, len(counts), len(ids), len(list_ids), most, 0, FileEntry("", 0, ""), None
+        )
+        layout = layout_of(self._manifest, entry)
         place = np.zeros(1, dtype=np.uint32)
         self._pad(layout, "padding_of_values")
         self._write(examples[order])
@@ -135,22 +140,18 @@ class SegmentWriter:
         ):
             head.write(np.asarray(array, dtype=kind).tobytes())
         self._write(head.getbuffer())
-        self._file.seek(0)
-        self._file.write(layout.header())
-        _sync(self._file)
-        file = FileEntry(f"segment-{self._digest.hexdigest()[:32]}.safetensors", layout.size, self._digest.hexdigest())
-        files = [(self._path, file.name)]
         beside = None
+        files = []
         if columns:
             content = json.dumps({name: list(values) for name, values in columns.items()}, sort_keys=True).encode()
             handle, path = self._stack.enter_context(temporary(self._folder))
             handle.write(content)
-            _sync(handle)
-            beside = file_of("columns", ".json", content)
+            sync(handle)
+            beside = file_of("columns", content)
             files.append((path, beside.name))
-        most = int(counts.max()) if len(counts) else 0
-        sizes = (len(counts), len(ids), len(list_ids), most, zlib.crc32(head.getbuffer()))
-        return Written(SegmentEntry(self._first, self._stop, *sizes, file, beside), tuple(files))
+        entry = replace(entry, head=zlib.crc32(head.getbuffer()), columns=beside)
+        entry = seal(self._file, self._digest, self._manifest, entry)
+        return Written(entry, ((self._path, entry.file.name), *files))
 
     def _pad(self, layout: Layout, name: str) -> None:
         start, end = layout.places[name]
@@ -193,24 +194,42 @@ def commit(folder: Path, written: Sequence[Written], change: Callable[[Manifest]
             os.replace(temporary_name, folder / name)
         sync_folder(folder)
         manifest.write(folder)
-        sweep(folder, {file.name for file in manifest.files}, is_ours)
+        sweep(folder, {file.name for file in manifest.files})
     return manifest
 
 
-def file_of(kind: str, suffix: str, content: bytes) -> FileEntry:
+def seal(file: IO[bytes], digest: hashlib._Hash, manifest: Manifest, entry: SegmentEntry) -> SegmentEntry:
+    """Write the header of a segment whose arrays are in ``file`` and in ``digest``; sync it; its entry, with its name."""
+    header = header_of(manifest, entry)
+    file.seek(0)
+    file.write(header)
+    sync(file)
+    digest.update(header)
+    sha256 = digest.hexdigest()
+    return replace(entry, file=FileEntry(name_of("segment", sha256), layout_of(manifest, entry).size, sha256))
+
+
+def file_of(kind: str, content: bytes) -> FileEntry:
     """The entry of a file called by its content, so that no file is ever written over."""
     digest = hashlib.sha256(content).hexdigest()
-    return FileEntry(f"{kind}-{digest[:32]}{suffix}", len(content), digest)
+    return FileEntry(name_of(kind, digest), len(content), digest)
 
 
-def is_ours(name: str) -> bool:
-    """Whether a file of that name is one that an index writes."""
-    return name.startswith(("segment-", "columns-", "projections-")) and name.endswith((".safetensors", ".json"))
-
-
-def _sync(file: IO[bytes]) -> None:
+def sync(file: IO[bytes]) -> None:
+    """What was written survives a power cut."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def refuse_ids(rows: RowGradients, first: int) -> None:
+    """Raise ValueError where a token is not one that an index can hold: 0 to 2³¹ − 1."""
+    wrong = (rows.ids < 0) | (rows.ids > MOST_ID)
+    if bool(wrong.any()):
+        example = first + int(rows.examples[wrong][0])
+        raise ValueError(
+            f"Training example {example} has the token id {int(rows.ids[wrong][0])}: an index holds ids from 0 to {MOST_ID}. "
+            f"Number the tokens anew, or leave out their rows (RowGradients.exclude)."
+        )
 
 
 def _refuse_extremes(rows: RowGradients, stored: Tensor, first: int, dtype: str) -> None:

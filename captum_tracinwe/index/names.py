@@ -1,0 +1,60 @@
+"""The names of an index's files, each of one exact form: what has another name is never written over or removed."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["LOCK", "MANIFEST", "claim_of", "is_data", "is_temporary", "new_temporary", "others_in"]
+
+MANIFEST = "manifest.json"
+LOCK = "lock"
+#: Locked by the first of several processes while it begins an index.
+FIRST = ".captum-tracinwe-first"
+TEMPORARY = ".captum-tracinwe-"
+# Kind → what its files end with. The digits are the first 32 of the file's SHA-256.
+SUFFIXES = {"segment": ".safetensors", "columns": ".json", "projections": ".safetensors"}
+_DATA = re.compile("|".join(rf"{kind}-[0-9a-f]{{32}}{re.escape(suffix)}" for kind, suffix in SUFFIXES.items()))
+_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{16}}\.tmp")
+_CLAIM = re.compile(r"\.claim-[0-9]{1,19}")
+
+
+def name_of(kind: str, sha256: str) -> str:
+    """The name of a file of that kind and content."""
+    return f"{kind}-{sha256[:32]}{SUFFIXES[kind]}"
+
+
+def is_data(name: str) -> bool:
+    """Whether a manifest may name a file so."""
+    return _DATA.fullmatch(name) is not None
+
+
+def new_temporary() -> str:
+    """A name that no reader looks at."""
+    return f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a writer gives such names to what it has not finished."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def claim_of(first: int) -> str:
+    """The lock of the segment that begins with training example ``first``."""
+    return f".claim-{first}"
+
+
+def others_in(folder: Path, also: Iterable[str] = ()) -> list[str]:
+    """What in a directory is not an index's, by name; empty where the directory is not there."""
+    if not folder.exists():
+        return []
+    ours = {MANIFEST, LOCK, FIRST, *also}
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_symlink()
+        or not entry.is_file()
+        or not (entry.name in ours or is_data(entry.name) or is_temporary(entry.name) or _CLAIM.fullmatch(entry.name))
+    )
