@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -33,12 +33,14 @@ from captum_tracinwe.index import merge_results
 from captum_tracinwe.testing import toy_tracin
 
 MINUTES = float(os.environ.get("CAPTUM_TRACINWE_SOAK_MINUTES", "0"))
-QUICK = settings(max_examples=8, stateful_step_count=20, derandomize=True)
+# Without shrinking: what failed is 20 steps long at most, and is printed.
+QUICK = settings(max_examples=40, stateful_step_count=20, derandomize=True, phases=[Phase.generate])
 LONG = settings(max_examples=100, stateful_step_count=40, print_blob=True)
 COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 # System calls of one change: 30 to 150. Beyond its last one a change comes to its end.
 CALL = st.integers(0, 120)
-SEED, COUNT = st.integers(0, 2**16), st.integers(0, 7)
+# Often the same: the same rows twice, in one index or in two.
+SEED, COUNT = st.one_of(st.integers(0, 3), st.integers(0, 2**16)), st.integers(0, 7)
 COLUMNS = st.sampled_from([(), ("label",), ("kind",), ("label", "kind")])
 DTYPES = st.sampled_from(["float32", "float16", "bfloat16"])
 #: What happened, over all examples.
@@ -94,9 +96,6 @@ class IndexMachine(RuleBasedStateMachine):
             )
 
         SEEN["killed: from_rows"] += kill is not None and killed_at(kill, make)
-        if (self.path / "manifest.json").exists() and count and not len(GradientIndex.open(self.path)):
-            SEEN["FAULT half-made"] += 1
-            shutil.rmtree(self.path)
         if not (self.path / "manifest.json").exists():
             make()
         index = GradientIndex.open(self.path)
