@@ -6,6 +6,7 @@ killed process: an exception in its place would do both.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -14,9 +15,11 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from typing import Any
 
-# What changes or locks files. Called from Python, each by this name.
-CALLS = {"open", "write", "flush", "fsync", "close", "flock", "chmod", "mkdir", "replace", "rename", "link", "unlink"}
+# What changes or locks files; a file made by `open` alone is empty, and is locked next.
+CALLS = {os.mkdir, os.replace, os.rename, os.link, os.unlink, os.chmod, os.fsync, os.write, fcntl.flock}
+METHODS = {"write", "flush"}
 PATIENCE = 120  # seconds; a child that takes longer hangs
 
 
@@ -26,9 +29,9 @@ def killed_at(call: int, operation: Callable[[], object]) -> bool:
     def counted() -> None:
         left = call
 
-        def count(frame: object, event: str, made: object) -> None:
+        def count(frame: object, event: str, made: Any) -> None:
             nonlocal left
-            if event == "c_call" and made.__name__ in CALLS:
+            if event == "c_call" and (made in CALLS or made.__name__ in METHODS):
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
                 left -= 1

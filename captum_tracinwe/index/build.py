@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches import Batch, Block, examples_loader, labels_of, size_of, tensors_in
-from captum_tracinwe.index.creation import check_form, create, read_projections
+from captum_tracinwe.index.creation import check_form, create, read_projections, refuse_others
 from captum_tracinwe.index.disk import IndexMismatch, claim, full_disk, locked
+from captum_tracinwe.index.first import exists_already, leading, wait_for_first
 from captum_tracinwe.index.identity import source_of
 from captum_tracinwe.index.layout import DTYPES, HEADER
 from captum_tracinwe.index.maintenance import check_columns, clean, differences
-from captum_tracinwe.index.manifest import Manifest, Part, SegmentEntry
+from captum_tracinwe.index.manifest import NAME, Manifest, Part, SegmentEntry
 from captum_tracinwe.index.names import claim_of
 from captum_tracinwe.index.sketch import Sketch
 from captum_tracinwe.index.writer import SegmentWriter, Written, commit
@@ -224,21 +225,19 @@ def build(
             "`metadata`, and more than one process, need a training set that can be read in any order: a Dataset, or a "
             "DataLoader of one without a sampler of its own."
         )
+    refuse_others(folder)
     if rank > 0:
-        _wait_for(folder)
-    if not (folder / "manifest.json").exists():
-        if append:
-            Manifest.read(folder)  # says what is missing
-        _begin(tracin, folder, size, options)
-    else:
-        _go_on(tracin, folder, size, resume or rank > 0 or again, append, options)
-    work(tracin, folder, options, place)
+        wait_for_first(folder, resume or again)
+    with leading(folder) if rank == 0 and world > 1 else nullcontext(lambda: None) as begun:
+        if not (folder / NAME).exists():
+            if append:
+                Manifest.read(folder)  # says what is missing
+            _begin(tracin, folder, size, options)
+        else:
+            _go_on(tracin, folder, size, resume or rank > 0 or again, append, options)
+        begun()
+        work(tracin, folder, options, place)
     return GradientIndex.open(folder)
-
-
-def _wait_for(folder: Path) -> None:
-    while not (folder / "manifest.json").exists():
-        time.sleep(0.1)
 
 
 def _begin(tracin: TracInWE, folder: Path, size: int | None, options: Options) -> None:
@@ -266,10 +265,7 @@ def _go_on(tracin: TracInWE, folder: Path, size: int | None, resume: bool, appen
     """See that what is there is an index of the same source, and note what is to be appended."""
     manifest = Manifest.read(folder)
     if not resume and not append:
-        raise FileExistsError(
-            f"There is an index at {str(folder)!r} already: go on with it by resume=True, add to it by append=True, or name "
-            f"another directory."
-        )
+        raise exists_already(folder)
     wrong = differences(manifest.source, source_of(tracin))
     width = int(tracin.embedding.weight.shape[1])
     for name, here, there in (

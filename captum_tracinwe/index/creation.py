@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.index.disk import IndexDamaged, checked_content, full_disk, locked, sweep, write_whole
+from captum_tracinwe.index.first import exists_already
 from captum_tracinwe.index.layout import DTYPES
 from captum_tracinwe.index.manifest import NAME, Manifest, Part, Source
 from captum_tracinwe.index.names import others_in
@@ -47,10 +48,7 @@ def refuse_others(folder: Path) -> None:
 
 def _refuse_an_index(folder: Path) -> None:
     if (folder / NAME).exists():
-        raise FileExistsError(
-            f"There is an index at {str(folder)!r} already: go on with it by resume=True, add to it by append=True, or name "
-            f"another directory."
-        )
+        raise exists_already(folder)
 
 
 def random_projection(width: int, to: int) -> Tensor:

@@ -32,6 +32,7 @@ __all__ = [
     "locked",
     "odd_weights",
     "open_file",
+    "open_lock",
     "present",
     "read_file",
     "row_sums",
@@ -161,6 +162,11 @@ def open_file(path: Path) -> IO[bytes]:
     return os.fdopen(handle, "rb")
 
 
+def open_lock(path: Path) -> IO[bytes]:
+    """A file for locks, and for a word, made where it is not there."""
+    return os.fdopen(_opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+b")
+
+
 def read_file(path: Path) -> bytes:
     """All of it; see :func:`open_file`."""
     with open_file(path) as file:
@@ -204,7 +210,7 @@ def checked_content(folder: Path, entry: FileEntry) -> bytes:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """The one writer of the manifest at a time; waits for its turn."""
-    with os.fdopen(_opened(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab") as file:
+    with open_lock(folder / LOCK) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -213,7 +219,7 @@ def locked(folder: Path) -> Iterator[None]:
 def claim(folder: Path, name: str) -> Iterator[bool]:
     """Whether this process holds the lock of that name: nobody else alive does. It is gone afterwards."""
     path = folder / name
-    with os.fdopen(_opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab") as file:
+    with open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
