@@ -26,7 +26,8 @@ def found(tmp_path_factory):
     """What one fresh Python, which forks a child for each kill, has found: operation → counts, and what was wrong."""
     share = -(-KILLS // len(OPERATIONS))
     arguments = [Path(__file__).with_name("index_kills.py"), tmp_path_factory.mktemp("kills"), share, SEED]
-    done = subprocess.run([sys.executable, *map(str, arguments)], stdout=subprocess.PIPE, check=True)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # this package, whichever it is
+    done = subprocess.run([sys.executable, *map(str, arguments)], stdout=subprocess.PIPE, check=True, env=env)
     return json.loads(done.stdout)
 
 

@@ -35,7 +35,7 @@ from captum_tracinwe.testing import toy_tracin
 MINUTES = float(os.environ.get("CAPTUM_TRACINWE_SOAK_MINUTES", "0"))
 # Without shrinking: what failed is 25 steps long at most, and is printed.
 QUICK = settings(stateful_step_count=25, derandomize=True, phases=[Phase.generate])
-LONG = settings(max_examples=100, stateful_step_count=40, print_blob=True)
+LONG = settings(max_examples=25, stateful_step_count=40, print_blob=True)
 COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
@@ -137,7 +137,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(chosen=st.sets(st.integers(0, 30), max_size=5), kill=kills(10), stale=st.booleans())
     def delete(self, chosen, kill, stale):
-        chosen = [number for number in chosen if number < len(self.model.examples)]
+        chosen = self._numbers(chosen, self.model)
         index = self._handle(stale)
         self._change("delete", lambda: index.delete(chosen), self.model.without(chosen), kill, sweeps=False)
 
@@ -172,7 +172,7 @@ class IndexMachine(RuleBasedStateMachine):
             )
             added = Content().plus(examples_of(rows, metadata, self.form["dtype"], other.manifest.scale))
         if what != "itself":
-            gone = [number for number in gone if number < len(added.examples)]
+            gone = self._numbers(gone, added)
             other, added = other.delete(gone), added.without(gone)
             other = other.compact() if compacted else other
         if other.manifest.scale != self.scale:
@@ -208,6 +208,11 @@ class IndexMachine(RuleBasedStateMachine):
         """The index as opened now, or by whoever opened it first of those that still have it open."""
         return self.readers[0][0] if stale and self.readers else GradientIndex.open(self.path)
 
+    @staticmethod
+    def _numbers(drawn, model):
+        """Any numbers as those of examples that are there or were."""
+        return [number % len(model.examples) for number in drawn] if model.examples else []
+
     @rule()
     def open_a_reader(self):
         self.readers = [*self.readers[-2:], (GradientIndex.open(self.path), self.model)]
@@ -223,6 +228,7 @@ class IndexMachine(RuleBasedStateMachine):
         old = reader < len(self.readers)
         index, model = self.readers[reader] if old else (GradientIndex.open(self.path), self.model)
         SEEN["asked: old" if old else "asked: new"] += 1
+        SEEN["asked: with deletions"] += bool(model.gone and tests)
         rows = rows_of(seed, tests, self.columns)
         scores = index.scores(rows)
         assert scores.shape == (tests, len(model.examples))
@@ -234,7 +240,7 @@ class IndexMachine(RuleBasedStateMachine):
             has_all = has_all and all(name in one.metadata for one in model.examples)
             kept = [number for number in kept if model.examples[number].metadata.get(name) in accepted]
         if chosen is not None:
-            chosen = [number for number in chosen if number < len(model.examples)]
+            chosen = self._numbers(chosen, model)
             kept = [number for number in kept if number in chosen]
         try:
             found = index.search(rows, k, proponents, where=where, indices=chosen, approximate=approximate)
@@ -282,7 +288,7 @@ class IndexMachine(RuleBasedStateMachine):
         for number, example in enumerate(model.examples):
             expected = -np.inf if number in model.gone else np.square(example.values.astype(np.float64)).sum()
             assert norms[number].item() == pytest.approx(expected, rel=1e-5, abs=1e-30)
-        picked = [number for number in picked if number < len(model.examples)]
+        picked = self._numbers(picked, model)
         if set(picked) & model.gone:
             with pytest.raises(ValueError, match="no training example"):
                 index.rows(picked)
