@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from index_cases import random_rows
-from index_model import Content, difference, examples_of
+from index_in_memory import Content, difference, examples_of
 from killing import duration, killed_after
 
 from captum_tracinwe import GradientIndex

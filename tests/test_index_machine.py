@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from index_model import Content, dense, difference, examples_of, rows_of, stored
+from index_in_memory import Content, dense, difference, examples_of, rows_of, stored
 from killing import killed_at
 
 from captum_tracinwe import GradientIndex, IndexDamaged, IndexMismatch
