@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import torch
 
 from captum_tracinwe import GradientIndex, RowGradients
@@ -37,3 +40,22 @@ def small_index(folder, examples=60, **options):
     options = {"segment_examples": 16, "rank": 3, **options}
     rows = random_rows(examples)
     return GradientIndex.from_rows(folder, rows, **options), rows
+
+
+def rewrite(folder, edit):
+    """Edit the content of a manifest by ``edit(content)`` and make its checksum right, as anybody can."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    content.pop("checksum")
+    content = edit(content) or content
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**content, "checksum": checksum}, indent=1, sort_keys=True) + "\n")
+
+
+def contents(folder):
+    """All files below a directory, and the targets of links."""
+    return {
+        str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }

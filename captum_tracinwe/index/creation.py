@@ -110,7 +110,7 @@ def create(
     manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,), project=project)  # type: ignore[arg-type]
     refuse_others(folder)
     _refuse_an_index(folder)
-    with ExitStack() as stack, full_disk(folder):
+    with full_disk(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         written = fill(manifest, list(tensors.values()), stack)
         with locked(folder):

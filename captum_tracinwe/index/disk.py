@@ -127,7 +127,7 @@ def full_disk(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         said = SAID.get(error.errno or 0)
-        if said is None:
+        if said is None or str(error.strerror).startswith("The index "):  # said already
             raise
         raise OSError(error.errno, f"The index {str(folder)!r}: {said} ({error.strerror}).") from error
 

@@ -109,7 +109,7 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
     check_columns(metadata, len(rows))
     _refuse_unfinished(folder, manifest, "added to")
     projections = read_projections(folder, manifest)
-    with ExitStack() as stack, full_disk(folder):
+    with full_disk(folder), ExitStack() as stack:
         written = _segments(folder, manifest, projections, manifest.total, rows, metadata, stack)
 
         def change(found: Manifest) -> Manifest:
@@ -193,7 +193,7 @@ def compact(folder: Path) -> None:
 def _compact(folder: Path, manifest: Manifest) -> None:
     _refuse_unfinished(folder, manifest, "compacted")
     sketch = Sketch(read_projections(folder, manifest)[0])
-    with ExitStack() as stack, full_disk(folder):
+    with full_disk(folder), ExitStack() as stack:
         written, gone = [], []
         for group in _groups(folder, manifest):
             numbers = np.concatenate([segment.numbers[kept] for segment, kept in group])
@@ -266,9 +266,10 @@ def _merge(folder: Path, manifest: Manifest, other: Path, added: Manifest) -> No
     for place, content in ((folder, manifest), (other, added)):
         _refuse_unfinished(place, content, "merged")
     sketch = Sketch(read_projections(folder, manifest)[0])
+    read_projections(other, added)  # checks it
     same = manifest.projections == added.projections
     shift = manifest.total
-    with ExitStack() as stack, full_disk(folder):
+    with full_disk(folder), ExitStack() as stack:
         written = []
         for entry in added.segments:
             moved = replace(entry, first=entry.first + shift, stop=entry.stop + shift)

@@ -112,8 +112,10 @@ class Segment:
             present(self.columns_path, entry.columns.bytes).close()
         self._lock = threading.Lock()
         self._view: _View | None = None
+        self.opened = False
         if RECENT.has_room():
             self._open()
+        self.opened = True
 
     def __len__(self) -> int:
         return self.entry.examples
@@ -123,15 +125,20 @@ class Segment:
         view = self._view
         if view is None:
             with self._lock:
-                if self._view is None:
-                    self._view = self._mapped()
-                    RECENT.add(self)
                 view = self._view
+                if view is None:
+                    view = self._view = self._mapped()
+                    RECENT.add(self)
         RECENT.use(self)
         view.file.check()
         return view
 
     def _mapped(self) -> _View:
+        if self.opened and not self.path.exists():
+            raise IndexDamaged(
+                f"{str(self.path)!r} is missing. A writer compacted it away, or somebody removed it, since the index was opened, "
+                f"and of so many segments only {RECENT.most} are held: open the index again (GradientIndex.refresh)."
+            )
         view = _View(self)
         if bytes(view.file.bytes[:HEADER].numpy()) != (self._header if self.bound else self.layout.header()):
             raise IndexDamaged(f"{str(self.path)!r} is damaged: its header is not the one that was written.")
