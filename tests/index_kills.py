@@ -114,7 +114,7 @@ def change_and_kill(home: Path, change, kills: int, generator: random.Random, fo
     while found["killed"] < kills:
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(home / "template", path)
-        found["killed"] += killed_after(generator.uniform(0, seconds), partial(change, path))
+        found["killed"] += killed_after(generator.uniform(0, 1.3 * seconds), partial(change, path))
         index, manifest = GradientIndex.open(path), Manifest.read(path)
         index.verify()
         check(manifest in manifests, "the manifest is neither as before nor as after")

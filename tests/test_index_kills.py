@@ -17,7 +17,7 @@ from index_kills import OPERATIONS
 from captum_tracinwe import GradientIndex, RowGradients
 from captum_tracinwe.index.names import claim_of
 
-KILLS = int(os.environ.get("CAPTUM_TRACINWE_KILLS", "36"))
+KILLS = int(os.environ.get("CAPTUM_TRACINWE_KILLS", "30"))
 SEED = int(os.environ.get("CAPTUM_TRACINWE_KILLS_SEED", "0"))
 
 
