@@ -4,12 +4,9 @@ import errno
 import json
 import os
 import random
-import signal
 import stat
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +15,6 @@ from index_cases import random_rows, small_index
 from captum_tracinwe import GradientIndex, IndexDamaged
 from captum_tracinwe.index import disk, names, writer
 from captum_tracinwe.index.manifest import Manifest
-
-KILLS = int(os.environ.get("CAPTUM_TRACINWE_KILLS", "6"))
 
 
 @pytest.fixture
@@ -192,97 +187,6 @@ def test_two_writers_do_not_undo_each_other(index):
     found = index.refresh()
     assert found.total == 71
     assert len(found) == 70
-
-
-# ------------------------------------------------------------------------------------------------------------ kill −9
-
-CHANGES = """
-import sys, torch
-sys.path[:0] = [{tests!r}]
-torch.set_num_threads(1)
-from index_cases import random_rows
-from captum_tracinwe import GradientIndex
-index = GradientIndex.open({path!r})
-print("ready", flush=True)
-for step in range(100):
-    index = index.append(random_rows(40, seed=step)).delete([index.total - 1, index.total // 2]).compact()
-    print(index.total, flush=True)
-"""
-
-
-def killed(script, after, env=None):
-    """Run a script, kill it −9 that long after its first line; what it printed."""
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env)
-    first = process.stdout.readline()
-    time.sleep(after)
-    process.send_signal(signal.SIGKILL)
-    rest = process.stdout.read()
-    process.wait()
-    return first + rest
-
-
-def test_killed_while_changing_an_index_opens_with_all_that_was_finished(tmp_path):
-    generator = random.Random(1)
-    index, train = small_index(tmp_path / "i")
-    script = CHANGES.format(tests=str(Path(__file__).parent), path=str(index.path))
-    test = random_rows(3, seed=9)
-    for _ in range(KILLS):
-        printed = killed(script, generator.uniform(0.0, 0.6)).split()
-        found = GradientIndex.open(index.path)
-        found.verify()
-        assert found.complete
-        reached = int(printed[-1]) if len(printed) > 1 else index.total
-        assert found.total in (reached, reached + 40)  # an append is there or not
-        assert torch.equal(found.search(test, 5).influence_scores, found.scores(test).topk(5).values)
-        index = found
-    index = index.append(random_rows(3))  # a writer takes away what the killed ones left
-    assert {path.name for path in files(index)} == {file.name for file in index.manifest.files} | {"manifest.json"}
-    kept = [i for i in range(60) if i in set(index.numbers.tolist())]
-    assert torch.equal(index.rows(kept).values, train.select(kept).values)
-
-
-BUILD = """
-import sys, torch
-sys.path[:0] = [{tests!r}]
-torch.set_num_threads(1)
-from index_build import tracin_of
-tracin = tracin_of({folder!r})
-print("ready", flush=True)
-tracin.build_index({path!r}, resume={resume}, segment_examples=4, rank=3)
-print("done", flush=True)
-"""
-
-
-def build_script(folder, path, resume=True):
-    tests = str(Path(__file__).parent)
-    return BUILD.format(tests=tests, folder=str(folder), path=str(path), resume=resume)
-
-
-def same_files(a, b):
-    contents = [
-        {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith((".json", ".safetensors"))}
-        for folder in (a, b)
-    ]
-    assert contents[0] == contents[1]
-
-
-def test_killed_while_building_and_resumed_is_the_uninterrupted_index(tmp_path):
-    from index_build import tracin_of
-
-    whole = tracin_of(tmp_path).build_index(tmp_path / "whole", segment_examples=4, rank=3)
-    generator = random.Random(2)
-    path = tmp_path / "i"
-    for _ in range(KILLS):
-        printed = killed(build_script(tmp_path, path), generator.uniform(0.0, 0.5))
-        if (path / "manifest.json").exists():
-            found = GradientIndex.open(path)
-            found.verify()
-            there = found.numbers.tolist()
-            assert torch.equal(found.rows().values, whole.rows(there).values)
-        if "done" in printed:
-            break
-    subprocess.run([sys.executable, "-c", build_script(tmp_path, path)], check=True, capture_output=True)
-    same_files(path, whole.path)
 
 
 def test_leftovers_of_a_live_writer_are_not_swept(tmp_path):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from index_build import EXAMPLES, tracin_of
-from test_index_faults import build_script, same_files
+from index_build import EXAMPLES, build_script, same_files, tracin_of
 
 from captum_tracinwe import GradientIndex
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from captum_tracinwe.index.layout import DTYPES
 from captum_tracinwe.index.manifest import NAME, Manifest, Part, Source
 from captum_tracinwe.index.names import others_in
 from captum_tracinwe.index.sketch import fit_projection
-from captum_tracinwe.index.writer import file_of
+from captum_tracinwe.index.writer import Written, file_of, rename
 
 __all__ = ["check_form", "create", "random_projection", "read_projections", "refuse_others"]
 
@@ -45,6 +46,11 @@ def refuse_others(folder: Path) -> None:
         )
 
 
+def _refuse_an_index(folder: Path) -> None:
+    if (folder / NAME).exists():
+        raise exists_already(folder)
+
+
 def random_projection(width: int, to: int) -> Tensor:
     """``(to, width)``, normal entries of variance 1 / to: products keep their expectation, with an error of about 1 / √to."""
     generator = torch.Generator().manual_seed(0)
@@ -61,8 +67,9 @@ def create(
     segment_examples: int,
     project: int | None,
     part: Part,
+    fill: Callable[[Manifest, list[Tensor], ExitStack], Sequence[Written]] = lambda *_: (),
 ) -> Manifest:
-    """The first manifest of an index, without segments.
+    """The first manifest of an index: without segments, or with those that ``fill`` writes, in one step.
 
     Args:
         folder (Path): new, or without an index.
@@ -70,6 +77,7 @@ def create(
         sample (iterable of Tensor): rows ``(R, C * D)``, to choose the sketch's projection and a scale for float16.
         dtype, rank, segment_examples, project: as in :meth:`TracInWE.build_index`.
         part (Part): what is going to be indexed.
+        fill (callable, optional): from the manifest, the projections and a stack for temporary files to finished segments.
 
     Raises:
         FileExistsError: there is an index already, or something else.
@@ -97,18 +105,21 @@ def create(
     from safetensors.torch import save
 
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    rank = int(tensors["sketch"].shape[1])
+    entry = file_of("projections", content)
+    manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,), project=project)  # type: ignore[arg-type]
     refuse_others(folder)
-    with full_disk(folder):
+    _refuse_an_index(folder)
+    with full_disk(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
+        written = fill(manifest, list(tensors.values()), stack)
         with locked(folder):
-            if (folder / NAME).exists():
-                raise exists_already(folder)
-            entry = file_of("projections", content)
+            _refuse_an_index(folder)
             write_whole(folder / entry.name, content)
-            rank = int(tensors["sketch"].shape[1])
-            manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,), project=project)  # type: ignore[arg-type]
+            rename(folder, written)
+            manifest = manifest.with_segments(one.entry for one in written)
             manifest.write(folder)
-            sweep(folder, {entry.name})
+            sweep(folder, {file.name for file in manifest.files})
     return manifest
 
 

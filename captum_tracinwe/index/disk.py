@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from captum_tracinwe.index.names import LOCK, is_data, is_temporary, new_temporary
+from captum_tracinwe.index.names import LOCK, is_claim, is_data, is_temporary, new_temporary
 
 if TYPE_CHECKING:
     from captum_tracinwe.index.manifest import FileEntry
@@ -232,17 +232,18 @@ def claim(folder: Path, name: str) -> Iterator[bool]:
 
 
 def sweep(folder: Path, keep: set[str]) -> None:
-    """Remove what killed writers left: unlocked temporary files, and files of an index that are in no manifest.
+    """Remove what killed writers left: unlocked temporary files and claims, and files of an index that are in no manifest.
 
     Call it within :func:`locked`: files get their names and enter the manifest under that lock. A file of any other name
     than the exact ones in :mod:`names` is somebody else's and stays.
     """
     for entry in folder.iterdir():
-        ours = is_temporary(entry.name) or (is_data(entry.name) and entry.name not in keep)
+        lockable = is_temporary(entry.name) or is_claim(entry.name)
+        ours = lockable or (is_data(entry.name) and entry.name not in keep)
         if not ours or entry.is_symlink() or not entry.is_file():
             continue
         try:
-            if is_temporary(entry.name):
+            if lockable:
                 with open_file(entry) as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     entry.unlink(missing_ok=True)

@@ -97,8 +97,11 @@ def create_from_rows(
     sample = rows.values if rows.num_rows <= 20_000 else rows.values[:: rows.num_rows // 10_000]
     form = {"dtype": dtype, "rank": rank, "segment_examples": segment_examples, "project": project}
     check_columns(metadata, len(rows))
-    create(folder, source, [sample], **form, part=Part(0, 0))  # type: ignore[arg-type]
-    append_rows(folder, rows, metadata)
+
+    def fill(manifest: Manifest, projections: list[torch.Tensor], stack: ExitStack) -> list[Written]:
+        return _segments(folder, manifest, projections, 0, rows, metadata, stack)
+
+    create(folder, source, [sample], **form, part=Part(0, len(rows)), fill=fill)  # type: ignore[arg-type]
 
 
 def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequence[Any]]) -> None:
@@ -107,29 +110,8 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
     check_columns(metadata, len(rows))
     _refuse_unfinished(folder, manifest, "added to")
     projections = read_projections(folder, manifest)
-    rows = rows.to("cpu", torch.float32)
-    refuse_ids(rows, manifest.total)
-    given = len(manifest.source.checkpoints) * manifest.source.width
-    if rows.width != given:
-        raise IndexMismatch(f"The index holds rows of {given} columns, got rows of {rows.width}.")
-    if len(projections) > 1:
-        checkpoints = len(manifest.source.checkpoints)
-        values = rows.values.view(rows.num_rows, checkpoints, manifest.source.width) @ projections[1].T
-        rows = RowGradients(rows.ptr, rows.ids, values.flatten(1))
-    step = manifest.segment_examples
     with full_disk(folder), ExitStack() as stack:
-        written = []
-        for start in range(0, len(rows), step):
-            stop = min(start + step, len(rows))
-            span = (manifest.total + start, manifest.total + stop)
-            columns = {name: values[start:stop] for name, values in metadata.items()}
-            pieces = (
-                rows.select(torch.arange(a, min(a + COPIED_EXAMPLES, stop)))
-                for a in range(start, stop, COPIED_EXAMPLES)
-            )
-            written.append(
-                write_segment(folder, manifest, Sketch(projections[0]), span, pieces, stack, columns=columns)
-            )
+        written = _segments(folder, manifest, projections, manifest.total, rows, metadata, stack)
 
         def change(found: Manifest) -> Manifest:
             if found != manifest:
@@ -141,6 +123,37 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
             return replace(found, parts=(*found.parts, part)).with_segments(one.entry for one in written)
 
         commit(folder, written, change)
+
+
+def _segments(
+    folder: Path,
+    manifest: Manifest,
+    projections: Sequence[torch.Tensor],
+    first: int,
+    rows: RowGradients,
+    metadata: Mapping[str, Sequence[Any]],
+    stack: ExitStack,
+) -> list[Written]:
+    """Rows as finished segments for the training indices from ``first`` on, under temporary names."""
+    rows = rows.to("cpu", torch.float32)
+    refuse_ids(rows, first)
+    given = len(manifest.source.checkpoints) * manifest.source.width
+    if rows.width != given:
+        raise IndexMismatch(f"The index holds rows of {given} columns, got rows of {rows.width}.")
+    if len(projections) > 1:
+        checkpoints = len(manifest.source.checkpoints)
+        values = rows.values.view(rows.num_rows, checkpoints, manifest.source.width) @ projections[1].T
+        rows = RowGradients(rows.ptr, rows.ids, values.flatten(1))
+    step, written = manifest.segment_examples, []
+    for start in range(0, len(rows), step):
+        stop = min(start + step, len(rows))
+        columns = {name: values[start:stop] for name, values in metadata.items()}
+        pieces = (
+            rows.select(torch.arange(a, min(a + COPIED_EXAMPLES, stop))) for a in range(start, stop, COPIED_EXAMPLES)
+        )
+        span = (first + start, first + stop)
+        written.append(write_segment(folder, manifest, Sketch(projections[0]), span, pieces, stack, columns=columns))
+    return written
 
 
 def check_columns(metadata: Mapping[str, Sequence[Any]], examples: int) -> None:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["LOCK", "MANIFEST", "claim_of", "is_data", "is_temporary", "new_temporary", "others_in"]
+__all__ = ["LOCK", "MANIFEST", "claim_of", "is_claim", "is_data", "is_temporary", "new_temporary", "others_in"]
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
@@ -46,6 +46,11 @@ def claim_of(first: int) -> str:
     return f".claim-{first}"
 
 
+def is_claim(name: str) -> bool:
+    """Whether it is a lock as :func:`claim_of` names them."""
+    return _CLAIM.fullmatch(name) is not None
+
+
 def others_in(folder: Path, also: Iterable[str] = ()) -> list[str]:
     """What in a directory is not an index's, by name; empty where the directory is not there."""
     if not folder.exists():
@@ -56,5 +61,5 @@ def others_in(folder: Path, also: Iterable[str] = ()) -> list[str]:
         for entry in folder.iterdir()
         if entry.is_symlink()
         or not entry.is_file()
-        or not (entry.name in ours or is_data(entry.name) or is_temporary(entry.name) or _CLAIM.fullmatch(entry.name))
+        or not (entry.name in ours or is_data(entry.name) or is_temporary(entry.name) or is_claim(entry.name))
     )

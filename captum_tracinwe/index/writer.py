@@ -26,7 +26,7 @@ from captum_tracinwe.index.segment import TORCH
 from captum_tracinwe.index.sketch import LARGEST_NORM, Sketch
 from captum_tracinwe.rows import RowGradients
 
-__all__ = ["SegmentWriter", "Written", "commit", "file_of", "refuse_ids", "seal", "sync", "write_segment"]
+__all__ = ["SegmentWriter", "Written", "commit", "file_of", "refuse_ids", "rename", "seal", "sync", "write_segment"]
 
 # Sketches put in the order of their tokens at a time.
 CHUNK_ROWS = 8192
@@ -190,12 +190,17 @@ def commit(folder: Path, written: Sequence[Written], change: Callable[[Manifest]
     """
     with locked(folder):
         manifest = change(Manifest.read(folder))
-        for temporary_name, name in (pair for segment in written for pair in segment.files):
-            os.replace(temporary_name, folder / name)
-        sync_folder(folder)
+        rename(folder, written)
         manifest.write(folder)
         sweep(folder, {file.name for file in manifest.files})
     return manifest
+
+
+def rename(folder: Path, written: Sequence[Written]) -> None:
+    """Give finished files the names by which a manifest may call them; within :func:`locked`."""
+    for temporary_name, name in (pair for segment in written for pair in segment.files):
+        os.replace(temporary_name, folder / name)
+    sync_folder(folder)
 
 
 def seal(file: IO[bytes], digest: hashlib._Hash, manifest: Manifest, entry: SegmentEntry) -> SegmentEntry:
