@@ -207,6 +207,20 @@ def test_only_so_many_segments_are_mapped_and_all_answer(tmp_path, monkeypatch):
         GradientIndex.open(index.path)
 
 
+def test_writers_hold_few_files_open(tmp_path):
+    """A limit of 1,024 open files is common, and would be one of 512 segments with metadata."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 30, hard))
+    try:
+        index, train = small_index(tmp_path / "i", 60, segment_examples=1, metadata={"n": list(range(60))})
+        other, _ = small_index(tmp_path / "j", 60, segment_examples=1, metadata={"n": list(range(60))})
+        index = index.merge(other).append(train, {"n": list(range(60))}).delete([1]).compact()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    test = random_rows(2, seed=9)
+    assert torch.equal(index.scores(test)[:, 120:], test.dot(train))
+
+
 def test_threads_share_few_maps(tmp_path, monkeypatch):
     monkeypatch.setattr(segment, "RECENT", maps.Recent(3))
     index, train = small_index(tmp_path / "i", 80, segment_examples=4)

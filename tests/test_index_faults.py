@@ -191,11 +191,15 @@ def test_two_writers_do_not_undo_each_other(index):
 
 def test_leftovers_of_a_live_writer_are_not_swept(tmp_path):
     index, _ = small_index(tmp_path / "i")
-    with disk.temporary(index.path) as (file, name):
+    with disk.temporary(index.path) as (file, name), disk.Room(index.path) as room:
         file.write(b"half")
+        finished, other = room.file()
+        finished.close()
         index = index.append(random_rows(2))
         assert name.exists()
-    (index.path / names.new_temporary()).write_bytes(b"half")
+        assert other.exists()
+    for dead in (names.new_temporary(), names.numbered(names.new_temporary(), 7)):
+        (index.path / dead).write_bytes(b"half")
     (index.path / names.name_of("segment", "0" * 64)).write_bytes(b"never entered")
     index.append(random_rows(2))
     left = {path.name for path in index.path.iterdir()}

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches import Batch, Block, examples_loader, labels_of, size_of, tensors_in
 from captum_tracinwe.index.creation import check_form, create, read_projections, refuse_others
-from captum_tracinwe.index.disk import IndexMismatch, claim, full_disk, locked
+from captum_tracinwe.index.disk import IndexMismatch, Room, claim, full_disk, locked
 from captum_tracinwe.index.fingerprints import COLUMN, fingerprints
 from captum_tracinwe.index.first import exists_already, leading, wait_for_first
 from captum_tracinwe.index.identity import source_of
@@ -369,8 +369,8 @@ class _Writing:
             loader = examples_loader(self.tracin._training_loader(), range(start, stop))
             assert loader is not None
             metadata = {name: values[start:stop] for name, values in self.options.metadata.items()}
-            with ExitStack() as stack:
-                self._commit(self._write(loader, span, start, metadata, stack))
+            with Room(self.folder) as room:
+                self._commit(self._write(loader, span, start, metadata, room))
         return True
 
     def stream(self, part: Part) -> None:
@@ -389,8 +389,8 @@ class _Writing:
                 )
             done = [one for one in there if _overlaps(span, one)]
             if not done:
-                with ExitStack() as stack:
-                    self._commit(self._write(batches, span, at - part.first, {}, stack))
+                with Room(self.folder) as room:
+                    self._commit(self._write(batches, span, at - part.first, {}, room))
             for one in done:
                 known, first = Remembered(Segment(self.folder, self.manifest, one)), at
                 for batch in batches:
@@ -416,9 +416,9 @@ class _Writing:
             replace(manifest, parts=(*manifest.parts[:-1], Part(part.first, at - part.first))).write(self.folder)
 
     def _write(
-        self, batches: Any, span: tuple[int, int], start: int, metadata: Mapping[str, Sequence[Any]], stack: ExitStack
+        self, batches: Any, span: tuple[int, int], start: int, metadata: Mapping[str, Sequence[Any]], room: Room
     ) -> Written:
-        writer = SegmentWriter(self.folder, self.manifest, self.sketch, *span, stack)
+        writer = SegmentWriter(self.folder, self.manifest, self.sketch, *span, room)
         labels: list[Any] | None = []
         known: list[str] = []
 

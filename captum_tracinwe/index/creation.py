@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_tracinwe.index.disk import IndexDamaged, checked_content, full_disk, locked, sweep, write_whole
+from captum_tracinwe.index.disk import IndexDamaged, Room, checked_content, full_disk, locked, sweep, write_whole
 from captum_tracinwe.index.first import exists_already
 from captum_tracinwe.index.layout import DTYPES
 from captum_tracinwe.index.manifest import NAME, Manifest, Part, Source
@@ -67,7 +66,7 @@ def create(
     segment_examples: int,
     project: int | None,
     part: Part,
-    fill: Callable[[Manifest, list[Tensor], ExitStack], Sequence[Written]] = lambda *_: (),
+    fill: Callable[[Manifest, list[Tensor], Room], Sequence[Written]] = lambda *_: (),
 ) -> Manifest:
     """The first manifest of an index: without segments, or with those that ``fill`` writes, in one step.
 
@@ -77,7 +76,7 @@ def create(
         sample (iterable of Tensor): rows ``(R, C * D)``, to choose the sketch's projection and a scale for float16.
         dtype, rank, segment_examples, project: as in :meth:`TracInWE.build_index`.
         part (Part): what is going to be indexed.
-        fill (callable, optional): from the manifest, the projections and a stack for temporary files to finished segments.
+        fill (callable, optional): from the manifest, the projections and a room for unfinished files to finished segments.
 
     Raises:
         FileExistsError: there is an index already, or something else.
@@ -110,16 +109,17 @@ def create(
     manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,), project=project)  # type: ignore[arg-type]
     refuse_others(folder)
     _refuse_an_index(folder)
-    with full_disk(folder), ExitStack() as stack:
+    with full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        written = fill(manifest, list(tensors.values()), stack)
-        with locked(folder):
-            _refuse_an_index(folder)
-            write_whole(folder / entry.name, content)
-            rename(folder, written)
-            manifest = manifest.with_segments(one.entry for one in written)
-            manifest.write(folder)
-            sweep(folder, {file.name for file in manifest.files})
+        with Room(folder) as room:
+            written = fill(manifest, list(tensors.values()), room)
+            with locked(folder):
+                _refuse_an_index(folder)
+                write_whole(folder / entry.name, content)
+                rename(folder, written)
+                manifest = manifest.with_segments(one.entry for one in written)
+                manifest.write(folder)
+                sweep(folder, {file.name for file in manifest.files})
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -16,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from captum_tracinwe.index.names import LOCK, is_claim, is_data, is_temporary, new_temporary
+from captum_tracinwe.index.names import LOCK, is_claim, is_data, is_temporary, lock_of, new_temporary, numbered
 
 if TYPE_CHECKING:
     from captum_tracinwe.index.manifest import FileEntry
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IndexDamaged",
     "IndexMismatch",
+    "Room",
     "checked_content",
     "claim",
     "fold_lists",
@@ -79,6 +81,43 @@ def temporary(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
             yield file, path
         finally:
             path.unlink(missing_ok=True)
+
+
+class Room:
+    """A writer's unfinished files, under names that no reader looks at; gone afterwards unless they were renamed.
+
+    One lock, held as long as the writer lives, keeps :func:`sweep` from all of them. So a finished one can be closed, and a
+    limit of 1,024 open files is none of segments.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = temporary(folder)
+        self._paths: list[Path] = []
+        self._open: list[IO[bytes]] = []
+
+    def __enter__(self) -> Room:
+        self._name = self._lock.__enter__()[1].name
+        return self
+
+    def file(self) -> tuple[IO[bytes], Path]:
+        """A new one."""
+        path = self._folder / numbered(self._name, len(self._paths))
+        handle = _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        file = os.fdopen(handle, "w+b")
+        self._paths.append(path)
+        self._open = [*(one for one in self._open if not one.closed), file]
+        return file, path
+
+    def __exit__(self, *raised: Any) -> None:
+        try:
+            for file in self._open:
+                with contextlib.suppress(OSError):  # a full disk has been said by whoever wrote
+                    file.close()
+            for path in self._paths:
+                path.unlink(missing_ok=True)
+        finally:
+            self._lock.__exit__(*raised)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -244,13 +283,25 @@ def sweep(folder: Path, keep: set[str]) -> None:
             continue
         try:
             if lockable:
-                with open_file(entry) as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with _of_dead_owner(folder / (lock_of(entry.name) if is_temporary(entry.name) else entry.name)):
                     entry.unlink(missing_ok=True)
             else:
                 entry.unlink(missing_ok=True)
-        except (BlockingIOError, FileNotFoundError):
+        except BlockingIOError:
             continue
+
+
+@contextmanager
+def _of_dead_owner(path: Path) -> Iterator[None]:
+    """Holds the lock that a living owner would hold, unless it is gone with its file; else raises BlockingIOError."""
+    try:
+        file = open_file(path)
+    except FileNotFoundError:
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 # ---------------------------------------------------------------------------------------------------------- checksums

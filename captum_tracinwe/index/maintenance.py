@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,19 +19,19 @@ from captum_tracinwe.index.creation import create, read_projections, refuse_othe
 from captum_tracinwe.index.disk import (
     IndexDamaged,
     IndexMismatch,
+    Room,
     checked_content,
     full_disk,
     locked,
     present,
     sweep,
-    temporary,
 )
 from captum_tracinwe.index.fingerprints import RESERVED
 from captum_tracinwe.index.layout import HEADER
 from captum_tracinwe.index.manifest import CheckpointEntry, Manifest, Part, SegmentEntry, Source
 from captum_tracinwe.index.segment import Segment
 from captum_tracinwe.index.sketch import Sketch
-from captum_tracinwe.index.writer import Written, commit, refuse_ids, seal, sync, write_segment
+from captum_tracinwe.index.writer import Written, commit, finish, refuse_ids, seal, write_segment
 from captum_tracinwe.rows import RowGradients
 
 __all__ = [
@@ -98,8 +97,8 @@ def create_from_rows(
     form = {"dtype": dtype, "rank": rank, "segment_examples": segment_examples, "project": project}
     check_columns(metadata, len(rows))
 
-    def fill(manifest: Manifest, projections: list[torch.Tensor], stack: ExitStack) -> list[Written]:
-        return _segments(folder, manifest, projections, 0, rows, metadata, stack)
+    def fill(manifest: Manifest, projections: list[torch.Tensor], room: Room) -> list[Written]:
+        return _segments(folder, manifest, projections, 0, rows, metadata, room)
 
     create(folder, source, [sample], **form, part=Part(0, len(rows)), fill=fill)  # type: ignore[arg-type]
 
@@ -110,8 +109,8 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
     check_columns(metadata, len(rows))
     _refuse_unfinished(folder, manifest, "added to")
     projections = read_projections(folder, manifest)
-    with full_disk(folder), ExitStack() as stack:
-        written = _segments(folder, manifest, projections, manifest.total, rows, metadata, stack)
+    with full_disk(folder), Room(folder) as room:
+        written = _segments(folder, manifest, projections, manifest.total, rows, metadata, room)
 
         def change(found: Manifest) -> Manifest:
             if found != manifest:
@@ -132,7 +131,7 @@ def _segments(
     first: int,
     rows: RowGradients,
     metadata: Mapping[str, Sequence[Any]],
-    stack: ExitStack,
+    room: Room,
 ) -> list[Written]:
     """Rows as finished segments for the training indices from ``first`` on, under temporary names."""
     rows = rows.to("cpu", torch.float32)
@@ -152,7 +151,7 @@ def _segments(
             rows.select(torch.arange(a, min(a + COPIED_EXAMPLES, stop))) for a in range(start, stop, COPIED_EXAMPLES)
         )
         span = (first + start, first + stop)
-        written.append(write_segment(folder, manifest, Sketch(projections[0]), span, pieces, stack, columns=columns))
+        written.append(write_segment(folder, manifest, Sketch(projections[0]), span, pieces, room, columns=columns))
     return written
 
 
@@ -198,7 +197,7 @@ def compact(folder: Path) -> None:
 def _compact(folder: Path, manifest: Manifest) -> None:
     _refuse_unfinished(folder, manifest, "compacted")
     sketch = Sketch(read_projections(folder, manifest)[0])
-    with full_disk(folder), ExitStack() as stack:
+    with full_disk(folder), Room(folder) as room:
         written, gone = [], []
         for group in _groups(folder, manifest):
             numbers = np.concatenate([segment.numbers[kept] for segment, kept in group])
@@ -215,7 +214,7 @@ def _compact(folder: Path, manifest: Manifest) -> None:
             span = (group[0][0].entry.first, group[-1][0].entry.stop)
             pieces = (rows for segment, kept in group for rows in _pieces(segment, np.flatnonzero(kept)))
             relative = (numbers - span[0]).tolist()
-            written.append(write_segment(folder, manifest, sketch, span, pieces, stack, relative, columns))
+            written.append(write_segment(folder, manifest, sketch, span, pieces, room, relative, columns))
             gone += [segment.entry for segment, _ in group]
         if not written:
             return
@@ -274,19 +273,19 @@ def _merge(folder: Path, manifest: Manifest, other: Path, added: Manifest) -> No
     read_projections(other, added)  # checks it
     same = manifest.projections == added.projections
     shift = manifest.total
-    with full_disk(folder), ExitStack() as stack:
+    with full_disk(folder), Room(folder) as room:
         written = []
         for entry in added.segments:
             moved = replace(entry, first=entry.first + shift, stop=entry.stop + shift)
             if same:
-                written.append(_copied(folder, manifest, Segment(other, added, entry), moved, stack))
+                written.append(_copied(folder, manifest, Segment(other, added, entry), moved, room))
                 continue
             # Another projection: bounds of one question need one sketch.
             segment = Segment(other, added, entry)
             pieces = _pieces(segment, np.arange(len(segment)))
             relative = (segment.numbers - entry.first).tolist()
             span = (moved.first, moved.stop)
-            written.append(write_segment(folder, manifest, sketch, span, pieces, stack, relative, segment.columns))
+            written.append(write_segment(folder, manifest, sketch, span, pieces, room, relative, segment.columns))
 
         def change(found: Manifest) -> Manifest:
             if found.total != shift:
@@ -312,11 +311,11 @@ def _joined(spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
-def _copied(folder: Path, manifest: Manifest, segment: Segment, moved: SegmentEntry, stack: ExitStack) -> Written:
+def _copied(folder: Path, manifest: Manifest, segment: Segment, moved: SegmentEntry, room: Room) -> Written:
     """The files of a segment of another index, checked on their way; its header says where it is now."""
     entry, digest = segment.entry, hashlib.sha256()
     _ = segment.head  # checks it
-    target, path = stack.enter_context(temporary(folder))
+    target, path = room.file()
     with present(segment.path, entry.file.bytes) as source:
         header = source.read(HEADER)
         target.write(header)
@@ -335,9 +334,9 @@ def _copied(folder: Path, manifest: Manifest, segment: Segment, moved: SegmentEn
     if entry.columns is not None:
         content = checked_content(segment.folder, entry.columns)
         _ = segment.columns  # likewise
-        target, path = stack.enter_context(temporary(folder))
+        target, path = room.file()
         target.write(content)
-        sync(target)
+        finish(target)
         files.append((path, entry.columns.name))
     return Written(sealed, tuple(files))
 

@@ -7,7 +7,20 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["LOCK", "MANIFEST", "claim_of", "is_claim", "is_data", "is_temporary", "new_temporary", "others_in"]
+__all__ = [
+    "FIRST",
+    "LOCK",
+    "MANIFEST",
+    "claim_of",
+    "is_claim",
+    "is_data",
+    "is_temporary",
+    "lock_of",
+    "name_of",
+    "new_temporary",
+    "numbered",
+    "others_in",
+]
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
@@ -17,7 +30,8 @@ TEMPORARY = ".captum-tracinwe-"
 # Kind → what its files end with. The digits are the first 32 of the file's SHA-256.
 SUFFIXES = {"segment": ".safetensors", "columns": ".json", "projections": ".safetensors"}
 _DATA = re.compile("|".join(rf"{kind}-[0-9a-f]{{32}}{re.escape(suffix)}" for kind, suffix in SUFFIXES.items()))
-_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{16}}\.tmp")
+# The second form is that of one file of many, under the lock on the one without a number.
+_TEMPORARY = re.compile(rf"({re.escape(TEMPORARY)}[0-9a-f]{{16}})(-[0-9a-f]{{8}})?\.tmp")
 _CLAIM = re.compile(r"\.claim-[0-9]{1,19}")
 
 
@@ -34,6 +48,18 @@ def is_data(name: str) -> bool:
 def new_temporary() -> str:
     """A name that no reader looks at."""
     return f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
+
+
+def numbered(temporary: str, number: int) -> str:
+    """The name of one of many unfinished files of a writer that has the lock on ``temporary``."""
+    return f"{temporary.removesuffix('.tmp')}-{number:08x}.tmp"
+
+
+def lock_of(temporary: str) -> str:
+    """The name of the file whose lock says that the owner of ``temporary`` lives."""
+    found = _TEMPORARY.fullmatch(temporary)
+    assert found is not None
+    return f"{found[1]}.tmp"
 
 
 def is_temporary(name: str) -> bool:

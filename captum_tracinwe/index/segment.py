@@ -32,8 +32,8 @@ Integers = npt.NDArray[np.int64]
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 NUMPY: dict[str, type[np.generic]] = {"F32": np.float32, "I64": np.int64, "I32": np.int32, "U32": np.uint32}
 _advise = getattr(ctypes.CDLL(None), "madvise", None)
-# Of all indexes that are open: each takes three of 65,530 maps, and 4,096 segments of 4,096 examples are 17 million.
-RECENT = Recent(4096)
+# Of all indexes that are open: each takes up to three of 65,530 maps, and so many of 4,096 examples are 50 million.
+RECENT = Recent(12_288)
 
 
 @dataclass(frozen=True)

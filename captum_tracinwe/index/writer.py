@@ -8,7 +8,6 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +17,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from captum_tracinwe.index.disk import fold_lists, locked, row_sums, sweep, sync_folder, temporary
+from captum_tracinwe.index.disk import Room, fold_lists, locked, row_sums, sweep, sync_folder
 from captum_tracinwe.index.layout import HEADER, MOST_ID, Layout, header_of, layout_of
 from captum_tracinwe.index.manifest import FileEntry, Manifest, SegmentEntry
 from captum_tracinwe.index.names import name_of
@@ -26,7 +25,7 @@ from captum_tracinwe.index.segment import TORCH
 from captum_tracinwe.index.sketch import LARGEST_NORM, Sketch
 from captum_tracinwe.rows import RowGradients
 
-__all__ = ["SegmentWriter", "Written", "commit", "file_of", "refuse_ids", "rename", "seal", "sync", "write_segment"]
+__all__ = ["SegmentWriter", "Written", "commit", "file_of", "finish", "refuse_ids", "rename", "seal", "write_segment"]
 
 # Sketches put in the order of their tokens at a time.
 CHUNK_ROWS = 8192
@@ -49,15 +48,13 @@ class SegmentWriter:
         folder (Path): of the index.
         manifest (Manifest), sketch (Sketch): its form.
         first, stop (int): the training indices that the segment stands for.
-        stack (ExitStack): keeps the temporary files alive until they have their names.
+        room (Room): keeps the unfinished files until they have their names.
     """
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, sketch: Sketch, first: int, stop: int, stack: ExitStack
-    ) -> None:
-        self._folder, self._manifest, self._sketch, self._stack = folder, manifest, sketch, stack
+    def __init__(self, folder: Path, manifest: Manifest, sketch: Sketch, first: int, stop: int, room: Room) -> None:
+        self._folder, self._manifest, self._sketch, self._room = folder, manifest, sketch, room
         self._first, self._stop = first, stop
-        self._file, self._path = stack.enter_context(temporary(folder))
+        self._file, self._path = room.file()
         self._file.write(bytes(HEADER))
         self._digest = hashlib.sha256()
         self._counts: list[Tensor] = []
@@ -144,9 +141,9 @@ class SegmentWriter:
         files = []
         if columns:
             content = json.dumps({name: list(values) for name, values in columns.items()}, sort_keys=True).encode()
-            handle, path = self._stack.enter_context(temporary(self._folder))
+            handle, path = self._room.file()
             handle.write(content)
-            sync(handle)
+            finish(handle)
             beside = file_of("columns", content)
             files.append((path, beside.name))
         entry = replace(entry, head=zlib.crc32(head.getbuffer()), columns=beside)
@@ -169,12 +166,12 @@ def write_segment(
     sketch: Sketch,
     span: tuple[int, int],
     blocks: Iterable[RowGradients],
-    stack: ExitStack,
+    room: Room,
     numbers: Sequence[int] | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
 ) -> Written:
     """A segment of the examples in ``blocks``, for the training indices of ``span``; see :class:`SegmentWriter`."""
-    writer = SegmentWriter(folder, manifest, sketch, *span, stack)
+    writer = SegmentWriter(folder, manifest, sketch, *span, room)
     for rows in blocks:
         writer.add(rows)
     return writer.finish(numbers, columns)
@@ -204,11 +201,11 @@ def rename(folder: Path, written: Sequence[Written]) -> None:
 
 
 def seal(file: IO[bytes], digest: hashlib._Hash, manifest: Manifest, entry: SegmentEntry) -> SegmentEntry:
-    """Write the header of a segment whose arrays are in ``file`` and in ``digest``; sync it; its entry, with its name."""
+    """Write the header of a segment whose arrays are in ``file`` and in ``digest``; close it; its entry, with its name."""
     header = header_of(manifest, entry)
     file.seek(0)
     file.write(header)
-    sync(file)
+    finish(file)
     digest.update(header)
     sha256 = digest.hexdigest()
     return replace(entry, file=FileEntry(name_of("segment", sha256), layout_of(manifest, entry).size, sha256))
@@ -220,10 +217,11 @@ def file_of(kind: str, content: bytes) -> FileEntry:
     return FileEntry(name_of(kind, digest), len(content), digest)
 
 
-def sync(file: IO[bytes]) -> None:
-    """What was written survives a power cut."""
+def finish(file: IO[bytes]) -> None:
+    """Close it; what was written survives a power cut."""
     file.flush()
     os.fsync(file.fileno())
+    file.close()
 
 
 def refuse_ids(rows: RowGradients, first: int) -> None:
