@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import setup
 
 NATIVE = os.environ.get("CAPTUM_TRACINWE_NATIVE", "")
-CSRC = Path("captum_tracinwe", "csrc")
+KERNELS = Path("captum_tracinwe", "rows", "kernels")
 # torch 2.10's stable ABI: one binary serves that and every later torch.
 DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # torch adds -DPy_LIMITED_API itself
 
@@ -21,13 +21,14 @@ def native():
     from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 
     cuda = bool(torch.version.cuda and CUDA_HOME)
-    sources = [str(p) for p in sorted(CSRC.glob("cpu/*.cpp")) + (sorted(CSRC.glob("cuda/*.cu")) if cuda else [])]
+    sources = [str(p) for p in sorted(KERNELS.glob("*/cpu.cpp")) + (sorted(KERNELS.glob("*/cuda.cu")) if cuda else [])]
     cxx = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", *DEFINES]  # -g, which Python adds, makes 0.5 MB 13 MB
     nvcc = ["-O3", "-std=c++17", "-DUSE_CUDA", *DEFINES]
     extension = (CUDAExtension if cuda else CppExtension)(
-        "captum_tracinwe._native",
+        "captum_tracinwe.rows.kernels._native",
         sources,
-        depends=[str(p) for p in CSRC.rglob("*.h")],
+        include_dirs=[str(KERNELS / "csrc")],
+        depends=[str(p) for p in KERNELS.rglob("*.h")],
         extra_compile_args={"cxx": cxx, "nvcc": nvcc} if cuda else cxx,
         py_limited_api=True,
         optional=NATIVE != "1",

@@ -31,9 +31,10 @@ import torch
 from index_model import DATA, MAX_LENGTH
 from torch import Tensor, nn
 
-from captum_tracinwe import GradientIndex, RowGradients, TracInWE, ops, training
-from captum_tracinwe.checkpoints import find_checkpoints
-from captum_tracinwe.data import classes_of, read_rows, with_classes
+from captum_tracinwe import GradientIndex, RowGradients, TracInWE, ops
+from captum_tracinwe.app import training
+from captum_tracinwe.app.data import classes_of, read_rows, with_classes
+from captum_tracinwe.checkpoints.weights import find_checkpoints
 
 RESULTS = Path(__file__).parent / "results" / "index.json"
 K = 10

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from captum_tracinwe import training
-from captum_tracinwe.data import classes_of, read_rows, with_classes
+from captum_tracinwe.app import training
+from captum_tracinwe.app.data import classes_of, read_rows, with_classes
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "ag_news"
 MAX_LENGTH = 64

@@ -33,9 +33,9 @@ from transformers import (
 )
 
 from captum_tracinwe import TracInWE, load_checkpoint
-from captum_tracinwe.collate import Collate
-from captum_tracinwe.trainer import SaveCheckpoints
-from captum_tracinwe.training import quiet_transformers
+from captum_tracinwe.app.training import quiet_transformers
+from captum_tracinwe.batches.collate import Collate
+from captum_tracinwe.checkpoints.trainer import SaveCheckpoints
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PLANTED, QUESTIONS, FIRST, MAX_LENGTH, BATCH = 20, 10, 50, 64, 16

@@ -33,11 +33,11 @@ from transformers import (
 )
 
 from captum_tracinwe import TracInWE, visualization, word_report
-from captum_tracinwe.data import LabelledTexts, classes_of, read_rows, sample, with_classes
-from captum_tracinwe.embedding import input_embeddings
-from captum_tracinwe.rates import trainer_rate
-from captum_tracinwe.texts import tokenize
-from captum_tracinwe.training import quiet_transformers
+from captum_tracinwe.app.data import LabelledTexts, classes_of, read_rows, sample, with_classes
+from captum_tracinwe.app.training import quiet_transformers
+from captum_tracinwe.checkpoints.rates import trainer_rate
+from captum_tracinwe.gradients.embedding import input_embeddings
+from captum_tracinwe.words.texts import tokenize
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "ag_news"
 MAX_LENGTH, BATCH, LEARNING_RATE = 64, 16, 5e-5

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe import RowGradients, ops
+from captum_tracinwe.rows.kernels.row_dot.reference import reference as row_dot_reference
 
 try:
     import faiss
@@ -164,7 +165,7 @@ def faiss_scores(a: Rows, b: Rows) -> Callable[[], Tensor]:
 # What else computes the scores of two sides, and its name; used end to end too, FAISS's index built within the time.
 OTHER_SCORES: dict[str, Callable[[Rows, Rows], Tensor]] = {
     "grouped mm + index_add_": grouped_torch,
-    "gather in plain torch (our reference)": lambda a, b: ops._row_dot_reference(*a, *b),
+    "gather in plain torch (our reference)": lambda a, b: row_dot_reference(*a, *b),
     **({"FAISS, one list per word": lambda a, b: faiss_scores(a, b)()} if faiss else {}),
 }
 
@@ -180,7 +181,7 @@ def contender(name: str, case: Case, a: Rows, b: Rows) -> Callable[[], object] |
     if name == "row_dot":
         return ours(case, a, b)
     if name == "reference":
-        return lambda: ops._row_dot_reference(*a, *b)
+        return lambda: row_dot_reference(*a, *b)
     if name == "grouped":
         return lambda: grouped_torch(a, b)
     if name == "faiss":

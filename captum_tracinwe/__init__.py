@@ -2,19 +2,27 @@
 
 from typing import TYPE_CHECKING, Any
 
-from captum_tracinwe import ops
-from captum_tracinwe._version import __version__
+from captum_tracinwe import short_names
 from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
-from captum_tracinwe.postings import PostingLists
-from captum_tracinwe.report import ReportedWord, WordReport, word_report
-from captum_tracinwe.rows import RowGradients
-from captum_tracinwe.synonyms import SynonymInfluence, WordMatch, synonym_influence, synonym_scores
+from captum_tracinwe.rows import PostingLists, RowGradients, ops
 from captum_tracinwe.tracin_we import TracInWE
-from captum_tracinwe.words import WordInfluence, WordShare
+from captum_tracinwe.words import (
+    ReportedWord,
+    SynonymInfluence,
+    WordInfluence,
+    WordMatch,
+    WordReport,
+    WordShare,
+    synonym_influence,
+    synonym_scores,
+    word_report,
+)
+from captum_tracinwe.words.drawing import drawn_by
 
 if TYPE_CHECKING:
     from captum_tracinwe.index import GradientIndex, IndexDamaged, IndexMismatch, SearchResult
 
+__version__ = "0.1.0"
 __all__ = [
     "GradientIndex",
     "IndexDamaged",
@@ -38,11 +46,13 @@ __all__ = [
     "word_report",
 ]
 
+drawn_by("captum_tracinwe.visualization")
+
 
 def __getattr__(name: str) -> Any:
-    """The names of the index, whose modules are two fifths of the time of importing all: loaded when asked for."""
+    """The names of the index, whose modules are two fifths of the time of importing all, and short names: when asked for."""
     if name in ("GradientIndex", "IndexDamaged", "IndexMismatch", "SearchResult"):
         from captum_tracinwe import index
 
         return getattr(index, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return short_names.module(name)

@@ -2,7 +2,7 @@
 
 import sys
 
-from captum_tracinwe.cli import main
+from captum_tracinwe.app.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
-from captum._utils.progress import NullProgress, progress
 from captum.influence._core.tracincp import TracInCP, TracInCPBase
 from captum.influence._utils.common import KMostInfluentialResults
 from captum.log import log_usage
@@ -15,33 +14,41 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
-from captum_tracinwe import lengths
-from captum_tracinwe.arguments import check_arguments, index_lists, is_whole
-from captum_tracinwe.batches import (
-    Batch,
-    Loss,
-    blocks,
-    in_order,
-    refuse_shuffling,
-)
-from captum_tracinwe.checkpoints import find_checkpoints, load_checkpoint
-from captum_tracinwe.collate import collate_of
-from captum_tracinwe.embedding import find_embedding, stack
-from captum_tracinwe.from_index import FromIndex, opened
-from captum_tracinwe.overflow import first_not_finite, overflow
-from captum_tracinwe.passes import Passes
-from captum_tracinwe.ranking import merge_top_k, top_k
-from captum_tracinwe.rows import RowGradients
-from captum_tracinwe.runs import FromRuns
-from captum_tracinwe.words import WordInfluence, split_by_token
+from captum_tracinwe.batches.arguments import check_arguments, index_lists, is_whole
+from captum_tracinwe.batches.batch import Batch, Loss
+from captum_tracinwe.batches.collate import collate_of
+from captum_tracinwe.batches.inputs import as_batches
+from captum_tracinwe.batches.loaders import refuse_shuffling
+from captum_tracinwe.batches.training_set import TrainingSet
+from captum_tracinwe.checkpoints.weights import assign_checkpoint, find_checkpoints, load_checkpoint
+from captum_tracinwe.gradients.checkpointed import CheckpointedModel
+from captum_tracinwe.gradients.embedding import find_embedding, stack
+from captum_tracinwe.gradients.live import Asked, LiveRows
+from captum_tracinwe.gradients.live_source import LiveSource
+from captum_tracinwe.gradients.source import Question, RowSource
+from captum_tracinwe.preconditioners import Identity, Preconditioner
+from captum_tracinwe.rows.overflow import first_not_finite, overflow
+from captum_tracinwe.rows.row_gradients import RowGradients
+from captum_tracinwe.words.influence import WordInfluence, split_by_token
 
 if TYPE_CHECKING:
+    from transformers import Trainer
+    from typing_extensions import Self
+
     from captum_tracinwe.index import GradientIndex
+    from captum_tracinwe.index.estimate import IndexEstimate
 
 __all__ = ["TracInWE"]
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 
-class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
+
+def _logged(method: Method) -> Method:
+    """Captum's log of what is used; the method keeps its type."""
+    return cast(Method, log_usage(part_of_slo=False)(method))
+
+
+class TracInWE(TracInCP):
     r"""TracIn on the word embedding (TracIn-WE; Yeh et al., NeurIPS 2022, arXiv 2202.11844).
 
     ``influence(inputs)[i, j]`` = Σ over checkpoints c of η_c · Σ over tokens w in both texts of
@@ -81,6 +88,8 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         memory_limit (int): bytes for the scores and raw batches held at once. A training set that needs more is taken in
             blocks, and each checkpoint is loaded once per block. The row gradients of the test examples at all
             checkpoints come on top: about 4 · C · D bytes per distinct token of a text. Default: 1 GiB.
+        preconditioner (Preconditioner, optional): what multiplies the rows of ``inputs`` before they meet those of the training
+            examples. Default: none, Captum's equal.
         index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it.
             ``train_dataset`` may be None; if it is given, a few of its examples are read, and one that is not as it was when
             the index was built is an :class:`IndexMismatch`.
@@ -119,28 +128,25 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
+        preconditioner: Preconditioner | None = None,
         index: str | Path | GradientIndex | None = None,
     ) -> None:
-        self.index, train_dataset = opened(index, train_dataset)
+        self.index, train_dataset = _opened(index, train_dataset)
         check_arguments(
             *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
+            preconditioner,
         )
         self.embedding = find_embedding(model, layers)
         self.label_names = (label_names,) if isinstance(label_names, str) else tuple(label_names)
-        self._order: Tensor | None = None
-        self._collate = collate_of(train_dataset, collate_fn, model, self.embedding, self.label_names)
-        if order_by_length and self.index is None:
-            assert batch_size is not None
-            assert not isinstance(train_dataset, DataLoader)
-            self._dataset = train_dataset
-            train_dataset, self._order = lengths.order_by_length(
-                train_dataset, batch_size, self._collate, self.label_names
-            )
-        elif not isinstance(train_dataset, DataLoader):
-            train_dataset = in_order(train_dataset, batch_size, self._collate)
+        self._collate = collate_of(
+            train_dataset, collate_fn, model, self.embedding.module.padding_idx, self.label_names
+        )
+        self.training_set = TrainingSet.of(
+            train_dataset, batch_size, self._collate, self.label_names, order_by_length and self.index is None
+        )
         TracInCPBase.__init__(
-            self, model, train_dataset, checkpoints, checkpoints_load_func, loss_fn, batch_size, test_loss_fn
+            self, model, self.training_set.loader, checkpoints, checkpoints_load_func, loss_fn, batch_size, test_loss_fn
         )
         if self.train_dataloader_len == 0:
             raise ValueError("`train_dataset` is empty: expected at least one training batch.")
@@ -154,9 +160,60 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         self.exclude_tokens = tuple(int(token) for token in exclude_tokens)
         self.top_k_words = top_k_words
         self.memory_limit = memory_limit
+        self.preconditioner: Preconditioner = Identity() if preconditioner is None else preconditioner
         self._checked_losses: set[int] = set()
         if self.index is not None:
-            self._check_index(self.index)
+            from captum_tracinwe.index.identity.source import check_match
+
+            check_match(self.live_source, self.index)
+
+    @classmethod
+    def from_trainer(cls, trainer: Trainer, *, batch_size: int | None = None, **options: Any) -> Self:
+        """A TracInWE of a transformers Trainer that has trained: its data, collator, checkpoints with rates, and loss.
+
+        Args:
+            trainer (Trainer): after ``train()``, with checkpoints in its ``output_dir``. Those that another run left there are
+                left out, with a warning.
+            batch_size (int, optional): texts to a pass; default 16.
+            **options: any argument of :class:`TracInWE`, in place of what the Trainer says. The default ``loss_fn`` is the
+                model's own, or for language models and token classification its sum over each example's tokens.
+
+        Raises:
+            TypeError: it is no Trainer.
+            ValueError: no training set, not trained, or no checkpoints.
+        """
+        from captum_tracinwe.checkpoints.trainer import live_run
+
+        return cls(**{**live_run(trainer, batch_size, options), **options})
+
+    @classmethod
+    def from_pretrained_run(
+        cls,
+        output_dir: str | Path,
+        train_dataset: Dataset[Any],
+        *,
+        model: Module | None = None,
+        tokenizer: Any = None,
+        data_collator: Any = None,
+        batch_size: int | None = None,
+        label_names: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """A TracInWE of a finished Trainer run: ``output_dir`` with its ``checkpoint-*``, and the data it was trained on.
+
+        The model (by its config), tokenizer and collator are taken from the last checkpoint unless given. Where checkpoints
+        hold a PEFT adapter only, ``model`` is the base model, which PEFT then wraps, or the PEFT model; its default is the
+        directory that the adapter names. Arguments else and errors as in :meth:`from_trainer`.
+
+        A run that was trained on a loss of another kind (``label_smoothing_factor``, ``compute_loss_func``) does not say so in
+        a file that can be read without running code: pass that loss as ``loss_fn``. Where checkpoints of several runs lie in
+        ``output_dir``, as far as their ``trainer_state.json`` tells, that is an error: pass ``checkpoints`` of one run.
+        """
+        from captum_tracinwe.checkpoints.trainer import finished_run
+
+        names = [label_names] if isinstance(label_names, str) else label_names
+        found = finished_run(output_dir, train_dataset, model, tokenizer, data_collator, batch_size, names, options)
+        return cls(**{**found, **options})
 
     @property
     def checkpoints(self) -> list[Any]:
@@ -167,9 +224,51 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
     def checkpoints(self, checkpoints: str | Path | Iterable[Any]) -> None:
         self._checkpoints = find_checkpoints(checkpoints)
 
+    # ------------------------------------------------------------------------------------------- what scores come from
+
+    @property
+    def live(self) -> LiveRows:
+        """The model as a source of row gradients, of any examples."""
+        assigns = self.checkpoints_load_func is load_checkpoint
+        load = assign_checkpoint if assigns else self.checkpoints_load_func
+        return LiveRows(
+            CheckpointedModel(self.model, self.checkpoints, load, assigns),
+            self.embedding,
+            self.exclude_tokens,
+            self.top_k_words,
+            self.side,
+            self._within,
+            self.label_names,
+            self.memory_limit,
+            self.get_name(),
+            self._checked_losses,
+        )
+
+    @property
+    def live_source(self) -> LiveSource:
+        """The training set through the model."""
+        return LiveSource(self.live, self.training_set, self.loss_fn)
+
+    @property
+    def source(self) -> RowSource:
+        """Where training rows come from: the index, or the training set through the model."""
+        if self.index is None:
+            return self.live_source
+        from captum_tracinwe.index.stored_source import StoredSource
+
+        return StoredSource(self.index, self.live)
+
+    def question(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> Question:
+        """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn`` and the preconditioner."""
+        return Question(list(self._batches(inputs)), self.test_loss_fn, aggregate, self.preconditioner)
+
+    def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
+        """Batches of ``inputs``, which may be a data set or a list of examples as well."""
+        return as_batches(inputs, "inputs", self._collate, self.train_dataloader.batch_size or 1)
+
     # -------------------------------------------------------------------------------------------------------- public
 
-    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    @_logged
     def influence(
         self,
         inputs: Batch | DataLoader[Any],
@@ -189,13 +288,12 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         )
         if k is not None and (not is_whole(k) or k < 1):
             raise ValueError(f"`k` should be a whole number of at least 1 (or None for all scores), got {k!r}.")
-        if self.index is not None:
-            return self._influence_from(self.index, inputs, k, proponents, show_progress, aggregate)
+        question = self.question(inputs, aggregate)
         if k is None:
-            return self._influence(inputs, show_progress, aggregate)
-        return self._get_k_most_influential(inputs, int(k), proponents, show_progress, aggregate)
+            return self.source.scores(question, show_progress)
+        return KMostInfluentialResults(*self.source.top_k(question, int(k), proponents, show_progress))
 
-    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    @_logged
     def self_influence(
         self,
         inputs: Batch | DataLoader[Any] | None = None,
@@ -207,30 +305,13 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         As :meth:`captum.influence.TracInCP.self_influence`. ``outer_loop_by_checkpoints`` reads the data once per
         checkpoint and loads each checkpoint exactly once; without it, data are read once, in blocks.
         """
-        if inputs is None and self.index is not None:
-            return self.index.self_influence()
-        loader = self.train_dataloader if inputs is None else self._batches(inputs)
-        scores = (
-            self._self_influence_by_checkpoints(loader, show_progress)
-            if outer_loop_by_checkpoints
-            else self._self_influence_by_blocks(loader, show_progress)
-        )
-        return scores if self._order is None or inputs is not None else scores[torch.argsort(self._order)]
+        if inputs is None:
+            return self.source.self_influence(show_progress, outer_loop_by_checkpoints)
+        live = self.live
+        compute = live.self_influence_by_checkpoints if outer_loop_by_checkpoints else live.self_influence
+        return compute(self._batches(inputs), Asked(self.loss_fn), show_progress)
 
-    def _self_influence_by_blocks(self, loader: DataLoader[Any], show_progress: bool) -> Tensor:
-        desc = f"Using {self.get_name()} to compute self influence. Processing batch"
-        scores = []
-        with self._untouched(), self._bar(loader, desc, show_progress) as bar:
-            for block in blocks(loader, "inputs", 8, self.memory_limit):
-                total: Tensor | None = None
-                for checkpoint in self.checkpoints:
-                    part = self._self_influence_at(checkpoint, block.batches, self._what(loader), block.start, bar)
-                    total = part if total is None else self._finite(total + part, self._what(loader), block.start)
-                assert total is not None
-                scores.append(total)
-        return torch.cat(scores)
-
-    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    @_logged
     def compute_intermediate_quantities(
         self, inputs: Batch | DataLoader[Any], aggregate: bool = False, *, test: bool = False
     ) -> Tensor:
@@ -241,7 +322,7 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         ``test_loss_fn``. For BERT-base this is 94 MB per example and checkpoint: :meth:`row_gradients` holds the same
         numbers without the zeros.
         """
-        rows = self._row_gradients(self._batches(inputs), self.test_loss_fn if test else self.loss_fn, False)
+        rows = self.live.rows(self._batches(inputs), Asked(self.test_loss_fn if test else self.loss_fn))
         if aggregate:
             rows = rows.sum()
             if first_not_finite(rows.values) is not None:
@@ -251,7 +332,7 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         dense.transpose(1, 2)[rows.examples, rows.ids] = rows.values.view(rows.num_rows, len(self.checkpoints), width)
         return dense.flatten(1)
 
-    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    @_logged
     def row_gradients(self, inputs: Batch | DataLoader[Any] | None = None, show_progress: bool = False) -> RowGradients:
         """The sparse gradients from which all scores are made.
 
@@ -266,13 +347,10 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
             token of a text: 0.2 MB per example for BERT-base, 64 tokens and one checkpoint.
         """
         if inputs is None:
-            if self.index is not None:
-                return self.index.rows()
-            rows = self._row_gradients(self.train_dataloader, self.loss_fn, show_progress)
-            return rows if self._order is None else rows.select(torch.argsort(self._order))
-        return self._row_gradients(self._batches(inputs), self.test_loss_fn, show_progress)
+            return self.source.rows(show_progress=show_progress)
+        return self.live.rows(self._batches(inputs), Asked(self.test_loss_fn), show_progress)
 
-    @log_usage(part_of_slo=False)  # type: ignore[untyped-decorator]
+    @_logged
     def word_influence(
         self,
         inputs: Batch | DataLoader[Any],
@@ -294,13 +372,13 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         Raises:
             ValueError: not one list of indices per test example; an index that the training set does not have.
         """
-        test = self._row_gradients(self._batches(inputs), self.test_loss_fn, False)
-        test = test if self.index is None else self.index.project(test)
+        source = self.source
+        test = source.of_question(self.question(inputs))
         wanted = index_lists(train_indices, len(test))
         distinct = sorted({index for indices in wanted for index in indices})
         if not distinct:
             return [[] for _ in wanted]
-        train = self._training_rows(distinct)
+        train = source.rows(distinct)
         place = {index: i for i, index in enumerate(distinct)}
         pairs = [(i, index) for i, indices in enumerate(wanted) for index in indices]
         rows = torch.tensor([(i, place[index]) for i, index in pairs], device=test.ptr.device)
@@ -308,57 +386,85 @@ class TracInWE(FromRuns, FromIndex, Passes, TracInCP):
         in_order = iter(found)
         return [[next(in_order) for _ in indices] for indices in wanted]
 
-    # -------------------------------------------------------------------------------------------- Captum's inner seam
+    # --------------------------------------------------------------------------------------------------------- index
 
-    def _influence(
-        self, inputs: Batch | DataLoader[Any], show_progress: bool = False, aggregate: bool = False
-    ) -> Tensor:
-        desc = f"Using {self.get_name()} to compute influence for training batches"
-        test = list(self._batches(inputs))
-        scores = torch.cat([part for _, part in self._score_blocks(test, aggregate, desc, show_progress)], dim=1)
-        return scores if self._order is None else scores[:, torch.argsort(self._order)]
-
-    def _get_k_most_influential(
+    def build_index(
         self,
-        inputs: Batch | DataLoader[Any],
-        k: int = 5,
-        proponents: bool = True,
+        path: str | Path,
+        resume: bool = False,
+        *,
+        append: bool = False,
+        dtype: str = "float32",
+        rank: int = 31,
+        segment_examples: int = 4096,
+        memory_limit: int | None = None,
+        metadata: Mapping[str, Sequence[Any]] | None = None,
+        project: int | None = None,
         show_progress: bool = False,
-        aggregate: bool = False,
-    ) -> KMostInfluentialResults:
-        desc = (
-            f"Using {self.get_name()} to perform computation for getting {'proponents' if proponents else 'opponents'}. "
-            "Processing training batches"
-        )
-        best: tuple[Tensor, Tensor] | None = None
-        test = list(self._batches(inputs))
-        for examples, scores in self._score_blocks(test, aggregate, desc, show_progress):
-            by_index = torch.argsort(examples)
-            indices, values = top_k(scores if self._order is None else scores[:, by_index], k, proponents)
-            found = (examples[by_index][indices], values)
-            best = found if best is None else merge_top_k(best, found, k, proponents)
-        assert best is not None
-        return KMostInfluentialResults(*best)
+    ) -> GradientIndex:
+        """Compute the row gradients of the training set once and keep them, with sketches, in a directory.
 
-    def _self_influence_by_checkpoints(self, inputs: Batch | DataLoader[Any], show_progress: bool = False) -> Tensor:
-        loader = self._batches(inputs)
-        name = f"Using {self.get_name()} to compute self influence."
-        total: Tensor | None = None
-        outer = (
-            progress(desc=f"{name} Processing checkpoint", total=len(self.checkpoints), mininterval=0.0)
-            if show_progress
-            else NullProgress()
+        Under ``torchrun`` every process takes segments until all are there, and returns the whole index. A process that dies
+        loses the segment it was writing, nothing else; whoever is left, or started again, writes it.
+
+        Args:
+            path (str or Path): the directory.
+            resume (bool): go on with an unfinished build or append; finished segments are kept, if the training set still has
+                the examples that they were made from (all are compared up to 10,000, then a sample).
+            append (bool): the training set of this TracInWE comes behind the examples that the index holds already.
+            dtype (str): of the stored values, "float32", "float16" or "bfloat16"; with the latter two, scores and bounds are
+                those of the rounded values.
+            rank (int): r, projections in the sketch of a row and checkpoint. With the norm of the rest, 31 make 32 columns,
+                two AVX-512 vectors: bounding 20,000 texts takes 0.64 ms, with 33 columns 1.9 ms.
+            segment_examples (int): training examples to a segment; fewer, if the memory ceiling asks for it.
+            memory_limit (int, optional): bytes for all that the build holds beside the model's own passes over one batch; by
+                default this TracInWE's. Batches are yours to choose (``batch_size``).
+            metadata (mapping, optional): name → one str, int, float, bool or None per training example, for ``where`` in
+                :meth:`GradientIndex.search`. Whole-number labels of the batches are kept as ``label`` anyway.
+            project (int, optional): keep only so many random projections of each row (a lossy option: scores have an error
+                of about ‖row‖‖row‖ / √project). Default: none. The other lossy option is ``top_k_words`` of TracInWE.
+            show_progress (bool): a bar, and an estimate before it on stderr.
+
+        Raises:
+            FileExistsError: there is an index already, and neither ``resume`` nor ``append`` is asked for.
+            NotADirectoryError: ``path`` is that of a file.
+            ValueError: the loss holds something that cannot be recognised again, such as a captured object.
+            IndexMismatch: the one there is of other checkpoints, rates, loss, options, settings of the model, or training
+                examples; the message names what.
+            OSError: not enough space (told beforehand, by the estimate), or not writable.
+        """
+        from captum_tracinwe.index.build import build
+        from captum_tracinwe.index.estimate import Options
+        from captum_tracinwe.index.files.disk import folder_of
+
+        options = Options(
+            dtype=dtype,
+            rank=rank,
+            segment_examples=segment_examples,
+            memory_limit=self.memory_limit if memory_limit is None else memory_limit,
+            project=project,
+            metadata=metadata or {},
+            show_progress=show_progress,
         )
-        with self._untouched(), outer:
-            for checkpoint in self.checkpoints:
-                with self._bar(loader, f"{name} Processing batch", show_progress, passes=1) as bar:
-                    part = self._self_influence_at(checkpoint, loader, self._what(loader), 0, bar)
-                if total is not None and total.shape != part.shape:
-                    raise ValueError(
-                        f"`inputs` gave {len(total)} examples at one checkpoint and {len(part)} at the next: expected the same "
-                        f"examples in the same order each time."
-                    )
-                total = part if total is None else self._finite(total + part, self._what(loader), 0)
-                outer.update()
-        assert total is not None
-        return total
+        return build(self.live_source, folder_of(path), resume, append, options)
+
+    def estimate_index(
+        self, *, dtype: str = "float32", rank: int = 31, project: int | None = None, segment_examples: int = 4096
+    ) -> IndexEstimate:
+        """What :meth:`build_index` would take, from the gradients of a sample of the training set; nothing is written."""
+        from captum_tracinwe.index.estimate import Options, estimate
+
+        return estimate(self.live_source, Options(dtype, rank, segment_examples, self.memory_limit, project))
+
+
+def _opened(
+    index: str | Path | GradientIndex | None, train_dataset: Dataset[Any] | DataLoader[Any] | None
+) -> tuple[GradientIndex | None, Any]:
+    """The index, opened if it is named by its directory; the training set, or what stands for it."""
+    if index is None:
+        return None, train_dataset
+    from captum_tracinwe.index.gradient_index import GradientIndex
+    from captum_tracinwe.index.stored_source import StandIn
+
+    found = index if isinstance(index, GradientIndex) else GradientIndex.open(index)
+    return found, StandIn(found.total) if train_dataset is None else train_dataset

@@ -23,7 +23,8 @@ def screenshot(browser: str, page: Path, image: Path, width: int, height: int) -
 
 def main() -> None:
     """Run the demo, photograph its report, plot its words."""
-    from captum_tracinwe import demo, visualization
+    from captum_tracinwe import visualization
+    from captum_tracinwe.app import demo
 
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:

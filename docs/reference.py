@@ -27,7 +27,11 @@ def documented(folder):
     text = "\n".join(page.read_text() for page in Path(folder).glob("*.md") if page.name != "inner.md")
     found = set()
     for kind, name in re.findall(r"(auto\w+):: (\S+)", text):
-        found |= {f"{name}.{member}" for member in public_names().get(name, ())} if kind == "automodule" else {name}
+        if kind != "automodule":
+            found.add(name)
+            continue
+        home = importlib.import_module(name).__name__  # a page may use the module's short name
+        found |= {f"{name}.{member}" for member in public_names().get(home, ())}
     return found
 
 

@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 
 import torch
+from captum_tracinwe.evaluation import example_gradients
 from cases import LogitsOnly, cross_entropy
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -27,8 +28,7 @@ from captum_tracinwe import (
     synonym_scores,
     word_report,
 )
-from captum_tracinwe.evaluation import example_gradients
-from captum_tracinwe.testing import scatter_checkpoints, tiny_bert, toy_texts
+from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert, toy_texts
 
 
 class Bag(nn.Module):

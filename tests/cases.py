@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.testing import (
+from captum_tracinwe.app.testing import (
     TinyCNN,
     language_model_loss,
     scores_by_loop,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from captum_tracinwe.texts import TokenizedText
-from captum_tracinwe.words import WordInfluence
+from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.texts import TokenizedText
 
 
 def text_of(*words: str, label=None, prediction=None, padding=None) -> TokenizedText:

@@ -3,7 +3,8 @@
 # Needs nvcc and any build of torch >= 2.10, a CPU build included. PYTHON names the interpreter that has torch.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-csrc=$PWD/captum_tracinwe/csrc
+kernels=$PWD/captum_tracinwe/rows/kernels
+csrc=$kernels/csrc
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
@@ -75,14 +76,14 @@ if ! command -v nvcc >/dev/null; then
 fi
 include=$("${PYTHON:-python}" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent / "include")')
 for arch in 80 90; do
-  for source in "$csrc"/cuda/*.cu; do
+  for source in "$kernels"/*/cuda.cu; do
     nvcc -c -O3 -std=c++17 -DUSE_CUDA -DTORCH_TARGET_VERSION=0x020a000000000000 -gencode "arch=compute_$arch,code=sm_$arch" \
-      -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -isystem "$include" "$source" -o "$out/kernel.o"
+      -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I"$csrc" -isystem "$include" "$source" -o "$out/kernel.o"
     # Undefined symbols of torch: C shims only.
     if nm -uC "$out/kernel.o" | grep -E '\b(at|c10|torch|caffe2)::'; then
       echo "$source needs symbols outside torch's stable ABI"
       exit 1
     fi
-    echo "$(basename "$source"), sm_$arch: compiled"
+    echo "$(basename "$(dirname "$source")"), sm_$arch: compiled"
   done
 done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from captum_tracinwe.legible import DIRECTION_MARKS
+from captum_tracinwe.words.legible import DIRECTION_MARKS
 
 ESCAPES = [
     *[

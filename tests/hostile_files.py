@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 
 from captum_tracinwe import TracInWE, load_checkpoint
-from captum_tracinwe.checkpoints import check_whole, find_checkpoints
-from captum_tracinwe.data import InputError
-from captum_tracinwe.given_model import head_of
-from captum_tracinwe.rates import trainer_rate
-from captum_tracinwe.testing import tiny_bert, toy_texts
+from captum_tracinwe.app.data import InputError
+from captum_tracinwe.app.given_model import head_of
+from captum_tracinwe.app.testing import tiny_bert, toy_texts
+from captum_tracinwe.checkpoints.rates import trainer_rate
+from captum_tracinwe.checkpoints.weights import check_whole, find_checkpoints
 
 MEMORY = 3 << 30  # beyond what torch and transformers take before
 RATES = {2: 0.5, 4: 0.25}

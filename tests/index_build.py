@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from captum_tracinwe import TracInWE, save_checkpoint
-from captum_tracinwe.testing import TinyCNN, toy_texts
+from captum_tracinwe.app.testing import TinyCNN, toy_texts
 
 EXAMPLES = 150
 

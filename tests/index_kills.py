@@ -22,8 +22,8 @@ from index_in_memory import Content, difference, examples_of
 from killing import duration, killed_after
 
 from captum_tracinwe import GradientIndex
-from captum_tracinwe.index.manifest import Manifest
-from captum_tracinwe.testing import toy_tracin
+from captum_tracinwe.app.testing import toy_tracin
+from captum_tracinwe.index.files.manifest import Manifest
 
 #: Not the index's, whatever their names: they stay.
 FOREIGN = {"notes.txt": b"mine", "segment-interviews.json": b"[]", ".tmp-notes": b"half", "columns-2.safetensors": b""}

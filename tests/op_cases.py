@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe import ops
-
-Rows = tuple[Tensor, Tensor, Tensor]
+from captum_tracinwe.rows.kernels.posting_dot.reference import reference as posting_dot_reference
+from captum_tracinwe.rows.kernels.row_dot.reference import reference as row_dot_reference
+from captum_tracinwe.rows.kernels.row_dot_terms.reference import reference as row_dot_terms_reference
+from captum_tracinwe.rows.kernels.sides import Side, posting_lists
 
 # Largest error of a score, relative to Σ|a·b| over its products: what rounding in float32 (float64) costs a
 # sum of 1,031 × 8 products. Half precision is storage only, exact in the products, hence the same bound.
@@ -17,52 +19,17 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 WIDTHS = [0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 127, 384, 1031]
 
 
-def random_rows(
-    examples: int,
-    width: int,
-    seed: int,
-    *,
-    vocabulary: int = 12,
-    most: int = 8,
-    dtype=torch.float32,
-    scale: int = 1,
-) -> Rows:
-    """A side with up to ``most`` rows an example (some have none); ids are multiples of ``scale``."""
-    generator = torch.Generator().manual_seed(seed)
-    counts = torch.randint(0, min(most, vocabulary) + 1, (examples,), generator=generator)
-    ids = [torch.randperm(vocabulary, generator=generator)[:count].sort().values for count in counts.tolist()]
-    ptr = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    flat = torch.cat([torch.zeros(0, dtype=torch.int64), *ids]) * scale
-    return ptr, flat, torch.randn(len(flat), width, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def on(device: str, side: Rows) -> Rows:
+def on(device: str, side: Side) -> Side:
     return side[0].to(device), side[1].to(device), side[2].to(device)
 
 
-def examples_of(side: Rows, begin: int, end: int) -> Rows:
+def examples_of(side: Side, begin: int, end: int) -> Side:
     ptr, ids, values = side
     first, last = int(ptr[begin]), int(ptr[end])
     return ptr[begin : end + 1] - first, ids[first:last], values[first:last]
 
 
-def by_token(side: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """The same rows as posting lists, by plain loops."""
-    ptr, ids, values = (tensor.cpu() for tensor in side)
-    owner = [i for i in range(len(ptr) - 1) for _ in range(int(ptr[i]), int(ptr[i + 1]))]
-    order = sorted(range(len(ids)), key=lambda row: (int(ids[row]), owner[row]))
-    tokens = sorted(set(ids.tolist()))
-    counts = [int((ids == token).sum()) for token in tokens]
-    lists = (
-        torch.tensor([0, *counts]).cumsum(0),
-        torch.tensor(tokens, dtype=torch.int64),
-        torch.tensor([owner[row] for row in order], dtype=torch.int64),
-        values[order],
-    )
-    return (*(part.to(side[0].device) for part in lists), len(ptr) - 1)
-
-
-def oracle(a: Rows, b: Rows) -> tuple[Tensor, Tensor, dict[tuple[int, int], list[tuple[int, float]]]]:
+def oracle(a: Side, b: Side) -> tuple[Tensor, Tensor, dict[tuple[int, int], list[tuple[int, float]]]]:
     """Scores, Σ|products|, and the terms of each pair: two loops over examples, one over ids, in float64."""
     tables = []
     for ptr, ids, values in (a, b):
@@ -78,27 +45,27 @@ def oracle(a: Rows, b: Rows) -> tuple[Tensor, Tensor, dict[tuple[int, int], list
     return scores, sizes, terms
 
 
-def assert_scores(a: Rows, b: Rows) -> None:
+def assert_scores(a: Side, b: Side) -> None:
     expected, sizes, _ = oracle(a, b)
-    lists = by_token(b)
+    lists = posting_lists(b)
     for kernel, side in (
         (ops.row_dot, b),
-        (ops._row_dot_reference, b),
+        (row_dot_reference, b),
         (ops.posting_dot, lists),
-        (ops._posting_dot_reference, lists),
+        (posting_dot_reference, lists),
     ):
         scores = kernel(*a, *side)
         assert scores.dtype == (torch.float64 if a[2].dtype == torch.float64 else torch.float32)
         assert scores.shape == expected.shape
         assert scores.device == a[2].device
         error = (scores.cpu().double() - expected).abs()
-        assert bool((error <= TOLERANCE[a[2].dtype] * sizes).all()), f"{kernel.__name__}: off by {error.max()}"
+        assert bool((error <= TOLERANCE[a[2].dtype] * sizes).all()), f"{kernel.__module__}: off by {error.max()}"
 
 
-def assert_terms(a: Rows, b: Rows, pairs: Tensor) -> None:
+def assert_terms(a: Side, b: Side, pairs: Tensor) -> None:
     _, sizes, terms = oracle(a, b)
     expected = [(p, *term) for p, (i, j) in enumerate(pairs.tolist()) for term in terms[i, j]]
-    for kernel in (ops.row_dot_terms, ops._row_dot_terms_reference):
+    for kernel in (ops.row_dot_terms, row_dot_terms_reference):
         pair, name, term = kernel(*a, *b, pairs)
         assert pair.dtype == name.dtype == torch.int64
         assert term.dtype == (torch.float64 if a[2].dtype == torch.float64 else torch.float32)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from captum_tracinwe import save_checkpoint
-from captum_tracinwe.checkpoints import assign_checkpoint, load_checkpoint
+from captum_tracinwe.checkpoints.weights import assign_checkpoint, load_checkpoint
 
 
 def model(value=0.0):

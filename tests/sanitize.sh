@@ -6,16 +6,18 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-mkdir "$copy/captum_tracinwe"
+mkdir -p "$copy/captum_tracinwe/rows"
 # The ops, under a package that imports nothing else: what is tested is the kernels.
-cp captum_tracinwe/{ops,op_checks,postings}.py "$copy/captum_tracinwe/"
-touch "$copy/captum_tracinwe/__init__.py"
+cp -r captum_tracinwe/rows/{ops.py,postings.py,kernels} "$copy/captum_tracinwe/rows/"
+rm -f "$copy"/captum_tracinwe/rows/kernels/_native*
+touch "$copy/captum_tracinwe/__init__.py" "$copy/captum_tracinwe/rows/__init__.py"
 cp tests/op_cases.py tests/test_ops.py tests/test_ops_refusals.py "$copy/"
 
 torch=$("$python" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent)')
 "${CXX:-g++}" -O1 -g -std=c++17 -fPIC -shared -fvisibility=hidden -fno-omit-frame-pointer \
   -fsanitize=address,undefined -fno-sanitize-recover=undefined -DTORCH_TARGET_VERSION=0x020a000000000000 \
-  -isystem "$torch/include" captum_tracinwe/csrc/cpu/*.cpp -o "$copy/captum_tracinwe/_native.so" \
+  -I captum_tracinwe/rows/kernels/csrc -isystem "$torch/include" captum_tracinwe/rows/kernels/*/cpu.cpp \
+  -o "$copy/captum_tracinwe/rows/kernels/_native.so" \
   -L"$torch/lib" -ltorch -ltorch_cpu -Wl,-rpath,"$torch/lib"
 
 cd "$copy"

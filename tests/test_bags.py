@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_tracinwe import TracInWE, load_checkpoint
-from captum_tracinwe.testing import scatter_checkpoints, toy_texts
+from captum_tracinwe.app.testing import scatter_checkpoints, toy_texts
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 

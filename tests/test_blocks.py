@@ -4,8 +4,9 @@ import pytest
 import torch
 from cases import cnn, tracin_of
 
-from captum_tracinwe import TracInWE, load_checkpoint
-from captum_tracinwe.testing import scatter_checkpoints
+from captum_tracinwe import load_checkpoint
+from captum_tracinwe.app.testing import scatter_checkpoints
+from captum_tracinwe.gradients.live_source import LiveSource
 
 pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
 
@@ -58,13 +59,13 @@ def test_with_k_no_full_matrix_is_held(tmp_path, monkeypatch):
     paths = scatter_checkpoints(case.model, tmp_path)
     tracin = tracin_of(case, paths, memory_limit=1)
     widths = []
-    original = TracInWE._score_blocks
+    original = LiveSource._by_place
 
     def watch(self, *args):
         for examples, block in original(self, *args):
             widths.append(block.shape[1])
             yield examples, block
 
-    monkeypatch.setattr(TracInWE, "_score_blocks", watch)
+    monkeypatch.setattr(LiveSource, "_by_place", watch)
     tracin.influence(case.test, k=2)
     assert widths == [3, 3, 1]

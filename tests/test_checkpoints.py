@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from captum_tracinwe import load_checkpoint, save_checkpoint
-from captum_tracinwe.checkpoints import find_checkpoints
-from captum_tracinwe.testing import TinyCNN, tiny_gpt2
+from captum_tracinwe.app.testing import TinyCNN, tiny_gpt2
+from captum_tracinwe.checkpoints.weights import find_checkpoints
 
 
 def weights_of(model):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from captum_tracinwe import __version__, ops, training
-from captum_tracinwe.cli import main
+from captum_tracinwe import __version__, ops
+from captum_tracinwe.app import training
+from captum_tracinwe.app.cli import main
 
 TEXTS = [
     ("the cat sat on the mat", "pets"),
@@ -83,7 +84,7 @@ def test_info_says_what_is_there(capsys):
         "CUDA ",
     ):
         assert name in out
-    loaded = "row_dot, posting_dot, row_dot_terms" if ops.NATIVE_LIBRARY else "none"
+    loaded = "posting_dot, row_dot, row_dot_terms" if ops.NATIVE_LIBRARY else "none"
     assert re.search(rf"^  for CPU +{loaded}$", out, flags=re.MULTILINE)
 
 
@@ -264,7 +265,7 @@ def news(files):
 
 def fine_tuned(**given):
     """The labels that a text of each label got, and the head, after a step too small to matter."""
-    from captum_tracinwe import demo
+    from captum_tracinwe.app import demo
 
     lines, heads = [], []
     settings = demo.Settings(out="r.html", k=1, epochs=1, learning_rate=1e-12)
@@ -325,7 +326,7 @@ def test_a_column_of_texts_taken_for_labels_is_shown_in_short(files, capsys, tmp
     ],
 )
 def test_whatever_a_command_stumbles_over_is_one_line(capsys, monkeypatch, raised, code, said):
-    from captum_tracinwe import cli
+    from captum_tracinwe.app import cli
 
     def stumble(options):
         raise raised
@@ -336,7 +337,7 @@ def test_whatever_a_command_stumbles_over_is_one_line(capsys, monkeypatch, raise
 
 
 def test_advice_to_python_is_given_in_options(capsys, monkeypatch):
-    from captum_tracinwe import cli
+    from captum_tracinwe.app import cli
 
     for advice, expected in (
         ("finish it with tracin.build_index(path, resume=True).", "finish it with captum-tracinwe index --resume."),

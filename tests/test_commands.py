@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from captum_tracinwe import GradientIndex, TracInWE, save_checkpoint, training
-from captum_tracinwe.cli import main
-from captum_tracinwe.given_model import kept_tokens
+from captum_tracinwe import GradientIndex, TracInWE, save_checkpoint
+from captum_tracinwe.app import training
+from captum_tracinwe.app.cli import main
+from captum_tracinwe.app.given_model import kept_tokens
 
 TEXTS = [
     ("the cat sat on the mat", "pets"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_tracinwe.data import InputError, LabelledTexts, classes_of, read_rows, sample, with_classes
+from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, read_rows, sample, with_classes
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 ROWS = [("a café, open", 0, "shop"), ('say "hi"\nthere', 10, "talk"), ("plain", 2, "other")]
@@ -79,7 +79,7 @@ def test_labels_that_are_whole_texts_are_shown_in_short():
 
 
 def row_of(text, label, name=None, line=1):
-    from captum_tracinwe.data import Row
+    from captum_tracinwe.app.data import Row
 
     return Row(line, text, label, name)
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from captum_tracinwe.evaluation import DeletionCurve, Interval, auc_del, bootstrap, deletion_curve, deletion_curves
 
 from captum_tracinwe import evaluation
-from captum_tracinwe.evaluation import DeletionCurve, Interval, auc_del, bootstrap, deletion_curve, deletion_curves
 
 N, M = 4, 30
 

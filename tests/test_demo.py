@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captum_tracinwe import corpus, demo
+from captum_tracinwe.app import corpus, demo
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -81,7 +81,7 @@ def test_the_report_is_one_whole_file_that_loads_nothing(planted):
 
 def test_checkpoints_are_kept_where_asked_with_their_own_rates(planted):
     _, _, folder = planted
-    from captum_tracinwe.checkpoints import find_checkpoints
+    from captum_tracinwe.checkpoints.weights import find_checkpoints
 
     found = find_checkpoints(folder / "checkpoints")
     rates = [torch.load(path, weights_only=True)["learning_rate"] for path in found]

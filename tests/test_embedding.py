@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from captum_tracinwe.embedding import RecordLookUps, find_embedding, unwrap
-from captum_tracinwe.testing import TinyCNN, tiny_bert, tiny_gpt2, tiny_t5
+from captum_tracinwe.app.testing import TinyCNN, tiny_bert, tiny_gpt2, tiny_t5
+from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.gradients.embedding import find_embedding
+from captum_tracinwe.gradients.look_ups import RecordLookUps
 
 
 def two_embeddings():

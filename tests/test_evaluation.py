@@ -6,11 +6,11 @@ import matplotlib.figure
 import matplotlib.pyplot
 import pytest
 import torch
-
-from captum_tracinwe import evaluation as ev
 from captum_tracinwe.evaluation import plots
 from captum_tracinwe.evaluation.agreement import ranks
-from captum_tracinwe.testing import TinyCNN, toy_texts
+
+from captum_tracinwe import evaluation as ev
+from captum_tracinwe.app.testing import TinyCNN, toy_texts
 
 SCORES = torch.tensor([0.1, 0.2, 0.2, 0.9, 1.0, 1.5])
 WRONG = torch.tensor([True, True, False, False, True, False])

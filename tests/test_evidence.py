@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from captum_tracinwe.evaluation import bootstrap
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "evidence"

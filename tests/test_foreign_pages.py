@@ -5,14 +5,14 @@ import re
 
 import pytest
 import torch
+from captum_tracinwe.evaluation import plots
 from cases_of_texts import pair_of, text_of
 from hostile import HOSTILE, obeyed
 
 from captum_tracinwe import ReportedWord, SynonymInfluence, WordReport, evaluation
 from captum_tracinwe import visualization as viz
-from captum_tracinwe.evaluation import plots
-from captum_tracinwe.legible import DIRECTION_MARKS
 from captum_tracinwe.visualization.style import STYLE
+from captum_tracinwe.words.legible import DIRECTION_MARKS
 
 html5lib = pytest.importorskip("html5lib")
 

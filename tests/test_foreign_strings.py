@@ -8,10 +8,11 @@ import pytest
 import torch
 from hostile import HOSTILE, NAME, obeyed
 
-from captum_tracinwe import ops, save_checkpoint, training
-from captum_tracinwe.cli import main
-from captum_tracinwe.data import InputError, read_rows
-from captum_tracinwe.legible import as_line, as_lines, visible
+from captum_tracinwe import ops, save_checkpoint
+from captum_tracinwe.app import training
+from captum_tracinwe.app.cli import main
+from captum_tracinwe.app.data import InputError, read_rows
+from captum_tracinwe.words.legible import as_line, as_lines, visible
 
 TEXTS = ["the cat sat on the mat", "a dog barked at the door", "the ship left the harbour"]
 SMALL = ["--epochs", "1", "--max-length", "12", "--k", "1", "--test-limit", "2"]
@@ -178,7 +179,7 @@ def test_checkpoints_and_indexes_are_shown(ask):
 
 
 def test_whatever_a_command_stumbles_over_is_shown(ask, monkeypatch):
-    from captum_tracinwe import cli
+    from captum_tracinwe.app import cli
 
     for kind in (
         ValueError,

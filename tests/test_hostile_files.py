@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from captum_tracinwe import load_checkpoint, reading, save_checkpoint
-from captum_tracinwe.checkpoints import assign_checkpoint, check_whole, find_checkpoints
-from captum_tracinwe.rates import trainer_rate
-from captum_tracinwe.testing import TinyCNN
+from captum_tracinwe import load_checkpoint, save_checkpoint
+from captum_tracinwe.app.testing import TinyCNN
+from captum_tracinwe.checkpoints import reading
+from captum_tracinwe.checkpoints.rates import trainer_rate
+from captum_tracinwe.checkpoints.weights import assign_checkpoint, check_whole, find_checkpoints
 
 HERE = Path(__file__).parent
 FILES = int(os.environ.get("CAPTUM_TRACINWE_FUZZ", "40"))

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from captum_tracinwe import GradientIndex, IndexMismatch, RowGradients, ops
 from captum_tracinwe.index import SearchResult, merge_results
-from captum_tracinwe.index.sketch import Sketch, fit_projection
+from captum_tracinwe.index.files.sketch import Sketch, fit_projection
 
 
 @st.composite

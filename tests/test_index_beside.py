@@ -17,7 +17,8 @@ import torch
 from index_cases import random_rows, small_index
 
 from captum_tracinwe import GradientIndex, IndexDamaged
-from captum_tracinwe.index import disk, maintenance, maps, segment
+from captum_tracinwe.index import maintenance
+from captum_tracinwe.index.files import disk, maps, segment
 
 TESTS = str(Path(__file__).parent)
 

@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from captum_tracinwe import GradientIndex, IndexMismatch, TracInWE
+from captum_tracinwe.app.testing import scatter_checkpoints
 from captum_tracinwe.index import build
-from captum_tracinwe.testing import scatter_checkpoints
 
 
 @pytest.fixture

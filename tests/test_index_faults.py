@@ -13,8 +13,8 @@ import torch
 from index_cases import random_rows, small_index
 
 from captum_tracinwe import GradientIndex, IndexDamaged
-from captum_tracinwe.index import disk, names, writer
-from captum_tracinwe.index.manifest import Manifest
+from captum_tracinwe.index.files import disk, names, writer
+from captum_tracinwe.index.files.manifest import Manifest
 
 
 @pytest.fixture

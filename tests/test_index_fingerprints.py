@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from captum_tracinwe import GradientIndex, IndexMismatch, TracInWE
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts
 from captum_tracinwe.index import build
-from captum_tracinwe.index.fingerprints import COLUMN, Fingerprint, fingerprints, read
-from captum_tracinwe.index.same_examples import Amount, check_examples
-from captum_tracinwe.index.writer import SegmentWriter
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts
+from captum_tracinwe.index.files.writer import SegmentWriter
+from captum_tracinwe.index.identity.fingerprints import COLUMN, Fingerprint, fingerprints, read
+from captum_tracinwe.index.identity.same_examples import Amount, check_examples
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 
@@ -260,7 +260,7 @@ def test_all_of_a_small_set_and_a_sample_of_a_large_one_are_compared_on_resume(m
     tracin = masked.tracin(data)
     for amount, expected in ((Amount(60, 2), 60), (Amount(12, 3), range(12, 30))):
         data.reads.clear()
-        check_examples(tracin, index.segments, amount)
+        check_examples(tracin.live_source, index.segments, amount)
         count = len(set(data.reads))
         assert count == expected if isinstance(expected, int) else count in expected
         assert {0, 59} <= set(data.reads)
@@ -465,7 +465,7 @@ def test_values_count_and_not_the_form_they_come_in():
 def test_hashes_are_the_same_in_every_process():
     code = (
         "from captum_tracinwe.testing import toy_texts\n"
-        "from captum_tracinwe.index.fingerprints import fingerprints\n"
+        "from captum_tracinwe.index.identity.fingerprints import fingerprints\n"
         "ids, mask, labels = toy_texts(4, seed=7)\n"
         "print([str(one) for one in fingerprints({'input_ids': ids, 'attention_mask': mask, 'labels': labels})])"
     )
@@ -475,7 +475,7 @@ def test_hashes_are_the_same_in_every_process():
 
 def test_columns_of_another_length_than_their_segment_are_damage(masked, monkeypatch):
     from captum_tracinwe import IndexDamaged
-    from captum_tracinwe.index.segment import Segment
+    from captum_tracinwe.index.files.segment import Segment
 
     masked.build(Texts(10))
     monkeypatch.setattr(Segment, "read_columns", lambda self: {COLUMN: ["x"]})

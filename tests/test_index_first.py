@@ -12,14 +12,14 @@ import pytest
 from index_build import tracin_of
 
 from captum_tracinwe.index import build
-from captum_tracinwe.index.first import leading, wait_for_first
-from captum_tracinwe.index.manifest import Manifest
+from captum_tracinwe.index.files.first import leading, wait_for_first
+from captum_tracinwe.index.files.manifest import Manifest
 
 FORM = {"segment_examples": 4, "rank": 3}
 FIRST = """
 import sys, time
 from pathlib import Path
-from captum_tracinwe.index.first import leading
+from captum_tracinwe.index.files.first import leading
 with leading(Path({folder!r})) as begun:
     print("leads", flush=True)
     time.sleep(60)

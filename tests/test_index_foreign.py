@@ -11,7 +11,7 @@ from index_build import tracin_of
 from index_cases import contents, random_rows, rewrite, small_index
 
 from captum_tracinwe import GradientIndex, IndexDamaged
-from captum_tracinwe.index import names
+from captum_tracinwe.index.files import names
 
 HEX = "0123456789abcdef" * 2
 

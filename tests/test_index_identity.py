@@ -9,8 +9,8 @@ from index_cases import random_rows
 from torch import nn
 
 from captum_tracinwe import GradientIndex, IndexMismatch, TracInWE
-from captum_tracinwe.index.loss_identity import describe_loss
-from captum_tracinwe.testing import scatter_checkpoints, tiny_bert
+from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert
+from captum_tracinwe.index.identity.loss import describe_loss
 
 SCALE = 2.0
 
@@ -134,7 +134,7 @@ def test_padding_and_layer_count(tmp_path):
 
 
 def test_the_config_counts_as_far_as_it_computes(tmp_path):
-    from captum_tracinwe.index.identity import _config_hash
+    from captum_tracinwe.index.identity.source import _config_hash
 
     model = tiny_bert()
     found = _config_hash(model)

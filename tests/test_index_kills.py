@@ -15,7 +15,7 @@ from index_cases import random_rows, small_index
 from index_kills import OPERATIONS
 
 from captum_tracinwe import GradientIndex, RowGradients
-from captum_tracinwe.index.names import claim_of
+from captum_tracinwe.index.files.names import claim_of
 
 KILLS = int(os.environ.get("CAPTUM_TRACINWE_KILLS", "30"))
 SEED = int(os.environ.get("CAPTUM_TRACINWE_KILLS_SEED", "0"))

@@ -29,8 +29,8 @@ from index_in_memory import Content, dense, difference, examples_of, rows_of, st
 from killing import killed_at
 
 from captum_tracinwe import GradientIndex, IndexDamaged, IndexMismatch
+from captum_tracinwe.app.testing import toy_tracin
 from captum_tracinwe.index import merge_results
-from captum_tracinwe.testing import toy_tracin
 
 MINUTES = float(os.environ.get("CAPTUM_TRACINWE_SOAK_MINUTES", "0"))
 # Without shrinking: what failed is 25 steps long at most, and is printed.

@@ -18,7 +18,7 @@ import torch
 from index_cases import random_rows, rewrite, small_index
 
 from captum_tracinwe import GradientIndex, IndexDamaged
-from captum_tracinwe.index.manifest import Manifest
+from captum_tracinwe.index.files.manifest import Manifest
 
 EDITS = int(os.environ.get("CAPTUM_TRACINWE_FUZZ", "300"))
 QUESTION = random_rows(2, seed=9)

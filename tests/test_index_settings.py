@@ -12,8 +12,8 @@ from test_models import MODELS, batch_of, made
 from torch import nn
 
 from captum_tracinwe import IndexMismatch, TracInWE
-from captum_tracinwe.index.settings import Settings
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.index.identity.settings import Settings
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 FACTOR = 2.0

@@ -9,7 +9,7 @@ import torch
 from index_cases import random_rows
 
 from captum_tracinwe import GradientIndex, IndexDamaged
-from captum_tracinwe.index.manifest import Manifest
+from captum_tracinwe.index.files.manifest import Manifest
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.collate import Collate, TokenizeTexts
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, tiny_bert, tiny_gpt2, toy_texts
-from captum_tracinwe.training import words_tokenizer
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, tiny_gpt2, toy_texts
+from captum_tracinwe.app.training import words_tokenizer
+from captum_tracinwe.batches.collate import Collate, TokenizeTexts
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 TEXTS = ["a dog runs", "the cat sleeps well", "a b c d", "the dog sleeps"]

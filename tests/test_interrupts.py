@@ -15,7 +15,7 @@ from asks import MODELS, Live, bits, chosen, whole_state
 from cases import cross_entropy
 
 from captum_tracinwe import load_checkpoint
-from captum_tracinwe.interrupts import unbroken
+from captum_tracinwe.gradients.interrupts import unbroken
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -6,8 +6,8 @@ from cases import Examples, bert_mapping, cnn
 from torch.utils.data import DataLoader, IterableDataset
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.lengths import order_by_length, trim_padding
-from captum_tracinwe.testing import scatter_checkpoints
+from captum_tracinwe.app.testing import scatter_checkpoints
+from captum_tracinwe.batches.lengths import order_by_length, trim_padding
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def both(tmp_path):
 def test_results_come_in_the_original_order(both):
     case, plain, ordered = both
     close = {"rtol": 0, "atol": 1e-12}
-    assert not torch.equal(ordered._order, torch.arange(7))
+    assert not torch.equal(ordered.live_source.examples.by_length.order, torch.arange(7))
     torch.testing.assert_close(ordered.influence(case.test), plain.influence(case.test), **close)
     torch.testing.assert_close(ordered.self_influence(), plain.self_influence(), **close)
     torch.testing.assert_close(ordered.self_influence(outer_loop_by_checkpoints=True), plain.self_influence(), **close)
@@ -64,6 +64,18 @@ def test_padding_is_trimmed_on_the_right_only(both):
     assert trimmed["input_ids"].tolist() == [[0, 1, 1], [0, 0, 1]]
     assert trimmed["labels"].shape == (2, 4)
     assert trim_padding({"attention_mask": mask * 0})["attention_mask"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["labels", "target"])
+def test_a_label_behind_the_texts_is_not_cut_off(name):
+    mask = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
+    batch = {"input_ids": mask, "attention_mask": mask, name: torch.tensor([[5, 6, 7, -100], [5, -100, -100, -100]])}
+    whole = trim_padding(batch, label_names=("target",))
+    assert all(torch.equal(whole[key], batch[key]) for key in batch)
+    batch[name] = torch.tensor([[5, 6, -100, -100], [5, -100, -100, -100]])
+    assert {value.shape[1] for value in trim_padding(batch, label_names=("target",)).values()} == {2}
+    decoder = {**batch, "decoder_input_ids": torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0]])}
+    assert trim_padding(decoder, label_names=("target",))["decoder_input_ids"].shape == (2, 4)
 
 
 def test_a_broken_example_is_named_by_its_own_index(both):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from captum_tracinwe import load_checkpoint, methods
-from captum_tracinwe.checkpoints import load_checkpoint as load
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.checkpoints.weights import load_checkpoint as load
 
 LOSS = torch.nn.CrossEntropyLoss(reduction="none")
 N, M = 3, 8

@@ -6,7 +6,7 @@ from cases import Examples, assert_same_state, assert_scores, cnn, cross_entropy
 from torch import nn
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
 

@@ -6,13 +6,14 @@ from cases import assert_scores, cnn, tracin_of
 from torch import nn
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.testing import scatter_checkpoints
+from captum_tracinwe.app.testing import scatter_checkpoints
+from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
 
 
 def _pads_count(monkeypatch):
-    import captum_tracinwe.gradients as module
+    import captum_tracinwe.gradients.batch_rows as module
 
     original = module._fold
 
@@ -23,8 +24,8 @@ def _pads_count(monkeypatch):
 
 
 def _rate_ignored(monkeypatch):
-    original = TracInWE._load
-    monkeypatch.setattr(TracInWE, "_load", lambda self, checkpoint: original(self, checkpoint) * 0 + 1.0)
+    original = CheckpointedModel.at
+    monkeypatch.setattr(CheckpointedModel, "at", lambda self, checkpoint: original(self, checkpoint) * 0 + 1.0)
 
 
 def _tokens_not_matched(monkeypatch):

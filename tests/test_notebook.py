@@ -11,8 +11,8 @@ pytest.importorskip("ipykernel")
 MAKE = """
 import torch
 from captum_tracinwe import TracInWE, visualization, word_report
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, toy_texts
-from captum_tracinwe.texts import from_ids
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.words.texts import from_ids
 
 (ids, _, labels), (test_ids, _, test_labels) = toy_texts(9, seed=1), toy_texts(2, seed=2)
 names = ["<b>bold</b>"] + [f"word{i}" for i in range(1, 29)] + ["<script>alert(1)</script>"]

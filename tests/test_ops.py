@@ -10,26 +10,17 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from op_cases import (
-    DEVICES,
-    DTYPES,
-    WIDTHS,
-    Rows,
-    assert_scores,
-    assert_terms,
-    by_token,
-    examples_of,
-    on,
-    random_rows,
-)
+from op_cases import DEVICES, DTYPES, WIDTHS, assert_scores, assert_terms, examples_of, on
 from torch import Tensor
 
 from captum_tracinwe import ops
+from captum_tracinwe.rows.kernels.sides import Side, posting_lists, random_side
 
 needs_native = pytest.mark.skipif(ops.NATIVE_LIBRARY is None, reason=str(ops.native_error))
 
@@ -38,7 +29,7 @@ needs_native = pytest.mark.skipif(ops.NATIVE_LIBRARY is None, reason=str(ops.nat
 
 
 @st.composite
-def problems(draw) -> tuple[Rows, Rows, int]:
+def problems(draw) -> tuple[Side, Side, int]:
     dtype = draw(st.sampled_from(DTYPES))
     width = draw(st.sampled_from(WIDTHS) | st.integers(0, 40))
     vocabulary = draw(st.sampled_from([1, 2, 5, 12]))
@@ -46,8 +37,8 @@ def problems(draw) -> tuple[Rows, Rows, int]:
     seed = draw(st.integers(0, 2**31))
     most = draw(st.integers(0, 8))
     make = dict(vocabulary=vocabulary, most=most, dtype=dtype, scale=scale)
-    a = random_rows(draw(st.integers(0, 7)), width, seed, **make)
-    b = random_rows(draw(st.integers(0, 7)), width, seed + 1, **make)
+    a = random_side(draw(st.integers(0, 7)), width, seed, **make)
+    b = random_side(draw(st.integers(0, 7)), width, seed + 1, **make)
     return a, b, seed
 
 
@@ -80,20 +71,20 @@ def test_terms_are_those_of_a_loop_over_pairs_and_shared_ids(device: str, proble
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_width_and_dtype_is_summed_whole(device: str, dtype: torch.dtype, width: int) -> None:
-    a, b = (random_rows(n, width, seed, dtype=dtype) for n, seed in ((9, 1), (23, 2)))
+    a, b = (random_side(n, width, seed, dtype=dtype) for n, seed in ((9, 1), (23, 2)))
     assert_scores(on(device, a), on(device, b))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0), (1, 1), (1, 40), (40, 1), (300, 2), (5, 300)])
 def test_every_shape_of_the_score_matrix_is_filled(device: str, n: int, m: int) -> None:
-    assert_scores(on(device, random_rows(n, 5, 3)), on(device, random_rows(m, 5, 4)))
+    assert_scores(on(device, random_side(n, 5, 3)), on(device, random_side(m, 5, 4)))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("n", [1, 6])
 def test_examples_without_a_shared_id_score_zero(device: str, n: int) -> None:
-    a, b = random_rows(n, 5, 3), random_rows(7, 5, 4)
+    a, b = random_side(n, 5, 3), random_side(7, 5, 4)
     odd = (b[0], b[1] + 100, b[2])
     assert torch.equal(ops.row_dot(*on(device, a), *on(device, odd)).cpu(), torch.zeros(n, 7))
 
@@ -111,7 +102,7 @@ def test_ids_of_any_size_are_matched(device: str, largest: int) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_strided_inputs_score_as_their_copies(device: str, dtype: torch.dtype) -> None:
-    a, b = (on(device, random_rows(n, 40, seed, dtype=dtype)) for n, seed in ((5, 1), (11, 2)))
+    a, b = (on(device, random_side(n, 40, seed, dtype=dtype)) for n, seed in ((5, 1), (11, 2)))
     expected = ops.row_dot(*a, *b)
 
     def strided(x: Tensor) -> list[Tensor]:
@@ -134,7 +125,7 @@ def test_strided_inputs_score_as_their_copies(device: str, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_row_repeated_by_a_stride_of_zero_is_read_in_place(device: str) -> None:
-    a, b = on(device, random_rows(4, 6, 1)), on(device, random_rows(9, 6, 2))
+    a, b = on(device, random_side(4, 6, 1)), on(device, random_side(9, 6, 2))
     same = b[2][:1].expand(b[2].shape[0], 6)
     assert torch.equal(ops.row_dot(*a, b[0], b[1], same), ops.row_dot(*a, b[0], b[1], same.clone()))
 
@@ -151,7 +142,7 @@ def test_infinite_and_missing_values_stay_visible(device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_terms_of_a_pair_add_up_to_its_score(device: str) -> None:
-    a, b = on(device, random_rows(6, 130, 1)), on(device, random_rows(8, 130, 2))
+    a, b = on(device, random_side(6, 130, 1)), on(device, random_side(8, 130, 2))
     pairs = torch.cartesian_prod(torch.arange(6), torch.arange(8)).to(device)
     pair, _, term = ops.row_dot_terms(*a, *b, pairs)
     sums = torch.zeros(48, device=device).index_add_(0, pair, term)
@@ -173,12 +164,12 @@ def threads():
 @pytest.mark.parametrize("n", [1, 2, 30, 300])
 def test_scores_have_the_same_bits_for_any_number_of_threads(threads, dtype: torch.dtype, n: int) -> None:
     make = dict(vocabulary=60, most=20, dtype=dtype)
-    a, b = random_rows(n, 37, 1, **make), random_rows(900, 37, 2, **make)
+    a, b = random_side(n, 37, 1, **make), random_side(900, 37, 2, **make)
     pairs = torch.cartesian_prod(torch.arange(min(n, 4)), torch.arange(900))
     results = []
     for count in (1, 2, 4):
         threads(count)
-        results.append((ops.row_dot(*a, *b), ops.posting_dot(*a, *by_token(b)), *ops.row_dot_terms(*a, *b, pairs)))
+        results.append((ops.row_dot(*a, *b), ops.posting_dot(*a, *posting_lists(b)), *ops.row_dot_terms(*a, *b, pairs)))
     assert torch.equal(results[0][0], results[0][1])
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
@@ -190,10 +181,10 @@ def test_scores_have_the_same_bits_for_any_number_of_threads(threads, dtype: tor
 @pytest.mark.parametrize("width", [5, 100])
 def test_a_score_has_the_same_bits_whoever_else_is_in_the_call(device: str, dtype: torch.dtype, width: int) -> None:
     make = dict(vocabulary=40, most=20, dtype=dtype)
-    a, b = on(device, random_rows(19, width, 1, **make)), on(device, random_rows(450, width, 2, **make))
+    a, b = on(device, random_side(19, width, 1, **make)), on(device, random_side(450, width, 2, **make))
     whole = ops.row_dot(*a, *b)
     if device == "cpu":  # elsewhere the reference reads posting lists
-        assert torch.equal(ops.posting_dot(*a, *by_token(b)), whole)
+        assert torch.equal(ops.posting_dot(*a, *posting_lists(b)), whole)
     for step in (1, 7, 100):
         blocks = [ops.row_dot(*a, *examples_of(b, j, min(j + step, 450))) for j in range(0, 450, step)]
         assert torch.equal(torch.cat(blocks, 1), whole)
@@ -220,30 +211,21 @@ def test_every_instruction_set_passes_the_tests_of_widths_and_bits(isa: str) -> 
 # ----------------------------------------------------------------------------------------- torch's own checks
 
 
-def samples(device: str) -> dict[str, list[tuple[Tensor, ...]]]:
-    """Inputs for `torch.library.opcheck`, for every op of the package."""
-    sides = [
-        (*on(device, random_rows(3, 5, 1, dtype=dtype)), *on(device, random_rows(4, 5, 2, dtype=dtype)))
-        for dtype in DTYPES
-    ]
-    empty = (*on(device, random_rows(0, 5, 1)), *on(device, random_rows(2, 5, 2)))
-    pairs = torch.tensor([[0, 1], [2, 3], [0, 1]], device=device)
-    return {
-        "row_dot": [*sides, empty],
-        "posting_dot": [(*side[:3], *by_token(side[3:])) for side in [*sides, empty]],
-        "row_dot_terms": [*((*side, pairs) for side in sides), (*empty, pairs[:0])],
-    }
+def cases_of(name: str, device: str) -> list[tuple]:
+    """What stands in the folder of the op."""
+    return import_module(f"captum_tracinwe.rows.kernels.{name}.cases").cases(device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", sorted(samples("cpu")))
+@pytest.mark.parametrize("name", sorted(ops.OPS))
 def test_every_op_passes_opcheck(device: str, name: str) -> None:
-    for inputs in samples(device)[name]:
+    for inputs in cases_of(name, device):
         torch.library.opcheck(getattr(torch.ops.captum_tracinwe, name).default, inputs)
 
 
-def test_every_op_has_samples_for_opcheck() -> None:
-    assert set(samples("cpu")) == set(ops.OPS)
+@pytest.mark.parametrize("name", sorted(ops.OPS))
+def test_every_op_has_its_cases_beside_it_for_every_dtype(name: str) -> None:
+    assert {inputs[2].dtype for inputs in cases_of(name, "cpu")} == set(DTYPES)
 
 
 @needs_native

@@ -6,16 +6,12 @@ import functools
 
 import pytest
 import torch
-from op_cases import (
-    assert_scores,
-    by_token,
-    on,
-    random_rows,
-)
+from op_cases import assert_scores, on
 from torch import Tensor
 
 from captum_tracinwe import ops
-from captum_tracinwe.postings import PostingLists
+from captum_tracinwe.rows.kernels.sides import posting_lists, random_side
+from captum_tracinwe.rows.postings import PostingLists
 
 GOOD = (torch.tensor([0, 2, 3]), torch.tensor([1, 4, 2]), torch.ones(3, 4))
 # What is wrong with a side, the part that is exchanged, what the message must say ({s}: the side's name).
@@ -101,13 +97,13 @@ def test_bad_posting_lists_are_named_with_what_was_expected(fault: str) -> None:
 
 @functools.cache
 def many_rows_in_lists() -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    return by_token(random_rows(40_000, 4, 2, vocabulary=2, most=2))
+    return posting_lists(random_side(40_000, 4, 2, vocabulary=2, most=2))
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_posting_lists_out_of_order_never_give_a_score(seed: int) -> None:
     """Blocks share lists out by binary search, which an unordered list leads astray: no row may be lost in silence."""
-    a = random_rows(3, 4, 1, vocabulary=2, most=2)
+    a = random_side(3, 4, 1, vocabulary=2, most=2)
     ptr, ids, examples, values, m = many_rows_in_lists()
     start, end = int(ptr[-2]), int(ptr[-1])
     order = torch.randperm(end - start, generator=torch.Generator().manual_seed(seed))

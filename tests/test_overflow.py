@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from captum_tracinwe import RowGradients, TracInWE, synonym_influence, synonym_scores, word_report
-from captum_tracinwe.testing import toy_tracin
+from captum_tracinwe.app.testing import toy_tracin
 
 WAYS = {
     "influence": lambda t, batch: t.influence(batch),

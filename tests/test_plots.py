@@ -5,11 +5,11 @@ import os
 
 import pytest
 import torch
+from captum_tracinwe.evaluation import plots
 from cases_of_texts import pair_of, text_of
 
 from captum_tracinwe import ReportedWord, WordReport, evaluation
 from captum_tracinwe import visualization as viz
-from captum_tracinwe.evaluation import plots
 from captum_tracinwe.visualization.common import carried
 
 

@@ -10,7 +10,7 @@ from test_collate import tensors
 from torch import nn
 
 from captum_tracinwe import TracInWE, load_checkpoint, save_checkpoint
-from captum_tracinwe.testing import scatter_checkpoints, scores_by_loop, tiny_bert
+from captum_tracinwe.app.testing import scatter_checkpoints, scores_by_loop, tiny_bert
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_tracinwe.ranking import merge_top_k, top_k
+from captum_tracinwe.rows.ranking import merge_top_k, top_k
 
 
 def best_by_sorting(row, k, highest):

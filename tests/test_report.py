@@ -12,9 +12,9 @@ from torch.utils.data import TensorDataset
 
 from captum_tracinwe import ReportedWord, TracInWE, WordReport, word_report
 from captum_tracinwe import visualization as viz
-from captum_tracinwe.association import _benjamini_hochberg, _excess, _tail_bound, association
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts
-from captum_tracinwe.texts import from_ids
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts
+from captum_tracinwe.words.association import _benjamini_hochberg, _excess, _tail_bound, association
+from captum_tracinwe.words.texts import from_ids
 
 EVIL = "<script>alert(1)</script>"
 VOCABULARY = [f"word{i}" for i in range(30)]

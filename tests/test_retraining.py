@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from captum_tracinwe.retraining import ManyCNNs, OneByOne, Recipe, TextCNN, true_class_probability
 
 RECIPE = Recipe(epochs=3, batch_size=5, learning_rate=0.2)
@@ -85,7 +84,7 @@ def test_probability_is_that_of_the_label():
 
 
 def test_models_with_their_own_output_type_train_too():
-    from captum_tracinwe.testing import tiny_bert
+    from captum_tracinwe.app.testing import tiny_bert
 
     train, test = texts(9, 1, vocabulary=30), texts(4, 2, vocabulary=30)
     found = OneByOne(tiny_bert, train, test, Recipe(1, 4, 0.1))(torch.ones(1, 9, dtype=torch.bool), [0])

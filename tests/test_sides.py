@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE, load_checkpoint
-from captum_tracinwe.losses import TokenLoss
-from captum_tracinwe.testing import scatter_checkpoints, tiny_bert, tiny_t5
+from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert, tiny_t5
+from captum_tracinwe.gradients.losses import TokenLoss
 
 LOSS = TokenLoss(shift=False)
 MODELS = {

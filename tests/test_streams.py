@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from captum_tracinwe import demo, save_checkpoint, training
-from captum_tracinwe.cli import main
-from captum_tracinwe.streams import PLAIN, legible_streams
+from captum_tracinwe import save_checkpoint
+from captum_tracinwe.app import demo, training
+from captum_tracinwe.app.cli import main
+from captum_tracinwe.app.streams import PLAIN, legible_streams
 
 TEXTS = [("the cat sat on the mat — мат", "pets é"), ("a dog barked at the door", "pets é")]
 TEXTS += [("the ship left the harbour", "boats שלום"), ("a sail tore in the storm 👩", "boats שלום")]

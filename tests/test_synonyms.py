@@ -12,10 +12,10 @@ from torch.utils.data import TensorDataset
 
 from captum_tracinwe import TracInWE, synonym_influence, synonym_scores
 from captum_tracinwe import visualization as viz
-from captum_tracinwe.checkpoints import load_checkpoint
-from captum_tracinwe.synonyms import _assignment
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, toy_texts
-from captum_tracinwe.texts import from_ids
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.checkpoints.weights import load_checkpoint
+from captum_tracinwe.words.synonyms import _assignment
+from captum_tracinwe.words.texts import from_ids
 
 pytest.importorskip("scipy")
 LOSS = torch.nn.CrossEntropyLoss(reduction="none")

@@ -7,8 +7,8 @@ from test_collate import tensors
 from torch import nn
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.losses import TokenLoss
-from captum_tracinwe.testing import scatter_checkpoints, tiny_bert, tiny_gpt2
+from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert, tiny_gpt2
+from captum_tracinwe.gradients.losses import TokenLoss
 
 
 def language(count, seed, empty=()):

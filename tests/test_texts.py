@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from captum_tracinwe.texts import SEPARATOR, TokenizedText, from_ids, tokenize
+from captum_tracinwe.words.texts import SEPARATOR, TokenizedText, from_ids, tokenize
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "tokenizers"
 SENTENCES = [

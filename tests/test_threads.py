@@ -14,14 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from asks import MODELS, Live, bits, chosen, whole_state
+from captum_tracinwe.evaluation import example_gradients
 from cases import cross_entropy
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe import TracInWE, load_checkpoint, save_checkpoint
-from captum_tracinwe.evaluation import example_gradients
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, toy_tracin
-from captum_tracinwe.turns import alone
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_tracin
+from captum_tracinwe.gradients.live import Asked
+from captum_tracinwe.gradients.turns import alone
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -134,10 +135,8 @@ def test_whoever_stops_taking_blocks_or_gradients_leaves_the_model_free(tmp_path
     before = whole_state(live.model)
     ids, labels = live.batch
     taken = [
-        live.blockwise._score_blocks([live.batch], False, "", False),
-        live.blockwise._row_blocks(
-            live.tracin.train_dataloader, cross_entropy(), live.blockwise._bar([], "", False), ""
-        ),
+        live.blockwise.source.score_blocks(live.blockwise.question(live.batch)),
+        live.blockwise.live.row_blocks(live.tracin.train_dataloader, Asked(cross_entropy())),
         example_gradients(live.model, [(ids[:1], labels[:1])] * 2, cross_entropy()),
     ]
     for generator in taken:

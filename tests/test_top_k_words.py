@@ -5,8 +5,8 @@ import torch
 from torch.utils.data import TensorDataset
 
 from captum_tracinwe import RowGradients, TracInWE, word_report
-from captum_tracinwe.checkpoints import load_checkpoint
-from captum_tracinwe.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.checkpoints.weights import load_checkpoint
 
 LOSS = torch.nn.CrossEntropyLoss(reduction="none")
 

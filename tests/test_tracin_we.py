@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE, load_checkpoint, save_checkpoint
-from captum_tracinwe.testing import scatter_checkpoints, tiny_bert, toy_texts
+from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert, toy_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
 

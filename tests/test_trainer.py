@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding, Trainer, TrainingArguments
 
 from captum_tracinwe import TracInWE, load_checkpoint
-from captum_tracinwe.losses import TokenLoss
-from captum_tracinwe.rates import trainer_rate
-from captum_tracinwe.testing import language_model_loss, tiny_bert, tiny_gpt2, toy_texts
-from captum_tracinwe.trainer import SaveCheckpoints
-from captum_tracinwe.training import words_tokenizer
+from captum_tracinwe.app.testing import language_model_loss, tiny_bert, tiny_gpt2, toy_texts
+from captum_tracinwe.app.training import words_tokenizer
+from captum_tracinwe.checkpoints.rates import trainer_rate
+from captum_tracinwe.checkpoints.trainer import SaveCheckpoints
+from captum_tracinwe.gradients.losses import TokenLoss
 
 
 class Texts(Dataset):

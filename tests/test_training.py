@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 
-from captum_tracinwe import load_checkpoint, training
-from captum_tracinwe.data import InputError
+from captum_tracinwe import load_checkpoint
+from captum_tracinwe.app import training
+from captum_tracinwe.app.data import InputError
 
 TEXTS = ["The cat sat here.", "A dog ran there!", "the cat ran", "a dog sat down"] * 6
 LABELS = [0, 1, 0, 1] * 6

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from captum_tracinwe import ReportedWord, SynonymInfluence, WordReport
 from captum_tracinwe import visualization as viz
-from captum_tracinwe.legible import DIRECTION_MARKS, visible
-from captum_tracinwe.texts import TokenizedText, from_ids
 from captum_tracinwe.visualization.common import signed
-from captum_tracinwe.words import WordInfluence
+from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.legible import DIRECTION_MARKS, visible
+from captum_tracinwe.words.texts import TokenizedText, from_ids
 
 EVIL = "<script>alert(1)</script> & <img src=x onerror=alert(2)> \"quoted' </style></title><!-- "
 README = Path(__file__).parents[1] / "README.md"

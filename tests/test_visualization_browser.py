@@ -7,9 +7,9 @@ import subprocess
 import pytest
 import torch
 
-from captum_tracinwe.texts import from_ids
 from captum_tracinwe.visualization import word_influence_fragment, word_influence_html, write_html
-from captum_tracinwe.words import WordInfluence
+from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.texts import from_ids
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium")

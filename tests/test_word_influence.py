@@ -11,7 +11,7 @@ from cases import (
 )
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.testing import scatter_checkpoints
+from captum_tracinwe.app.testing import scatter_checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
 

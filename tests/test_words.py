@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_tracinwe.texts import TokenizedText, from_ids
-from captum_tracinwe.words import WordInfluence, WordShare, position_shares
+from captum_tracinwe.words.influence import WordInfluence, WordShare, position_shares
+from captum_tracinwe.words.texts import TokenizedText, from_ids
 
 NAMES = ("[CLS]", "[SEP]", "un", "##happy", "##believable", "dog", "the", "[PAD]")
 

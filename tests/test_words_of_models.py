@@ -10,8 +10,8 @@ from test_texts import byte_level, wordpiece
 from torch.utils.data import DataLoader
 
 from captum_tracinwe import RowGradients, TracInWE
-from captum_tracinwe.testing import language_model_loss, tiny_bert, tiny_gpt2
-from captum_tracinwe.texts import tokenize
+from captum_tracinwe.app.testing import language_model_loss, tiny_bert, tiny_gpt2
+from captum_tracinwe.words.texts import tokenize
 
 # float32 products are added in another order by word than by example; float64 leaves nothing but its own rounding.
 RELATIVE = {torch.float32: 1e-6, torch.float64: 1e-12}

@@ -7,12 +7,11 @@ python benchmarks/evidence/cancellation.py --model bert
 from __future__ import annotations
 
 import torch
-from common import arguments, begin, facts, store
-from torch import nn
-
 from captum_tracinwe.evaluation import cancellation, example_gradients
 from captum_tracinwe.evaluation.plots import plot_cancellation
 from captum_tracinwe.retraining import OneByOne
+from common import arguments, begin, facts, store
+from torch import nn
 
 EXAMPLES = {"smoke": 8, "cpu": 256, "gpu": 1024}
 WEIGHTS = {

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from captum_tracinwe.methods import Examples, Explained
+from captum_tracinwe.retraining import ManyCNNs, OneByOne, Recipe
 from models import MODELS
 from torch import Tensor, nn
 
-from captum_tracinwe import __version__, data, save_checkpoint
-from captum_tracinwe.methods import Examples, Explained
-from captum_tracinwe.retraining import ManyCNNs, OneByOne, Recipe
+from captum_tracinwe import __version__, save_checkpoint
+from captum_tracinwe.app import data
 
 RESULTS = Path(__file__).parent.parent / "results" / "evidence"
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable
 
 import torch
+from captum_tracinwe.evaluation import auc_del, deletion_curves, separation
+from captum_tracinwe.evaluation.deletion import DeletionCurve
+from captum_tracinwe.methods import Examples, Explained, Method
 from common import Task, arguments, begin, facts, store
 from torch import Tensor
 
 from captum_tracinwe import methods
-from captum_tracinwe.embedding import find_embedding
-from captum_tracinwe.evaluation import auc_del, deletion_curves, separation
-from captum_tracinwe.evaluation.deletion import DeletionCurve
-from captum_tracinwe.methods import Examples, Explained, Method
+from captum_tracinwe.gradients.embedding import find_embedding
 
 
 def contenders(explained: Explained, train: Examples) -> dict[str, Callable[[], Method]]:

@@ -8,10 +8,9 @@ model trained on it answers.
 
 from __future__ import annotations
 
+from captum_tracinwe.evaluation import bootstrap, lds, random_subsets, spearman, top_k_agreement
 from common import arguments, begin, facts, store
 from deletion import scores_of
-
-from captum_tracinwe.evaluation import bootstrap, lds, random_subsets, spearman, top_k_agreement
 
 SUBSETS = {"smoke": 8, "cpu": 200, "gpu": 200}
 

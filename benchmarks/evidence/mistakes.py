@@ -9,15 +9,15 @@ import tempfile
 from dataclasses import replace
 
 import torch
+from captum_tracinwe.evaluation import another_word, fixing_mistakes, without_opponents
+from captum_tracinwe.evaluation.mistakes import Mistakes
+from captum_tracinwe.methods import Examples
 from common import Task, arguments, facts, load, preset_of, store
 from deletion import contenders
 from torch import Tensor
 from words import named_words, specials
 
 from captum_tracinwe import methods
-from captum_tracinwe.evaluation import another_word, fixing_mistakes, without_opponents
-from captum_tracinwe.evaluation.mistakes import Mistakes
-from captum_tracinwe.methods import Examples
 
 REMOVED = {"smoke": 10, "cpu": 50, "gpu": 50}
 MASKED = {"smoke": 20, "cpu": 200, "gpu": 200}

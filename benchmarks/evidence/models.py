@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captum_tracinwe.retraining import Recipe, TextCNN
 from torch import Tensor, nn
 
-from captum_tracinwe import training
-from captum_tracinwe.retraining import Recipe, TextCNN
+from captum_tracinwe.app import training
 
 __all__ = ["MODELS", "Kind", "minilm_folder"]
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import tempfile
 
 import torch
+from captum_tracinwe.evaluation import aggregate, noise_detection_curve, noise_intervals
 from common import arguments, facts, load, preset_of, store
 from models import MODELS
 from torch import Tensor
 
 from captum_tracinwe import methods
-from captum_tracinwe.checkpoints import load_checkpoint
-from captum_tracinwe.evaluation import aggregate, noise_detection_curve, noise_intervals
+from captum_tracinwe.checkpoints.weights import load_checkpoint
 
 TESTS = 200
 # With a fifth of the labels wrong, 4,000 texts are few for this CNN (test accuracy 0.52 after 4 epochs): all there are.

@@ -13,9 +13,8 @@ import time
 from dataclasses import replace
 
 import torch
-from common import arguments, facts, load, preset_of, store
-
 from captum_tracinwe.retraining import ManyCNNs, OneByOne
+from common import arguments, facts, load, preset_of, store
 
 ROUNDS = 3
 

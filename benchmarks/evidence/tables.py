@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS
-
 from captum_tracinwe.evaluation import DeletionCurve, Interval, WordDeletion, auc_del, bootstrap, separation
 from captum_tracinwe.evaluation.mistakes import Mistakes
+from common import RESULTS
 
 READMES = Path(__file__).parent / "README.md", Path(__file__).parents[2] / "README.md"
 MARKERS = re.compile(r"(<!-- table (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import tempfile
 
 import torch
-from common import Task, arguments, begin, facts, store
-
-from captum_tracinwe import TracInWE
 from captum_tracinwe.evaluation import WordDeletion, another_word, word_deletion
 from captum_tracinwe.evaluation.words import Position
 from captum_tracinwe.methods import Explained
+from common import Task, arguments, begin, facts, store
+
+from captum_tracinwe import TracInWE
 
 PROPONENTS = {"smoke": 10, "cpu": 100, "gpu": 100}
 

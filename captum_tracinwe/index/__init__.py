@@ -1,6 +1,6 @@
 """Row gradients kept on disk, and the exact top-k found by reading a fraction of them: :class:`GradientIndex`."""
 
-from captum_tracinwe.index.disk import IndexDamaged, IndexMismatch
+from captum_tracinwe.index.files.disk import IndexDamaged, IndexMismatch
 from captum_tracinwe.index.gradient_index import GradientIndex
 from captum_tracinwe.index.search import SearchResult, SearchStats, merge_results
 

@@ -1,197 +1,45 @@
-"""Building an index from a TracInWE: what it will take, which segments are missing, and the one worker that writes them."""
+"""Building an index from a live source: which segments are missing, and the one worker that writes them."""
 
 from __future__ import annotations
 
-import math
 import os
-import resource
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from captum._utils.progress import NullProgress, progress
 from msgspec.structs import replace
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches import Batch, Block, examples_loader, labels_of, size_of, tensors_in
+from captum_tracinwe.batches.batch import Batch, labels_of, size_of
+from captum_tracinwe.batches.blocks import Block
+from captum_tracinwe.batches.loaders import examples_loader
+from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.index.creation import check_form, create, read_projections, refuse_others
-from captum_tracinwe.index.disk import IndexMismatch, Room, claim, full_disk, locked
-from captum_tracinwe.index.fingerprints import COLUMN, fingerprints
-from captum_tracinwe.index.first import exists_already, leading, wait_for_first
-from captum_tracinwe.index.identity import source_of
-from captum_tracinwe.index.layout import DTYPES, HEADER
-from captum_tracinwe.index.maintenance import check_columns, clean, differences
-from captum_tracinwe.index.manifest import NAME, Manifest, Part, SegmentEntry
-from captum_tracinwe.index.names import claim_of
-from captum_tracinwe.index.same_examples import MANY, Remembered, check_batch, check_examples
-from captum_tracinwe.index.segment import Segment
-from captum_tracinwe.index.sketch import Sketch
-from captum_tracinwe.index.writer import SegmentWriter, Written, commit
-from captum_tracinwe.rows import RowGradients
+from captum_tracinwe.index.estimate import IndexEstimate, Options, amount, examples_in, look_ahead, row_blocks
+from captum_tracinwe.index.files.differences import differences
+from captum_tracinwe.index.files.disk import IndexMismatch, Room, claim, full_disk, locked
+from captum_tracinwe.index.files.first import exists_already, leading, wait_for_first
+from captum_tracinwe.index.files.manifest import NAME, Manifest, Part, SegmentEntry
+from captum_tracinwe.index.files.names import claim_of
+from captum_tracinwe.index.files.segment import Segment
+from captum_tracinwe.index.files.sketch import Sketch
+from captum_tracinwe.index.files.writer import SegmentWriter, Written, commit
+from captum_tracinwe.index.identity.fingerprints import COLUMN, fingerprints
+from captum_tracinwe.index.identity.same_examples import MANY, Remembered, check_batch, check_examples
+from captum_tracinwe.index.identity.source import source_of
+from captum_tracinwe.index.maintenance import check_columns, clean
+from captum_tracinwe.rows.row_gradients import RowGradients
 
 if TYPE_CHECKING:
     from captum_tracinwe.index.gradient_index import GradientIndex
-    from captum_tracinwe.tracin_we import TracInWE
 
-__all__ = ["IndexEstimate", "Options", "build", "estimate", "work"]
-
-# Training examples, drawn at random, that fix the sketch and the estimate: 10,000 rows for 32 directions.
-SAMPLE = 256
-# A block of rows lies in memory up to five times: of single batches, put together, scaled, side by side, and as it is stored.
-COPIES = 5
-# Bytes per row while a segment is written, beside its sketch: ids, checksums, and the order of its lists.
-SORTING = 40
-
-
-@dataclass(frozen=True)
-class Options:
-    """See :meth:`TracInWE.build_index`."""
-
-    dtype: str = "float32"
-    rank: int = 31
-    segment_examples: int = 4096
-    memory_limit: int = 1 << 30
-    project: int | None = None
-    metadata: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    show_progress: bool = False
-
-
-@dataclass(frozen=True)
-class IndexEstimate:
-    """What building an index will take; ``str()`` says it in one line.
-
-    Args:
-        examples (int or None): None where the data set does not tell its size; all below is then for one example.
-        rows_per_example (float): distinct tokens, of a sample.
-        payload_bytes, disk_bytes (int): row gradients; all files.
-        memory_bytes (int): held beside the model: by the build's own blocks and sketches, and by the passes over one batch,
-            as far as the sample showed.
-        seconds (float): of one process.
-        segment_examples (int): as the memory ceiling allows.
-    """
-
-    examples: int | None
-    rows_per_example: float
-    payload_bytes: int
-    disk_bytes: int
-    memory_bytes: int
-    seconds: float
-    segment_examples: int
-
-    def __str__(self) -> str:
-        many = "one example" if self.examples is None else f"{self.examples:,} examples"
-        return (
-            f"Index of {many}, {self.rows_per_example:.1f} rows each: {_amount(self.disk_bytes)} on disk "
-            f"({_amount(self.payload_bytes)} of gradients), about {_duration(self.seconds)} in one process, "
-            f"{_amount(self.memory_bytes)} of memory beside the model, segments of {self.segment_examples:,} examples."
-        )
-
-
-def _amount(size: float) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-# ----------------------------------------------------------------------------------------------------------- estimate
-
-
-def estimate(tracin: TracInWE, options: Options) -> IndexEstimate:
-    """See :meth:`TracInWE.estimate_index`."""
-    return _look_ahead(tracin, options)[0]
-
-
-def _look_ahead(tracin: TracInWE, options: Options) -> tuple[IndexEstimate, list[Tensor]]:
-    """The estimate, and the rows of the sample it was made from."""
-    check_form(options.dtype, options.rank, options.segment_examples, options.project, tracin.embedding.weight.shape[1])
-    loader = tracin._training_loader()
-    size = _examples(loader)
-    chosen: Any = _first_batches(loader, SAMPLE)
-    if size is not None:
-        generator = torch.Generator().manual_seed(0)
-        chosen = examples_loader(loader, torch.randperm(size, generator=generator)[:SAMPLE].tolist())
-    peak, started = _peak(), time.perf_counter()
-    sample: list[Tensor] = []
-    count = rows = 0
-    for block, part in _blocks(tracin, chosen, options, 0, "sample"):
-        sample.append(part.values.cpu())
-        count, rows = count + block.size, rows + part.num_rows
-        if sum(values.nbytes for values in sample) > options.memory_limit / 4:
-            break
-    seconds = (time.perf_counter() - started) / count
-    grown = max(0, _peak() - peak)
-    checkpoints, width = len(tracin.checkpoints), options.project or int(tracin.embedding.weight.shape[1])
-    columns = checkpoints * (min(options.rank, width) + 1)
-    mean = rows / count
-    payload = mean * (4 + DTYPES[options.dtype][1] * checkpoints * width) + 8
-    disk = payload + mean * (4 * columns + 12) + 30
-    segment = _segment_examples(options, mean, columns)
-    held = max(segment * mean * (4 * columns + SORTING), sum(values.nbytes for values in sample))
-    many = 1 if size is None else size
-    on_disk = round(many * disk) + HEADER * math.ceil(many / segment)
-    memory = round(held + max(grown, 0))
-    return IndexEstimate(size, mean, round(many * payload), on_disk, memory, seconds * many, segment), sample
-
-
-def _peak() -> int:
-    """The most memory this process has had, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _blocks(
-    tracin: TracInWE, batches: Any, options: Options, start: int, what: str
-) -> Iterator[tuple[Block, RowGradients]]:
-    """Rows block by block, so few at a time that all their copies stay within a third of the memory."""
-    columns = len(tracin.checkpoints) * int(tracin.embedding.weight.shape[1])
-
-    def most(batch: Batch) -> int:
-        """No example has more rows than positions, and no tensor of whole numbers fewer positions than the ids."""
-        tensors = [tensor for tensor in tensors_in(batch) if not tensor.is_floating_point()]
-        positions = max((tensor.numel() for tensor in tensors), default=0) // max(1, size_of(batch))
-        return COPIES * 4 * columns * positions
-
-    limit = int(options.memory_limit / 3)
-    return tracin._row_blocks(batches, tracin.loss_fn, NullProgress(), what, start, most, limit)
-
-
-def _segment_examples(options: Options, rows_per_example: float, columns: int) -> int:
-    """As asked for, or as many as keep a segment's sketch within a third of the memory."""
-    per_example = max(1.0, rows_per_example) * (4 * columns + SORTING)
-    return max(1, min(options.segment_examples, int(options.memory_limit / 3 / per_example)))
-
-
-def _examples(loader: DataLoader[Any]) -> int | None:
-    """How many training examples there are, if they can be read in any order."""
-    if not hasattr(loader.dataset, "__len__") or examples_loader(loader, [0]) is None:
-        return None
-    return len(loader.dataset)
-
-
-def _first_batches(loader: DataLoader[Any], examples: int) -> Iterator[Batch]:
-    for batch in loader:
-        if examples <= 0:
-            return
-        yield batch
-        examples -= size_of(batch)
-
-
-# -------------------------------------------------------------------------------------------------------------- build
+__all__ = ["Place", "build", "work"]
 
 
 @dataclass(frozen=True)
@@ -210,7 +58,7 @@ class Place:
 
 
 def build(
-    tracin: TracInWE, folder: Path, resume: bool, append: bool, options: Options, place: Place | None = None
+    training: LiveSource, folder: Path, resume: bool, append: bool, options: Options, place: Place | None = None
 ) -> GradientIndex:
     """See :meth:`TracInWE.build_index`."""
     from captum_tracinwe.index.gradient_index import GradientIndex
@@ -219,8 +67,10 @@ def build(
     rank, world, again = place.rank, place.world, place.again
     if append and world > 1:
         raise ValueError("append=True runs in one process: expected WORLD_SIZE to be 1.")
-    check_form(options.dtype, options.rank, options.segment_examples, options.project, tracin.embedding.weight.shape[1])
-    size = _examples(tracin._training_loader())
+    check_form(
+        options.dtype, options.rank, options.segment_examples, options.project, training.live.table.weight.shape[1]
+    )
+    size = examples_in(training.examples.by_index())
     if size is not None:
         check_columns(options.metadata, size)
     elif options.metadata or world > 1:
@@ -235,17 +85,17 @@ def build(
         if not (folder / NAME).exists():
             if append:
                 Manifest.read(folder)  # says what is missing
-            _begin(tracin, folder, size, options)
+            _begin(training, folder, size, options)
         else:
-            _go_on(tracin, folder, size, resume or rank > 0 or again, append, options)
+            _go_on(training, folder, size, resume or rank > 0 or again, append, options)
         begun()
-        work(tracin, folder, options, place)
+        work(training, folder, options, place)
     return GradientIndex.open(folder)
 
 
-def _begin(tracin: TracInWE, folder: Path, size: int | None, options: Options) -> None:
-    source = source_of(tracin)
-    found, sample = _look_ahead(tracin, options)
+def _begin(training: LiveSource, folder: Path, size: int | None, options: Options) -> None:
+    source = source_of(training)
+    found, sample = look_ahead(training, options)
     if options.show_progress:
         print(found, file=sys.stderr)
     with full_disk(folder):
@@ -260,17 +110,17 @@ def _refuse_little_space(folder: Path, needed: IndexEstimate) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed.disk_bytes:
         raise OSError(
-            28, f"The index {str(folder)!r} needs about {_amount(needed.disk_bytes)} on disk, {_amount(free)} are free."
+            28, f"The index {str(folder)!r} needs about {amount(needed.disk_bytes)} on disk, {amount(free)} are free."
         )
 
 
-def _go_on(tracin: TracInWE, folder: Path, size: int | None, resume: bool, append: bool, options: Options) -> None:
+def _go_on(training: LiveSource, folder: Path, size: int | None, resume: bool, append: bool, options: Options) -> None:
     """See that what is there is an index of the same source, and note what is to be appended."""
     manifest = Manifest.read(folder)
     if not resume and not append:
         raise exists_already(folder)
-    wrong = differences(manifest.source, source_of(tracin))
-    width = int(tracin.embedding.weight.shape[1])
+    wrong = differences(manifest.source, source_of(training))
+    width = int(training.live.table.weight.shape[1])
     for name, here, there in (
         ("dtype", manifest.dtype, options.dtype),
         ("rank", manifest.rank, min(options.rank, options.project or width)),
@@ -294,7 +144,7 @@ def _go_on(tracin: TracInWE, folder: Path, size: int | None, resume: bool, appen
         )
     if not adds and last.examples is not None:  # a stream that is not complete is compared as it comes
         segments = [Segment(folder, manifest, entry) for entry in manifest.segments]
-        check_examples(tracin, segments, MANY, last.first)
+        check_examples(training, segments, MANY, last.first)
     if adds:
         with full_disk(folder), locked(folder):
             manifest = Manifest.read(folder)
@@ -306,7 +156,7 @@ def _go_on(tracin: TracInWE, folder: Path, size: int | None, resume: bool, appen
 # ------------------------------------------------------------------------------------------------------------- worker
 
 
-def work(tracin: TracInWE, folder: Path, options: Options, place: Place) -> None:
+def work(training: LiveSource, folder: Path, options: Options, place: Place) -> None:
     """Write segments that nobody else is writing until the last part is complete.
 
     The one worker of every launcher. Workers share the directory and nothing else: a segment is claimed by a lock that the
@@ -316,14 +166,14 @@ def work(tracin: TracInWE, folder: Path, options: Options, place: Place) -> None
     sketches = read_projections(folder, manifest)
     part = manifest.parts[-1]
     writing = _Writing(
-        tracin, folder, manifest, Sketch(sketches[0]), sketches[1] if len(sketches) > 1 else None, options
+        training, folder, manifest, Sketch(sketches[0]), sketches[1] if len(sketches) > 1 else None, options
     )
     with full_disk(folder):
         if part.examples is None:
             writing.stream(part)
             return
         spans = _missing(manifest, part)
-        desc = f"Using {tracin.get_name()} to build an index. Processing segments"
+        desc = f"Using {training.live.name} to build an index. Processing segments"
         with progress(desc=desc, total=len(spans)) if options.show_progress else NullProgress() as bar:
             while True:
                 left = _missing(Manifest.read(folder), part)
@@ -353,7 +203,7 @@ def _missing(manifest: Manifest, part: Part) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Writing:
-    tracin: TracInWE
+    training: LiveSource
     folder: Path
     manifest: Manifest
     sketch: Sketch
@@ -366,7 +216,7 @@ class _Writing:
             if not ours or any(_overlaps(span, one) for one in Manifest.read(self.folder).segments):
                 return False
             start, stop = span[0] - part.first, span[1] - part.first
-            loader = examples_loader(self.tracin._training_loader(), range(start, stop))
+            loader = examples_loader(self.training.examples.by_index(), range(start, stop))
             assert loader is not None
             metadata = {name: values[start:stop] for name, values in self.options.metadata.items()}
             with Room(self.folder) as room:
@@ -394,12 +244,12 @@ class _Writing:
             for one in done:
                 known, first = Remembered(Segment(self.folder, self.manifest, one)), at
                 for batch in batches:
-                    check_batch(self.tracin, batch, first, known)
+                    check_batch(self.training, batch, first, known)
                     first += size_of(batch)
             at, size = at + size, 0
             batches.clear()
 
-        for batch in self.tracin._training_loader():
+        for batch in self.training.examples.by_index():
             batches.append(batch)
             size += size_of(batch)
             if size >= self.manifest.segment_examples:
@@ -424,10 +274,10 @@ class _Writing:
 
         def read() -> Iterator[Batch]:
             for batch in batches:  # before a model or a loss can write into them
-                known.extend(str(one) for one in fingerprints(batch, self.tracin.label_names))
+                known.extend(str(one) for one in fingerprints(batch, self.training.live.label_names))
                 yield batch
 
-        for block, rows in _blocks(self.tracin, read(), self.options, start, "training-set"):
+        for block, rows in row_blocks(self.training, read(), self.options, start, "training-set"):
             rows = rows.to("cpu")
             if self.random is not None:
                 values = (

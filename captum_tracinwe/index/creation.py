@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.index.disk import IndexDamaged, Room, checked_content, full_disk, locked, sweep, write_whole
-from captum_tracinwe.index.first import exists_already
-from captum_tracinwe.index.layout import DTYPES
-from captum_tracinwe.index.manifest import NAME, Manifest, Part, Source
-from captum_tracinwe.index.names import others_in
-from captum_tracinwe.index.sketch import fit_projection
-from captum_tracinwe.index.writer import Written, file_of, rename
+from captum_tracinwe.index.files.disk import IndexDamaged, Room, checked_content, full_disk, locked, sweep, write_whole
+from captum_tracinwe.index.files.first import exists_already
+from captum_tracinwe.index.files.layout import DTYPES
+from captum_tracinwe.index.files.manifest import NAME, Manifest, Part, Source
+from captum_tracinwe.index.files.names import others_in
+from captum_tracinwe.index.files.sketch import fit_projection
+from captum_tracinwe.index.files.writer import Written, file_of, rename
 
 __all__ = ["check_form", "create", "random_projection", "read_projections", "refuse_others"]
 

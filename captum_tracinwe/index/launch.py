@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from captum_tracinwe.index import build
-from captum_tracinwe.index.disk import folder_of
+from captum_tracinwe.gradients.live_source import LiveSource
+from captum_tracinwe.index.build import Place, build
+from captum_tracinwe.index.estimate import Options
+from captum_tracinwe.index.files.disk import folder_of
+from captum_tracinwe.index.files.manifest import NAME
 from captum_tracinwe.index.gradient_index import GradientIndex
-from captum_tracinwe.index.manifest import NAME
 from captum_tracinwe.index.search import SearchResult, merge_results
-from captum_tracinwe.rows import RowGradients
-
-if TYPE_CHECKING:
-    from captum_tracinwe.tracin_we import TracInWE
+from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["build_with_ray", "search_with_ray"]
 
@@ -22,8 +21,16 @@ __all__ = ["build_with_ray", "search_with_ray"]
 RETRIES = 3
 
 
+class Trained(Protocol):
+    """A :class:`captum_tracinwe.TracInWE`, of which an index needs the source alone."""
+
+    @property
+    def live_source(self) -> LiveSource:
+        """The training set through the model."""
+
+
 def build_with_ray(
-    make_tracin: Callable[[], TracInWE],
+    make_tracin: Callable[[], Trained],
     path: str | Path,
     workers: int = 2,
     resume: bool = False,
@@ -50,14 +57,14 @@ def build_with_ray(
     if (folder / NAME).exists() and not resume:
         raise FileExistsError(f"There is an index at {str(folder)!r} already: go on with it by resume=True.")
     task = ray.remote(num_gpus=num_gpus, max_retries=RETRIES)(_build)
-    ray.get([task.remote(make_tracin, folder, build.Place(rank, workers, True), options) for rank in range(workers)])
+    ray.get([task.remote(make_tracin, folder, Place(rank, workers, True), options) for rank in range(workers)])
     return GradientIndex.open(folder)
 
 
-def _build(make_tracin: Callable[[], TracInWE], folder: Path, place: build.Place, options: dict[str, Any]) -> None:
-    tracin = make_tracin()
-    chosen = build.Options(**{"memory_limit": tracin.memory_limit, **options})
-    build.build(tracin, folder, place.again, False, chosen, place)
+def _build(make_tracin: Callable[[], Trained], folder: Path, place: Place, options: dict[str, Any]) -> None:
+    training = make_tracin().live_source
+    chosen = Options(**{"memory_limit": training.live.memory_limit, **options})
+    build(training, folder, place.again, False, chosen, place)
 
 
 def search_with_ray(

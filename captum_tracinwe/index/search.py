@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captum_tracinwe import ops
-from captum_tracinwe.index.layout import MOST_ID
-from captum_tracinwe.index.sketch import LARGEST_NORM
-from captum_tracinwe.ranking import merge_top_k
-from captum_tracinwe.rows import RowGradients
-
-if TYPE_CHECKING:
-    from captum_tracinwe.index.gradient_index import GradientIndex
+from captum_tracinwe.index.snapshot import Snapshot, checked_question
+from captum_tracinwe.rows import ops
+from captum_tracinwe.rows.ranking import merge_top_k
+from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["SearchResult", "SearchStats", "merge_results", "search"]
 
@@ -73,7 +69,7 @@ class _Question:
 
 
 def search(
-    index: GradientIndex,
+    index: Snapshot,
     rows: RowGradients,
     k: int,
     proponents: bool = True,
@@ -110,52 +106,6 @@ def search(
     )
 
 
-def checked_indices(indices: Any, method: str) -> Tensor:
-    """Training indices as int64 ``(K,)``.
-
-    Raises:
-        ValueError: a mask, or numbers that are not whole.
-    """
-    expected = f"GradientIndex.{method}: expected `indices` as whole numbers, got"
-    try:
-        found = torch.as_tensor(indices)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{expected} {type(indices).__name__} ({error}).") from None
-    if not isinstance(indices, (Tensor, np.ndarray, range)):
-        mixed = any(isinstance(one, (bool, np.bool_)) for one in indices) if hasattr(indices, "__iter__") else False
-        found = found.bool() if mixed else found
-    if found.dtype == torch.bool:
-        raise ValueError(f"{expected} a mask of bool: pass mask.nonzero().flatten() of the mask as a torch.Tensor.")
-    if found.numel() and (found.is_floating_point() or found.is_complex()):
-        raise ValueError(f"{expected} {found.dtype}: convert them to int64 first.")
-    return found.to("cpu", torch.int64).flatten()
-
-
-def checked_question(index: GradientIndex, rows: RowGradients) -> RowGradients:
-    """Test rows as float32 of the index's width.
-
-    Raises:
-        TypeError, ValueError: they are not rows, of another width, not finite, or too large.
-    """
-    if not isinstance(rows, RowGradients):
-        raise TypeError(
-            f"GradientIndex: expected the test examples as RowGradients, got {type(rows).__name__}. "
-            f"TracInWE.row_gradients(inputs) makes them."
-        )
-    rows = index.project(rows.to("cpu", torch.float32))
-    if rows.num_rows and not 0 <= int(rows.ids.min()) <= int(rows.ids.max()) <= MOST_ID:
-        raise ValueError(
-            f"GradientIndex: the test examples have token ids from {int(rows.ids.min())} to {int(rows.ids.max())}: expected ids "
-            f"from 0 to {MOST_ID}."
-        )
-    if rows.num_rows and not float(rows.norms().max()) <= LARGEST_NORM:
-        raise ValueError(
-            f"GradientIndex: a test gradient has norm {float(rows.norms().max()):.3g}: expected finite numbers, and at most "
-            f"{LARGEST_NORM:.0e}."
-        )
-    return rows
-
-
 def merge_results(parts: Sequence[SearchResult], k: int, proponents: bool = True) -> SearchResult:
     """The result over several parts of an index (:meth:`GradientIndex.part`), searched wherever."""
     if any(part.stats.intervals is not None for part in parts):
@@ -183,7 +133,7 @@ def _block(examples: int) -> int:
 
 
 def _block_of_tests(
-    index: GradientIndex,
+    index: Snapshot,
     question: _Question,
     start: int,
     k: int,
@@ -238,7 +188,7 @@ class _Verifier:
     """Exact scores of one test example (times the sign), a chunk of training examples at a time."""
 
     def __init__(
-        self, index: GradientIndex, question: _Question, ids: Tensor, values: Tensor, wanted: npt.NDArray[np.bool_]
+        self, index: Snapshot, question: _Question, ids: Tensor, values: Tensor, wanted: npt.NDArray[np.bool_]
     ) -> None:
         self._index, self._sign, self._wanted = index, np.float32(question.sign), wanted
         self._test = (torch.tensor([0, len(ids)]), ids, values)

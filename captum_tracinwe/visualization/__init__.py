@@ -15,6 +15,8 @@ from captum_tracinwe.visualization.synonym_page import (
     synonym_influence_text,
 )
 from captum_tracinwe.visualization.terminal import word_influence_text
+from captum_tracinwe.words import SynonymInfluence, WordInfluence, WordReport
+from captum_tracinwe.words.drawing import drawn_as
 
 __all__ = [
     "plot_influence_matrix",
@@ -34,3 +36,17 @@ __all__ = [
     "word_report_text",
     "write_html",
 ]
+
+# Of a report that is printed, the first so many words.
+_PRINTED = 12
+
+
+def _printed(report: WordReport) -> str:
+    more = len(report.words) - _PRINTED
+    rest = f"\n  ... and {more:,} more: see to_table()" if more > 0 else ""
+    return word_report_text(report, top=_PRINTED) + rest
+
+
+drawn_as(WordInfluence, html=lambda pair: word_influence_fragment([pair]))
+drawn_as(SynonymInfluence, html=lambda pair: synonym_influence_fragment([pair]))
+drawn_as(WordReport, html=word_report_fragment, text=_printed)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from captum_tracinwe.legible import visible
 from captum_tracinwe.visualization.common import Influences, Texts, flat, marks, scale_of, signed
-from captum_tracinwe.words import WordInfluence
+from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.legible import visible
 
 if TYPE_CHECKING:
     from captum.attr._utils.visualization import VisualizationDataRecord

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from captum_tracinwe.arguments import is_whole
-from captum_tracinwe.report import ReportedWord, WordReport
-from captum_tracinwe.texts import Span, TokenizedText
-from captum_tracinwe.words import WordInfluence, position_shares
+from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.words.characters import Span
+from captum_tracinwe.words.influence import WordInfluence, position_shares
+from captum_tracinwe.words.report import ReportedWord, WordReport
+from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = [
     "MEANING",
@@ -46,7 +47,7 @@ MEANING = (
 )
 #: How a report orders its words, as pictures write it.
 ORDER = "by size of total × certainty (the way from the label's share of all texts to always); the others by total"
-# So many words that stick to no label are named where all others shown do.
+# So many words that go with no label are named where all others shown do.
 _OTHERS = 3
 
 
@@ -209,7 +210,7 @@ def first_words(report: WordReport, top: int) -> tuple[ReportedWord, ...]:
 
 
 def largest_others(report: WordReport, shown: Sequence[ReportedWord]) -> tuple[ReportedWord, ...]:
-    """Where all words shown stick to a label: the largest of those that stick to none, which would go unseen.
+    """Where all words shown go with a label: the largest of those that go with none, which would go unseen.
 
     Of 0.2 % of a total one could take words for its cause, while "[CLS]" and "the" carry nearly all of it.
     """
@@ -219,7 +220,7 @@ def largest_others(report: WordReport, shown: Sequence[ReportedWord]) -> tuple[R
 
 
 def carried(words: Iterable[ReportedWord], report: WordReport) -> str:
-    """The part that some words have in the totals of all, signs aside: '12%', '0.2%'."""
+    """The part that some words have in the totals of all, ignoring the sign: '12%', '0.2%'."""
     whole = math.fsum(abs(word.total) for word in report.words)
     part = math.fsum(abs(word.total) for word in words) / (whole or 1.0)
     if 0 < part < 0.01:

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from captum_tracinwe.legible import DIRECTION_MARKS, marks_by_number, printable, visible
-from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.visualization.common import (
     UNIT,
     Influences,
@@ -33,7 +31,9 @@ from captum_tracinwe.visualization.common import (
     signed,
 )
 from captum_tracinwe.visualization.style import STYLE
-from captum_tracinwe.words import WordInfluence, WordShare
+from captum_tracinwe.words.influence import WordInfluence, WordShare
+from captum_tracinwe.words.legible import DIRECTION_MARKS, marks_by_number, printable, visible
+from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = [
     "escaped",

@@ -10,8 +10,6 @@ import torch
 from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 
-from captum_tracinwe.legible import as_lines, visible
-from captum_tracinwe.report import WordReport
 from captum_tracinwe.visualization.common import (
     BLUE,
     UNIT,
@@ -28,7 +26,9 @@ from captum_tracinwe.visualization.common import (
     signed,
     with_label,
 )
-from captum_tracinwe.words import Vocabulary, names_by_id
+from captum_tracinwe.words.influence import Vocabulary, names_by_id
+from captum_tracinwe.words.legible import as_lines, visible
+from captum_tracinwe.words.report import WordReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def plot_word_influence(
 def plot_word_report(
     report: WordReport, show: bool = False, *, top: int = 15, title: str | None = None, ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
-    """Horizontal bars of what the first words of a report add, with the label that each sticks to.
+    """Horizontal bars of what the first words of a report add, with the label that each goes with.
 
     Args:
         report (WordReport): of :func:`captum_tracinwe.word_report`.
@@ -109,8 +109,8 @@ def plot_word_report(
         ax (matplotlib Axes, optional): where to draw; else a new figure.
 
     Returns:
-        tuple: ``(fig, ax)``. Bold names stick to a label, see :attr:`ReportedWord.sticks`; where all do, the three of the
-        largest total that stick to none stand below a line.
+        tuple: ``(fig, ax)``. Bold names go with a label, see :attr:`ReportedWord.sticks`; where all do, the three of the
+        largest total that go with none stand below a line.
 
     Example:
         >>> import torch

@@ -5,8 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from captum_tracinwe.legible import visible
-from captum_tracinwe.report import LEAST_CERTAINTY, SIGNIFICANT, ReportedWord, WordReport
 from captum_tracinwe.visualization.common import (
     ORDER,
     UNIT,
@@ -20,6 +18,8 @@ from captum_tracinwe.visualization.common import (
 )
 from captum_tracinwe.visualization.page import escaped, whole_page
 from captum_tracinwe.visualization.style import STYLE
+from captum_tracinwe.words.legible import visible
+from captum_tracinwe.words.report import LEAST_CERTAINTY, SIGNIFICANT, ReportedWord, WordReport
 
 __all__ = ["report_section", "word_report_fragment", "word_report_html", "word_report_text"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from captum_tracinwe.legible import visible
-from captum_tracinwe.synonyms import SynonymInfluence, WordMatch
 from captum_tracinwe.visualization.common import UNIT, check_count, marks, pairs_in, scale_of, signed
 from captum_tracinwe.visualization.page import escaped, level_of, side_of, tags_html, text_html, whole_page
 from captum_tracinwe.visualization.style import STYLE
+from captum_tracinwe.words.legible import visible
+from captum_tracinwe.words.synonyms import SynonymInfluence, WordMatch
 
 __all__ = ["synonym_influence_fragment", "synonym_influence_html", "synonym_influence_text"]
 

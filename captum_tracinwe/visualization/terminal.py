@@ -8,9 +8,6 @@ import sys
 import textwrap
 import unicodedata
 
-from captum_tracinwe.data import shortened
-from captum_tracinwe.legible import visible
-from captum_tracinwe.texts import TokenizedText
 from captum_tracinwe.visualization.common import (
     MEANING,
     UNIT,
@@ -24,7 +21,9 @@ from captum_tracinwe.visualization.common import (
     scale_of,
     signed,
 )
-from captum_tracinwe.words import WordInfluence
+from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.legible import shortened, visible
+from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = ["word_influence_text"]
 

@@ -1,0 +1,371 @@
+"""The command `captum-tracinwe`: its options, what it refuses, its exit codes (0 done, 1 failed, 2 bad input, 130 stopped)."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NoReturn
+
+from captum_tracinwe.app.streams import Output, legible_streams, tell
+from captum_tracinwe.words.legible import as_line
+
+__all__ = ["main"]
+
+DESCRIPTION = "Which training texts, and which words in them, taught a text classifier its answers? (TracIn-WE)"
+DEMO = """\
+Without options: trains a small classifier on sentences made up on the spot, some of them mislabelled on purpose,
+and shows that the method finds them and the word that they share. No files, no network, well under a minute.
+
+With --train and --test: the same on your own texts. Trains a classifier (or fine-tunes --model), then explains its
+answers to test texts, mistakes first."""
+# What each of these needs beside it; the value None marks an option that was not given.
+OF_OWN_TEXTS = ("text_column", "label_column", "limit", "test_limit", "model", "max_length")
+
+# Advice that the package gives to Python → the same for a shell; the longer ones first.
+IN_A_SHELL = (
+    (r"(tracin|TracInWE)\.build_index\(path, resume=True\)", "captum-tracinwe index --resume"),
+    (r"TracInWE\.build_index", "captum-tracinwe index"),
+    (r"\b(resume|append)=True", r"--\1"),
+    (r"tokenizer\(\.\.\., truncation=True, max_length=(\d+)\)(, or TokenizeTexts\([^)]*\))?", r"--max-length \1"),
+    (r"dtype='(\w+)' or '(\w+)'", r"--dtype \1 or --dtype \2"),
+    (
+        r"does not fit this TracInWE \(here: the index; there: the arguments\)",
+        "does not fit (here: the index; there: the options)",
+    ),
+    (r"Invalid checkpoints provided for TracIn class: (.+?)! ", r"--checkpoints \1 cannot be used. "),
+    (r"\bPass a checkpoints_load_func", "From Python, pass a checkpoints_load_func"),
+    (r"\bor pass a checkpoints_load_func", "or, from Python, pass a checkpoints_load_func"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is a `--help` away."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {as_line(message)} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv (list of str, optional): the arguments; those of the process by default.
+
+    Returns:
+        int: 0 when done, 2 when the input cannot be used, 1 when something else failed (one line on stderr says why), 130
+        after Ctrl-C. A reader of the output who leaves (``| head``) is no failure.
+    """
+    output = Output()
+    with legible_streams():
+        code = _run(argv, output)
+        output.finish()
+        if output.failed is None or isinstance(output.failed, BrokenPipeError) or code:
+            return code
+        from captum_tracinwe.app.data import one_line
+
+        tell(f"captum-tracinwe: error: standard output: {one_line(output.failed)}. The work itself was done.")
+        return 1
+
+
+def _run(argv: Sequence[str] | None, output: Output) -> int:
+    """What :func:`main` does, between streams that take whatever is said."""
+    try:
+        options = _parser().parse_args(argv, argparse.Namespace(say=output.say))
+    except SystemExit as stop:  # argparse's way to end after --help, --version or an error
+        return stop.code if isinstance(stop.code, int) else 0
+    from captum_tracinwe.app.data import one_line
+
+    def report(kind: str, said: str) -> None:
+        tell(f"captum-tracinwe {options.command}: {kind}: {_for_a_shell(as_line(said))}")
+
+    def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+        report("warning", str(message))
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = warn  # without the place in the code, which is not the user's
+            options.run(options)
+    except FloatingPointError as error:
+        report("error", f"{error} Lower --learning-rate.")
+        return 2
+    except (OSError, ValueError) as error:
+        report("error", one_line(error))
+        return 2
+    except Exception as error:  # a traceback would send what the message quotes to the terminal as it is
+        report("error", f"{type(error).__name__}: {one_line(error)}")
+        return 1
+    except KeyboardInterrupt:
+        tell(f"\ncaptum-tracinwe {options.command}: stopped.")
+        return 130
+    return 0
+
+
+def _for_a_shell(said: str) -> str:
+    """What the package says to Python, in the options of the command line."""
+    for pattern, option in IN_A_SHELL:
+        said = re.sub(pattern, option, said)
+    return said
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="captum-tracinwe", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version_of('captum-tracinwe')}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_index(commands)
+    _add_query(commands)
+    info = commands.add_parser("info", help="versions, compiled kernels, GPU", description="What is installed here.")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="train, explain, write a report: on built-in texts or on yours",
+        description=DEMO,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.set_defaults(run=_demo)
+    add = demo.add_argument
+    add("--out", metavar="FILE", default="captum-tracinwe-report.html", help="the report (default: %(default)s)")
+    add("--k", type=_count, default=5, metavar="N", help="proponents and opponents shown per test text (default: 5)")
+    add("--seed", type=_seed, default=0, metavar="N", help="of weights, shuffling and samples (default: 0)")
+    add("--epochs", type=_count, metavar="N", help="default: 8; 5 on your texts; 2 with --model")
+    add("--batch-size", type=_count, metavar="N", default=32, help="texts per training step (default: 32)")
+    add(
+        "--learning-rate",
+        type=_rate,
+        metavar="RATE",
+        help="of the first step (default: 0.001; 0.00005 with --model)",
+    )
+    add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
+    add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
+    own = demo.add_argument_group("your own texts").add_argument
+    own("--train", metavar="FILE", help="training texts: .jsonl, .csv or .tsv, also .gz")
+    own("--test", metavar="FILE", help="test texts, in the same form")
+    own("--text-column", metavar="NAME", help="default: text")
+    own("--label-column", metavar="NAME", help="integers or strings (default: label)")
+    own("--limit", type=_count, metavar="N", help="train on a random sample of N texts that keeps the class shares")
+    own("--test-limit", type=_count, metavar="N", help="test texts explained (default: 20)")
+    own(
+        "--model",
+        metavar="DIR",
+        help="fine-tune the model in this local directory (default: a small BERT from scratch)",
+    )
+    own("--max-length", type=_count, metavar="N", help="tokens kept of a text (default: 64)")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from captum_tracinwe.app.data import InputError
+
+    if bool(options.train) != bool(options.test):
+        given, missing = ("--train", "--test") if options.train else ("--test", "--train")
+        raise InputError(f"{given} is given without {missing}; give both, or neither for the built-in texts.")
+    if options.train is None:
+        for name in OF_OWN_TEXTS:
+            if getattr(options, name) is not None:
+                option = "--" + name.replace("_", "-")
+                raise InputError(f"{option} is for your own texts; give --train and --test too.")
+    from captum_tracinwe.app import demo
+
+    settings = demo.Settings(
+        out=options.out,
+        k=options.k,
+        seed=options.seed,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        checkpoints=options.checkpoints,
+        without_special_tokens=options.without_special_tokens,
+    )
+    if options.train is None:
+        demo.run_planted(settings, options.say)
+    else:
+        demo.run_files(
+            settings,
+            options.train,
+            options.test,
+            text_column=options.text_column or "text",
+            label_column=options.label_column or "label",
+            limit=options.limit,
+            test_limit=options.test_limit or 20,
+            model=options.model,
+            max_length=options.max_length or 64,
+            say=options.say,
+        )
+
+
+def _add_source(command: _Parser) -> None:
+    add = command.add_argument
+    add("--model", metavar="DIR", required=True, help="the fine-tuned classifier, written by save_pretrained")
+    add("--checkpoints", metavar="DIR", help="its checkpoints with their rates (default: those in --model's directory)")
+    add("--text-column", metavar="NAME", default="text", help="default: text")
+    add(
+        "--label-column",
+        metavar="NAME",
+        default="label",
+        help="class numbers or the names that the model has (default: label)",
+    )
+    add("--max-length", type=_count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
+    add("--batch-size", type=_count, metavar="N", default=16, help="texts to a pass (default: 16)")
+    add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
+
+
+def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
+    index = commands.add_parser(
+        "index", help="compute a training set's gradients once and keep them", description="Build a GradientIndex."
+    )
+    index.set_defaults(run=_index)
+    add = index.add_argument
+    add("--train", metavar="FILE", required=True, help="training texts: .jsonl, .csv or .tsv, also .gz")
+    add("--out", metavar="DIR", required=True, help="the index: a new or empty directory")
+    add("--dry-run", action="store_true", help="only say what it would take: time, memory, disk")
+    add("--resume", action="store_true", help="go on with an unfinished index")
+    add("--append", action="store_true", help="put the texts behind those that the index holds")
+    add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of what is stored")
+    add("--memory", type=_count, metavar="MB", default=1000, help="ceiling beside the model's passes (default: 1000)")
+    _add_source(index)
+
+
+def _add_query(commands: argparse._SubParsersAction[_Parser]) -> None:
+    query = commands.add_parser(
+        "query",
+        help="ask an index which training texts taught the model an answer",
+        description="Search a GradientIndex.",
+    )
+    query.set_defaults(run=_query)
+    add = query.add_argument
+    add("--index", metavar="DIR", required=True, help="what `captum-tracinwe index` made")
+    add("--test", metavar="FILE", required=True, help="the texts to ask about, with labels")
+    add("--k", type=_count, default=5, metavar="N", help="training texts named per question (default: 5)")
+    add("--opponents", action="store_true", help="those that spoke against the label, not for it")
+    add("--predicted", action="store_true", help="ask about the model's own answers, not the file's labels")
+    add("--test-limit", type=_count, metavar="N", default=5, help="the first N texts of the file (default: 5)")
+    add("--train", metavar="FILE", help="the training file, to show its texts")
+    _add_source(query)
+
+
+def _source(options: argparse.Namespace) -> Any:
+    from pathlib import Path
+
+    from captum_tracinwe.app import commands
+
+    return commands.Source(
+        Path(options.model),
+        Path(options.checkpoints or options.model),
+        options.text_column,
+        options.label_column,
+        options.max_length,
+        options.batch_size,
+        options.without_special_tokens,
+    )
+
+
+def _index(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from captum_tracinwe.app import commands
+
+    commands.build(
+        _source(options),
+        Path(options.train),
+        Path(options.out),
+        dry_run=options.dry_run,
+        resume=options.resume,
+        append=options.append,
+        dtype=options.dtype,
+        memory=options.memory * 10**6,
+        say=options.say,
+    )
+
+
+def _query(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from captum_tracinwe.app import commands
+
+    commands.query(
+        _source(options),
+        Path(options.index),
+        Path(options.test),
+        k=options.k,
+        opponents=options.opponents,
+        limit=options.test_limit,
+        predicted=options.predicted,
+        train=Path(options.train) if options.train else None,
+        say=options.say,
+    )
+
+
+def _info(options: argparse.Namespace) -> None:
+    import platform
+
+    import torch
+
+    from captum_tracinwe.rows import ops
+
+    def compiled(device: str) -> str:
+        names = [f"captum_tracinwe::{name}" for name in ops.OPS]
+        found = [name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(name, device)]
+        if ops.NATIVE_LIBRARY is not None and not found:
+            return "none: built without a CUDA toolkit; plain torch is used there"
+        return ", ".join(name.partition("::")[2] for name in found) or "none"
+
+    kernels = f"loaded from {ops.NATIVE_LIBRARY}"
+    if ops.NATIVE_LIBRARY is None:
+        kernels = f"not loaded ({ops.native_error}); plain torch is used: same results, slower"
+    cuda = "not available: " + ("no device or driver" if torch.version.cuda else "this torch is a CPU build")
+    if torch.cuda.is_available():
+        cuda = f"available: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    for name, value in (
+        ("captum-tracinwe", _version_of("captum-tracinwe")),
+        ("torch", torch.__version__),
+        ("captum", _version_of("captum")),
+        ("transformers", _version_of("transformers")),
+        ("numpy", _version_of("numpy")),
+        ("Python", f"{platform.python_version()} on {platform.platform()}"),
+        ("compiled kernels", kernels),
+        ("  for CPU", compiled("CPU")),
+        ("  for CUDA", compiled("CUDA")),
+        ("CUDA", cuda),
+    ):
+        options.say(f"{name:<17} {as_line(value)}")
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = lowest - 1
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    return _whole_number(text, 1, 2**63 - 1, "of at least 1")
+
+
+def _seed(text: str) -> int:
+    return _whole_number(text, 0, 2**63 - 1, "from 0 to 2^63 - 1")
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value

@@ -1,0 +1,238 @@
+"""`captum-tracinwe index` and `query`: an index of a fine-tuned classifier's training texts, and questions to it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from captum_tracinwe.app import training
+from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, one_line, read_rows
+from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by
+from captum_tracinwe.index import GradientIndex
+from captum_tracinwe.index.files.manifest import NAME
+from captum_tracinwe.tracin_we import TracInWE
+from captum_tracinwe.visualization import word_influence_text
+from captum_tracinwe.words.legible import shortened, visible
+from captum_tracinwe.words.texts import TokenizedText, tokenize
+
+__all__ = ["Source", "build", "query"]
+
+# Columns of an index: each text's label as the training file writes it, by which a question's labels are numbered where the
+# model names no classes; and its line there.
+WRITTEN, LINE = "written_label", "line"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that is asked, and how its texts are read.
+
+    Args:
+        model (path): a local transformers directory, with its tokenizer.
+        checkpoints (path): what :func:`find_checkpoints` takes.
+        text_column, label_column (str), max_length (int): of the texts.
+        batch_size (int): texts to a pass.
+        without_special_tokens (bool): [CLS] and its like do not count.
+    """
+
+    model: Path
+    checkpoints: Path
+    text_column: str = "text"
+    label_column: str = "label"
+    max_length: int = 64
+    batch_size: int = 16
+    without_special_tokens: bool = False
+
+
+def build(
+    source: Source,
+    train: Path,
+    out: Path,
+    *,
+    dry_run: bool = False,
+    resume: bool = False,
+    append: bool = False,
+    dtype: str = "float32",
+    memory: int = 1 << 30,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Build, or with ``dry_run`` only estimate, the index of a training file; see :meth:`TracInWE.build_index`.
+
+    Raises:
+        InputError: a file, the model, the checkpoints or the index there cannot be used.
+    """
+    rows = read_rows(train, source.text_column, source.label_column)
+    with _refusals():
+        begun = GradientIndex.open(out) if append or (resume and (out / NAME).exists()) else None
+        if not append:
+            classes_of(rows, train)  # refuses a file of one label
+        head = head_of(source.model)
+        classes = numbered_by(head, rows, train, _indexed(begun) or None if begun is not None else None)
+        texts = labelled(rows, classes, train)
+        model, tokenizer, length = _model(source, classes, say)
+        if classes.said:
+            say(classes.said)
+        encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
+        tracin = _tracin(source, model, tokenizer, training.batches(encoded, source.batch_size), memory_limit=memory)
+        if dry_run:
+            say(str(tracin.estimate_index(dtype=dtype)))
+            return
+        metadata: dict[str, list[Any]] = {WRITTEN: [row.label for row in rows], LINE: list(texts.lines)}
+        shown = sys.stderr.isatty()
+        index = tracin.build_index(out, resume, append=append, dtype=dtype, metadata=metadata, show_progress=shown)
+    question = shlex.join(["--index", str(out), *_options(source), "--test", "FILE"])
+    say(
+        f"{len(index):,} texts in {visible(str(out))}: {index.file_bytes / 1e6:,.1f} MB, {len(index.segments)} segment(s). "
+        f"Ask it with: captum-tracinwe query {visible(question)}"
+    )
+
+
+def query(
+    source: Source,
+    index: Path,
+    test: Path,
+    *,
+    k: int = 5,
+    opponents: bool = False,
+    limit: int = 5,
+    predicted: bool = False,
+    train: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Print the k proponents (opponents) of the first ``limit`` texts of a file, with the words that carry them.
+
+    Args:
+        train (path, optional): the training file, to show its texts.
+        predicted (bool): ask about the model's own answers, not the labels of the file.
+
+    Raises:
+        InputError: as :func:`build`; a label that the index does not know.
+    """
+    with _refusals():
+        opened = GradientIndex.open(index)
+        rows = read_rows(test, source.text_column, source.label_column)[:limit]
+        classes = numbered_by(head_of(source.model), rows, test, _indexed(opened) or None)
+        chosen = labelled(rows, classes, test)
+        model, tokenizer, length = _model(source, classes, say)
+        encoded = training.EncodedTexts(chosen.texts, chosen.labels, tokenizer, length)
+        answers: list[int] | None = None
+        if predicted:
+            answers = training.logits_of(model, encoded).argmax(1).tolist()
+            encoded = training.EncodedTexts(chosen.texts, answers, tokenizer, length)
+        tracin = _tracin(source, model, tokenizer, None, index=opened)
+        shown = _training_texts(source, train, opened, classes) if train else None
+        batches = training.batches(encoded, source.batch_size)
+        found = opened.search(tracin.row_gradients(batches), k, not opponents)
+        pairs = tracin.word_influence(batches, found.indices)
+        lines = {n: line for s in opened.segments for n, line in zip(s.numbers.tolist(), s.columns[LINE], strict=True)}
+        labels = [chosen.names[label] for label in chosen.labels]
+        given = None if answers is None else [chosen.names[answer] for answer in answers]
+        test_texts = tokenize(chosen.texts, tokenizer, labels=labels, predictions=given, max_length=length)
+        of_train: dict[int, TokenizedText] = {}
+        if shown:
+            asked = sorted({pair.train_index for own in pairs for pair in own})
+            kept = shown.take(asked)
+            labels = [kept.names[label] for label in kept.labels]
+            tokenized = tokenize(kept.texts, tokenizer, labels=labels, max_length=length)
+            of_train = dict(zip(asked, tokenized, strict=True))
+            _check_words(opened, of_train, [f"--train {train}, line {line}" for line in kept.lines])
+        named = [
+            [
+                dataclasses.replace(
+                    pair.with_texts(text, of_train.get(pair.train_index)),
+                    test_index=line,
+                    train_index=lines[pair.train_index],
+                )
+                for pair in own
+            ]
+            for text, line, own in zip(test_texts, chosen.lines, pairs, strict=True)
+        ]
+    say(word_influence_text(named))
+    stats = found.stats
+    say(
+        f"\nNumbers are lines of the two files. Of {stats.examples:,} training texts {stats.verified:,.0f} were verified per "
+        f"question. That read {stats.bytes_read / 1e6:,.2f} MB of the index, where the gradients of all training texts are "
+        f"{stats.payload_bytes / 1e6:,.2f} MB."
+    )
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What the package says of unusable input, as the one line that the command line prints."""
+    with training.quiet_transformers():
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(one_line(error)) from error
+
+
+def _indexed(index: GradientIndex) -> dict[str, int]:
+    """Class number by label as written."""
+    found: dict[str, int] = {}
+    for segment in index.segments:
+        if WRITTEN not in segment.columns:
+            raise InputError(f"{index.path}: not an index that `captum-tracinwe index` made; ask it from Python.")
+        found.update(zip(segment.columns[WRITTEN], segment.columns["label"], strict=True))
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _model(source: Source, classes: Classes, say: Callable[[str], None]) -> tuple[Any, Any, int]:
+    """The model, its tokenizer, and how many tokens of a text are kept."""
+    model, tokenizer = training.load_model(source.model, classes.names)
+    return model, tokenizer, kept_tokens(source.max_length, tokenizer, model.config, say)
+
+
+def _options(source: Source) -> list[str]:
+    """The options that name a source, those left at their default not."""
+    given = ["--model", str(source.model), "--checkpoints", str(source.checkpoints)]
+    for name in ("text_column", "label_column", "max_length", "batch_size"):
+        if getattr(source, name) != getattr(Source, name):
+            given += ["--" + name.replace("_", "-"), str(getattr(source, name))]
+    return [*given, "--without-special-tokens"] if source.without_special_tokens else given
+
+
+def _tracin(source: Source, model: Any, tokenizer: Any, data: Any, **options: Any) -> TracInWE:
+    excluded = tokenizer.all_special_ids if source.without_special_tokens else ()
+    loss = nn.CrossEntropyLoss(reduction="none")
+    return TracInWE(model, data, source.checkpoints, loss_fn=loss, exclude_tokens=excluded, **options)
+
+
+def _training_texts(source: Source, train: Path, index: GradientIndex, classes: Classes) -> LabelledTexts:
+    rows = read_rows(train, source.text_column, source.label_column)
+    if len(rows) != index.total:
+        raise InputError(
+            f"--train {train}: {len(rows)} texts; expected the {index.total} that the index was built from."
+        )
+    for segment in index.segments:
+        for number, written in zip(segment.numbers.tolist(), segment.columns[WRITTEN], strict=True):
+            row = rows[number]
+            if row.label != written:
+                raise InputError(
+                    f"--train {train}, line {row.line}: the label is {shortened(row.label)}, and {shortened(written)} in the "
+                    f"index; expected the file that the index was built from, in its order."
+                )
+    return labelled(rows, classes, train)
+
+
+def _check_words(index: GradientIndex, texts: dict[int, TokenizedText], places: list[str]) -> None:
+    """Refuse training texts that lack a token whose gradient the index has for them."""
+    if not texts:
+        return
+    rows = index.rows(list(texts))
+    ends, ids = rows.ptr.tolist(), rows.ids.tolist()
+    for i, (text, place) in enumerate(zip(texts.values(), places, strict=True)):
+        held = {*text.token_ids, *((text.padding[0],) if text.padding else ())}
+        if not held.issuperset(ids[ends[i] : ends[i + 1]]):
+            raise InputError(
+                f"{place}: not the text that the index was built from, or cut at another length; expected that file, with its "
+                f"texts in their order, and the --max-length of the index."
+            )

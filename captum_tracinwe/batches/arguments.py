@@ -1,0 +1,161 @@
+"""What `TracInWE` demands of its arguments at run time, and the words in which it says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from captum.influence._utils.common import KMostInfluentialResults
+from torch import Tensor
+from torch.nn import CrossEntropyLoss, Module, NLLLoss
+from torch.nn.modules.loss import _Loss
+from torch.utils.data import DataLoader
+
+__all__ = ["check_arguments", "index_lists", "is_rate", "is_whole", "no_targets", "out_of_range"]
+
+
+# Where torch keeps layers that compute in int8 forwards only.
+INT8 = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+
+
+def check_arguments(
+    model: Any,
+    train_dataset: Any,
+    loss_fn: Any,
+    batch_size: Any,
+    test_loss_fn: Any,
+    exclude_tokens: Any,
+    top_k_words: Any,
+    label_names: Any,
+    collate_fn: Any,
+    order_by_length: Any,
+    memory_limit: Any,
+    preconditioner: Any = None,
+) -> None:
+    """What the types say, said at run time."""
+    if not isinstance(model, Module):
+        raise TypeError(f"`model` should be a torch.nn.Module, got {type(model).__name__}.")
+    quantised = next((name for name, layer in model.named_modules() if type(layer).__module__.startswith(INT8)), None)
+    if quantised is not None:
+        raise ValueError(
+            f"The model's layer {quantised!r} is a {type(model.get_submodule(quantised)).__name__} of torch.ao's int8 kernels, "
+            f"through which there is no gradient: expected weights in floating point, or quantised weights that are turned into "
+            f"it where they are used (torchao's weight-only kinds). Explain the model from before quantize_dynamic."
+        )
+    for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
+        _check_loss(name, loss)
+    if train_dataset is None:
+        raise TypeError(
+            "`train_dataset` is None: expected a Dataset or DataLoader of training examples. It may be left out only with "
+            "index=..., an index that build_index made of them."
+        )
+    if isinstance(train_dataset, DataLoader):
+        if order_by_length:
+            raise ValueError("`order_by_length` needs a Dataset as `train_dataset`: a DataLoader has its own order.")
+        if collate_fn is not None:
+            raise ValueError("`collate_fn` needs a Dataset as `train_dataset`: a DataLoader has its own collate_fn.")
+    else:
+        if not is_whole(batch_size) or batch_size < 1:
+            raise ValueError(f"`batch_size` should be a whole number of at least 1, got {batch_size!r}.")
+        if hasattr(train_dataset, "__len__") and len(train_dataset) == 0:
+            raise ValueError("`train_dataset` is empty: expected at least one training example.")
+    if collate_fn is not None and not callable(collate_fn):
+        raise TypeError(f"`collate_fn` should be a function (list of examples) -> batch, got {collate_fn!r}.")
+    if not isinstance(label_names, Iterable) or not all(isinstance(name, str) for name in label_names):
+        raise TypeError(f"`label_names` should be a name or a list of names, got {label_names!r}.")
+    if isinstance(exclude_tokens, str) or not isinstance(exclude_tokens, Iterable):
+        raise TypeError(f"`exclude_tokens` should be a list of token ids, got {exclude_tokens!r}.")
+    if isinstance(exclude_tokens, Collection):
+        wrong = next((token for token in exclude_tokens if not _is_id(token)), 0)
+        if not _is_id(wrong):
+            raise TypeError(
+                f"`exclude_tokens` should be a list of token ids, got {wrong!r} in it. Ids of tokens: "
+                f"tokenizer.convert_tokens_to_ids(['[CLS]', '[SEP]'])."
+            )
+    if top_k_words is not None and (not is_whole(top_k_words) or top_k_words < 1):
+        raise ValueError(
+            f"`top_k_words` should be a whole number of at least 1 (or None for all), got {top_k_words!r}."
+        )
+    if not isinstance(memory_limit, Real) or memory_limit < 1:
+        raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
+
+    if preconditioner is not None and not all(
+        callable(getattr(preconditioner, name, None)) for name in ("apply", "at")
+    ):
+        raise TypeError(
+            f"`preconditioner` should be an object with apply(rows) and at(checkpoint), as in captum_tracinwe.preconditioners, "
+            f"or None; got {preconditioner!r:.80}."
+        )
+
+
+def _check_loss(name: str, loss: Any) -> None:
+    if loss is None:
+        return
+    if not callable(loss):
+        raise TypeError(f"`{name}` should be a function (prediction, labels) -> loss, got {loss!r}.")
+    if isinstance(loss, type):
+        raise TypeError(
+            f"`{name}` is the class {loss.__name__}: expected a function (prediction, labels) -> loss. Make one of it: "
+            f"{loss.__name__}({'reduction=' + repr('none') if issubclass(loss, _Loss) else '...'})."
+        )
+    # Others with weights (nn.BCELoss, nn.MultiMarginLoss) divide by the number of examples.
+    if isinstance(loss, (CrossEntropyLoss, NLLLoss)) and loss.weight is not None and loss.reduction == "mean":
+        kind = type(loss).__name__
+        raise ValueError(
+            f"`{name}` is a {kind} with class weights and reduction='mean', which divides by the weights: alone, an example of "
+            f"weight w has the loss w · l / w = l, and the weights would play no part. Expected one loss per example: "
+            f"{kind}(weight=..., reduction='none')."
+        )
+
+
+def _is_id(value: Any) -> bool:
+    value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    return isinstance(value, Real) and float(value).is_integer()
+
+
+def is_whole(value: Any) -> bool:
+    """Whether ``value`` is a whole number: Python's or NumPy's, no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_rate(value: Any) -> bool:
+    """Whether ``value`` can be a learning rate: a finite number ≥ 0."""
+    if type(value) is bool or not isinstance(value, (Real, Tensor)):
+        return False
+    return 0 <= float(value) < math.inf
+
+
+def index_lists(train_indices: Any, size: int) -> list[list[int]]:
+    """``train_indices`` as one list of int per test example."""
+    if isinstance(train_indices, KMostInfluentialResults):
+        train_indices = train_indices.indices
+    if isinstance(train_indices, Tensor):
+        given = train_indices.tolist()
+    else:
+        given = list(train_indices) if isinstance(train_indices, Iterable) else train_indices
+    if not isinstance(given, list) or len(given) != size or not all(isinstance(row, Iterable) for row in given):
+        raise ValueError(
+            f"`train_indices` should hold one list of training indices for each of the {size} test examples, got {given!r:.80}. "
+            f"For example: influence(inputs, k=5).indices."
+        )
+    lists = [row.tolist() if isinstance(row, Tensor) else list(row) for row in given]
+    wrong = next((index for row in lists for index in row if not is_whole(index)), None)
+    if wrong is not None:
+        raise ValueError(f"`train_indices` should hold whole numbers, got {wrong!r}.")
+    return [[int(index) for index in row] for row in lists]
+
+
+def no_targets(what: str, indices: Sequence[int]) -> str:
+    """The message about examples whose loss is over nothing."""
+    return (
+        f"{what.capitalize()} examples {list(indices[:10])} have no target (all labels are −100, or none lies in the part asked "
+        f"about): their gradient is taken as 0, and so is every score of theirs."
+    )
+
+
+def out_of_range(indices: Sequence[int], size: int) -> str:
+    """The message about the first training index that is not there."""
+    wrong = next(index for index in indices if not 0 <= index < size)
+    return f"`train_indices` names training example {wrong}: expected 0 to {size - 1}, for the training set has {size} examples."

@@ -1,0 +1,144 @@
+"""What a batch is: a tuple whose last element is the labels, as in Captum, or a mapping, as in transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+__all__ = [
+    "Batch",
+    "Loss",
+    "check_batch",
+    "is_mapping",
+    "labels_of",
+    "move_to",
+    "nbytes",
+    "size_of",
+    "tensors_in",
+    "without_targets",
+]
+
+LABEL_KEYS = ("labels", "label")
+# The keys of a mapping whose first dimension counts examples, most telling first.
+SIZE_KEYS = ("input_ids", "inputs_embeds", *LABEL_KEYS)
+
+#: A batch: inputs and labels in a tuple (or list), as in Captum, or a mapping for ``model(**batch)``, as in transformers.
+Batch: TypeAlias = tuple[Any, ...] | list[Any] | Mapping[str, Any]
+#: (prediction, labels) → one loss for each example, or one for all.
+Loss: TypeAlias = Callable[..., Tensor]
+
+
+def is_mapping(batch: Batch) -> TypeIs[Mapping[str, Any]]:
+    """Dicts, and `transformers.BatchEncoding`, which is a `UserDict`."""
+    return isinstance(batch, Mapping)
+
+
+def check_batch(batch: Batch) -> None:
+    """Raise TypeError unless ``batch`` is a mapping or a sequence of at least inputs and labels."""
+    if is_mapping(batch):
+        return
+    if not isinstance(batch, (tuple, list)):
+        raise TypeError(
+            f"Expected a batch as a tuple (inputs..., labels), a mapping for model(**batch), or a DataLoader of "
+            f"either; got {type(batch).__name__}."
+        )
+    if len(batch) < 2:
+        raise ValueError(
+            f"Expected a batch as a tuple (inputs..., labels), got a {type(batch).__name__} of {len(batch)} element(s). "
+            f"The last element is taken as the labels; without labels pass (inputs, None)."
+        )
+
+
+def labels_of(batch: Batch, names: Sequence[str] = ()) -> Any:
+    """The labels: the last element of a tuple; of a mapping what ``names`` says, else ``labels`` (or ``label``); None if none.
+
+    Several names give a dict.
+
+    Raises:
+        ValueError: a mapping lacks one of ``names``.
+    """
+    if not is_mapping(batch):
+        return batch[-1]
+    missing = [name for name in names if name not in batch]
+    if missing:
+        raise ValueError(f"The batch has no {missing[0]!r}, which `label_names` names: it has {', '.join(batch)}.")
+    if len(names) > 1:
+        return {name: batch[name] for name in names}
+    return next((batch[key] for key in (*names, *LABEL_KEYS) if key in batch), None)
+
+
+def without_targets(batch: Batch, loss_fn: Loss | None, label_names: Sequence[str] = ()) -> list[int]:
+    """Which examples of a batch have no label but −100, or by ``loss_fn.targets`` no target: they teach and ask nothing."""
+    labels = labels_of(batch, label_names)
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() == 0:
+        return []
+    count = getattr(loss_fn, "targets", None)
+    found = (
+        count(labels)
+        if callable(count)
+        else (labels.flatten(1) if labels.dim() > 1 else labels[:, None]).ne(-100).sum(1)
+    )
+    return [int(index) for index in (found == 0).nonzero().flatten()]
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors within nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def size_of(batch: Batch) -> int:
+    """The number of examples: the first dimension of the inputs; of words in a row with offsets, that of the labels."""
+    check_batch(batch)
+    if is_mapping(batch):
+        preferred = [batch[key] for key in SIZE_KEYS if isinstance(batch.get(key), Tensor)]
+        tensors = [*preferred, *tensors_in(dict(batch))]
+    else:
+        tensors = list(tensors_in(batch))
+    sized = [tensor for tensor in tensors if tensor.dim() > 0]
+    if not sized:
+        raise TypeError("Expected a batch with at least one tensor of one or more dimensions, got none.")
+    size, labels = int(sized[0].shape[0]), labels_of(batch)
+    if sized[0].dim() == 1 and isinstance(labels, Tensor) and labels.dim() > 0 and len(labels) != size:
+        # All words of the batch in a row, as nn.EmbeddingBag takes them; the offsets of the texts are as many as labels.
+        beside = [tensor for tensor in sized[1:] if tensor is not labels and tensor.dim() == 1]
+        if any(len(labels) <= len(tensor) <= len(labels) + 1 and not tensor.is_floating_point() for tensor in beside):
+            size = len(labels)
+    if not size:
+        raise ValueError(
+            f"Expected a batch of at least one example, got a tensor of shape {tuple(sized[0].shape)}, whose first dimension "
+            f"counts examples."
+        )
+    return size
+
+
+def nbytes(batch: Batch) -> int:
+    """Bytes of the batch's tensors."""
+    return sum(
+        tensor.numel() * tensor.element_size() for tensor in tensors_in(dict(batch) if is_mapping(batch) else batch)
+    )
+
+
+def move_to(value: Any, device: torch.device) -> Any:
+    """Every tensor on ``device``, and fit for autograd; other values as they are."""
+    if isinstance(value, Tensor):
+        moved = value.to(device)
+        return moved.clone() if moved.is_inference() else moved  # collated under the caller's inference_mode
+    if isinstance(value, Mapping):
+        return {key: move_to(item, device) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        items = [move_to(item, device) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value

@@ -1,0 +1,82 @@
+"""Training texts taken in the order of their length, so that a batch costs its own longest text, not everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+
+from captum_tracinwe.batches.batch import LABEL_KEYS
+from captum_tracinwe.batches.loaders import in_order
+
+__all__ = ["order_by_length", "trim_padding"]
+
+
+def order_by_length(
+    dataset: Dataset[Any],
+    batch_size: int,
+    collate_fn: Callable[[list[Any]], Any] = default_collate,
+    label_names: Collection[str] = (),
+) -> tuple[DataLoader[Any], Tensor]:
+    """A loader of the examples from short to long, padding trimmed, and the index of the example at each place, ``(M,)``.
+
+    Args:
+        dataset (Dataset): map-style, of mappings with an ``attention_mask``.
+        batch_size (int): examples to a batch.
+        collate_fn (callable): makes a batch of examples, before it is trimmed.
+        label_names (collection of str): labels besides ``labels`` and ``label``.
+
+    Raises:
+        ValueError: the examples carry no ``attention_mask``, or there is no random access to them.
+    """
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise ValueError(
+            f"`order_by_length` needs a data set with a length and random access, got {type(dataset).__name__}: build its "
+            f"batches by length yourself and pass a DataLoader."
+        )
+    lengths = []
+    for index in range(len(dataset)):
+        example = dataset[index]
+        if not isinstance(example, Mapping) or "attention_mask" not in example:
+            got = ", ".join(example) if isinstance(example, Mapping) else type(example).__name__
+            raise ValueError(
+                f"`order_by_length` needs examples as mappings with an `attention_mask`, to tell text from padding; example "
+                f"{index} is {got}."
+            )
+        lengths.append(int(torch.as_tensor(example["attention_mask"]).sum()))
+    order = torch.sort(torch.tensor(lengths), stable=True).indices
+    loader = in_order(
+        Subset(dataset, order.tolist()),
+        batch_size,
+        lambda examples: trim_padding(collate_fn(examples), label_names),
+    )
+    return loader, order
+
+
+def trim_padding(batch: Mapping[str, Any], label_names: Collection[str] = ()) -> dict[str, Any]:
+    """Cut the columns on the right where all texts of the batch are padding, from every tensor that has them.
+
+    On the left nothing is cut: there it would move the positions of the words. Nor is anything where a label stands behind
+    the texts: the target of an encoder-decoder may be longer than its text, though both are padded alike.
+    """
+    mask = batch["attention_mask"]
+    columns = mask.shape[1]
+    used = (mask != 0).any(0).nonzero()
+    width = int(used.max()) + 1 if used.numel() else columns
+    padded = {
+        key: value
+        for key, value in batch.items()
+        if isinstance(value, Tensor)
+        and value.dim() >= 2
+        and value.shape[1] == columns
+        and not key.startswith("decoder_")
+        # One number per class, not per position.
+        and not (key in (*LABEL_KEYS, *label_names) and value.is_floating_point())
+    }
+    labels = [padded[key] for key in (*LABEL_KEYS, *label_names) if key in padded]
+    if any(bool((label[:, width:] != -100).any()) for label in labels):
+        return dict(batch)
+    return {key: value[:, :width] if key in padded else value for key, value in batch.items()}

@@ -1,0 +1,72 @@
+"""DataLoaders in a fixed order: refused where they shuffle, cut to chosen examples where they can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+__all__ = ["examples_loader", "in_order", "refuse_shuffling"]
+
+
+def in_order(
+    dataset: Dataset[Any], batch_size: int | None, collate_fn: Callable[[list[Any]], Any] | None = None
+) -> DataLoader[Any]:
+    """A DataLoader of a data set in its order.
+
+    With a generator of its own: each pass of a plain one draws a number from torch's, which another thread may have seeded.
+    """
+    return DataLoader(dataset, batch_size, collate_fn=collate_fn, generator=torch.Generator())
+
+
+def refuse_shuffling(loader: DataLoader[Any], what: str) -> None:
+    """Raise ValueError if ``loader`` yields examples in random order: a score's column would name no example."""
+    pending: list[Any] = [loader.sampler, loader.batch_sampler]
+    while pending and not isinstance(loader.dataset, IterableDataset):
+        sampler = pending.pop()
+        if sampler is None:
+            continue
+        pending.append(getattr(sampler, "sampler", None))  # that of a BatchSampler
+        random = isinstance(sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler))
+        known = type(sampler) in (SequentialSampler, BatchSampler)
+        if random or getattr(sampler, "shuffle", False) is True or not (known or _repeats_itself(sampler)):
+            raise ValueError(
+                f"`{what}` is a DataLoader that shuffles ({type(sampler).__name__}): expected a fixed order, because "
+                f"scores are told by the index of an example. Build it with shuffle=False."
+            )
+
+
+def _repeats_itself(sampler: Sampler[Any]) -> bool:
+    """Whether a sampler of an unknown kind gives the same indices when asked twice."""
+    return list(sampler) == list(sampler)
+
+
+def examples_loader(
+    loader: DataLoader[Any], indices: Sequence[int], batch_size: int | None = None
+) -> DataLoader[Any] | None:
+    """A loader of just these examples (ascending) with the same collating; None if the loader has no random access.
+
+    ``batch_size``: examples to a batch; by default as many as in the loader's.
+    """
+    if (
+        isinstance(loader.dataset, IterableDataset)
+        or loader.batch_size is None
+        or not isinstance(loader.sampler, SequentialSampler)
+        or loader.drop_last
+    ):
+        return None
+    size = batch_size or loader.batch_size
+    return in_order(Subset(loader.dataset, list(indices)), size, loader.collate_fn)

@@ -1,0 +1,116 @@
+"""The training set as batches in a fixed order, which by length is another than that of the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from captum_tracinwe.batches.arguments import out_of_range
+from captum_tracinwe.batches.batch import Batch, size_of
+from captum_tracinwe.batches.lengths import order_by_length
+from captum_tracinwe.batches.loaders import examples_loader, in_order
+
+__all__ = ["ByLength", "TrainingSet"]
+
+
+@dataclass(frozen=True, eq=False)
+class ByLength:
+    """A data set whose batches are read from short to long.
+
+    Args:
+        dataset (Dataset): in its own order.
+        order (Tensor): int64 ``(M,)``, the index of the example at each place.
+    """
+
+    dataset: Dataset[Any]
+    order: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """M training examples: the *place* of one counts as batches are read, its *index* as in the data set.
+
+    Args:
+        loader (DataLoader): batches in the order in which they are read.
+        by_length (ByLength, optional): where that is another than the data set's.
+    """
+
+    loader: DataLoader[Any]
+    by_length: ByLength | None = None
+
+    @classmethod
+    def of(
+        cls,
+        train_dataset: Dataset[Any] | DataLoader[Any],
+        batch_size: int | None,
+        collate_fn: Callable[[list[Any]], Any],
+        label_names: Sequence[str] = (),
+        by_length: bool = False,
+    ) -> TrainingSet:
+        """Of a DataLoader, whose batches are taken as they come, or of a data set.
+
+        Args:
+            train_dataset (Dataset or DataLoader): M examples.
+            batch_size (int): of a data set, examples to a batch.
+            collate_fn (callable): of a data set, makes a batch of a list of examples.
+            label_names (sequence of str): labels besides ``labels`` and ``label``.
+            by_length (bool): take a data set of mappings with ``attention_mask`` from short to long.
+        """
+        if isinstance(train_dataset, DataLoader):
+            return cls(train_dataset)
+        if not by_length:
+            return cls(in_order(train_dataset, batch_size, collate_fn))
+        assert batch_size is not None
+        loader, order = order_by_length(train_dataset, batch_size, collate_fn, label_names)
+        return cls(loader, ByLength(train_dataset, order))
+
+    def index_of(self, place: int) -> int:
+        """The training index of the example at a place."""
+        return place if self.by_length is None else int(self.by_length.order[place])
+
+    def indices_of(self, places: Tensor) -> Tensor:
+        """The training indices of the examples at some places, ``(m,)``."""
+        return places if self.by_length is None else self.by_length.order[places]
+
+    def places(self) -> Tensor | None:
+        """The place of each training index, int64 ``(M,)``; None where they are the same."""
+        return None if self.by_length is None else torch.argsort(self.by_length.order)
+
+    def by_index(self) -> DataLoader[Any]:
+        """Batches in the order of the training indices."""
+        if self.by_length is None:
+            return self.loader
+        return in_order(self.by_length.dataset, self.loader.batch_size, self.loader.collate_fn)
+
+    def chosen(self, indices: Sequence[int]) -> tuple[list[Batch] | DataLoader[Any], list[int]]:
+        """Batches that hold the examples of some training indices (ascending), and the training index of each example in them.
+
+        Only the chosen examples are read where the data set allows it; else the batches that they come in.
+
+        Raises:
+            ValueError: the training set has no such example.
+        """
+        loader = self.by_index()
+        found = examples_loader(loader, indices)
+        if found is not None:
+            size = len(loader.dataset)  # type: ignore[arg-type]
+            if not 0 <= indices[0] <= indices[-1] < size:
+                raise ValueError(out_of_range(indices, size))
+            return found, list(indices)
+        kept: list[Batch] = []
+        held: list[int] = []
+        start = 0
+        for batch in loader:
+            stop = start + size_of(batch)
+            if any(start <= index < stop for index in indices):
+                held += range(start, stop)
+                kept.append(batch)
+            start = stop
+        if not set(indices) <= set(held):
+            raise ValueError(out_of_range(indices, start))
+        return kept, held

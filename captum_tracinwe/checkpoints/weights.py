@@ -1,0 +1,309 @@
+"""Checkpoints that carry their learning rate: saving atomically, loading into a model that is unchanged if they do not fit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.checkpoints import reading
+from captum_tracinwe.checkpoints.adapters import (
+    ADAPTER_FILES,
+    active_adapter,
+    adapter_state,
+    adapter_weights,
+    only_adapter_trains,
+)
+from captum_tracinwe.checkpoints.files import check_whole, find_checkpoints, has_weights, weight_files
+from captum_tracinwe.checkpoints.metadata import checked_rate, shown
+from captum_tracinwe.checkpoints.rates import trainer_rate
+from captum_tracinwe.checkpoints.reading import opened, read_safetensors, read_torch
+from captum_tracinwe.gradients.embedding import input_embeddings
+from captum_tracinwe.gradients.interrupts import whole
+from captum_tracinwe.gradients.turns import alone
+
+__all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
+
+# The names under which training scripts nest a state dict.
+NESTS = ("model_state_dict", "state_dict", "model")
+RATES = ("learning_rate", "lr")
+
+_told_of_missing_rate: WeakSet[Module] = WeakSet()
+
+
+def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step: int | None = None) -> None:
+    """Save the weights of ``model`` and the learning rate in force, for :func:`load_checkpoint`.
+
+    The file appears whole or not at all: it is written under a temporary name, synced, then renamed.
+
+    Args:
+        path (str or Path): ``*.safetensors`` is written as safetensors, anything else by ``torch.save``.
+        model (Module): its ``state_dict()`` is saved; of a PEFT model that trains its adapter only, the adapter's.
+        learning_rate (float): η_c, the optimiser's rate at this step, finite and not negative.
+        step (int, optional): kept beside it.
+
+    Raises:
+        ValueError: the learning rate is not a finite number ≥ 0.
+        IsADirectoryError: ``path`` is a directory.
+
+    Example:
+        >>> import tempfile, torch
+        >>> path, model = f"{tempfile.mkdtemp()}/step-100.pt", torch.nn.Embedding(10, 4)
+        >>> save_checkpoint(path, model, learning_rate=0.05, step=100)
+        >>> load_checkpoint(model, path)
+        0.05
+    """
+    path = Path(path)
+    rate = checked_rate(learning_rate, f"save_checkpoint({str(path)!r})")
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"save_checkpoint: {str(path)!r} is a directory: expected the path of a file. Name one in it, for instance "
+            f"{str(path / f'step-{0 if step is None else step}.pt')!r}."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A leading dot keeps an unfinished file out of `checkpoints=directory`, whatever kills the process.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        with alone(model):  # an ask in another thread has another checkpoint in the model
+            adapter = adapter_state(model) if only_adapter_trains(model) else None
+            if path.suffix == ".safetensors":
+                from safetensors.torch import save_file, save_model
+
+                notes = {"learning_rate": repr(rate)} | ({} if step is None else {"step": str(step)})
+                if adapter is None:
+                    save_model(model, str(temporary), metadata=notes)
+                else:
+                    save_file({key: value.contiguous() for key, value in adapter.items()}, temporary, metadata=notes)
+            else:
+                state = model.state_dict() if adapter is None else adapter
+                torch.save({"model_state_dict": state, "learning_rate": rate, "step": step}, temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(model: Module, path: str | Path) -> float:
+    """Load a checkpoint into ``model`` and return its learning rate: the default ``checkpoints_load_func``.
+
+    Reads what :func:`save_checkpoint` writes, plain and nested state dicts (``torch.save`` or safetensors; keys with the
+    prefixes of DataParallel and torch.compile too) and checkpoint directories of transformers' Trainer, whose rate is that of
+    the scheduler (:func:`captum_tracinwe.rates.trainer_rate`). Of a PEFT model's adapter the weights alone: the base model
+    stays as it is. Nothing pickled is run. Files are read whole, and one that is rewritten meanwhile is refused; from
+    :data:`captum_tracinwe.checkpoints.reading.MAPPED_FROM` bytes on they are mapped, and must stay as they are while in use.
+
+    Args:
+        model (Module): takes the weights; unchanged if they do not fit.
+        path (str or Path): a file, or a directory that holds ``model.safetensors`` or ``pytorch_model.bin``.
+
+    Returns:
+        float: η_c. 1.0 if the checkpoint carries none, with a warning once per model.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: truncated, rewritten meanwhile, not a checkpoint, of another architecture, a pickle that would run code, or
+            one that is out of proportion to its tensors.
+
+    Example:
+        See :func:`save_checkpoint`.
+    """
+    return _load(model, path, assign=False)
+
+
+def assign_checkpoint(model: Module, path: str | Path) -> float:
+    """As :func:`load_checkpoint`, but what was read is put under the weights instead of being copied into them.
+
+    The storage that the weights had is not written to, so that whoever kept it can put it back. BERT-base costs 440 MB of
+    its own this way, where a copy kept aside and another one read would cost 880 MB.
+    """
+    return _load(model, path, assign=True)
+
+
+def _load(model: Module, path: str | Path, assign: bool) -> float:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"No checkpoint at {str(path)!r}: expected a file or a directory with weights.")
+    own = unwrap(model).state_dict().keys()
+    content, rate = _read(path, own, active_adapter(model))
+    content = _stripped(content, own)
+    content, wanted = adapter_weights(model, content, path) or (content, own)
+    with alone(model):
+        whole(lambda: _load_into(model, content, wanted, path, assign))
+    if rate is None and path.is_dir():
+        given = input_embeddings(model)
+        rate = trainer_rate(path, getattr(given, "weight", None))
+        if rate == 0:
+            warnings.warn(
+                f"The checkpoint {path.name!r} has a learning rate of 0, as schedules end: it adds nothing to any score. Explain "
+                f"with checkpoints from before the end.",
+                stacklevel=3,
+            )
+    if rate is None:
+        if model not in _told_of_missing_rate:
+            _told_of_missing_rate.add(model)
+            warnings.warn(
+                f"The checkpoint {path.name!r} carries no learning rate: 1.0 is used, for it and for others like it. Scores "
+                f"then weigh all checkpoints alike, and their unit is that of a rate of 1. Save with "
+                f"captum_tracinwe.save_checkpoint(path, model, learning_rate), or put 'learning_rate' beside the state dict.",
+                stacklevel=3,
+            )
+        return 1.0
+    return checked_rate(rate, f"checkpoint {str(path)!r}")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def _read(path: Path, own: Collection[str], adapter: str | None = None) -> tuple[dict[str, Tensor], Any]:
+    """State dict and learning rate (None if there is none) of a file or directory, for a model with keys ``own``."""
+    paths = [path]
+    if path.is_dir():
+        if adapter is not None and not has_weights(path) and has_weights(path / adapter):
+            path = path / adapter  # where PEFT puts an adapter of another name than "default"
+        paths = weight_files(path)
+        if paths[0].name in ADAPTER_FILES and adapter is None:
+            raise ValueError(
+                f"The checkpoint {str(path)!r} holds an adapter only ({paths[0].name}), and the model has none: expected a PEFT "
+                f"model. Wrap it with peft.PeftModel.from_pretrained(model, {str(path)!r})."
+            )
+    state: dict[str, Tensor] = {}
+    rate = None
+    with opened(paths) as files:
+        mapped = sum(os.fstat(file.fileno()).st_size for file in files) > reading.MAPPED_FROM
+        for file, part in zip(files, paths, strict=True):
+            if part.suffix == ".safetensors":
+                found, notes = read_safetensors(file, part, mapped)
+                rate = _noted_rate(notes, part)
+            else:
+                found, rate = _of_nest(read_torch(file, part, mapped), own, part)
+            state |= found
+    return state, rate if len(paths) == 1 else None
+
+
+def _noted_rate(notes: Mapping[str, str], path: Path) -> float | None:
+    said = notes.get("learning_rate")
+    try:
+        return None if said is None else float(said)
+    except ValueError as error:
+        raise ValueError(
+            f"The learning rate of the checkpoint {str(path)!r} cannot be read: its metadata has learning_rate {shown(said)}, "
+            f"expected a finite number ≥ 0. Save it anew, or pass a checkpoints_load_func that returns the rate."
+        ) from error
+
+
+def _of_nest(content: Any, own: Collection[str], path: Path) -> tuple[dict[str, Tensor], Any]:
+    """The state dict within what a file of ``torch.save`` holds, and the learning rate beside it."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"The checkpoint {str(path)!r} holds a {type(content).__name__}: expected a state dict.")
+    nest = next((content[key] for key in NESTS if isinstance(content.get(key), Mapping)), None)
+    # In a flat dict a model's own buffer may be called `step`.
+    notes = [key for key in (*RATES, "step", "epoch") if key in content and (nest is not None or key not in own)]
+    state = dict(nest) if nest is not None else {key: value for key, value in content.items() if key not in notes}
+    odd = next((key for key in state if not isinstance(key, str)), None)
+    if odd is not None:
+        raise ValueError(
+            f"The checkpoint {str(path)!r} has the key {shown(odd)}, a {type(odd).__name__}: expected the names of weights. "
+            f"Save model.state_dict(), or use captum_tracinwe.save_checkpoint."
+        )
+    return state, next((content[key] for key in RATES if key in notes), None)
+
+
+# ----------------------------------------------------------------------------------------------------------- loading
+
+
+def _stripped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Keys without the prefixes that DataParallel and torch.compile put before them, unless the model's own have them."""
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(key.startswith(prefix) for key in state) and not all(key.startswith(prefix) for key in own):
+            state = {key[len(prefix) :]: value for key, value in state.items()}
+    return state
+
+
+def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str], path: Path, assign: bool) -> None:
+    """Load by our own check first: `load_state_dict` copies what fits before it complains of the rest."""
+    inner = unwrap(model)
+    own = inner.state_dict()
+    # Tied weights are one tensor under several names; safetensors keeps the first only.
+    places: dict[int, list[str]] = {}
+    for key, tensor in own.items():
+        if isinstance(tensor, Tensor) and tensor.numel():
+            places.setdefault(tensor.data_ptr(), []).append(key)
+    for names in places.values():
+        source = next((name for name in names if name in state), None)
+        if source is not None:
+            for name in names:
+                if own[name].shape == own[source].shape:
+                    state.setdefault(name, state[source])
+    problems = []
+    missing, unexpected = [k for k in wanted if k not in state], [k for k in state if k not in own]
+    for what, keys in (("missing", missing), ("unexpected", unexpected)):
+        if keys:
+            problems.append(f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})")
+    for key, tensor in own.items():
+        problem = _misfit(state[key], tensor) if key in state and isinstance(tensor, Tensor) else None
+        if problem is not None:
+            problems.append(f"{key} is {problem}")
+    if problems:
+        raise ValueError(
+            f"The checkpoint {str(path)!r} does not fit the model {type(inner).__name__}: {'; '.join(problems[:5])}. Expected a "
+            f"checkpoint of this very architecture."
+        )
+    if not assign:
+        inner.load_state_dict(state, strict=False)
+        return
+    for key, tensor in inner.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor) or key not in state:
+            continue
+        if _is_quantised(tensor):  # its values lie in tensors of its own, and setting `data` changes none of them
+            owner, _, name = key.rpartition(".")
+            new = torch.nn.Parameter(state[key].to(tensor.device), requires_grad=False)
+            inner.get_submodule(owner).register_parameter(name, new)
+        else:
+            tensor.data = state[key].to(device=tensor.device, dtype=tensor.dtype)
+
+
+def _misfit(given: Any, own: Tensor) -> str | None:
+    """In words: what is given in place of a weight, and what was expected. None: it fits."""
+    if not isinstance(given, Tensor):
+        return f"{type(given).__name__}, expected {tuple(own.shape)}"
+    if given.shape != own.shape:
+        return f"{tuple(given.shape)}, expected {tuple(own.shape)}"
+    if _is_quantised(own) and type(given) is not type(own):
+        return f"a {type(given).__name__}, expected a quantised {type(own).__name__}"
+    if given.is_meta:
+        return "a meta tensor, without numbers: expected a dense one"
+    if given.layout != own.layout or given.is_quantized != own.is_quantized:
+        kind = "quantised" if given.is_quantized else str(given.layout).removeprefix("torch.")
+        return f"{kind}, expected a tensor of {own.dtype} as the model's ({str(own.layout).removeprefix('torch.')})"
+    if _family(given.dtype) != _family(own.dtype):  # numbers would be cut on the way
+        return f"of {given.dtype}, expected {own.dtype}"
+    return None
+
+
+def _family(dtype: torch.dtype) -> int:
+    return 2 if dtype.is_complex else 1 if dtype.is_floating_point else 0
+
+
+def _is_quantised(tensor: Any) -> bool:
+    """Whether a tensor is made of others, as torchao's weights of 8 or 4 bits are."""
+    return bool(is_traceable_wrapper_subclass(tensor))

@@ -1,0 +1,70 @@
+"""A model that takes the weights of one checkpoint after the other, and is given back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from captum_tracinwe.batches.arguments import is_rate
+from captum_tracinwe.gradients.interrupts import unbroken
+from captum_tracinwe.gradients.untouched import untouched
+
+__all__ = ["CheckpointedModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointedModel:
+    """The user's model and its C checkpoints.
+
+    Args:
+        model (Module): the user's.
+        checkpoints (sequence): what ``load`` takes.
+        load (callable): ``(model, checkpoint) -> learning rate``.
+        assigns (bool): ``load`` puts other storage under the weights and writes into none: then no copy of them is made.
+    """
+
+    model: Module
+    checkpoints: Sequence[Any]
+    load: Callable[[Module, Any], float]
+    assigns: bool = False
+    _own: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.checkpoints)
+
+    @unbroken
+    def untouched(self) -> Iterator[None]:
+        """The model given back as it was after the block; within it, :meth:`at` may be called."""
+        with untouched(self.model, copy_weights=not self.assigns):
+            if self.assigns:
+                self._own[:] = [(one, one.data) for one in (*self.model.parameters(), *self.model.buffers())]
+            try:
+                yield
+            finally:
+                self._own.clear()
+
+    def at(self, checkpoint: Any) -> float:
+        """Load a checkpoint; its learning rate. The model is in eval mode and frozen again, whatever the loader did.
+
+        Raises:
+            ValueError: the loader gives no learning rate.
+        """
+        assert checkpoint is not None, "None returned from `checkpoints`, cannot load."
+        for tensor, own in self._own:  # lets go of the checkpoint before, or two would be in memory while one is read
+            tensor.data = own
+        with torch.inference_mode(False):  # weights made within the caller's inference_mode could not be differentiated
+            rate = self.load(self.model, checkpoint)
+        if not is_rate(rate):
+            raise ValueError(
+                f"`checkpoints_load_func` returned {rate!r} for {checkpoint!r}: expected the learning rate at that checkpoint, a "
+                f"finite number ≥ 0."
+            )
+        self.model.eval()
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        return float(rate)

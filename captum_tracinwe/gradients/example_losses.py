@@ -1,0 +1,165 @@
+"""From a model's answer to one loss for each example, whatever the reduction; refused where an example has none of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_tracinwe.batches.batch import Batch, Loss, is_mapping
+from captum_tracinwe.gradients.look_ups import LookUp
+
+__all__ = ["check_first", "example_losses", "prediction_of"]
+
+# Where the model's own loss is a mean over all targets of a batch.
+PER_EXAMPLE = (
+    "captum_tracinwe.losses.TokenLoss() for a causal language model, TokenLoss(shift=False) for an encoder-decoder or for "
+    "labels of tokens, span_loss for answers in texts"
+)
+
+
+def prediction_of(output: Any) -> Any:
+    """What a loss is called with: the logits of a `ModelOutput`, if it has such."""
+    return output["logits"] if isinstance(output, Mapping) and "logits" in output else output
+
+
+def example_losses(output: Any, labels: Any, batch: Batch, loss_fn: Loss | None, size: int) -> Tensor:
+    """Losses whose sum has, for each example, the gradient of its loss taken alone."""
+    if loss_fn is None or (labels is None and not is_mapping(batch)):  # a tuple with labels None, as in Captum
+        return _output_as_loss(output, labels, size)
+    if labels is None:
+        raise ValueError(
+            f"The batch has no labels for the loss: expected a key `labels` (or `label`), got {', '.join(batch)}. Labels of "
+            f"another name are named by label_names=[...]."
+        )
+    prediction = prediction_of(output)
+    losses = _call(loss_fn, prediction, labels)
+    name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+    reduction = getattr(loss_fn, "reduction", None)
+    if losses.dim() == 0 and size > 1:
+        if reduction == "none":
+            raise ValueError(
+                f"The loss {name!r} has reduction='none' but gave one number for a batch of {size}: expected one loss per "
+                f"example, shape ({size},)."
+            )
+        # A mean divides by the batch, a token mean by its tokens, a weighted mean by its weights; a sum over (N, 1)
+        # minus (N,) has N² terms. Only the loss of an example alone has a meaning of its own. The model ran once;
+        # calling the loss per example costs next to nothing.
+        parts = [_call(loss_fn, _slice(prediction, i, size, name), _slice(labels, i, size, name)) for i in range(size)]
+        losses = torch.stack([part.sum() for part in parts])
+    elif losses.dim() > 0 and losses.shape[0] != size:
+        raise ValueError(
+            f"The loss {name!r} gave shape {tuple(losses.shape)} for a batch of {size}: expected one loss per example, "
+            f"shape ({size},), or a scalar. A loss per token must be summed over the tokens of each example, for instance "
+            f"loss.view({size}, -1).sum(1)."
+        )
+    return losses
+
+
+def _call(loss_fn: Loss, prediction: Any, labels: Any) -> Tensor:
+    loss = loss_fn(prediction, labels)
+    if not isinstance(loss, Tensor) or not loss.dtype.is_floating_point:
+        got = loss.dtype if isinstance(loss, Tensor) else type(loss).__name__
+        raise TypeError(
+            f"The loss must be a floating-point tensor, one number per example or one for the batch; got {got}."
+        )
+    return loss
+
+
+def _slice(value: Any, index: int, size: int, name: str) -> Any:
+    """Example ``index`` of a batched value, still with a batch dimension (of 1)."""
+    if value is None:
+        return None
+    if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == size:
+        return value[index : index + 1]
+    if isinstance(value, Mapping):
+        part = copy.copy(value)
+        for key, item in value.items():
+            part[key] = _slice(item, index, size, name)  # type: ignore[index]
+        return part
+    if isinstance(value, (tuple, list)):
+        return type(value)(_slice(item, index, size, name) for item in value)
+    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    raise ValueError(
+        f"The loss {name!r} gives one number for the batch, and what it takes cannot be cut into {size} examples (got {got}): "
+        f"give a loss with one number per example (reduction='none')."
+    )
+
+
+def _output_as_loss(output: Any, labels: Any, size: int) -> Tensor:
+    """Without a loss_fn: a `ModelOutput`'s own loss; else, as in Captum, the output itself."""
+    if isinstance(output, Mapping):
+        loss: Tensor | None = output.get("loss")
+        if loss is None:
+            raise ValueError(
+                f"loss_fn is None and the model's output has no `loss` (it has {', '.join(output)}): expected labels in the "
+                f"batch under `labels`, or a loss_fn such as torch.nn.CrossEntropyLoss(reduction='none')."
+            )
+        if loss.dim() == 0 and size > 1:
+            if isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.is_floating_point()):
+                # A mean over examples of equal weight, of which torch's cross-entropy leaves out those of −100.
+                return loss * (size if labels.is_floating_point() else (labels != -100).sum())
+            raise ValueError(
+                f"loss_fn is None and the model's own loss is a mean over those targets of the batch that are not −100 (labels "
+                f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}): an example's part of it "
+                f"depends on its batch. Pass a loss_fn that gives one loss per example, shape ({size},): {PER_EXAMPLE}."
+            )
+        output = loss
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"loss_fn is None and the model gives a {type(output).__name__}: expected a tensor, or a loss_fn."
+        )
+    if output.dim() == 0 and size > 1:
+        raise ValueError(
+            f"loss_fn is None and the model gives one number for a batch of {size}: expected one per example, shape "
+            f"({size}, ...), or a loss_fn."
+        )
+    if output.dim() > 0 and output.shape[0] != size:
+        raise ValueError(
+            f"loss_fn is None and the model's output has shape {tuple(output.shape)} for a batch of {size}: expected the "
+            f"batch first, shape ({size}, ...)."
+        )
+    return output
+
+
+def check_first(
+    losses: Tensor, output: Any, labels: Any, loss_fn: Loss | None, calls: list[LookUp], size: int, name: str
+) -> None:
+    """Raise ValueError unless the first example's loss is that of the example alone and knows no other example's words.
+
+    Shapes cannot tell texts laid along the wrong dimension where there are as many texts as tokens, nor labels that
+    broadcast against predictions.
+    """
+    own_loss = isinstance(output, Mapping) and loss_fn is None  # one number: its parts cannot be told apart
+    if own_loss or losses.dim() == 0 or not losses.requires_grad:
+        return
+    if loss_fn is not None and labels is not None:
+        prediction = prediction_of(output)
+        try:
+            first = _slice(prediction, 0, size, name), _slice(labels, 0, size, name)
+        except ValueError:
+            first = None  # what cannot be cut cannot be looked at alone
+        if first is not None:
+            alone, within = _call(loss_fn, *first).sum().detach(), losses[0].sum().detach()
+            if not torch.allclose(alone, within, rtol=1e-3, atol=1e-5, equal_nan=True):
+                shapes = [tuple(value.shape) if isinstance(value, Tensor) else "?" for value in (prediction, labels)]
+                raise ValueError(
+                    f"The loss of the first example is {float(within):.6g} in its batch and {float(alone):.6g} alone: expected "
+                    f"one loss per example that does not depend on the batch. The prediction has shape {shapes[0]} and the "
+                    f"labels {shapes[1]}: do they broadcast against each other?"
+                )
+    outputs = [call.output for call in calls]
+    for call, gradient in zip(
+        calls, torch.autograd.grad(losses[0].sum(), outputs, retain_graph=True, allow_unused=True), strict=True
+    ):
+        if gradient is None or call.bags is not None or call.ids.dim() == 0 or call.ids.shape[0] != size:
+            continue  # bags say whose words they hold; the rest is refused where rows are folded
+        if float(gradient[1:].abs().max()) > 1e-5 * float(gradient.abs().max()):
+            raise ValueError(
+                f"The loss of the first example depends on the words of others in its batch: expected the examples along the "
+                f"first dimension of the ids that {name!r} is called with (got {tuple(call.ids.shape)}), and a model in which "
+                f"they do not meet."
+            )

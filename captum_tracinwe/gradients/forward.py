@@ -1,0 +1,73 @@
+"""A batch through a model: which of its entries are handed on, and what is said of those that are not."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+from torch.nn import Module
+
+from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, is_mapping
+
+__all__ = ["run_model"]
+
+# Of each model the keys of batches that it was said to drop.
+_told_of_dropped: WeakKeyDictionary[Module, set[str]] = WeakKeyDictionary()
+
+
+def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_loss: bool = False) -> Any:
+    """``model(*batch[:-1])`` or ``model(**batch)``; labels are left out where the model does not take them.
+
+    With ``own_loss``, labels of another single name are passed as ``labels`` to a model that takes these. Without it, a model of
+    transformers gets no labels unless its decoder's inputs are made of them: its own loss would double the memory.
+    """
+    if not is_mapping(batch):
+        return model(*batch[:-1])
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = {parameter.name for parameter in parameters}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+    config = getattr(model, "config", None)
+    for_loss_only = not own_loss and hasattr(config, "model_type") and not getattr(config, "is_encoder_decoder", False)
+
+    def wanted(key: str) -> bool:
+        if for_loss_only and key == "labels":
+            return False
+        return key in names or not (key in label_names or (key in LABEL_KEYS and not takes_any))
+
+    given = {key: value for key, value in batch.items() if wanted(key)}
+    if takes_any and hasattr(config, "model_type"):
+        _say_dropped(model, [key for key in given if key not in names and isinstance(given[key], Tensor)], label_names)
+    if own_loss and len(label_names) == 1 and label_names[0] not in given and "labels" in names:
+        given["labels"] = batch[label_names[0]]
+    return model(**given)
+
+
+def _say_dropped(model: Module, keys: Iterable[str], label_names: Sequence[str]) -> None:
+    """Warn, once, of keys for which a model of transformers has no use: its ``**kwargs`` swallow a misspelt name."""
+    from transformers.utils import generic
+
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    # A user's own class may hand on what it does not name, as one that is made of two models does.
+    if not type(base).__module__.startswith("transformers.") or hasattr(base.config, "encoder"):
+        return
+    names = [name for name in inspect.signature(base.forward).parameters if name not in ("kwargs", *LABEL_KEYS)]
+    known = getattr(getattr(generic, "TransformersKwargs", None), "__annotations__", ())
+    used = {*names, *LABEL_KEYS, *label_names, *known}
+    told = _told_of_dropped.setdefault(model, set())
+    for key in keys:
+        if key in used or key in told:
+            continue
+        told.add(key)
+        near = difflib.get_close_matches(key, names, 1)
+        warnings.warn(
+            f"The batch has {key!r}, which {type(base).__name__}.forward does not take: it has no part in any score. "
+            + (f"Is {near[0]!r} meant? " if near else "")
+            + f"Expected {', '.join(names[:4])}, ...; leave out what is not for the model, and name labels by label_names=[...].",
+            stacklevel=5,
+        )

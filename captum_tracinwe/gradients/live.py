@@ -1,0 +1,227 @@
+"""Row gradients of any examples, computed: each batch goes through the model at each checkpoint."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from captum._utils.progress import NullProgress, progress
+from torch import Tensor
+from torch.nn import Module
+
+from captum_tracinwe.batches.arguments import no_targets
+from captum_tracinwe.batches.batch import Batch, Loss, size_of, without_targets
+from captum_tracinwe.batches.blocks import Block, blocks
+from captum_tracinwe.gradients.batch_rows import batch_row_gradients
+from captum_tracinwe.gradients.checkpointed import CheckpointedModel
+from captum_tracinwe.gradients.embedding import EmbeddingTable
+from captum_tracinwe.rows.overflow import first_not_finite, overflow
+from captum_tracinwe.rows.row_gradients import RowGradients
+
+__all__ = ["Asked", "LiveRows", "named"]
+
+
+def named(checkpoint: Any) -> str:
+    """A checkpoint as the user knows it: a path in full, of the weights themselves only the start."""
+    return repr(checkpoint) if isinstance(checkpoint, (str, Path)) else f"{checkpoint!r:.80}"
+
+
+def _as_counted(place: int) -> int:
+    return place
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Whose gradients are asked for, and by which loss; the names that errors and bars use.
+
+    Args:
+        loss_fn (callable or None): as in :func:`batch_row_gradients`.
+        what (str): the kind of example, such as "training".
+        index_of (callable): the index that the user has for the example at a place of what is read.
+    """
+
+    loss_fn: Loss | None
+    what: str = "given"
+    index_of: Callable[[int], int] = _as_counted
+
+
+@dataclass(frozen=True, eq=False)
+class LiveRows:
+    """The model as a source of row gradients.
+
+    Args:
+        weights (CheckpointedModel): the model at its C checkpoints.
+        table (EmbeddingTable): the word embedding.
+        exclude_tokens, top_k_words: as in :class:`TracInWE`.
+        side (str, optional): as in :class:`TracInWE`; only look-ups made while ``within``, that part of the model, runs count.
+        label_names (sequence of str): as in :class:`TracInWE`.
+        memory_limit (int): bytes of what is held at once.
+        name (str): of the method, for bars.
+        checked (set of int): ids of losses that were looked at already.
+    """
+
+    weights: CheckpointedModel
+    table: EmbeddingTable
+    exclude_tokens: tuple[int, ...] = ()
+    top_k_words: int | None = None
+    side: str | None = None
+    within: Module | None = None
+    label_names: tuple[str, ...] = ()
+    memory_limit: int = 1 << 30
+    name: str = "TracInWE"
+    checked: set[int] = field(default_factory=set)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a score."""
+        return 8 if self.table.weight.dtype == torch.float64 else 4
+
+    def rows(self, batches: Iterable[Batch], asked: Asked, show_progress: bool = False) -> RowGradients:
+        """All examples of some batches at all checkpoints, values ``(R, C * D)``, those of checkpoint c scaled by √η_c."""
+        desc = f"Using {self.name} to compute row gradients. Processing batches"
+        with self.bar(batches, desc, show_progress) as bar:
+            return RowGradients.cat([rows for _, rows in self.row_blocks(batches, asked, bar)])
+
+    def row_blocks(
+        self,
+        batches: Iterable[Batch],
+        asked: Asked,
+        bar: Any = None,
+        start: int = 0,
+        bytes_per_example: int | Callable[[Batch], int] = 0,
+        limit: int | None = None,
+    ) -> Iterator[tuple[Block, RowGradients]]:
+        """Block by block the batches and their rows at all checkpoints; the model is untouched whenever a block is out."""
+        for block in blocks(batches, "inputs", bytes_per_example, self.memory_limit if limit is None else limit):
+            at_checkpoints = []
+            with self.weights.untouched():
+                for checkpoint in self.weights.checkpoints:
+                    rate = self.weights.at(checkpoint)
+                    parts = self.rows_at(checkpoint, block.batches, asked, start + block.start, bar)
+                    rows = RowGradients.cat(parts).scale(math.sqrt(rate))
+                    place = first_not_finite(rows.values) if rate > 1 else None  # finite as they were
+                    if place is not None:
+                        number = asked.index_of(start + block.start + int(rows.examples[place[0]]))
+                        raise overflow(
+                            f"The gradient of {asked.what} example {number} times the root of the learning rate {rate} at "
+                            f"checkpoint {named(checkpoint)}",
+                            rows.values.dtype,
+                        )
+                    at_checkpoints.append(rows)
+            yield block, RowGradients.beside(at_checkpoints, union=self.top_k_words is not None)
+
+    def rows_at(
+        self, checkpoint: Any, batches: Iterable[Batch], asked: Asked, start: int = 0, bar: Any = None
+    ) -> Iterator[RowGradients]:
+        """Row gradients batch by batch, values ``(R, D)``, not scaled, with the weights that are in the model now.
+
+        Args:
+            checkpoint: whose weights these are, for errors.
+            batches (iterable): one pass over them.
+            asked (Asked): the loss.
+            start (int): the place of the first example.
+            bar (optional): told of each batch.
+
+        Raises:
+            ValueError: a gradient is not finite; the message names the example.
+        """
+        loss_fn = asked.loss_fn
+        for batch in batches:
+            # Once for each loss: texts along the wrong dimension, or labels that broadcast, would give wrong numbers.
+            check = id(loss_fn) not in self.checked and size_of(batch) > 1
+            rows = batch_row_gradients(
+                *(self.weights.model, self.table, batch, loss_fn, check, self.exclude_tokens, self.top_k_words),
+                *(self.within, self.label_names),
+            )
+            idle = [asked.index_of(start + i) for i in without_targets(batch, loss_fn, self.label_names)]
+            if idle:
+                warnings.warn(no_targets(asked.what, idle), stacklevel=2)
+            if check:
+                self.checked.add(id(loss_fn))
+            # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
+            if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
+                bad = asked.index_of(start + int(rows.examples[~torch.isfinite(rows.values).all(1)][0]))
+                raise ValueError(
+                    f"The gradient of {asked.what} example {bad} is NaN or infinite at checkpoint {named(checkpoint)}: expected "
+                    f"finite numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
+                )
+            yield rows
+            start += len(rows)
+            if bar is not None:
+                bar.update()
+
+    # ------------------------------------------------------------------------------------------------- self-influence
+
+    def self_influence(self, batches: Iterable[Batch], asked: Asked, show_progress: bool = False) -> Tensor:
+        """Σ_c η_c‖g_c(x)‖², ``(N,)``; the data are read once, in blocks."""
+        desc = f"Using {self.name} to compute self influence. Processing batch"
+        scores = []
+        with self.bar(batches, desc, show_progress) as bar:
+            for block in blocks(batches, "inputs", 8, self.memory_limit):
+                total: Tensor | None = None
+                with self.weights.untouched():
+                    for checkpoint in self.weights.checkpoints:
+                        part = self._self_influence_at(checkpoint, block.batches, asked, block.start, bar)
+                        total = part if total is None else _finite(total + part, asked, block.start)
+                assert total is not None
+                scores.append(total)
+        return torch.cat(scores)
+
+    def self_influence_by_checkpoints(
+        self, batches: Iterable[Batch], asked: Asked, show_progress: bool = False
+    ) -> Tensor:
+        """The same; the data are read once for each checkpoint, and each checkpoint is loaded exactly once."""
+        name = f"Using {self.name} to compute self influence."
+        total: Tensor | None = None
+        outer = (
+            progress(desc=f"{name} Processing checkpoint", total=len(self.weights), mininterval=0.0)
+            if show_progress
+            else NullProgress()
+        )
+        with self.weights.untouched(), outer:
+            for checkpoint in self.weights.checkpoints:
+                with self.bar(batches, f"{name} Processing batch", show_progress, passes=1) as bar:
+                    part = self._self_influence_at(checkpoint, batches, asked, 0, bar)
+                if total is not None and total.shape != part.shape:
+                    raise ValueError(
+                        f"`inputs` gave {len(total)} examples at one checkpoint and {len(part)} at the next: expected the same "
+                        f"examples in the same order each time."
+                    )
+                total = part if total is None else _finite(total + part, asked, 0)
+                outer.update()
+        assert total is not None
+        return total
+
+    def _self_influence_at(
+        self, checkpoint: Any, batches: Iterable[Batch], asked: Asked, start: int, bar: Any
+    ) -> Tensor:
+        rate = self.weights.at(checkpoint)
+        norms = [rows.squared_norms() for rows in self.rows_at(checkpoint, batches, asked, start, bar)]
+        if not norms:
+            raise ValueError("`inputs` is empty: expected at least one example.")
+        return _finite(torch.cat(norms) * rate, asked, start)
+
+    # ------------------------------------------------------------------------------------------------------- progress
+
+    def bar(self, batches: Iterable[Batch], desc: str, show: bool, passes: int | None = None) -> Any:
+        """A progress bar over batches, one pass of the data for each checkpoint."""
+        if not show:
+            return NullProgress()
+        try:
+            total = len(batches) * (len(self.weights) if passes is None else passes)  # type: ignore[arg-type]
+        except TypeError:  # an iterable data set
+            total = None
+        return progress(desc=desc, total=total)
+
+
+def _finite(scores: Tensor, asked: Asked, start: int) -> Tensor:
+    """These self-influences, none of which is NaN or infinite."""
+    place = first_not_finite(scores)
+    if place is not None:
+        raise overflow(f"The self-influence of {asked.what} example {asked.index_of(start + place[0])}", scores.dtype)
+    return scores

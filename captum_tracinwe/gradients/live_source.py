@@ -1,0 +1,137 @@
+"""The live source: training rows are computed anew at each question, block by block, and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_tracinwe.batches.batch import Loss
+from captum_tracinwe.batches.blocks import blocks
+from captum_tracinwe.batches.training_set import TrainingSet
+from captum_tracinwe.gradients.live import Asked, LiveRows, named
+from captum_tracinwe.gradients.source import Product, Question, dot
+from captum_tracinwe.rows.overflow import first_not_finite, overflow
+from captum_tracinwe.rows.ranking import merge_top_k, top_k
+from captum_tracinwe.rows.row_gradients import RowGradients
+
+__all__ = ["LiveSource"]
+
+
+@dataclass(frozen=True, eq=False)
+class LiveSource:
+    """Row gradients of a training set through a model.
+
+    Args:
+        live (LiveRows): the model.
+        examples (TrainingSet): M training examples.
+        loss_fn (callable or None): by which they were trained.
+    """
+
+    live: LiveRows
+    examples: TrainingSet
+    loss_fn: Loss | None
+
+    @property
+    def asked(self) -> Asked:
+        """The training examples, for those who read them in the order of their places."""
+        return Asked(self.loss_fn, "training", self.examples.index_of)
+
+    @property
+    def passes(self) -> int:
+        """Each training example is multiplied at each checkpoint."""
+        return len(self.live.weights)
+
+    def scores(self, question: Question, show_progress: bool = False) -> Tensor:
+        """All scores, ``(N, M)``."""
+        desc = f"Using {self.live.name} to compute influence for training batches"
+        found = torch.cat([part for _, part in self._by_place(question, None, desc, show_progress)], dim=1)
+        places = self.examples.places()
+        return found if places is None else found[:, places]
+
+    def top_k(
+        self, question: Question, k: int, proponents: bool = True, show_progress: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The k highest (lowest) of each test example, with never more than a block of scores in memory."""
+        desc = (
+            f"Using {self.live.name} to perform computation for getting {'proponents' if proponents else 'opponents'}. "
+            "Processing training batches"
+        )
+        best: tuple[Tensor, Tensor] | None = None
+        for indices, scores in self.score_blocks(question, None, desc, show_progress):
+            order = torch.argsort(indices)  # equal scores are ranked by training index
+            places, values = top_k(scores if self.examples.by_length is None else scores[:, order], k, proponents)
+            found = (indices[order][places], values)
+            best = found if best is None else merge_top_k(best, found, k, proponents)
+        assert best is not None
+        return best
+
+    def score_blocks(
+        self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training indices and products of one block after the other; the model is free whenever a block is out."""
+        for places, scores in self._by_place(question, product, desc, show_progress):
+            yield self.examples.indices_of(places).to(scores.device), scores
+
+    def _by_place(
+        self, question: Question, product: Product | None, desc: str, show_progress: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        live, loader = self.live, self.examples.loader
+        tests: list[RowGradients] = []
+        with live.bar(loader, desc, show_progress) as bar:
+            for block in blocks(loader, "train_dataset", len(question) * live.itemsize, live.memory_limit):
+                scores: Tensor | None = None
+                with live.weights.untouched():
+                    for c, checkpoint in enumerate(live.weights.checkpoints):
+                        rate = live.weights.at(checkpoint)
+                        if c == len(tests):  # the first block
+                            tests.append(self._question_at(checkpoint, c, question).scale(rate))
+                        trained = live.rows_at(checkpoint, block.batches, self.asked, block.start, bar)
+                        found = [
+                            dot(tests[c], rows) if product is None else product(tests[c], rows) for rows in trained
+                        ]
+                        products = torch.cat(found, dim=-1)
+                        scores = products if scores is None else scores.add_(products)
+                        self._refuse_overflow(scores, block.start, question, checkpoint)
+                assert scores is not None
+                yield torch.arange(block.start, block.start + block.size), scores
+
+    def _refuse_overflow(self, scores: Tensor, start: int, question: Question, checkpoint: object) -> None:
+        place = first_not_finite(scores) if scores.dim() == 2 else None
+        if place is not None:
+            asked = "the test examples together" if question.aggregate else f"test example {place[0]}"
+            taught = self.examples.index_of(start + place[1])
+            raise overflow(
+                f"The score of training example {taught} for {asked}, at checkpoint {named(checkpoint)},", scores.dtype
+            )
+
+    def _question_at(self, checkpoint: object, number: int, question: Question) -> RowGradients:
+        """The question's rows ``(R, D)`` by the weights that are in the model now, preconditioned."""
+        rows = RowGradients.cat(self.live.rows_at(checkpoint, question.batches, Asked(question.loss_fn, "test")))
+        return question.preconditioner.at(number).apply(rows.sum() if question.aggregate else rows)
+
+    def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
+        """Σ_c η_c‖g_c(x)‖² of each training example, ``(M,)``."""
+        compute = self.live.self_influence_by_checkpoints if by_checkpoints else self.live.self_influence
+        found, places = compute(self.examples.loader, self.asked, show_progress), self.examples.places()
+        return found if places is None else found[places]
+
+    def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
+        """Row gradients of training examples, values ``(R, C * D)``; of chosen ones no others are computed.
+
+        Raises:
+            ValueError: the training set has no such example.
+        """
+        if indices is not None:
+            batches, held = self.examples.chosen(indices)
+            rows = self.live.rows(batches, Asked(self.loss_fn, "training", held.__getitem__))
+            return rows if held == list(indices) else rows.select([held.index(index) for index in indices])
+        rows, order = self.live.rows(self.examples.loader, self.asked, show_progress), self.examples.places()
+        return rows if order is None else rows.select(order)
+
+    def of_question(self, question: Question) -> RowGradients:
+        """The question's rows at all checkpoints, each scaled by √η_c."""
+        rows = self.live.rows(question.batches, Asked(question.loss_fn, "test"))
+        return question.preconditioner.apply(rows.sum() if question.aggregate else rows)

@@ -1,0 +1,196 @@
+"""A record of what a table looks up in one forward pass.
+
+The gradient is caught where autograd would catch it: at the output of `torch.nn.functional.embedding` on the table.
+That covers every module that reads the table (encoder and decoder, scaled embeddings, calls without a module) and
+leaves out what is not an embedding look-up: with tied input and output embeddings the output head's dense part of the
+table's gradient is *not* counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import embedding as look_up
+from torch.nn.functional import embedding_bag
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
+from torch.utils.hooks import RemovableHandle
+
+from captum_tracinwe.gradients.interrupts import unbroken
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["LookUp", "RecordLookUps", "recorded"]
+
+
+@dataclass(frozen=True, eq=False)
+class LookUp:
+    """One call of the embedding: ``ids`` of shape (N, ...), ``output`` (N, ..., D), a leaf whose gradient is wanted.
+
+    Of bags that are told by offsets, ``ids`` are ``(P,)``, and ``bags`` says which of the ``count`` bags each position is in.
+    """
+
+    ids: Tensor
+    output: Tensor
+    padding_idx: int | None
+    bags: Tensor | None = None
+    count: int = 0
+
+
+_OTHER_LOOK_UPS = (torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select, torch.embedding)
+
+
+class RecordLookUps(TorchFunctionMode):
+    """While active, look-ups in ``table`` are recorded, and their outputs are leaves of the autograd graph.
+
+    A mode rather than a forward hook, because a hook sees only what a module returns: Bart's embedding multiplies by
+    √D after the look-up, and a tied decoder reads the table through a second module.
+
+    Args:
+        table (Tensor): ``(V, D)``.
+        within (Module, optional): only look-ups made while this module runs count.
+    """
+
+    def __init__(self, table: Tensor, within: Module | None = None) -> None:
+        super().__init__()
+        self.table, self.within = table, within
+        self.calls: list[LookUp] = []
+        self._counts = within is None
+        self._hooks: list[RemovableHandle] = []
+        self._around: list[TorchFunctionMode] = []
+        self._over = False
+
+    def __enter__(self) -> Self:
+        def switch(counts: bool) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                self._counts = counts
+
+            return hook
+
+        if self.within is not None:
+            self._hooks = [
+                self.within.register_forward_pre_hook(switch(True)),
+                self.within.register_forward_hook(switch(False)),
+            ]
+        self._around = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._over = True
+        for hook in self._hooks:
+            hook.remove()
+        # torch takes a mode off while it runs, and Ctrl-C at that moment keeps it from putting it on again: one pop would
+        # fail then, in place of KeyboardInterrupt, or take off the caller's.
+        while torch._C._len_torch_function_stack():
+            _pop_mode()  # type: ignore[no-untyped-call]
+        for mode in self._around:
+            _push_mode(mode)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._over:  # left active by torch itself
+            return func(*args, **kwargs)
+        if func is look_up:
+            return self._look_up(*args, **kwargs)
+        if func is embedding_bag:
+            return self._bag(*args, **kwargs)
+        if func in _OTHER_LOOK_UPS and args and args[0] is self.table:
+            raise ValueError(
+                f"The model reads rows of the embedding by {getattr(func, '__name__', func)}: expected look-ups by the "
+                f"nn.Embedding module or torch.nn.functional.embedding, which are all that is counted."
+            )
+        return func(*args, **kwargs)
+
+    def _look_up(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Tensor:
+        if weight is not self.table or not self._counts:
+            return look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+        if max_norm is not None or scale_grad_by_freq:
+            raise ValueError(
+                f"The embedding is looked up with max_norm={max_norm}, scale_grad_by_freq={scale_grad_by_freq}: expected "
+                f"neither, because the first changes the weights and the second ties an example's gradient to its batch."
+            )
+        if input.numel():  # torch's "index out of range in self" names neither; on a GPU it ends the process
+            least, most = (int(bound) for bound in torch.aminmax(input.detach()))
+            if least < 0 or most >= weight.shape[0]:
+                raise ValueError(
+                    f"The embedding, of {weight.shape[0]} rows, is asked for token id {least if least < 0 else most}: expected "
+                    f"ids from 0 to {weight.shape[0] - 1}. Use the tokenizer that the model was trained with, or "
+                    f"model.resize_token_embeddings(len(tokenizer)); labels of −100 are for losses, not for look-ups."
+                )
+        output = look_up(input, weight.detach()).requires_grad_()
+        if padding_idx is not None and padding_idx < 0:
+            padding_idx += weight.shape[0]
+        self.calls.append(LookUp(input.detach(), output, padding_idx))
+        return output
+
+    def _bag(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        offsets: Tensor | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        per_sample_weights: Tensor | None = None,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+    ) -> Tensor:
+        """A bag as look-ups that are added up, so that each word has a gradient of its own."""
+        if weight is not self.table or not self._counts:
+            rest = (max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset)
+            return embedding_bag(input, weight, offsets, *rest, padding_idx)
+        if offsets is not None and input.dim() == 1:
+            starts = offsets[:-1] if include_last_offset else offsets
+            positions = torch.arange(len(input), device=input.device)
+            bags = torch.searchsorted(starts.contiguous(), positions.to(starts.dtype), right=True) - 1
+            count = len(starts)
+        elif input.dim() == 2:
+            bags = torch.arange(len(input), device=input.device).repeat_interleave(input.shape[1])
+            count = len(input)
+        else:
+            raise ValueError(
+                f"The embedding is an nn.EmbeddingBag that is called with ids of shape {tuple(input.shape)}: expected ids "
+                f"(N, T), a text in each row, padded, with padding_idx set; or all ids (P,) and the offsets (N,) of the texts."
+            )
+        words = self._look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
+        call = self.calls[-1]
+        if input.dim() == 1:
+            self.calls[-1] = replace(call, bags=bags, count=count)
+        counted = torch.ones_like(input, dtype=words.dtype)
+        if call.padding_idx is not None:  # there counted from the front
+            counted = torch.ne(input, call.padding_idx).to(words.dtype)
+        factors = counted if per_sample_weights is None else counted * per_sample_weights
+        total = words.new_zeros(count, words.shape[-1]).index_add(0, bags, (words * factors[..., None]).flatten(0, -2))
+        if mode == "sum":
+            return total
+        return total / counted.new_zeros(count).index_add(0, bags, counted.flatten())[:, None].clamp_min(1)
+
+
+@unbroken
+def recorded(table: Tensor, within: Module | None = None) -> Iterator[RecordLookUps]:
+    """`RecordLookUps` that Ctrl-C cannot leave active."""
+    with RecordLookUps(table, within) as record:
+        yield record

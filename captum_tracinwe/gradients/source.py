@@ -1,0 +1,86 @@
+"""What scores are made from: a question, and a source of training rows, live or stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+from captum_tracinwe.batches.batch import Batch, Loss, size_of
+from captum_tracinwe.preconditioners import Identity, Preconditioner
+from captum_tracinwe.rows import ops
+from captum_tracinwe.rows.row_gradients import RowGradients
+
+__all__ = ["Product", "Question", "RowSource", "dot"]
+
+#: (test rows, training rows) → what is laid side by side over the training examples, and added up over checkpoints.
+Product: TypeAlias = Callable[[RowGradients, RowGradients], Tensor]
+
+
+def dot(test: RowGradients, train: RowGradients) -> Tensor:
+    """Scores ``(N, m)`` of a block, which a source looks at when it has them all."""
+    return ops.row_dot(test.ptr, test.ids, test.values, train.ptr, train.ids, train.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """N test examples to be asked about, before their gradients are computed.
+
+    Args:
+        batches (list): of the examples.
+        loss_fn (callable or None): by which they are asked.
+        aggregate (bool): all of them as one: the sum of their rows.
+        preconditioner (Preconditioner): what multiplies their rows.
+    """
+
+    batches: list[Batch]
+    loss_fn: Loss | None
+    aggregate: bool = False
+    preconditioner: Preconditioner = field(default_factory=Identity)
+
+    def __post_init__(self) -> None:
+        if not self.batches:
+            raise ValueError("`inputs` is empty: expected at least one test example.")
+
+    @property
+    def examples(self) -> int:
+        """Test examples before they are aggregated."""
+        return sum(size_of(batch) for batch in self.batches)
+
+    def __len__(self) -> int:
+        return 1 if self.aggregate else self.examples
+
+
+class RowSource(Protocol):
+    """Row gradients of the M training examples, wherever they come from; columns of scores are training indices."""
+
+    @property
+    def passes(self) -> int:
+        """How often :meth:`score_blocks` multiplies each training example: once for each checkpoint, or once for all."""
+
+    def scores(self, question: Question, show_progress: bool = False) -> Tensor:
+        """All scores, ``(N, M)``."""
+
+    def top_k(
+        self, question: Question, k: int, proponents: bool = True, show_progress: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Training indices and scores ``(N, min(k, M))`` of the k highest (lowest) for each test example, best first."""
+
+    def score_blocks(
+        self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Block by block the training indices ``(m,)`` and products ``(..., m)``, by default scores, of training examples.
+
+        Of scores ``(N, m)`` none is NaN or infinite.
+        """
+
+    def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
+        """Of each training example, ``(M,)``."""
+
+    def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
+        """Row gradients of training examples (ascending; default: all), values ``(R, C * D)``."""
+
+    def of_question(self, question: Question) -> RowGradients:
+        """The question's rows at all checkpoints, preconditioned, as they meet those of :meth:`rows`."""

@@ -1,0 +1,174 @@
+"""What building an index will take: time, memory and disk, from the gradients of a sample."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from captum_tracinwe.batches.batch import Batch, size_of, tensors_in
+from captum_tracinwe.batches.blocks import Block
+from captum_tracinwe.batches.loaders import examples_loader
+from captum_tracinwe.gradients.live import Asked
+from captum_tracinwe.gradients.live_source import LiveSource
+from captum_tracinwe.index.creation import check_form
+from captum_tracinwe.index.files.layout import DTYPES, HEADER
+from captum_tracinwe.rows.row_gradients import RowGradients
+
+__all__ = ["IndexEstimate", "Options", "amount", "estimate", "examples_in", "look_ahead", "row_blocks"]
+
+# Training examples, drawn at random, that fix the sketch and the estimate: 10,000 rows for 32 directions.
+SAMPLE = 256
+# A block of rows lies in memory up to five times: of single batches, put together, scaled, side by side, and as it is stored.
+COPIES = 5
+# Bytes per row while a segment is written, beside its sketch: ids, checksums, and the order of its lists.
+SORTING = 40
+
+
+@dataclass(frozen=True)
+class Options:
+    """See :meth:`TracInWE.build_index`."""
+
+    dtype: str = "float32"
+    rank: int = 31
+    segment_examples: int = 4096
+    memory_limit: int = 1 << 30
+    project: int | None = None
+    metadata: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    show_progress: bool = False
+
+
+@dataclass(frozen=True)
+class IndexEstimate:
+    """What building an index will take; ``str()`` says it in one line.
+
+    Args:
+        examples (int or None): None where the data set does not tell its size; all below is then for one example.
+        rows_per_example (float): distinct tokens, of a sample.
+        payload_bytes, disk_bytes (int): row gradients; all files.
+        memory_bytes (int): held beside the model: by the build's own blocks and sketches, and by the passes over one batch,
+            as far as the sample showed.
+        seconds (float): of one process.
+        segment_examples (int): as the memory ceiling allows.
+    """
+
+    examples: int | None
+    rows_per_example: float
+    payload_bytes: int
+    disk_bytes: int
+    memory_bytes: int
+    seconds: float
+    segment_examples: int
+
+    def __str__(self) -> str:
+        many = "one example" if self.examples is None else f"{self.examples:,} examples"
+        return (
+            f"Index of {many}, {self.rows_per_example:.1f} rows each: {amount(self.disk_bytes)} on disk "
+            f"({amount(self.payload_bytes)} of gradients), about {_duration(self.seconds)} in one process, "
+            f"{amount(self.memory_bytes)} of memory beside the model, segments of {self.segment_examples:,} examples."
+        )
+
+
+def amount(size: float) -> str:
+    """A number of bytes in words."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def estimate(training: LiveSource, options: Options) -> IndexEstimate:
+    """See :meth:`TracInWE.estimate_index`."""
+    return look_ahead(training, options)[0]
+
+
+def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, list[Tensor]]:
+    """The estimate, and the rows of the sample it was made from."""
+    check_form(
+        options.dtype, options.rank, options.segment_examples, options.project, training.live.table.weight.shape[1]
+    )
+    loader = training.examples.by_index()
+    size = examples_in(loader)
+    chosen: Any = _first_batches(loader, SAMPLE)
+    if size is not None:
+        generator = torch.Generator().manual_seed(0)
+        chosen = examples_loader(loader, torch.randperm(size, generator=generator)[:SAMPLE].tolist())
+    peak, started = _peak(), time.perf_counter()
+    sample: list[Tensor] = []
+    count = rows = 0
+    for block, part in row_blocks(training, chosen, options, 0, "sample"):
+        sample.append(part.values.cpu())
+        count, rows = count + block.size, rows + part.num_rows
+        if sum(values.nbytes for values in sample) > options.memory_limit / 4:
+            break
+    seconds = (time.perf_counter() - started) / count
+    grown = max(0, _peak() - peak)
+    checkpoints, width = len(training.live.weights), options.project or int(training.live.table.weight.shape[1])
+    columns = checkpoints * (min(options.rank, width) + 1)
+    mean = rows / count
+    payload = mean * (4 + DTYPES[options.dtype][1] * checkpoints * width) + 8
+    disk = payload + mean * (4 * columns + 12) + 30
+    segment = _segment_examples(options, mean, columns)
+    held = max(segment * mean * (4 * columns + SORTING), sum(values.nbytes for values in sample))
+    many = 1 if size is None else size
+    on_disk = round(many * disk) + HEADER * math.ceil(many / segment)
+    memory = round(held + max(grown, 0))
+    return IndexEstimate(size, mean, round(many * payload), on_disk, memory, seconds * many, segment), sample
+
+
+def _peak() -> int:
+    """The most memory this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def row_blocks(
+    training: LiveSource, batches: Any, options: Options, start: int, what: str
+) -> Iterator[tuple[Block, RowGradients]]:
+    """Rows block by block, so few at a time that all their copies stay within a third of the memory."""
+    columns = len(training.live.weights) * int(training.live.table.weight.shape[1])
+
+    def most(batch: Batch) -> int:
+        """No example has more rows than positions, and no tensor of whole numbers fewer positions than the ids."""
+        tensors = [tensor for tensor in tensors_in(batch) if not tensor.is_floating_point()]
+        positions = max((tensor.numel() for tensor in tensors), default=0) // max(1, size_of(batch))
+        return COPIES * 4 * columns * positions
+
+    limit = int(options.memory_limit / 3)
+    return training.live.row_blocks(batches, Asked(training.loss_fn, what), None, start, most, limit)
+
+
+def _segment_examples(options: Options, rows_per_example: float, columns: int) -> int:
+    """As asked for, or as many as keep a segment's sketch within a third of the memory."""
+    per_example = max(1.0, rows_per_example) * (4 * columns + SORTING)
+    return max(1, min(options.segment_examples, int(options.memory_limit / 3 / per_example)))
+
+
+def examples_in(loader: DataLoader[Any]) -> int | None:
+    """How many training examples there are, if they can be read in any order."""
+    if not hasattr(loader.dataset, "__len__") or examples_loader(loader, [0]) is None:
+        return None
+    return len(loader.dataset)
+
+
+def _first_batches(loader: DataLoader[Any], examples: int) -> Iterator[Batch]:
+    for batch in loader:
+        if examples <= 0:
+            return
+        yield batch
+        examples -= size_of(batch)

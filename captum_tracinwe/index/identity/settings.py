@@ -1,0 +1,124 @@
+"""What steers a model's computation beside its weights and its config: kinds of layers, attributes, buffers, hooks."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import re
+from collections.abc import Iterator
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_tracinwe.index.identity.loss import INTERNAL, Pieces, of_library
+from captum_tracinwe.index.identity.written import written_by
+
+__all__ = ["Settings"]
+
+# Their settings are in the config, whose hash an index has; buffers they make anew differ in the last bit between machines.
+BY_CONFIG = ("transformers", "peft")
+# Without a say in a pass in eval mode.
+BESIDE = {
+    *("training", "inplace", "sparse", "momentum", "dropout", "device", "name_or_path", "gradient_checkpointing"),
+}
+# What torch's layers depend on and do not name in their `__constants__`.
+OF_TORCH = ("num_heads", "activation")
+PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.Size, np.generic)
+FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
+
+
+class Settings:
+    """Hashes of a model's settings, by kind; ``str()`` is the same in every process, before and after a pass.
+
+    Left out are names that begin with an underscore, values that are not plain, and what a forward pass itself writes (a
+    counter, a cache, what was seen last): no index could be asked twice by a model that keeps such.
+    """
+
+    def __init__(self) -> None:
+        self._digests = {kind: hashlib.sha256() for kind in ("attributes", "buffers", "hooks")}
+
+    def add(self, model: nn.Module) -> None:
+        """Count the settings that a model has with one checkpoint."""
+        names = dict(model.named_modules())
+        for name, module in names.items():
+            parent = names[name.rpartition(".")[0]] if name else None
+            for kind, found in (
+                ("attributes", _attributes(module, parent)),
+                ("buffers", _buffers(module)),
+                ("hooks", _hooks(module)),
+            ):
+                for what, value in found:
+                    self._digests[kind].update(f"{name} {what}:".encode())
+                    for piece in Pieces(model, strict=not callable(value)).of(value, what):
+                        self._digests[kind].update(f"{len(piece)}:".encode() + piece)
+
+    def __str__(self) -> str:
+        return " ".join(f"{kind}={digest.hexdigest()[:16]}" for kind, digest in self._digests.items())
+
+
+def _attributes(module: nn.Module, parent: nn.Module | None) -> Iterator[tuple[str, Any]]:
+    kind = type(module)
+    forward = vars(module).get("forward")
+    if forward is not None and not _by_others(forward):
+        yield "forward", forward
+    if _root(module) in BY_CONFIG or isinstance(module, nn.modules.dropout._DropoutNd):
+        return
+    if _root(module) == "torch":
+        # Layers without weights come and go with the versions of transformers.
+        if parent is not None and _root(parent) in BY_CONFIG and not module._parameters:
+            return
+        yield "kind", kind.__qualname__
+        wanted = {*getattr(kind, "__constants__", ()), *OF_TORCH} - BESIDE
+        found = {name: getattr(module, name) for name in wanted if hasattr(module, name)}
+    else:
+        yield "kind", kind.__qualname__
+        left_out = {*INTERNAL, *HOOKS, *BESIDE, *written_by(kind, "forward"), "forward"}
+        found = {name: value for name, value in vars(module).items() if name not in left_out and name[0] != "_"}
+    for name, value in sorted(found.items()):
+        if isinstance(value, str) and DEVICE.fullmatch(value):
+            continue
+        if isinstance(value, (Tensor, *FUNCTIONS)) or _is_plain(value):
+            yield name, value
+
+
+def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Those that no checkpoint holds; the others count among the weights."""
+    if _root(module) in BY_CONFIG or not module._non_persistent_buffers_set:
+        return
+    written = written_by(type(module), "forward")
+    for name in sorted(module._non_persistent_buffers_set - written):
+        buffer = module._buffers.get(name)
+        if buffer is not None:
+            yield name, buffer
+
+
+def _hooks(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Those of the user; libraries have theirs for their own needs (offloading, checkpointing of activations)."""
+    for kind in HOOKS:
+        for hook in getattr(module, kind, {}).values():
+            if not _by_others(hook):
+                yield kind, hook
+
+
+def _by_others(hook: Any) -> bool:
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    hook = getattr(hook, "__func__", hook)
+    named = hook if hasattr(hook, "__qualname__") else type(hook)
+    return of_library(named) or str(named.__module__).split(".")[0] in ("accelerate", "peft")
+
+
+def _root(module: nn.Module) -> str:
+    return type(module).__module__.split(".")[0]
+
+
+def _is_plain(value: Any, depth: int = 8) -> bool:
+    if isinstance(value, (tuple, list)):
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in value)  # a list may hold itself
+    return isinstance(value, PLAIN) or (isinstance(value, np.ndarray) and value.dtype.kind != "O")

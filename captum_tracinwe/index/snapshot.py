@@ -1,0 +1,244 @@
+"""An index as it is at a moment: which examples are there, their rows, and what a question needs of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from captum_tracinwe.index.files.disk import IndexMismatch
+from captum_tracinwe.index.files.layout import MOST_ID
+from captum_tracinwe.index.files.manifest import Manifest
+from captum_tracinwe.index.files.names import RESERVED
+from captum_tracinwe.index.files.segment import Segment
+from captum_tracinwe.index.files.sketch import LARGEST_NORM, Sketch
+from captum_tracinwe.rows.row_gradients import RowGradients
+
+__all__ = ["Snapshot", "checked_indices", "checked_question"]
+
+
+class Snapshot:
+    """The reading side of a :class:`captum_tracinwe.GradientIndex`: an example's *place* counts those in all its segments.
+
+    Args:
+        path (Path): the directory.
+        manifest (Manifest): that was in force.
+        segments (sequence of Segment): in the order of their examples.
+        projections (list of Tensor): the sketch's, and the random one if there is one.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, segments: Sequence[Segment], projections: list[Tensor]) -> None:
+        self.path, self.manifest, self.segments = path, manifest, list(segments)
+        self.sketch, self.projection = Sketch(projections[0]), projections[1] if len(projections) > 1 else None
+        self.starts: npt.NDArray[np.int64] = np.cumsum([0, *(len(segment) for segment in self.segments)])[:-1]
+        self._size = sum(len(segment) for segment in self.segments)
+
+    def __len__(self) -> int:
+        """Training examples that are there: built, and not deleted."""
+        return int(self._live.sum())
+
+    @property
+    def total(self) -> int:
+        """Training indices given out, those of deleted examples included: M of the training set."""
+        return self.manifest.total
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that builds and appends set out to index is there."""
+        return self.manifest.complete
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the row gradients: ptr, ids, values."""
+        return sum(segment.layout.payload for segment in self.segments)
+
+    @property
+    def sketch_bytes(self) -> int:
+        """Bytes of the sketches."""
+        return sum(4 * segment.layout.rows * segment.layout.columns for segment in self.segments)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.bytes for file in self.manifest.files) + len(self.manifest.encoded())
+
+    @property
+    def numbers(self) -> Tensor:
+        """Training indices of the examples that are there, int64 ascending."""
+        return torch.from_numpy(self._numbers[self._live])
+
+    @property
+    def _numbers(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([np.empty(0, np.int64), *(segment.numbers for segment in self.segments)])
+
+    @property
+    def _live(self) -> npt.NDArray[np.bool_]:
+        if not self.manifest.deleted:
+            return np.ones(self._size, dtype=np.bool_)
+        numbers, live = self._numbers, np.ones(self._size, dtype=np.bool_)
+        for first, stop in self.manifest.deleted:
+            live[np.searchsorted(numbers, first) : np.searchsorted(numbers, stop)] = False
+        return live
+
+    def numbers_at(self, places: npt.NDArray[np.int64]) -> Tensor:
+        """Training indices of examples by their place among all segments."""
+        if not self.segments or not len(places):
+            return torch.empty(len(places), dtype=torch.int64)
+        own = np.searchsorted(self.starts, places, side="right") - 1
+        result = np.empty(len(places), dtype=np.int64)
+        for s in np.unique(own):
+            chosen = own == s
+            result[chosen] = self.segments[s].numbers[places[chosen] - self.starts[s]]
+        return torch.from_numpy(result)
+
+    def allowed(
+        self, where: Mapping[str, Any] | None = None, indices: Sequence[int] | Tensor | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Which examples, by place, are there and pass the filters of :meth:`GradientIndex.search`."""
+        result = self._live
+        for name, value in (where or {}).items():
+            accepted = {value} if isinstance(value, str) or not hasattr(value, "__iter__") else set(value)
+            passes: list[bool] = []
+            for segment in self.segments:
+                if name not in segment.columns:
+                    known = ", ".join(sorted(n for n in segment.columns if not n.startswith(RESERVED))) or "none"
+                    raise ValueError(f"The index has no metadata column {name!r} for all examples (it has: {known}).")
+                passes += [entry in accepted for entry in segment.columns[name]]
+            result = result & np.array(passes, dtype=np.bool_)
+        if indices is not None:
+            chosen = checked_indices(indices, "search").numpy()
+            if chosen.size and not 0 <= chosen.min() <= chosen.max() < self.total:
+                raise ValueError(
+                    f"GradientIndex.search: expected `indices` from 0 to {self.total - 1}, got {chosen.min()} to {chosen.max()}."
+                )
+            result = result & np.isin(self._numbers, chosen)
+        return result
+
+    def scores(self, rows: RowGradients) -> Tensor:
+        """All scores, ``(N, total)``, reading everything; −∞ for training examples that are not there: topk leaves them out.
+
+        For the most negative scores of an index with deletions take :meth:`GradientIndex.search` with ``proponents=False``.
+        """
+        rows = checked_question(self, rows)
+        size, there = 4 * len(rows) * self.total, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if size > there:
+            raise ValueError(
+                f"GradientIndex.scores: {len(rows)} x {self.total} scores take {size:,} bytes, this machine has {there:,}: ask "
+                f"with fewer test examples at a time, or for the best by search(rows, k)."
+            )
+        result = torch.full((len(rows), self.total), -torch.inf)
+        live = torch.from_numpy(self._live)
+        for segment, start in zip(self.segments, self.starts.tolist(), strict=True):
+            kept = live[start : start + len(segment)]
+            result[:, torch.from_numpy(segment.numbers)[kept]] = rows.dot(segment.rows())[:, kept]
+        return result
+
+    def blocks(self) -> Iterator[tuple[Tensor, RowGradients]]:
+        """Training indices ``(m,)`` and rows of the examples that are there, segment by segment."""
+        live = self._live
+        for segment, start in zip(self.segments, self.starts.tolist(), strict=True):
+            kept = np.flatnonzero(live[start : start + len(segment)])
+            yield torch.from_numpy(segment.numbers[kept]), segment.rows(kept)
+
+    def self_influence(self) -> Tensor:
+        """Σ over rows of ‖row‖² of each training example, ``(total,)``; −∞ for those not there. Reads no values."""
+        result = torch.full((self.total,), -torch.inf)
+        norms = [torch.from_numpy(segment.head["squared_norms"]) for segment in self.segments]
+        result[self.numbers] = torch.cat([torch.empty(0), *norms])[torch.from_numpy(self._live)]
+        return result
+
+    def rows(self, indices: Sequence[int] | Tensor | None = None) -> RowGradients:
+        """Row gradients of training examples, in the order given (default: all that are there), float32.
+
+        Raises:
+            ValueError: an index that is not there.
+        """
+        numbers = self._numbers
+        wanted = self.numbers.numpy() if indices is None else checked_indices(indices, "rows").numpy()
+        places = np.minimum(np.searchsorted(numbers, wanted), max(0, len(numbers) - 1))
+        there = (numbers[places] == wanted) & self._live[places] if len(numbers) else np.zeros(len(wanted), bool)
+        if not there.all():
+            raise ValueError(
+                f"The index has no training example {int(wanted[~there][0])}: expected indices of the {len(self)} examples in it "
+                f"(0 to {self.total - 1}, without those deleted)."
+            )
+        order = np.argsort(places, kind="stable")
+        own = np.searchsorted(self.starts, places[order], side="right") - 1
+        parts = [
+            self.segments[s].rows(places[order][own == s] - self.starts[s]) for s in np.unique(own)
+        ]  # ascending, so that each segment is read once
+        if not parts:
+            return RowGradients(torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), self._no_values())
+        return RowGradients.cat(parts).select(torch.from_numpy(np.argsort(order)))
+
+    def _no_values(self) -> Tensor:
+        return torch.zeros((0, self.sketch.checkpoints * self.manifest.stored_width))
+
+    def project(self, rows: RowGradients) -> RowGradients:
+        """Rows as the index keeps them: themselves, or their random projection where it was built with ``project``.
+
+        Raises:
+            IndexMismatch: rows of another width.
+        """
+        checkpoints, width = self.sketch.checkpoints, self.manifest.source.width
+        if rows.width != checkpoints * width:
+            raise IndexMismatch(
+                f"The index holds {checkpoints} checkpoint(s) of width {width}: expected rows of {checkpoints * width} columns, "
+                f"got {rows.width}."
+            )
+        if self.projection is None:
+            return rows
+        values = rows.values.view(rows.num_rows, checkpoints, width) @ self.projection.T
+        return RowGradients(rows.ptr, rows.ids, values.flatten(1))
+
+
+def checked_indices(indices: Any, method: str) -> Tensor:
+    """Training indices as int64 ``(K,)``.
+
+    Raises:
+        ValueError: a mask, or numbers that are not whole.
+    """
+    expected = f"GradientIndex.{method}: expected `indices` as whole numbers, got"
+    try:
+        found = torch.as_tensor(indices)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{expected} {type(indices).__name__} ({error}).") from None
+    if not isinstance(indices, (Tensor, np.ndarray, range)):
+        mixed = any(isinstance(one, (bool, np.bool_)) for one in indices) if hasattr(indices, "__iter__") else False
+        found = found.bool() if mixed else found
+    if found.dtype == torch.bool:
+        raise ValueError(f"{expected} a mask of bool: pass mask.nonzero().flatten() of the mask as a torch.Tensor.")
+    if found.numel() and (found.is_floating_point() or found.is_complex()):
+        raise ValueError(f"{expected} {found.dtype}: convert them to int64 first.")
+    return found.to("cpu", torch.int64).flatten()
+
+
+def checked_question(index: Snapshot, rows: RowGradients) -> RowGradients:
+    """Test rows as float32 of the index's width.
+
+    Raises:
+        TypeError, ValueError: they are not rows, of another width, not finite, or too large.
+    """
+    if not isinstance(rows, RowGradients):
+        raise TypeError(
+            f"GradientIndex: expected the test examples as RowGradients, got {type(rows).__name__}. "
+            f"TracInWE.row_gradients(inputs) makes them."
+        )
+    rows = index.project(rows.to("cpu", torch.float32))
+    if rows.num_rows and not 0 <= int(rows.ids.min()) <= int(rows.ids.max()) <= MOST_ID:
+        raise ValueError(
+            f"GradientIndex: the test examples have token ids from {int(rows.ids.min())} to {int(rows.ids.max())}: expected ids "
+            f"from 0 to {MOST_ID}."
+        )
+    if rows.num_rows and not float(rows.norms().max()) <= LARGEST_NORM:
+        raise ValueError(
+            f"GradientIndex: a test gradient has norm {float(rows.norms().max()):.3g}: expected finite numbers, and at most "
+            f"{LARGEST_NORM:.0e}."
+        )
+    return rows

@@ -1,0 +1,88 @@
+"""The stored source: training rows come from an index; only the question goes through the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from captum_tracinwe.gradients.live import Asked, LiveRows
+from captum_tracinwe.gradients.source import Product, Question, dot
+from captum_tracinwe.index.gradient_index import GradientIndex
+from captum_tracinwe.rows.row_gradients import RowGradients
+
+__all__ = ["StandIn", "StoredSource"]
+
+
+class StandIn(Dataset[Any]):
+    """In place of a training set that only its index speaks for."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Any:
+        raise ValueError(
+            f"Training example {index} is asked for, but train_dataset is None: expected a question that the index answers "
+            f"(influence, self_influence, word_influence, row_gradients), or the training set."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSource:
+    """Row gradients of a training set as an index holds them.
+
+    Args:
+        index (GradientIndex): M training examples.
+        live (LiveRows): the model, for the question.
+    """
+
+    index: GradientIndex
+    live: LiveRows
+
+    @property
+    def passes(self) -> int:
+        """Each training example is multiplied once: its checkpoints lie side by side."""
+        return 1
+
+    def scores(self, question: Question, show_progress: bool = False) -> Tensor:
+        """All scores, ``(N, M)``; −∞ for training examples that were deleted."""
+        return self.index.scores(self._asked(question, show_progress))
+
+    def top_k(
+        self, question: Question, k: int, proponents: bool = True, show_progress: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The k highest (lowest) of each test example, by reading a part of the index."""
+        found = self.index.search(self._asked(question, show_progress), k, proponents)
+        return found.indices, found.influence_scores
+
+    def score_blocks(
+        self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training indices and products of one segment after the other."""
+        test = self.index.project(self._asked(question, show_progress))
+        for numbers, rows in self.index.blocks():
+            yield numbers, dot(test, rows) if product is None else product(test, rows)
+
+    def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
+        """Of each training example, ``(M,)``; −∞ for those that were deleted. Reads no gradients."""
+        return self.index.self_influence()
+
+    def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
+        """Row gradients of training examples, values ``(R, C * D)``."""
+        return self.index.rows(indices)
+
+    def of_question(self, question: Question) -> RowGradients:
+        """The question's rows at all checkpoints, as the index keeps rows."""
+        return self.index.project(self._asked(question, False))
+
+    def _asked(self, question: Question, show_progress: bool) -> RowGradients:
+        with torch.no_grad():
+            rows = self.live.rows(question.batches, Asked(question.loss_fn, "test"), show_progress)
+            return question.preconditioner.apply(rows.sum() if question.aggregate else rows)

@@ -1,0 +1,33 @@
+"""From scores to words: texts and their words, a score's exact shares, synonyms, and the report on words and labels."""
+
+from captum_tracinwe.words.influence import (
+    Vocabulary,
+    WordInfluence,
+    WordShare,
+    names_by_id,
+    position_shares,
+    split_by_token,
+)
+from captum_tracinwe.words.report import ReportedWord, WordReport, word_report
+from captum_tracinwe.words.synonyms import SynonymInfluence, WordMatch, synonym_influence, synonym_scores
+from captum_tracinwe.words.texts import SEPARATOR, TokenizedText, from_ids, tokenize
+
+__all__ = [
+    "SEPARATOR",
+    "ReportedWord",
+    "SynonymInfluence",
+    "TokenizedText",
+    "Vocabulary",
+    "WordInfluence",
+    "WordMatch",
+    "WordReport",
+    "WordShare",
+    "from_ids",
+    "names_by_id",
+    "position_shares",
+    "split_by_token",
+    "synonym_influence",
+    "synonym_scores",
+    "tokenize",
+    "word_report",
+]

@@ -1,0 +1,80 @@
+"""What a person reads as one character and as one word, found in the text alone and so the same under every tokenizer."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TypeAlias
+
+__all__ = ["Span", "clusters", "words_of_characters"]
+
+#: First character, and the one behind the last.
+Span: TypeAlias = tuple[int, int]
+_IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
+
+
+def clusters(text: str) -> list[int]:
+    """Number of the character a person sees each code point in: marks and joined emoji stay together."""
+    numbers: list[int] = []
+    number, flags = -1, 0
+    for index, character in enumerate(text):
+        previous = text[index - 1] if index else ""
+        is_flag = 0x1F1E6 <= ord(character) <= 0x1F1FF
+        flags = flags + 1 if is_flag else 0
+        joins = previous != "" and (
+            _extends(character) or (previous == "\u200d" and character > "\u2000") or (is_flag and flags % 2 == 0)
+        )
+        if not joins or previous.isspace():
+            number += 1
+        numbers.append(number)
+    return numbers
+
+
+def _extends(character: str) -> bool:
+    if character.isascii():
+        return False
+    code = ord(character)
+    return (
+        unicodedata.category(character).startswith("M")
+        or code in (0x200C, 0x200D)
+        or 0x1F3FB <= code <= 0x1F3FF
+        or 0xE0020 <= code <= 0xE007F
+    )
+
+
+def words_of_characters(text: str) -> list[int]:
+    """For each code point the number of its word, -1 for blanks."""
+    numbers: list[int] = []
+    number, kind = -1, ""
+    cluster = clusters(text)
+    for index, character in enumerate(text):
+        previous = text[index - 1] if index else " "
+        after = text[index + 1] if index + 1 < len(text) else " "
+        now = _kind(character)
+        if now == "blank":
+            numbers.append(-1)
+            kind = now
+            continue
+        joined = index > 0 and cluster[index] == cluster[index - 1]
+        inner = kind == "word" and (
+            (character in "'’" and previous.isalpha() and after.isalpha())
+            or (character in ".," and previous.isdigit() and after.isdigit())
+        )
+        same_mark = now == kind == "mark" and character == previous
+        invisible = unicodedata.category(character) == "Cf" and kind != "blank" and index > 0
+        if joined or inner or invisible:
+            now = kind  # the character before says what this is
+        elif not same_mark and not (now == kind == "word"):
+            number += 1
+        numbers.append(number)
+        kind = now
+    return numbers
+
+
+def _kind(character: str) -> str:
+    if character.isspace():
+        return "blank"
+    if any(first <= ord(character) <= last for first, last in _IDEOGRAPHS):
+        return "ideograph"
+    if character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M":
+        return "word"
+    return "mark"
