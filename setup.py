@@ -27,7 +27,7 @@ def native():
     extension = (CUDAExtension if cuda else CppExtension)(
         "captum_tracinwe.rows.kernels._native",
         sources,
-        include_dirs=[str(KERNELS / "csrc")],
+        include_dirs=[str((KERNELS / "csrc").resolve())],
         depends=[str(p) for p in KERNELS.rglob("*.h")],
         extra_compile_args={"cxx": cxx, "nvcc": nvcc} if cuda else cxx,
         py_limited_api=True,
