@@ -33,7 +33,22 @@ def native():
         py_limited_api=True,
         optional=NATIVE != "1",
     )
-    return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildExtension},
+
+    class Build(BuildExtension):
+        """torch's own ends the install where there is no compiler, or one that fails."""
+
+        def build_extensions(self):
+            try:
+                super().build_extensions()
+            except Exception as error:
+                if NATIVE == "1":
+                    raise
+                print(
+                    f"The kernels were not compiled ({error}): plain torch is used, same results, slower.",
+                    file=sys.stderr,
+                )
+
+    return {"ext_modules": [extension], "cmdclass": {"build_ext": Build},
             "options": {"bdist_wheel": {"py_limited_api": "cp310"}}}  # fmt: skip
 
 
