@@ -62,6 +62,7 @@ def count_interrupts(live, how, arms):
 def test_an_interrupt_before_any_function_of_an_ask_leaves_no_trace(live):
     """Python may be interrupted before the first step of any function: of `__exit__` too, and of whatever it calls."""
     generator = random.Random(0)
+    measured = sys.gettrace()  # that of a measurement of coverage
 
     def arms(way):
         calls, at = 0, -1
@@ -75,9 +76,9 @@ def test_an_interrupt_before_any_function_of_an_ask_leaves_no_trace(live):
         def arm_again():
             nonlocal calls, at
             calls, at = 0, generator.randint(1, total)
-            return lambda: sys.settrace(trace), lambda: sys.settrace(None)
+            return lambda: sys.settrace(trace), lambda: sys.settrace(measured)
 
-        interrupted(way, lambda: sys.settrace(trace), lambda: sys.settrace(None))
+        interrupted(way, lambda: sys.settrace(trace), lambda: sys.settrace(measured))
         total = calls
         return arm_again
 
