@@ -265,6 +265,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         load_checkpoint(TinyCNN(), tmp_path / "a.pt")
 
 
+@pytest.mark.slow
 def test_odd_and_hostile_files_are_refused_by_name_or_harmless(tmp_path):
     done = run("hostile_files.py", FILES, tmp_path)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

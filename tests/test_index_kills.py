@@ -31,6 +31,7 @@ def found(tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_writer_killed_at_any_moment_leaves_the_index_as_it_was_or_as_it_should_be(found, operation):
     counts = dict(found[operation])

@@ -381,6 +381,7 @@ class BuiltIndexMachine(IndexMachine):
             self.first = self.model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("machine", "examples"), [(IndexMachine, 30), (BuiltIndexMachine, 12)])
 def test_whatever_is_done_and_wherever_it_is_killed_the_index_is_what_the_model_says(machine, examples):
     end = time.monotonic() + 30 * MINUTES  # for each of the two
