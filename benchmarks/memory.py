@@ -59,7 +59,7 @@ def extra(kind: str, case: dict[str, int]) -> int:
     from drop_in import Peak
 
     from captum_tracinwe import TracInWE, save_checkpoint
-    from captum_tracinwe.gradients.losses import TokenLoss
+    from captum_tracinwe.gradients.token_losses import TokenLoss
 
     torch.manual_seed(0)
     model = made(kind, **{name: case[name] for name in ("T", "V", "L", "D", "H")})

@@ -56,3 +56,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(index, name)
     return short_names.module(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *short_names.HOMES, *globals()} - {"Any", "TYPE_CHECKING", "drawn_by"})

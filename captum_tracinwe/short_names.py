@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from importlib.util import find_spec
+from types import CodeType, ModuleType
+from typing import Any
 
 __all__ = ["HOMES", "module"]
 
@@ -31,7 +33,7 @@ HOMES = {
     "given_model": "app.given_model",
     "inputs": "batches.inputs",
     "lengths": "batches.lengths",
-    "losses": "gradients.losses",
+    "losses": "gradients.token_losses",
     "methods": "evidence.methods",
     "ops": "rows.ops",
     "postings": "rows.postings",
@@ -65,12 +67,8 @@ class _ShortNames(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        package, _, rest = fullname.partition(".")
-        first, _, inner = rest.partition(".")
-        if package != PACKAGE or first not in HOMES:
-            return None
-        home = f"{PACKAGE}.{HOMES[first]}" + (f".{inner}" if inner else "")
-        return ModuleSpec(fullname, self, origin=home)
+        home = _home(fullname)
+        return None if home is None else ModuleSpec(fullname, self, origin=home, is_package=self.is_package(fullname))
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         assert spec.origin is not None
@@ -82,6 +80,43 @@ class _ShortNames(MetaPathFinder, Loader):
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
 
+    # What `python -m`, runpy and debuggers ask a loader for: that of the home answers.
 
-# First, before an editable install, whose finder answers for every module of the package.
-sys.meta_path.insert(0, _ShortNames())
+    def is_package(self, fullname: str) -> bool:
+        """Whether the home is a folder."""
+        return _spec_of_home(fullname).submodule_search_locations is not None
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The code of the home."""
+        code: CodeType | None = _loader_of_home(fullname).get_code(_home(fullname))
+        return code
+
+    def get_source(self, fullname: str) -> str | None:
+        """The source of the home."""
+        source: str | None = _loader_of_home(fullname).get_source(_home(fullname))
+        return source
+
+
+def _home(fullname: str) -> str | None:
+    package, _, rest = fullname.partition(".")
+    first, _, inner = rest.partition(".")
+    if package != PACKAGE or first not in HOMES:
+        return None
+    return f"{PACKAGE}.{HOMES[first]}" + (f".{inner}" if inner else "")
+
+
+def _spec_of_home(fullname: str) -> ModuleSpec:
+    home = _home(fullname)
+    found = None if home is None else find_spec(home)
+    if found is None:
+        raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+    return found
+
+
+def _loader_of_home(fullname: str) -> Any:
+    return _spec_of_home(fullname).loader
+
+
+# First, before an editable install, whose finder answers for every module of the package; once, whatever is reloaded.
+if not any(type(finder).__name__ == _ShortNames.__name__ for finder in sys.meta_path):
+    sys.meta_path.insert(0, _ShortNames())

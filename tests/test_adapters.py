@@ -18,7 +18,7 @@ from transformers import Trainer, TrainingArguments
 from captum_tracinwe import TracInWE, load_checkpoint, save_checkpoint
 from captum_tracinwe.app.testing import scores_by_loop, tiny_bert, tiny_gpt2, toy_texts
 from captum_tracinwe.checkpoints.trainer import SaveCheckpoints
-from captum_tracinwe.gradients.losses import TokenLoss
+from captum_tracinwe.gradients.token_losses import TokenLoss
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 EMBEDDING = "bert.embeddings.word_embeddings"

@@ -13,7 +13,7 @@ from captum_tracinwe import TracInWE
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, scores_by_loop, tiny_bert, tiny_gpt2, toy_texts
 from captum_tracinwe.app.training import words_tokenizer
 from captum_tracinwe.batches.collate import Collate, TokenizeTexts
-from captum_tracinwe.gradients.losses import TokenLoss, span_loss
+from captum_tracinwe.gradients.token_losses import TokenLoss, span_loss
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 

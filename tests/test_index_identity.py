@@ -9,7 +9,8 @@ from index_cases import random_rows
 from torch import nn
 
 from captum_tracinwe import GradientIndex, IndexMismatch, TracInWE
-from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert
+from captum_tracinwe.app.testing import language_model_loss, scatter_checkpoints, tiny_bert
+from captum_tracinwe.gradients import TokenLoss, span_loss
 from captum_tracinwe.index.identity.loss import describe_loss
 
 SCALE = 2.0
@@ -161,3 +162,18 @@ def test_resume_compares_the_projection(tmp_path):
     width = tracin.embedding.weight.shape[1]
     with pytest.raises(IndexMismatch, match=f"project: None here, {width} there"):
         tracin.build_index(tmp_path / "i", resume=True, rank=3, project=width)
+
+
+def test_a_loss_of_this_package_has_the_name_by_which_the_first_indexes_know_it():
+    """Wherever its module has moved since; the digests are those of version 0.1.0."""
+    assert describe_loss(span_loss) == "captum_tracinwe.losses.span_loss(sha256 be845d9a507c4b29)"
+    assert describe_loss(functools.partial(span_loss)) == "captum_tracinwe.losses.span_loss(sha256 8ab7395ae52f4b9b)"
+    assert describe_loss(language_model_loss) == "captum_tracinwe.testing.language_model_loss(sha256 f3046420b9ecf478)"
+
+
+def test_losses_of_language_models_are_told_apart_by_their_settings():
+    known = [
+        describe_loss(TokenLoss(**options)) for options in ({}, {"shift": False}, {"start": 3}, {"reduction": "mean"})
+    ]
+    assert len(set(known)) == len(known)
+    assert describe_loss(TokenLoss(start=3)) == known[2]

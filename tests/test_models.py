@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE
 from captum_tracinwe.app.testing import VOCABULARY, scatter_checkpoints, scores_by_loop, toy_texts
-from captum_tracinwe.gradients.losses import TokenLoss
+from captum_tracinwe.gradients.token_losses import TokenLoss
 
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL |= {"intermediate_size": 16, "max_position_embeddings": 40, "num_labels": 3}

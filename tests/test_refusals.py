@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, tiny_gpt2, toy_texts
-from captum_tracinwe.gradients.losses import TokenLoss
+from captum_tracinwe.gradients.token_losses import TokenLoss
 
 pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
 

@@ -12,7 +12,8 @@ from torch.utils.data import TensorDataset
 
 from captum_tracinwe import ReportedWord, TracInWE, WordReport, word_report
 from captum_tracinwe import visualization as viz
-from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts, toy_tracin
+from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.words.association import _benjamini_hochberg, _excess, _tail_bound, association
 from captum_tracinwe.words.texts import from_ids
 
@@ -345,3 +346,27 @@ def test_accents_written_in_two_ways_are_one_word():
     texts = [from_ids(row, names) for row in ids]
     report = word_report(tracin, (torch.tensor([[5, 6]]), torch.tensor([1])), [0, 1] * 10, train_texts=texts)
     assert [(word.word, word.count) for word in report.words] == [("caf\u00e9", 6)]
+
+
+@pytest.mark.parametrize("top_k_words", [None, 2])
+def test_from_an_index_deleted_examples_have_no_part_and_the_others_keep_their_numbers(
+    tmp_path, monkeypatch, top_k_words
+):
+    whole, inputs = toy_tracin(trains=12, top_k_words=top_k_words)
+    labels = torch.cat([labels for _, labels in whole.train_dataloader])
+    whole.build_index(tmp_path / "index").delete([0, 3])
+    tracin, _ = toy_tracin(trains=12, top_k_words=top_k_words, index=tmp_path / "index")
+    monkeypatch.setattr(LiveSource, "_by_place", None)  # nothing is computed of the training set
+    report = word_report(tracin, inputs, labels, draws=50)
+    assert report.trains == 10
+    monkeypatch.undo()
+    scores = whole.influence(inputs).sum(0)
+    scores[[0, 3]] = 0
+    assert report.score == pytest.approx(float(scores.sum()), rel=1e-4)
+    shares = torch.zeros(12, dtype=torch.float64)
+    for word in word_report(tracin, inputs, labels, draws=50, examples=12).words:
+        for index, share in word.examples:
+            shares[index] += share
+    torch.testing.assert_close(shares, scores.double(), rtol=1e-4, atol=1e-8)
+    with pytest.raises(ValueError, match="`train_labels` for each of the 12 training examples, got 10"):
+        word_report(tracin, inputs, labels[2:], draws=50)

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE, load_checkpoint
 from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert, tiny_t5
-from captum_tracinwe.gradients.losses import TokenLoss
+from captum_tracinwe.gradients.token_losses import TokenLoss
 
 LOSS = TokenLoss(shift=False)
 MODELS = {

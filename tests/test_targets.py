@@ -8,7 +8,7 @@ from torch import nn
 
 from captum_tracinwe import TracInWE
 from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert, tiny_gpt2
-from captum_tracinwe.gradients.losses import TokenLoss
+from captum_tracinwe.gradients.token_losses import TokenLoss
 
 
 def language(count, seed, empty=()):

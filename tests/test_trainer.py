@@ -19,7 +19,7 @@ from captum_tracinwe.app.testing import language_model_loss, tiny_bert, tiny_gpt
 from captum_tracinwe.app.training import words_tokenizer
 from captum_tracinwe.checkpoints.rates import trainer_rate
 from captum_tracinwe.checkpoints.trainer import SaveCheckpoints
-from captum_tracinwe.gradients.losses import TokenLoss
+from captum_tracinwe.gradients.token_losses import TokenLoss
 
 
 class Texts(Dataset):

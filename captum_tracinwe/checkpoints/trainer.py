@@ -25,7 +25,7 @@ from captum_tracinwe.checkpoints.reading import first_line
 from captum_tracinwe.checkpoints.run_states import RunState, different_runs, names_of
 from captum_tracinwe.checkpoints.weights import check_whole, find_checkpoints, save_checkpoint
 from captum_tracinwe.gradients.embedding import input_embeddings
-from captum_tracinwe.gradients.losses import TokenLoss, span_loss
+from captum_tracinwe.gradients.token_losses import TokenLoss, span_loss
 
 if TYPE_CHECKING:
     from transformers import Trainer

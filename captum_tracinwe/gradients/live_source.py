@@ -40,6 +40,16 @@ class LiveSource:
         return Asked(self.loss_fn, "training", self.examples.index_of)
 
     @property
+    def indices(self) -> Tensor | None:
+        """All are there."""
+        return None
+
+    @property
+    def size(self) -> int | None:
+        """Told by reading."""
+        return None
+
+    @property
     def passes(self) -> int:
         """Each training example is multiplied at each checkpoint."""
         return len(self.live.weights)

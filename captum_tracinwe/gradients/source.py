@@ -57,6 +57,14 @@ class RowSource(Protocol):
     """Row gradients of the M training examples, wherever they come from; columns of scores are training indices."""
 
     @property
+    def indices(self) -> Tensor | None:
+        """The training indices that are there, ascending, where some were deleted; None: all of them."""
+
+    @property
+    def size(self) -> int | None:
+        """M, deleted examples included; None where only reading tells."""
+
+    @property
     def passes(self) -> int:
         """How often :meth:`score_blocks` multiplies each training example: once for each checkpoint, or once for all."""
 

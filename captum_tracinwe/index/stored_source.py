@@ -30,7 +30,8 @@ class StandIn(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         raise ValueError(
             f"Training example {index} is asked for, but train_dataset is None: expected a question that the index answers "
-            f"(influence, self_influence, word_influence, row_gradients), or the training set."
+            f"(influence, self_influence, word_influence, row_gradients, word_report), or the training set, which synonym_scores "
+            f"and synonym_influence need for the strongest words of each text."
         )
 
 
@@ -45,6 +46,16 @@ class StoredSource:
 
     index: GradientIndex
     live: LiveRows
+
+    @property
+    def indices(self) -> Tensor | None:
+        """Those that were not deleted."""
+        return self.index.numbers if self.index.manifest.deleted else None
+
+    @property
+    def size(self) -> int | None:
+        """As many training indices as were given out."""
+        return self.index.total
 
     @property
     def passes(self) -> int:

@@ -168,13 +168,18 @@ def word_report(
     labels = label_names(train_labels)
     live = tracin.live_source.live
     shares, tokens, tests = _shares_by_token(tracin, inputs, show_progress)
+    size = len(shares) if tracin.source.size is None else tracin.source.size
     for name, given in (("train_labels", labels), ("train_texts", train_texts)):
-        if given is not None and len(given) != len(shares):
+        if given is not None and len(given) != size:
             raise ValueError(
-                f"word_report: expected one of `{name}` for each of the {len(shares)} training examples, got {len(given)}."
+                f"word_report: expected one of `{name}` for each of the {size} training examples, got {len(given)}."
             )
+    there = tracin.source.indices
+    indices = list(range(size)) if there is None else there.tolist()  # of an index some may have been deleted
+    labels = [labels[index] for index in indices]
+    train_texts = None if train_texts is None else [train_texts[index] for index in indices]
     if train_texts is not None and live.top_k_words is None:
-        _check_texts(train_texts, tokens, live.exclude_tokens)
+        _check_texts(train_texts, tokens, live.exclude_tokens, indices)
     held = _shares_by_word(shares, train_texts, names_by_id(vocabulary))
     holders = _holders(held, train_texts)
     associated = association(labels, holders, draws, seed)
@@ -190,7 +195,7 @@ def word_report(
                 opponent=math.fsum(share for share in parts if share < 0),
                 count=len(holders[special, name]),
                 **associated[special, name],
-                examples=tuple(best),
+                examples=tuple((indices[place], share) for place, share in best),
                 special=special,
             )
         )
@@ -215,7 +220,9 @@ def _check(tracin: Any, train_texts: Any, examples: Any, draws: Any, seed: Any) 
         )
 
 
-def _check_texts(texts: Sequence[TokenizedText], tokens: RowGradients, excluded: Sequence[int]) -> None:
+def _check_texts(
+    texts: Sequence[TokenizedText], tokens: RowGradients, excluded: Sequence[int], indices: Sequence[int]
+) -> None:
     """A text that was cut in training and is whole here would have words that the model never saw take their share."""
     ids, ends = tokens.ids.tolist(), tokens.ptr.tolist()
     for index, text in enumerate(texts):
@@ -223,7 +230,7 @@ def _check_texts(texts: Sequence[TokenizedText], tokens: RowGradients, excluded:
         unseen = next((at for at, token in enumerate(text.token_ids) if token not in seen), None)
         if unseen is not None:
             raise ValueError(
-                f"word_report: the text of training example {index} ({text.text!r:.60}) has the token "
+                f"word_report: the text of training example {indices[index]} ({text.text!r:.60}) has the token "
                 f"{text.token_names[unseen]!r} (id {text.token_ids[unseen]}), which the model did not get in training: expected "
                 f"the texts in the training set's order, tokenized as in training, with the same max_length."
             )

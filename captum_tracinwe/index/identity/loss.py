@@ -20,11 +20,21 @@ from captum_tracinwe.index.identity.written import written_by
 
 __all__ = ["INTERNAL", "Pieces", "describe_loss", "of_library"]
 
+# Modules by the names that indexes have for them: those by which the first indexes were built, wherever a module stands now.
+WRITTEN_AS = {
+    "captum_tracinwe.app.testing": "captum_tracinwe.testing",
+    "captum_tracinwe.gradients.token_losses": "captum_tracinwe.losses",
+}
 # Functions and classes of these are what their name says.
 LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "transformers", "captum", "captum_tracinwe"} - {"__main__"}
 PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range, slice, torch.dtype, torch.Size)
 #: What every module has, beside what its output depends on. `training` and a device leave a loss the same.
 INTERNAL = set(vars(nn.Module())) - {"_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"}
+
+
+def written_as(module: str) -> str:
+    """The name of a module in an index."""
+    return WRITTEN_AS.get(module, module)
 
 
 def describe_loss(loss: Any, model: nn.Module | None = None) -> str:
@@ -52,7 +62,7 @@ def describe_loss(loss: Any, model: nn.Module | None = None) -> str:
         for name, value in sorted(settings.items())
         if isinstance(value, (int, float, str, type(None))) and name != "training" and not name.startswith("_")
     ]
-    where = f"{named.__module__}." if named.__module__ else ""
+    where = f"{written_as(named.__module__)}." if named.__module__ else ""
     return f"{where}{named.__qualname__}({', '.join([*told, f'sha256 {digest.hexdigest()[:16]}'])})"
 
 
@@ -81,7 +91,7 @@ class Pieces:
         elif isinstance(value, torch.device):
             yield b"a device"
         elif isinstance(value, ModuleType):
-            yield f"module {value.__name__}".encode()
+            yield f"module {written_as(value.__name__)}".encode()
         elif value is self._model:
             yield b"the model"
         elif id(value) in self._seen:
@@ -125,7 +135,7 @@ class Pieces:
             yield from self.of(value.__func__, path)
             yield from self._object(value.__self__, f"{path}.__self__")
         elif isinstance(value, (FunctionType, BuiltinFunctionType, type)) and of_library(value):
-            yield f"{value.__module__}.{value.__qualname__}".encode()
+            yield f"{written_as(value.__module__)}.{value.__qualname__}".encode()
             if isinstance(value, FunctionType):
                 yield from self._captured(value, path)
             elif not isinstance(value, type) and not isinstance(value.__self__, (ModuleType, type(None))):
@@ -138,7 +148,7 @@ class Pieces:
             yield from self.of((value.fget, value.fset), path)
         elif isinstance(value, type):
             yield from self._class(value, path)
-        elif isinstance(value, nn.Module) or (callable(value) and not of_library(type(value))):
+        elif isinstance(value, nn.Module) or (callable(value) and (not of_library(type(value)) or _ours(value))):
             yield from self._object(value, path)
         elif isinstance(value, np.ufunc):
             yield f"ufunc {value.__name__}".encode()
@@ -219,6 +229,11 @@ class Pieces:
             if name not in left_out:
                 yield name.encode()
                 yield from self._held_by(one, f"{path}.{name}")
+
+
+def _ours(value: Any) -> bool:
+    """Whether it is an object of this package, such as a `TokenLoss`: its class by name, its attributes by value."""
+    return type(value).__module__.split(".")[0] == "captum_tracinwe"
 
 
 def of_library(value: Any) -> bool:

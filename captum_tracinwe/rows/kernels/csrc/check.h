@@ -1,4 +1,4 @@
-// What both ops demand of their inputs, in the words of `check_rows` in op_checks.py.
+// What the ops demand of their inputs, in the words of `check_rows` in checks.py.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
