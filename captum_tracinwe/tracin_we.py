@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from captum.influence._core.tracincp import TracInCP, TracInCPBase
@@ -39,13 +39,6 @@ if TYPE_CHECKING:
     from captum_tracinwe.index.estimate import IndexEstimate
 
 __all__ = ["TracInWE"]
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _logged(method: Method) -> Method:
-    """Captum's log of what is used; the method keeps its type."""
-    return cast(Method, log_usage(part_of_slo=False)(method))
 
 
 class TracInWE(TracInCP):
@@ -137,6 +130,7 @@ class TracInWE(TracInCP):
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
             preconditioner,
         )
+        assert train_dataset is not None  # refused above
         self.embedding = find_embedding(model, layers)
         self.label_names = (label_names,) if isinstance(label_names, str) else tuple(label_names)
         self._collate = collate_of(
@@ -260,7 +254,8 @@ class TracInWE(TracInCP):
 
     def question(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> Question:
         """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn`` and the preconditioner."""
-        return Question(list(self._batches(inputs)), self.test_loss_fn, aggregate, self.preconditioner)
+        batches: list[Batch] = list(self._batches(inputs))
+        return Question(batches, self.test_loss_fn, aggregate, self.preconditioner)
 
     def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
         """Batches of ``inputs``, which may be a data set or a list of examples as well."""
@@ -268,7 +263,7 @@ class TracInWE(TracInCP):
 
     # -------------------------------------------------------------------------------------------------------- public
 
-    @_logged
+    @log_usage(part_of_slo=False)
     def influence(
         self,
         inputs: Batch | DataLoader[Any],
@@ -293,7 +288,7 @@ class TracInWE(TracInCP):
             return self.source.scores(question, show_progress)
         return KMostInfluentialResults(*self.source.top_k(question, int(k), proponents, show_progress))
 
-    @_logged
+    @log_usage(part_of_slo=False)
     def self_influence(
         self,
         inputs: Batch | DataLoader[Any] | None = None,
@@ -311,7 +306,7 @@ class TracInWE(TracInCP):
         compute = live.self_influence_by_checkpoints if outer_loop_by_checkpoints else live.self_influence
         return compute(self._batches(inputs), Asked(self.loss_fn), show_progress)
 
-    @_logged
+    @log_usage(part_of_slo=False)
     def compute_intermediate_quantities(
         self, inputs: Batch | DataLoader[Any], aggregate: bool = False, *, test: bool = False
     ) -> Tensor:
@@ -332,7 +327,7 @@ class TracInWE(TracInCP):
         dense.transpose(1, 2)[rows.examples, rows.ids] = rows.values.view(rows.num_rows, len(self.checkpoints), width)
         return dense.flatten(1)
 
-    @_logged
+    @log_usage(part_of_slo=False)
     def row_gradients(self, inputs: Batch | DataLoader[Any] | None = None, show_progress: bool = False) -> RowGradients:
         """The sparse gradients from which all scores are made.
 
@@ -350,7 +345,7 @@ class TracInWE(TracInCP):
             return self.source.rows(show_progress=show_progress)
         return self.live.rows(self._batches(inputs), Asked(self.test_loss_fn), show_progress)
 
-    @_logged
+    @log_usage(part_of_slo=False)
     def word_influence(
         self,
         inputs: Batch | DataLoader[Any],
@@ -459,7 +454,7 @@ class TracInWE(TracInCP):
 
 def _opened(
     index: str | Path | GradientIndex | None, train_dataset: Dataset[Any] | DataLoader[Any] | None
-) -> tuple[GradientIndex | None, Any]:
+) -> tuple[GradientIndex | None, Dataset[Any] | DataLoader[Any] | None]:
     """The index, opened if it is named by its directory; the training set, or what stands for it."""
     if index is None:
         return None, train_dataset

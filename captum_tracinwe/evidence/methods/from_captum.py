@@ -68,7 +68,7 @@ def _no_search() -> Any:
     """In place of Captum's default, an approximate search that needs the package annoy: all scores are wanted."""
     from captum.influence._utils.nearest_neighbors import NearestNeighbors
 
-    class NoSearch(NearestNeighbors):  # type: ignore[misc]
+    class NoSearch(NearestNeighbors):
         def setup(self, data: Tensor) -> None:
             """Nothing to prepare."""
 

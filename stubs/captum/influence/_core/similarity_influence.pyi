@@ -1,0 +1,4 @@
+from typing import Any
+
+SimilarityInfluence: Any
+cosine_similarity: Any
