@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.index.files.disk import IndexDamaged, Room, checked_content, full_disk, locked, sweep, write_whole
+from captum_tracinwe.index.files.disk import (
+    IndexDamaged,
+    Room,
+    checked_content,
+    full_disk,
+    locked,
+    make_folder,
+    sweep,
+    write_whole,
+)
 from captum_tracinwe.index.files.first import exists_already
 from captum_tracinwe.index.files.layout import DTYPES
 from captum_tracinwe.index.files.manifest import NAME, Manifest, Part, Source
@@ -110,7 +119,7 @@ def create(
     refuse_others(folder)
     _refuse_an_index(folder)
     with full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with Room(folder) as room:
             written = fill(manifest, list(tensors.values()), room)
             with locked(folder):
