@@ -272,6 +272,23 @@ def test_each_of_them_alone_is_left_too(tmp_path, name):
     assert contents(tmp_path / "i") == {name: b"mine"}
 
 
+def test_what_systems_leave_in_every_directory_stands_in_no_ones_way(tmp_path):
+    left = [".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".nfs000000000245b5e000000001"]
+    (tmp_path / "i").mkdir()
+    for name in left:
+        (tmp_path / "i" / name).write_text("left")
+    (tmp_path / "i" / "lost+found").mkdir()
+    index = small_index(tmp_path / "i")[0].append(random_rows(3)).delete([1]).compact()
+    index.verify()
+    assert {name: (index.path / name).read_text() for name in left} == dict.fromkeys(left, "left")
+    assert (index.path / "lost+found").is_dir()
+    for name in (".nfs", "lost", "Thumbs.db.txt", ".gitkeeper"):
+        assert names.others_in(index.path) == []
+        (index.path / name).write_text("mine")
+        assert names.others_in(index.path) == [name]
+        (index.path / name).unlink()
+
+
 def test_changing_an_index_leaves_what_else_is_in_its_directory(mine, theirs, tmp_path):
     before = make_others(mine.path)
     index = mine.append(random_rows(20)).delete([1, 2, 30]).compact().merge(theirs)

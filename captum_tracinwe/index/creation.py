@@ -50,7 +50,7 @@ def refuse_others(folder: Path) -> None:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise FileExistsError(
             f"{str(folder)!r} is no index and not empty: it holds {', '.join(map(repr, found[:5]))}{more}. Name a new directory "
-            f"or an empty one; nothing was changed."
+            f"or an empty one, or move away what is named here; nothing was changed."
         )
 
 
