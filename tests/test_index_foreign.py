@@ -180,6 +180,15 @@ def test_no_pipe_directory_socket_or_device_is_read_waited_for_or_written_to(min
     theirs.verify()
 
 
+def test_a_directory_where_a_file_is_to_come_is_refused(mine, tmp_path):
+    other = small_index(tmp_path / "other", metadata={"n": list(range(60, 120))})[0]
+    (mine.path / other.segments[1].columns_path.name).mkdir()
+    with pytest.raises(IndexDamaged, match="is a directory: expected a file"):
+        mine.merge(other)
+    assert mine.refresh().manifest == mine.manifest
+    mine.verify()
+
+
 def test_a_claim_that_is_no_file_is_refused(tmp_path):
     tracin = tracin_of(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
