@@ -182,6 +182,9 @@ def test_checkpoints_come_in_natural_order(tmp_path):
     assert find_checkpoints(tmp_path / "step-9.pt") == expected[:1]
     (tmp_path / "notes.txt").touch()
     (tmp_path / "runs").mkdir()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini", ".gitkeep"):
+        (tmp_path / name).touch()
+    (tmp_path / "lost+found").mkdir()
     assert find_checkpoints(tmp_path) == expected
     (tmp_path / "model.safetensors").touch()
     assert find_checkpoints(tmp_path) == [str(tmp_path)]

@@ -349,6 +349,15 @@ def test_masks_and_fractions_are_not_indices(tmp_path, make):
             use(make([True, False] * 30))
         with pytest.raises(ValueError, match="whole numbers, got torch.float"):
             use(make([1.0, 2.0]))
+    for large in ([2**70], [3, 2**63], [-(2**70)], np.array([2**64 - 1], dtype=np.uint64), (2**65,)):
+        for use in (index.delete, index.rows, lambda indices: index.search(train.select([0]), 1, indices=indices)):
+            with pytest.raises(ValueError, match=rf"which no index has so many of, got {large[-1]}\.$"):
+                use(large)
+    for odd in (None, ["a"], object()):
+        with pytest.raises(ValueError, match=r"expected `indices` as whole numbers, got \w+ \("):
+            index.delete(odd)
+    with pytest.raises(ValueError, match=r"select: expected whole numbers of shape .*1180591620717411303424"):
+        train.select([2**70])
     assert len(index.refresh()) == 60
     assert len(index.rows(make([3, 1]))) == 2
     assert len(index.rows([])) == 0

@@ -148,6 +148,14 @@ def test_a_finished_build_is_resumed_by_its_own_examples_only(world):
         world.build(changed(39, label=True), resume=True)
 
 
+@pytest.mark.parametrize("label", [True, False])
+def test_another_of_the_batch_is_named_only_where_the_label_does_not_tell(world, label):
+    world.build(Texts())
+    with pytest.raises(IndexMismatch, match=f"its label is .{'' if label else '.* in both'}") as caught:
+        world.build(changed(39, label=label), resume=True)
+    assert ("or another of its batch is" in str(caught.value)) != label
+
+
 def test_resuming_compares_the_last_part_with_what_is_appended(world):
     world.build(Texts(10))
     world.build(Texts(12, seed=5), append=True)

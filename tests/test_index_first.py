@@ -1,5 +1,6 @@
 """Several processes, one index: the others refuse what the first refuses, and do not wait for one that is gone."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 from index_build import tracin_of
 
+from captum_tracinwe import IndexDamaged
 from captum_tracinwe.index import build
+from captum_tracinwe.index.files import disk, names
 from captum_tracinwe.index.files.first import leading, wait_for_first
 from captum_tracinwe.index.files.manifest import Manifest
 
+BAD_WAITS = ("nan", "abc", "-1", "")
 FORM = {"segment_examples": 4, "rank": 3}
 FIRST = """
 import sys, time
@@ -49,7 +53,7 @@ def test_a_first_process_that_never_comes_is_not_waited_for_without_end(folder, 
     as_rank(monkeypatch, 1)
     with pytest.raises(RuntimeError, match=r"No first process \(RANK=0\) began .*never started.*CAPTUM_TRACINWE_WAIT"):
         tracin_of(tmp_path).build_index(folder, **FORM)
-    assert not folder.exists()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_first_process_that_was_killed_is_not_waited_for_without_end(folder):
@@ -135,3 +139,73 @@ def test_one_that_comes_late_finds_the_index_of_its_own_start(folder, tmp_path, 
     os.utime(next(Path(folder).glob(".captum-tracinwe-first")), (past, past))
     with pytest.raises(FileExistsError, match="resume=True"):
         tracin.build_index(folder, **FORM)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_others_refuse_at_once_a_place_where_no_index_can_be(tmp_path, monkeypatch, rank):
+    monkeypatch.setenv("CAPTUM_TRACINWE_WAIT", "100")
+    tracin = tracin_of(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "not there")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "mine").write_text("mine")
+    os.link(tmp_path / "mine", tmp_path / "linked" / names.FIRST)
+    (tmp_path / "piped").mkdir()
+    os.mkfifo(tmp_path / "piped" / names.FIRST)
+    places = {
+        tmp_path / "file" / "i": "cannot be made",
+        tmp_path / "file" / "i" / "j": "cannot be made",
+        tmp_path / "nowhere": "cannot be made",
+        tmp_path / "linked": "hard link",
+        tmp_path / "piped": "not empty: it holds",
+        **({Path("/proc/x/y"): "cannot be made"} if sys.platform == "linux" else {}),
+    }
+    as_rank(monkeypatch, rank)
+    for place, said in places.items():
+        start = time.monotonic()
+        with pytest.raises((OSError, IndexDamaged), match=said):
+            tracin.build_index(place, **FORM)
+        assert time.monotonic() - start < 5, place
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_the_others_refuse_at_once_a_directory_that_cannot_be_written_to(folder, monkeypatch):
+    monkeypatch.setenv("CAPTUM_TRACINWE_WAIT", "100")
+    folder.mkdir()
+
+    def refuse(path, flags):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(disk, "_opened", refuse)  # root may write anywhere: the system's answer is put in its place
+    start = time.monotonic()
+    with pytest.raises(OSError, match="cannot be written to"):
+        wait_for_first(folder, resume=False)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"RANK": "1"}, r"has RANK='1' and no WORLD_SIZE: expected 0 ≤ RANK < WORLD_SIZE"),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, r"has RANK='1' and WORLD_SIZE='1': expected 0 ≤ RANK < WORLD_SIZE"),
+        ({"RANK": "5", "WORLD_SIZE": "2"}, r"has RANK='5' and WORLD_SIZE='2': expected"),
+        ({"WORLD_SIZE": "2"}, r"has no RANK and WORLD_SIZE='2': expected"),
+        ({"WORLD_SIZE": "0"}, r"has no RANK and WORLD_SIZE='0': expected"),
+        *(
+            ({"RANK": rank, "WORLD_SIZE": "2"}, "has RANK=.*: expected a whole number")
+            for rank in ("", "abc", "-1", "0.5")
+        ),
+        ({"RANK": "0", "WORLD_SIZE": "x"}, "has WORLD_SIZE='x': expected a whole number"),
+        ({"TORCHELASTIC_RESTART_COUNT": "x"}, "has TORCHELASTIC_RESTART_COUNT='x': expected a whole number"),
+        *(
+            ({"CAPTUM_TRACINWE_WAIT": wait}, "has CAPTUM_TRACINWE_WAIT=.*: expected a number of seconds")
+            for wait in BAD_WAITS
+        ),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_refused_by_name(folder, tmp_path, monkeypatch, given, said):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"The environment {said}.*unset"):
+        tracin_of(tmp_path).build_index(folder, **FORM)
+    assert not folder.exists()

@@ -1,8 +1,11 @@
 """What an index finds in its directory and did not write: foreign manifests, links and the user's files are left alone."""
 
+import contextlib
 import os
 import shutil
+import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from index_build import tracin_of
 from index_cases import contents, random_rows, rewrite, small_index
 
 from captum_tracinwe import GradientIndex, IndexDamaged
+from captum_tracinwe.index import build
 from captum_tracinwe.index.files import names
 
 HEX = "0123456789abcdef" * 2
@@ -134,17 +138,80 @@ def test_no_link_is_written_through(mine, theirs, tmp_path, there):
     assert target.exists() == there
 
 
-def test_no_pipe_or_directory_is_waited_for(theirs):
-    for path in [theirs.path / "manifest.json", theirs.segments[0].path, theirs.segments[0].columns_path]:
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as one, contextlib.chdir(path.parent):  # a socket's name has at most 107 letters
+        one.bind(path.name)
+
+
+def make_device(path):
+    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # /dev/null
+
+
+ODD = {"pipe": os.mkfifo, "directory": Path.mkdir, "socket": make_socket, "device": make_device}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_no_pipe_directory_socket_or_device_is_read_waited_for_or_written_to(mine, theirs, kind):
+    if kind == "device" and (os.geteuid() != 0 or sys.platform != "linux"):
+        pytest.skip("may not make one")
+    if kind == "socket" and not hasattr(contextlib, "chdir"):
+        pytest.skip("needs Python 3.11")
+    readers, writers = ("open", "verify", "merge"), ("append", "delete", "merge into")
+    chosen = {
+        theirs.path / "manifest.json": readers,
+        theirs.segments[0].path: readers,
+        theirs.segments[0].columns_path: readers,
+        theirs.path / theirs.manifest.projections.name: readers,
+        theirs.path / "lock": writers,
+    }
+    for path, what in chosen.items():
         kept = path.with_name("kept")
-        path.rename(kept)
-        for make in (os.mkfifo, Path.mkdir):
-            make(path)
-            with pytest.raises((IndexDamaged, FileNotFoundError, IsADirectoryError), match=path.name):
-                theirs.refresh()
-            path.unlink() if path.is_fifo() else path.rmdir()
-        kept.rename(path)
+        if path.exists():
+            path.rename(kept)
+        ODD[kind](path)
+        before = contents(mine.path)
+        for name in what:
+            with pytest.raises(IndexDamaged, match=f"{path.name}' is not a file but"):
+                operations(mine, theirs)[name]()
+        assert contents(mine.path) == before
+        path.rmdir() if path.is_dir() else path.unlink()
+        if kept.exists():
+            kept.rename(path)
     theirs.verify()
+
+
+def test_a_directory_where_a_file_is_to_come_is_refused(mine, tmp_path):
+    other = small_index(tmp_path / "other", metadata={"n": list(range(60, 120))})[0]
+    (mine.path / other.segments[1].columns_path.name).mkdir()
+    with pytest.raises(IndexDamaged, match="is a directory: expected a file"):
+        mine.merge(other)
+    assert mine.refresh().manifest == mine.manifest
+    mine.verify()
+
+
+def test_a_claim_that_is_no_file_is_refused(tmp_path):
+    tracin = tracin_of(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "work", lambda *args: None)
+        tracin.build_index(tmp_path / "i", segment_examples=64, rank=3)
+    os.mkfifo(tmp_path / "i" / names.claim_of(0))
+    with pytest.raises(IndexDamaged, match=r"\.claim-0' is not a file but"):
+        tracin.build_index(tmp_path / "i", resume=True, segment_examples=64, rank=3)
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "b/" * 2500, "zero\0byte", "~nobody-of-this-name/i", "\ud800"])
+def test_a_path_that_no_directory_can_have_is_refused_in_words(mine, tmp_path, path):
+    place = path if path.startswith("~") else f"{tmp_path}/{path}"
+    for ask in (
+        lambda: GradientIndex.open(place),
+        lambda: GradientIndex.from_rows(place, random_rows(2)),
+        lambda: tracin_of(tmp_path).build_index(place),
+        lambda: mine.merge(place),
+    ):
+        with pytest.raises(
+            (OSError, ValueError), match=r"^(\[Errno \d+\] )?The index .*xpected the path of a directory"
+        ):
+            ask()
 
 
 def test_files_are_made_with_the_users_umask(tmp_path):
@@ -212,6 +279,23 @@ def test_each_of_them_alone_is_left_too(tmp_path, name):
     with pytest.raises(FileExistsError, match="not empty"):
         GradientIndex.from_rows(tmp_path / "i", random_rows(5))
     assert contents(tmp_path / "i") == {name: b"mine"}
+
+
+def test_what_systems_leave_in_every_directory_stands_in_no_ones_way(tmp_path):
+    left = [".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".nfs000000000245b5e000000001"]
+    (tmp_path / "i").mkdir()
+    for name in left:
+        (tmp_path / "i" / name).write_text("left")
+    (tmp_path / "i" / "lost+found").mkdir()
+    index = small_index(tmp_path / "i")[0].append(random_rows(3)).delete([1]).compact()
+    index.verify()
+    assert {name: (index.path / name).read_text() for name in left} == dict.fromkeys(left, "left")
+    assert (index.path / "lost+found").is_dir()
+    for name in (".nfs", "lost", "Thumbs.db.txt", ".gitkeeper"):
+        assert names.others_in(index.path) == []
+        (index.path / name).write_text("mine")
+        assert names.others_in(index.path) == [name]
+        (index.path / name).unlink()
 
 
 def test_changing_an_index_leaves_what_else_is_in_its_directory(mine, theirs, tmp_path):

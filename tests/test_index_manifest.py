@@ -12,6 +12,8 @@ import os
 import random
 import re
 import shutil
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -346,3 +348,32 @@ def test_a_manifest_is_read_back_as_it_was_written(tmp_path):
         index = made(tmp_path / str(FORMS.index(form)), form)
         assert Manifest.read(index.path) == index.manifest
         assert json.loads(index.manifest.encoded()) == json.loads((index.path / "manifest.json").read_bytes())
+
+
+def test_an_index_with_examples_that_nobody_has_built_does_not_answer_without_saying_so(tmp_path):
+    """An edited last part is an unfinished build: a legitimate state, and no reason for silent columns of −∞."""
+    index, rows = small_index(tmp_path / "i")
+    test = rows.select([0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        right = index.search(test, 3), index.scores(test), index.self_influence()
+        index.part(0, 2).search(test, 3)
+
+    def edit(content):
+        content["parts"][-1]["examples"] += 7
+
+    rewrite(index.path, edit)
+    index = index.refresh()
+    assert "not complete" in repr(index)
+    said = (
+        "is not complete: 60 of 67 training examples are in it. The others have the score −∞ or take no part. Finish it"
+    )
+    for ask in (lambda: index.search(test, 3), lambda: index.scores(test), lambda: index.self_influence()):
+        with pytest.warns(UserWarning, match=said) as caught:
+            ask()
+        assert [Path(one.filename).name for one in caught] == [Path(__file__).name]
+    with pytest.warns(UserWarning, match=said):
+        assert torch.equal(index.search(test, 3).indices, right[0].indices)
+    for change in (lambda: index.append(rows), index.compact, lambda: small_index(tmp_path / "j")[0].merge(index)):
+        with pytest.raises(ValueError, match="is not complete, and cannot be"):
+            change()

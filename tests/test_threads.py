@@ -69,6 +69,75 @@ def test_models_that_share_a_part_take_turns(tmp_path):
     assert (whole_state(first), whole_state(second)) == before
 
 
+def test_models_that_share_memory_alone_take_turns():
+    """No module and no parameter in common, but the numbers."""
+    first, second = TinyCNN(), TinyCNN()
+    second.out.weight.data = first.out.weight.data
+    view = TinyCNN()
+    view.out.bias.data = first.out.weight.data[:1].flatten()[: len(view.out.bias)]
+    for other in (second, view):
+        entered = threading.Event()
+
+        def enter(other=other, entered=entered):
+            with alone(other):
+                entered.set()
+
+        thread = threading.Thread(target=enter)
+        with alone(first):
+            thread.start()
+            assert not entered.wait(0.3)
+        thread.join(20)
+        assert entered.is_set()
+
+
+def test_models_without_memory_need_not_wait_for_each_other():
+    def odd():
+        model = nn.Linear(3, 2, device="meta")
+        model.register_buffer("sparse", torch.eye(3).to_sparse())
+        model.register_buffer("empty", torch.empty(0))
+        model.lazy = nn.LazyLinear(2)
+        return model
+
+    entered = threading.Event()
+
+    def enter():
+        with alone(odd()):
+            entered.set()
+
+    thread = threading.Thread(target=enter)
+    with alone(odd()):
+        thread.start()
+        assert entered.wait(20)
+    thread.join()
+
+
+@pytest.mark.parametrize("models", [2, 3])
+def test_asks_that_would_wait_for_each_other_for_ever_are_refused_in_one_thread(models):
+    asked = [TinyCNN() for _ in range(models)]
+    inside, outcome = threading.Barrier(models), {}
+
+    def nested(number):
+        try:
+            with alone(asked[number]):
+                inside.wait(20)
+                with alone(asked[(number + 1) % models]):
+                    outcome[number] = "answered"
+        except RuntimeError as error:
+            outcome[number] = str(error)
+
+    threads = [threading.Thread(target=nested, args=(number,), daemon=True) for number in range(models)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    refused = [text for text in outcome.values() if text != "answered"]
+    assert len(outcome) == models
+    assert len(refused) == 1
+    assert refused[0].startswith("These asks wait for each other")
+    assert ", ".join(["TinyCNN"] * models) + ". Expected" in refused[0]
+    assert "in one order" in refused[0]
+
+
 def test_models_that_share_nothing_need_not_wait():
     inside, others = threading.Event(), threading.Event()
 

@@ -25,6 +25,8 @@ WEIGHT_FILES = (
     *ADAPTER_FILES,
 )
 
+# What a desktop leaves in every directory; that of others is hidden.
+OF_DESKTOP = ("thumbs.db", "desktop.ini")
 NO_WEIGHTS = (".txt", ".json", ".jsonl", ".md", ".csv", ".log", ".yaml", ".yml", ".html", ".png")
 
 
@@ -130,7 +132,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _may_be_checkpoint(entry: Path) -> bool:
-    if entry.name.startswith("."):
+    if entry.name.startswith(".") or entry.name.lower() in OF_DESKTOP:
         return False
     return has_weights(entry) if entry.is_dir() else entry.suffix not in NO_WEIGHTS
 

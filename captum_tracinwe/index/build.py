@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -21,9 +20,10 @@ from captum_tracinwe.batches.blocks import Block
 from captum_tracinwe.batches.loaders import examples_loader
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.index.creation import check_form, create, read_projections, refuse_others
+from captum_tracinwe.index.environment import Place
 from captum_tracinwe.index.estimate import IndexEstimate, Options, amount, examples_in, look_ahead, row_blocks
 from captum_tracinwe.index.files.differences import differences
-from captum_tracinwe.index.files.disk import IndexMismatch, Room, claim, full_disk, locked
+from captum_tracinwe.index.files.disk import IndexMismatch, Room, claim, full_disk, locked, make_folder
 from captum_tracinwe.index.files.first import exists_already, leading, wait_for_first
 from captum_tracinwe.index.files.manifest import NAME, Manifest, Part, SegmentEntry
 from captum_tracinwe.index.files.names import claim_of
@@ -39,22 +39,7 @@ from captum_tracinwe.rows.row_gradients import RowGradients
 if TYPE_CHECKING:
     from captum_tracinwe.index.gradient_index import GradientIndex
 
-__all__ = ["Place", "build", "work"]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which of how many workers this process is, and whether it, or another in its place, has died before."""
-
-    rank: int = 0
-    world: int = 1
-    again: bool = False
-
-    @classmethod
-    def of_environment(cls) -> Place:
-        """As ``torchrun`` tells it; outside, the only worker."""
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        return cls(rank, world, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0)
+__all__ = ["build", "work"]
 
 
 def build(
@@ -98,8 +83,7 @@ def _begin(training: LiveSource, folder: Path, size: int | None, options: Option
     found, sample = look_ahead(training, options)
     if options.show_progress:
         print(found, file=sys.stderr)
-    with full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _refuse_little_space(folder, found)
     form = {"dtype": options.dtype, "rank": options.rank, "project": options.project}
     part = Part(0, size)

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.index.files.disk import IndexDamaged, Room, checked_content, full_disk, locked, sweep, write_whole
+from captum_tracinwe.index.files.disk import (
+    IndexDamaged,
+    Room,
+    checked_content,
+    full_disk,
+    locked,
+    make_folder,
+    sweep,
+    write_whole,
+)
 from captum_tracinwe.index.files.first import exists_already
 from captum_tracinwe.index.files.layout import DTYPES
 from captum_tracinwe.index.files.manifest import NAME, Manifest, Part, Source
@@ -41,7 +50,7 @@ def refuse_others(folder: Path) -> None:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise FileExistsError(
             f"{str(folder)!r} is no index and not empty: it holds {', '.join(map(repr, found[:5]))}{more}. Name a new directory "
-            f"or an empty one; nothing was changed."
+            f"or an empty one, or move away what is named here; nothing was changed."
         )
 
 
@@ -110,7 +119,7 @@ def create(
     refuse_others(folder)
     _refuse_an_index(folder)
     with full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with Room(folder) as room:
             written = fill(manifest, list(tensors.values()), room)
             with locked(folder):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from captum_tracinwe.gradients.live_source import LiveSource
-from captum_tracinwe.index.build import Place, build
+from captum_tracinwe.index.build import build
+from captum_tracinwe.index.environment import Place
 from captum_tracinwe.index.estimate import Options
 from captum_tracinwe.index.files.disk import folder_of
 from captum_tracinwe.index.files.manifest import NAME

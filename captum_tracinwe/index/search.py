@@ -79,6 +79,7 @@ def search(
     approximate: int | None = None,
 ) -> SearchResult:
     """See :meth:`GradientIndex.search`."""
+    index.warn_unfinished(stacklevel=4)  # whoever called GradientIndex.search
     rows = checked_question(index, rows)
     allowed = index.allowed(where, indices)
     k = min(k, int(allowed.sum()))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.index.files.disk import IndexMismatch
 from captum_tracinwe.index.files.layout import MOST_ID
 from captum_tracinwe.index.files.manifest import Manifest
@@ -21,6 +23,10 @@ from captum_tracinwe.index.files.sketch import LARGEST_NORM, Sketch
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["Snapshot", "checked_indices", "checked_question"]
+
+
+# Training indices are int64.
+MOST = 1 << 63
 
 
 class Snapshot:
@@ -86,6 +92,17 @@ class Snapshot:
             live[np.searchsorted(numbers, first) : np.searchsorted(numbers, stop)] = False
         return live
 
+    def warn_unfinished(self, stacklevel: int = 3) -> None:
+        """Warn that an answer is about a part of the training set, where it is."""
+        if not self.complete:
+            there, size = sum(one.stop - one.first for one in self.manifest.segments), self.total
+            of = f"{there} of {size}" if all(part.examples is not None for part in self.manifest.parts) else f"{there}"
+            warnings.warn(
+                f"The index {str(self.path)!r} is not complete: {of} training examples are in it. The others have the score −∞ "
+                f"or take no part. Finish it with tracin.build_index(path, resume=True).",
+                stacklevel=stacklevel,
+            )
+
     def numbers_at(self, places: npt.NDArray[np.int64]) -> Tensor:
         """Training indices of examples by their place among all segments."""
         if not self.segments or not len(places):
@@ -124,7 +141,9 @@ class Snapshot:
         """All scores, ``(N, total)``, reading everything; −∞ for training examples that are not there: topk leaves them out.
 
         For the most negative scores of an index with deletions take :meth:`GradientIndex.search` with ``proponents=False``.
+        An index that is not complete answers of what is there, with a warning.
         """
+        self.warn_unfinished()
         rows = checked_question(self, rows)
         size, there = 4 * len(rows) * self.total, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if size > there:
@@ -148,6 +167,7 @@ class Snapshot:
 
     def self_influence(self) -> Tensor:
         """Σ over rows of ‖row‖² of each training example, ``(total,)``; −∞ for those not there. Reads no values."""
+        self.warn_unfinished()
         result = torch.full((self.total,), -torch.inf)
         norms = [torch.from_numpy(segment.head["squared_norms"]) for segment in self.segments]
         result[self.numbers] = torch.cat([torch.empty(0), *norms])[torch.from_numpy(self._live)]
@@ -205,9 +225,14 @@ def checked_indices(indices: Any, method: str) -> Tensor:
         ValueError: a mask, or numbers that are not whole.
     """
     expected = f"GradientIndex.{method}: expected `indices` as whole numbers, got"
+    beyond = f"GradientIndex.{method}: expected `indices` of training examples, which no index has so many of, got"
     try:
         found = torch.as_tensor(indices)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        given = indices if isinstance(indices, Iterable) else [indices]
+        large = next((one for one in given if is_whole(one) and not -MOST <= one < MOST), None)
+        if large is not None:
+            raise ValueError(f"{beyond} {large}.") from None
         raise ValueError(f"{expected} {type(indices).__name__} ({error}).") from None
     if not isinstance(indices, (Tensor, np.ndarray, range)):
         mixed = any(isinstance(one, (bool, np.bool_)) for one in indices) if hasattr(indices, "__iter__") else False
@@ -216,7 +241,10 @@ def checked_indices(indices: Any, method: str) -> Tensor:
         raise ValueError(f"{expected} a mask of bool: pass mask.nonzero().flatten() of the mask as a torch.Tensor.")
     if found.numel() and (found.is_floating_point() or found.is_complex()):
         raise ValueError(f"{expected} {found.dtype}: convert them to int64 first.")
-    return found.to("cpu", torch.int64).flatten()
+    whole = found.to("cpu", torch.int64).flatten()
+    if not found.dtype.is_signed and len(whole) and int(whole.min()) < 0:
+        raise ValueError(f"{beyond} {int(whole.min()) + 2 * MOST}.")
+    return whole
 
 
 def checked_question(index: Snapshot, rows: RowGradients) -> RowGradients:

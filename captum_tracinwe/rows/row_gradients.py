@@ -258,7 +258,10 @@ class RowGradients:
 
 def _whole_numbers(given: Tensor | Sequence[int], where: str) -> Tensor:
     """As int64 ``(K,)``; masks and fractions are refused, which a conversion would quietly turn into other numbers."""
-    numbers = torch.as_tensor(given)
+    try:
+        numbers = torch.as_tensor(given)
+    except (ValueError, RuntimeError, OverflowError) as error:  # as beyond 64 bits
+        raise ValueError(f"{where}: expected whole numbers of shape (K,), got {given!r:.80} ({error}).") from None
     if numbers.numel() == 0:
         return numbers.to(torch.int64).flatten()
     if numbers.dim() != 1 or numbers.dtype == torch.bool or numbers.is_floating_point() or numbers.is_complex():

@@ -17,7 +17,16 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from captum_tracinwe.index.files.names import LOCK, is_claim, is_data, is_temporary, lock_of, new_temporary, numbered
+from captum_tracinwe.index.files.names import (
+    LOCK,
+    is_claim,
+    is_data,
+    is_temporary,
+    lock_of,
+    name_of,
+    new_temporary,
+    numbered,
+)
 
 if TYPE_CHECKING:
     from captum_tracinwe.index.files.schema import FileEntry
@@ -32,11 +41,13 @@ __all__ = [
     "folder_of",
     "full_disk",
     "locked",
+    "make_folder",
     "odd_weights",
     "open_file",
     "open_lock",
     "present",
     "read_file",
+    "refuse_linked",
     "row_sums",
     "sweep",
     "sync_folder",
@@ -168,23 +179,57 @@ def full_disk(folder: Path) -> Iterator[None]:
         said = SAID.get(error.errno or 0)
         if said is None or str(error.strerror).startswith("The index "):  # said already
             raise
-        raise OSError(error.errno, f"The index {str(folder)!r}: {said} ({error.strerror}).") from error
+        raise _in_words(folder, said, error) from error
+
+
+def _in_words(folder: Path, said: str, error: OSError) -> OSError:
+    return OSError(error.errno, f"The index {str(folder)!r:.300}: {said} ({error.strerror}).")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the directory of an index, unless it is there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        said = SAID.get(error.errno or 0, "the directory cannot be made. Expected a path where this user may make one")
+        raise _in_words(folder, said, error) from error
 
 
 # ------------------------------------------------------------------------------------------------------------ opening
 
 
+# What the system says of something that cannot be opened as a file: a directory, a socket, a device without a driver.
+NO_FILE = (errno.EISDIR, errno.ENXIO, errno.ENODEV)
+
+
 def _opened(path: Path, flags: int) -> int:
-    """A descriptor of a file that is no symbolic link, made with the user's umask where it is made."""
+    """A descriptor of a plain file, made with the user's umask where it is made. A pipe is not waited for."""
     try:
-        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
             raise IndexDamaged(
                 f"{str(path)!r} is a symbolic link: expected the file itself, for an index neither reads nor writes outside "
                 f"its directory. Put the file there, or remove the link."
             ) from None
+        if error.errno in NO_FILE:
+            raise _no_file(path) from None
         raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _no_file(path)
+    return handle
+
+
+def _no_file(path: Path) -> IndexDamaged:
+    return IndexDamaged(
+        f"{str(path)!r} is not a file but a directory, a pipe, a socket or a device: expected a file that was written by this "
+        f"package. Move it away."
+    )
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -192,18 +237,27 @@ def open_file(path: Path) -> IO[bytes]:
 
     Raises:
         FileNotFoundError: it is not there.
-        IndexDamaged: it is a symbolic link, a directory or a pipe.
+        IndexDamaged: it is a symbolic link, a directory, a pipe, a socket or a device.
     """
-    handle = _opened(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise IndexDamaged(f"{str(path)!r} is not a file: expected one that was written by this package.")
-    return os.fdopen(handle, "rb")
+    return os.fdopen(_opened(path, os.O_RDONLY), "rb")
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """A file for locks, and for a word, made where it is not there."""
+    """A file for locks, and for a word, made where it is not there.
+
+    Raises:
+        IndexDamaged: as :func:`open_file`.
+    """
     return os.fdopen(_opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+b")
+
+
+def refuse_linked(file: IO[bytes], path: Path) -> None:
+    """Raise IndexDamaged where an open file has another name too: writing into it would write over that one."""
+    if os.fstat(file.fileno()).st_nlink > 1:
+        raise IndexDamaged(
+            f"{str(path)!r} is a hard link: the same file has another name too, and would be written over. Remove the link; the "
+            f"file is made anew."
+        )
 
 
 def read_file(path: Path) -> bytes:
@@ -312,12 +366,23 @@ def folder_of(path: str | Path) -> Path:
 
     Raises:
         NotADirectoryError: it is a file.
+        OSError, ValueError: no directory can have that name, or it may not be looked into.
     """
-    folder = Path(path).expanduser().absolute()
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(
-            f"{str(folder)!r} is a file: an index is a directory. Name another path, or move the file away."
-        )
+    try:
+        folder = Path(path).expanduser().absolute()
+        os.stat(folder / name_of("projections", "0" * 64))  # the longest name that is looked for
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        if folder.exists():
+            raise NotADirectoryError(
+                f"{str(folder)!r} is a file: an index is a directory. Name another path, or move the file away."
+            ) from None
+    except OSError as error:
+        why = "cannot be looked into. Expected the path of a directory, not too long, that this user may read"
+        raise _in_words(Path(path), why, error) from error
+    except (ValueError, RuntimeError) as error:  # a zero byte, "~nobody"
+        raise ValueError(f"The index {str(path)!r:.300}: expected the path of a directory ({error}).") from None
     return folder
 
 

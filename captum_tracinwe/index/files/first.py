@@ -12,14 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from captum_tracinwe.index.files.disk import full_disk, open_file, open_lock
+from captum_tracinwe.index.environment import WAIT, patience
+from captum_tracinwe.index.files.disk import full_disk, make_folder, open_file, open_lock, refuse_linked, temporary
 from captum_tracinwe.index.files.names import FIRST, MANIFEST
 
-__all__ = ["WAIT", "exists_already", "leading", "wait_for_first"]
+__all__ = ["exists_already", "leading", "wait_for_first"]
 
-#: Environment variable: seconds to wait for a first process that is not there. One that is at work is waited for without end.
-WAIT = "CAPTUM_TRACINWE_WAIT"
-PATIENCE = 600.0
 # What a first process that has ended said is of this start for so long.
 RECENT = 60.0
 
@@ -39,10 +37,11 @@ def leading(folder: Path) -> Iterator[Callable[[], None]]:
     Yields:
         callable: to be called when the index has been begun; an error before that is told to the others.
     """
+    make_folder(folder)
     with full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         file = open_lock(folder / FIRST)
     with file:
+        refuse_linked(file, folder / FIRST)
         with full_disk(folder):
             leads = _leads(file)
         if not leads:  # a process of another start does, and this one helps
@@ -91,8 +90,12 @@ def wait_for_first(folder: Path, resume: bool) -> None:
     Raises:
         FileExistsError: there was one before, and ``resume`` is not asked for.
         RuntimeError: the first process refused, or there is none.
+        OSError: the directory cannot be made or written to, by which the first process could not say so.
     """
-    arrived, patience = time.time(), float(os.environ.get(WAIT, PATIENCE))
+    arrived, most = time.time(), patience()
+    make_folder(folder)
+    with full_disk(folder), temporary(folder):
+        pass
     existed = (folder / MANIFEST).exists()
     missed = time.monotonic()
     while True:
@@ -107,11 +110,11 @@ def wait_for_first(folder: Path, resume: bool) -> None:
             raise exists_already(folder)
         elif state == "failed" and said >= arrived - 1:
             raise RuntimeError(f"The first process (RANK=0) did not begin the index {str(folder)!r}: {why}")
-        elif time.monotonic() - missed > (patience if state == "" else patience / 10):
+        elif time.monotonic() - missed > (most if state == "" else most / 10):
             last = f"the last one ended: {why}" if why else "it was never started" if not state else "it was killed"
             raise RuntimeError(
                 f"No first process (RANK=0) began the index {str(folder)!r}: {last}. Start all processes again; where the first "
-                f"one needs longer than {patience:g} seconds to come here, set {WAIT}."
+                f"one needs longer than {most:g} seconds to come here, set {WAIT}."
             )
         time.sleep(0.1)
 
@@ -120,6 +123,7 @@ def _look(folder: Path) -> tuple[str, str, float, bool]:
     """What the first process said last, why, when, and whether it lives."""
     try:
         with full_disk(folder), open_file(folder / FIRST) as file:
+            refuse_linked(file, folder / FIRST)
             alive = not _locks(file, fcntl.LOCK_SH)
             try:
                 content = json.loads(file.read())

@@ -37,6 +37,8 @@ SUFFIXES = {"segment": ".safetensors", "columns": ".json", "projections": ".safe
 _DATA = re.compile("|".join(rf"{kind}-[0-9a-f]{{32}}{re.escape(suffix)}" for kind, suffix in SUFFIXES.items()))
 # The second form is that of one file of many, under the lock on the one without a number.
 _TEMPORARY = re.compile(rf"({re.escape(TEMPORARY)}[0-9a-f]{{16}})(-[0-9a-f]{{8}})?\.tmp")
+# What desktops, file systems and git leave in a directory, whatever it is for.
+_OF_SYSTEM = re.compile(r"\.ds_store|thumbs\.db|desktop\.ini|lost\+found|\.gitkeep|\.nfs[0-9a-f]+", re.IGNORECASE)
 _CLAIM = re.compile(r"\.claim-[0-9]{1,19}")
 
 
@@ -83,14 +85,20 @@ def is_claim(name: str) -> bool:
 
 
 def others_in(folder: Path, also: Iterable[str] = ()) -> list[str]:
-    """What in a directory is not an index's, by name; empty where the directory is not there."""
+    """What in a directory is not an index's, by name; empty where the directory is not there.
+
+    What desktops and file systems leave everywhere does not count: no index ever touches it.
+    """
     if not folder.exists():
         return []
     ours = {MANIFEST, LOCK, FIRST, *also}
     return sorted(
         entry.name
         for entry in folder.iterdir()
-        if entry.is_symlink()
-        or not entry.is_file()
-        or not (entry.name in ours or is_data(entry.name) or is_temporary(entry.name) or is_claim(entry.name))
+        if not _OF_SYSTEM.fullmatch(entry.name)
+        and (
+            entry.is_symlink()
+            or not entry.is_file()
+            or not (entry.name in ours or is_data(entry.name) or is_temporary(entry.name) or is_claim(entry.name))
+        )
     )

@@ -17,7 +17,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from captum_tracinwe.index.files.disk import Room, fold_lists, locked, row_sums, sweep, sync_folder
+from captum_tracinwe.index.files.disk import IndexDamaged, Room, fold_lists, locked, row_sums, sweep, sync_folder
 from captum_tracinwe.index.files.layout import HEADER, MOST_ID, Layout, header_of, layout_of
 from captum_tracinwe.index.files.manifest import FileEntry, Manifest, SegmentEntry
 from captum_tracinwe.index.files.names import name_of
@@ -196,6 +196,8 @@ def commit(folder: Path, written: Sequence[Written], change: Callable[[Manifest]
 def rename(folder: Path, written: Sequence[Written]) -> None:
     """Give finished files the names by which a manifest may call them; within :func:`locked`."""
     for temporary_name, name in (pair for segment in written for pair in segment.files):
+        if (folder / name).is_dir():
+            raise IndexDamaged(f"{str(folder / name)!r} is a directory: expected a file, or none. Move it away.")
         os.replace(temporary_name, folder / name)
     sync_folder(folder)
 

@@ -151,11 +151,12 @@ def _other(
     """In words: an example that is not the one an index was built from."""
     labels: Any = labels_of(batch, training.live.label_names)
     what = "not the one that the index was built from"
-    kept = known.segment.read_columns().get("label")
+    kept, itself = known.segment.read_columns().get("label"), False
     if isinstance(labels, Tensor) and labels.dim() == 1 and len(labels) == found.size and kept:
         here = kept[bisect.bisect_left(known.numbers, number)]
         there = labels[found.place].item()
         if here is not None and here != there:
+            itself = True
             what += f": its label is {here} in the index and {there} in `train_dataset`"
         elif here is not None:
             what += f": its label is {here} in both, its text or what was made of it is another"
@@ -165,7 +166,7 @@ def _other(
             f" It came in a batch of {expected.size} then and comes in one of {found.size} now; where texts are padded without "
             f"an attention_mask this makes a difference: pass batch_size={expected.size}."
         )
-    elif found.size > 1:
+    elif found.size > 1 and not itself:
         what += f" (or another of its batch is, {number - found.place} to {number - found.place + found.size - 1})"
     return (
         f"Training example {number} is {what}. Expected the same texts and labels in the same order, with the same tokenizer "
