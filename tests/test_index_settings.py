@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,6 +61,48 @@ class Model(nn.Module):
     def _keep(self, ids):
         self.last = ids.float()
         self.register_buffer("cache", torch.zeros(ids.shape), persistent=False)
+
+
+@dataclass
+class Options:
+    t: float
+    names: tuple = ("a",)
+
+
+CONTAINERS = {
+    "dict": lambda t: {"t": t, "deep": {"x": [1, None]}},
+    "list of dicts": lambda t: [{"t": t}],
+    "set": lambda t: {t, "a"},
+    "namespace": lambda t: SimpleNamespace(t=t),
+    "dataclass": lambda t: Options(t),
+    "tensors": lambda t: {"t": torch.tensor([t])},
+    "list of tensors": lambda t: [torch.tensor([t])],
+    "dict of what has fields": lambda t: {"t": SimpleNamespace(o=Options(t))},
+}
+
+
+class Held(nn.Module):
+    """Reads a container, and changes others by use, in each way there is."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.words, self.held = nn.Embedding(5, 2), value
+        self.a, self.b, self.c, self.d, self.e, self.f, self.g = {}, {"n": 0}, [0], set(), {}, {}, {"x": []}
+        self.space, self.inner = SimpleNamespace(last=0, calls=0), {"x": {}}
+
+    def forward(self, ids):
+        self.a[len(ids)] = 1
+        self.b["n"] += 1
+        self.c[0] = self.c[0] + 1
+        self.d.add(len(self.d))
+        seen = self.e
+        seen[len(seen)] = 1
+        self.f.update({len(self.f): 1})
+        self.g["x"].append(1)
+        self.inner["x"][len(self.inner["x"])] = 2
+        self.space.last = len(ids)
+        self.space.calls += 1
+        return self.words(ids) * str(self.held).count("1")
 
 
 class Child(Model):
@@ -130,7 +174,7 @@ SAME = [
     ("a device", set_to("where", "cpu")),
     ("a private name", set_to("_private", 7)),
     ("an object", lambda model: setattr(model, "thing", object())),
-    ("a dict", lambda model: setattr(model, "notes", {"a": 1})),
+    ("a dict of objects", lambda model: setattr(model, "notes", {"a": object()})),
     ("a forward pass", lambda model: model(torch.ones(2, 3, dtype=torch.long))),
 ]
 
@@ -143,6 +187,29 @@ def test_what_steers_the_computation_counts(change, kind):
     with torch.no_grad():
         change(model)
     assert differing(before, settings_of(model)) == [kind]
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_of_plain_values_count_by_value_unless_a_pass_changes_them(name):
+    make = CONTAINERS[name]
+    model = Held(make(1.0))
+    before = settings_of(model)
+    for _ in range(2):
+        model(torch.ones(2, 3, dtype=torch.long))
+    assert settings_of(model) == before == settings_of(Held(make(1.0)))
+    assert differing(before, settings_of(Held(make(2.0)))) == ["attributes"]
+
+
+def test_whole_numbers_in_buffers_of_transformers_count_and_floats_do_not():
+    from transformers import BertConfig, BertModel
+
+    model = BertModel(BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=1, num_hidden_layers=1))
+    model.register_buffer("frequencies", torch.ones(2), persistent=False)
+    before = settings_of(model)
+    model.frequencies += 1e-7
+    assert settings_of(model) == before
+    model.embeddings.position_ids[0, 0] = 1
+    assert differing(before, settings_of(model)) == ["buffers"]
 
 
 @pytest.mark.parametrize("make", [Model, Child])

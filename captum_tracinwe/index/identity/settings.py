@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import hashlib
 import re
-from collections.abc import Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType
+from collections.abc import Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from captum_tracinwe.index.identity.written import written_by
 
 __all__ = ["Settings"]
 
-# Their settings are in the config, whose hash an index has; buffers they make anew differ in the last bit between machines.
+# Their settings are in the config, whose hash an index has; floats they make anew differ in the last bit between machines.
 BY_CONFIG = ("transformers", "peft")
 # Without a say in a pass in eval mode.
 BESIDE = {
@@ -84,17 +85,18 @@ def _attributes(module: nn.Module, parent: nn.Module | None) -> Iterator[tuple[s
         if isinstance(value, str) and DEVICE.fullmatch(value):
             continue
         if isinstance(value, (Tensor, *FUNCTIONS)) or _is_plain(value):
-            yield name, value
+            yield name, _opened(value)
 
 
 def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Those that no checkpoint holds; the others count among the weights."""
-    if _root(module) in BY_CONFIG or not module._non_persistent_buffers_set:
+    if not module._non_persistent_buffers_set:
         return
+    whole = _root(module) in BY_CONFIG  # whole numbers alone: those are the same on every machine
     written = written_by(type(module), "forward")
     for name in sorted(module._non_persistent_buffers_set - written):
         buffer = module._buffers.get(name)
-        if buffer is not None:
+        if buffer is not None and not (whole and (buffer.is_floating_point() or buffer.is_complex())):
             yield name, buffer
 
 
@@ -119,6 +121,33 @@ def _root(module: nn.Module) -> str:
 
 
 def _is_plain(value: Any, depth: int = 8) -> bool:
+    """A value, or a container of such and of tensors, however deep within reason: a list may hold itself."""
+    inner = _content(value)
+    if inner is not None:
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in inner)
+    return isinstance(value, (Tensor, *PLAIN)) or (isinstance(value, np.ndarray) and value.dtype.kind != "O")
+
+
+def _content(value: Any) -> list[Any] | None:
+    """What a container holds; None of what is none."""
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return list(value)
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    return list(vars(value).values()) if _has_fields(value) else None
+
+
+def _has_fields(value: Any) -> bool:
+    fields = isinstance(value, SimpleNamespace) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+    return fields and hasattr(value, "__dict__")
+
+
+def _opened(value: Any) -> Any:
+    """A plain value with what has fields written as a mapping of them."""
+    if _has_fields(value):
+        return {type(value).__qualname__: {name: _opened(one) for name, one in sorted(vars(value).items())}}
+    if isinstance(value, Mapping):
+        return {key: _opened(one) for key, one in value.items()}
     if isinstance(value, (tuple, list)):
-        return depth > 0 and all(_is_plain(one, depth - 1) for one in value)  # a list may hold itself
-    return isinstance(value, PLAIN) or (isinstance(value, np.ndarray) and value.dtype.kind != "O")
+        return [type(value).__name__, *map(_opened, value)]
+    return value
