@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from captum_tracinwe.index.identity.loss import INTERNAL, Pieces, of_library
+from captum_tracinwe.index.identity.read_by import Readable, readable
 from captum_tracinwe.index.identity.written import written_by
 
 __all__ = ["Settings"]
@@ -31,39 +33,67 @@ OF_TORCH = ("num_heads", "activation")
 PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.Size, np.generic)
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+KINDS = ("attributes", "buffers", "hooks")
+# Of a manifest, which is written anew with each segment, 10 KB.
+MOST_NAMED = 300
 DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 
 
 class Settings:
     """Hashes of a model's settings, by kind; ``str()`` is the same in every process, before and after a pass.
 
-    Left out are names that begin with an underscore, values that are not plain, and what a forward pass itself writes (a
-    counter, a cache, what was seen last): no index could be asked twice by a model that keeps such.
+    Left out are names that begin with an underscore, values that are not plain, what no code could read, and what a forward
+    pass itself writes (a counter, a cache, what was seen last): no index could be asked twice by a model that keeps such.
+
+    Args:
+        beside: what runs in a pass and is no part of the model: the loss.
     """
 
-    def __init__(self) -> None:
-        self._digests = {kind: hashlib.sha256() for kind in ("attributes", "buffers", "hooks")}
+    def __init__(self, *beside: Any) -> None:
+        self._beside = beside
+        self._digests = {kind: hashlib.sha256() for kind in KINDS}
+        # By kind, module and attribute, for who asks what differs.
+        self._named: dict[tuple[str, str, str], Any] = {}
 
     def add(self, model: nn.Module) -> None:
         """Count the settings that a model has with one checkpoint."""
         names = dict(model.named_modules())
+        read = readable(model, self._beside)
         for name, module in names.items():
             parent = names[name.rpartition(".")[0]] if name else None
             for kind, found in (
-                ("attributes", _attributes(module, parent)),
+                ("attributes", _attributes(module, parent, read)),
                 ("buffers", _buffers(module)),
                 ("hooks", _hooks(module)),
             ):
                 for what, value in found:
-                    self._digests[kind].update(f"{name} {what}:".encode())
+                    named = self._named.setdefault((kind, name, what), hashlib.sha256())
+                    content = [f"{name} {what}:".encode()]
                     for piece in Pieces(model, strict=not callable(value)).of(value, what):
-                        self._digests[kind].update(f"{len(piece)}:".encode() + piece)
+                        content += [f"{len(piece)}:".encode(), piece]
+                    for digest in (self._digests[kind], named):
+                        digest.update(b"".join(content))
 
     def __str__(self) -> str:
-        return " ".join(f"{kind}={digest.hexdigest()[:16]}" for kind, digest in self._digests.items())
+        """The hash of each kind; behind it a short one of each attribute, where there are few, or of each module."""
+        totals = [f"{kind}={digest.hexdigest()[:16]}" for kind, digest in self._digests.items()]
+        by_module: dict[tuple[str, str], Any] = {}
+        for (kind, name, _), digest in self._named.items():
+            by_module.setdefault((kind, name), hashlib.sha256()).update(digest.digest())
+        if len(self._named) <= MOST_NAMED:
+            named = {f"{kind}:{_quoted(name)}:{_quoted(what)}": one for (kind, name, what), one in self._named.items()}
+        elif len(by_module) <= MOST_NAMED:
+            named = {f"{kind}:{_quoted(name)}": one for (kind, name), one in by_module.items()}
+        else:
+            named = {}
+        return " ".join([*totals, *(f"{key}={digest.hexdigest()[:6]}" for key, digest in named.items())])
 
 
-def _attributes(module: nn.Module, parent: nn.Module | None) -> Iterator[tuple[str, Any]]:
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _attributes(module: nn.Module, parent: nn.Module | None, read: Readable) -> Iterator[tuple[str, Any]]:
     kind = type(module)
     forward = vars(module).get("forward")
     if forward is not None and not _by_others(forward):
@@ -80,7 +110,11 @@ def _attributes(module: nn.Module, parent: nn.Module | None) -> Iterator[tuple[s
     else:
         yield "kind", kind.__qualname__
         left_out = {*INTERNAL, *HOOKS, *BESIDE, *written_by(kind, "forward"), "forward"}
-        found = {name: value for name, value in vars(module).items() if name not in left_out and name[0] != "_"}
+        found = {
+            name: value
+            for name, value in vars(module).items()
+            if name not in left_out and not name.startswith("_") and name in read
+        }
     for name, value in sorted(found.items()):
         if isinstance(value, str) and DEVICE.fullmatch(value):
             continue
