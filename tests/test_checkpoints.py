@@ -239,3 +239,42 @@ def test_numpys_numbers_are_rates(tmp_path):
     assert load_checkpoint(TinyCNN(), tmp_path / "a.pt") == 0.5
     with pytest.raises(TypeError, match="got 5"):
         find_checkpoints(5)
+
+
+def test_a_nested_tensor_is_no_weight(tmp_path):
+    state = TinyCNN().state_dict()
+    name = next(iter(state))
+    torch.save({**state, name: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, tmp_path / "a.pt")
+    with pytest.raises(
+        ValueError, match=rf"a.pt.* does not fit the model TinyCNN: {name} is nested, expected a tensor of"
+    ):
+        load_checkpoint(TinyCNN(), tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("rate", ["1_0", "１", "１.5", "٣", " 1", "1 ", "0x1p3", "1e", "", ".", "infinity_"])
+def test_a_rate_in_metadata_is_a_plain_number(tmp_path, rate):
+    save_file(TinyCNN().state_dict(), tmp_path / "a.safetensors", metadata={"learning_rate": rate})
+    with pytest.raises(ValueError, match=r"a.safetensors.* cannot be read: its metadata has learning_rate"):
+        load_checkpoint(TinyCNN(), tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("rate", ["1", "0.5", "1e-05", "2.", ".5", "1E+2"])
+def test_a_plain_number_in_metadata_is_a_rate(tmp_path, rate):
+    save_file(TinyCNN().state_dict(), tmp_path / "a.safetensors", metadata={"learning_rate": rate})
+    assert load_checkpoint(TinyCNN(), tmp_path / "a.safetensors") == float(rate)
+
+
+@pytest.mark.parametrize("before", [b"x", b"#!/bin/sh\n", bytes(4096)])
+def test_bytes_before_an_archive_are_said_to_be_there(tmp_path, before):
+    save_checkpoint(tmp_path / "a.pt", TinyCNN(), 0.5)
+    (tmp_path / "a.pt").write_bytes(before + (tmp_path / "a.pt").read_bytes())
+    with pytest.raises(ValueError, match="other bytes stand before its first entry") as refusal:
+        load_checkpoint(TinyCNN(), tmp_path / "a.pt")
+    assert "run code" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 5000 + "b", "nul\0l"])
+@pytest.mark.parametrize("use", [find_checkpoints, lambda path: load_checkpoint(TinyCNN(), path)])
+def test_a_path_that_cannot_be_is_refused_in_our_words(name, use):
+    with pytest.raises(ValueError, match=r"The checkpoint .* cannot be looked for .*: expected the path"):
+        use(name)

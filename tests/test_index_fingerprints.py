@@ -470,6 +470,15 @@ def test_values_count_and_not_the_form_they_come_in():
     assert len(hashes((torch.zeros(4, 0), LABELS))) == 4
 
 
+def test_a_mask_or_a_list_of_flags_is_that_of_whole_numbers():
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    batch = {"ids": IDS[:2, :3], "attention_mask": mask, "flags": [1, 0], "labels": LABELS[:2]}
+    flags = {**batch, "attention_mask": mask.bool(), "flags": [True, False]}
+    assert hashes(batch) == hashes(flags)
+    flags["attention_mask"] = flags["attention_mask"].flip(1)
+    assert not set(hashes(batch)) & set(hashes(flags))
+
+
 def test_hashes_are_the_same_in_every_process():
     code = (
         "from captum_tracinwe.testing import toy_texts\n"

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 
 from captum_tracinwe import IndexMismatch, TracInWE
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.index.files.differences import _other_settings
 from captum_tracinwe.index.identity.settings import Settings
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
@@ -53,12 +56,56 @@ class Model(nn.Module):
         self.count.add_(1)
         self.sizes[len(ids)] = 1
         self._keep(ids)
+        if not self.flag or self.mode != "mean" or self.steps[0] != 1:
+            raise NotImplementedError
         hidden = self.norm(self.drop(self.mix(self.words(ids)))) * self.scale + self.shift + self.table
         return self.out(self.act(self.heads(hidden, hidden, hidden)[0]).mean(1))
 
     def _keep(self, ids):
         self.last = ids.float()
         self.register_buffer("cache", torch.zeros(ids.shape), persistent=False)
+
+
+@dataclass
+class Options:
+    t: float
+    names: tuple = ("a",)
+
+
+CONTAINERS = {
+    "dict": lambda t: {"t": t, "deep": {"x": [1, None]}},
+    "list of dicts": lambda t: [{"t": t}],
+    "set": lambda t: {t, "a"},
+    "namespace": lambda t: SimpleNamespace(t=t),
+    "dataclass": lambda t: Options(t),
+    "tensors": lambda t: {"t": torch.tensor([t])},
+    "list of tensors": lambda t: [torch.tensor([t])],
+    "dict of what has fields": lambda t: {"t": SimpleNamespace(o=Options(t))},
+}
+
+
+class Held(nn.Module):
+    """Reads a container, and changes others by use, in each way there is."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.words, self.held = nn.Embedding(5, 2), value
+        self.a, self.b, self.c, self.d, self.e, self.f, self.g = {}, {"n": 0}, [0], set(), {}, {}, {"x": []}
+        self.space, self.inner = SimpleNamespace(last=0, calls=0), {"x": {}}
+
+    def forward(self, ids):
+        self.a[len(ids)] = 1
+        self.b["n"] += 1
+        self.c[0] = self.c[0] + 1
+        self.d.add(len(self.d))
+        seen = self.e
+        seen[len(seen)] = 1
+        self.f.update({len(self.f): 1})
+        self.g["x"].append(1)
+        self.inner["x"][len(self.inner["x"])] = 2
+        self.space.last = len(ids)
+        self.space.calls += 1
+        return self.words(ids) * str(self.held).count("1")
 
 
 class Child(Model):
@@ -73,7 +120,8 @@ def settings_of(model):
 
 
 def differing(one, two):
-    return [a.split("=")[0] for a, b in zip(one.split(), two.split(), strict=True) if a != b]
+    one, two = (dict(part.split("=") for part in settings.split()) for settings in (one, two))
+    return [kind for kind in ("attributes", "buffers", "hooks") if one[kind] != two[kind]]
 
 
 def hook_by(factor):
@@ -130,7 +178,9 @@ SAME = [
     ("a device", set_to("where", "cpu")),
     ("a private name", set_to("_private", 7)),
     ("an object", lambda model: setattr(model, "thing", object())),
-    ("a dict", lambda model: setattr(model, "notes", {"a": 1})),
+    ("a list that nothing reads", lambda model: setattr(model, "history", [0.1])),
+    ("what nothing reads", lambda model: [setattr(model, name, "run2") for name in ("name", "log_dir", "epoch")]),
+    ("a dict of objects", lambda model: setattr(model, "notes", {"a": object()})),
     ("a forward pass", lambda model: model(torch.ones(2, 3, dtype=torch.long))),
 ]
 
@@ -143,6 +193,29 @@ def test_what_steers_the_computation_counts(change, kind):
     with torch.no_grad():
         change(model)
     assert differing(before, settings_of(model)) == [kind]
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_of_plain_values_count_by_value_unless_a_pass_changes_them(name):
+    make = CONTAINERS[name]
+    model = Held(make(1.0))
+    before = settings_of(model)
+    for _ in range(2):
+        model(torch.ones(2, 3, dtype=torch.long))
+    assert settings_of(model) == before == settings_of(Held(make(1.0)))
+    assert differing(before, settings_of(Held(make(2.0)))) == ["attributes"]
+
+
+def test_whole_numbers_in_buffers_of_transformers_count_and_floats_do_not():
+    from transformers import BertConfig, BertModel
+
+    model = BertModel(BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=1, num_hidden_layers=1))
+    model.register_buffer("frequencies", torch.ones(2), persistent=False)
+    before = settings_of(model)
+    model.frequencies += 1e-7
+    assert settings_of(model) == before
+    model.embeddings.position_ids[0, 0] = 1
+    assert differing(before, settings_of(model)) == ["buffers"]
 
 
 @pytest.mark.parametrize("make", [Model, Child])
@@ -188,6 +261,77 @@ def test_hooks_of_libraries_do_not_count():
     assert settings_of(model) == before
 
 
+READING = """
+from torch import nn
+import operator
+NAMES = ("read", "other")
+def apply(module, x): return x * module.read
+def training_loop(model): model.read = model.other
+class Options:
+    def of(self, module): return module.read
+OPTIONS = {{"a": [Options()]}}
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.read, self.note = nn.Embedding(5, 2), 1.0, ""
+    def helper(self, x, name="read"):
+        return x
+class Model(Base):
+    def forward(self, ids):
+        return {}
+"""
+FROM_READING = [
+    ("self.words(ids) * self.read", True, False),
+    ("self.words(ids) * getattr(self, 'read')", True, False),
+    ("self.words(ids) * (lambda: self.read)()", True, False),
+    ("[self.words(ids) * self.read for _ in ids][0]", True, False),
+    ("apply(self, self.words(ids))", True, False),
+    ("self.words(ids) * operator.itemgetter('read')(vars(self))", True, True),
+    ("OPTIONS['a'][0].of(self)", True, False),
+    ("self.words(ids) * getattr(self, NAMES[0])", True, True),
+    ("self.words(ids) * getattr(self, ids, 'read')", True, True),
+    ("self.words(ids) * self.__dict__['read']", True, True),
+    ("self.helper(self.words(ids))", False, False),
+    ("self.words(ids) * len(getattr(self, 'rea' 'd_'))", False, False),
+]
+
+
+@pytest.mark.parametrize(("code", "read", "note"), FROM_READING, ids=[code for code, *_ in FROM_READING])
+def test_an_attribute_counts_if_code_that_a_pass_could_reach_could_read_it(code, read, note):
+    space = {"__name__": "a_users_module"}
+    exec(READING.format(code), space)
+    model = space["Model"]()
+    before = settings_of(model)
+    model.note = "another"
+    assert (settings_of(model) != before) is note
+    before = settings_of(model)
+    model.read = 2.0
+    assert (settings_of(model) != before) is read
+
+
+def test_what_the_loss_a_hook_or_a_librarys_forward_reads_counts():
+    class Norm(nn.LayerNorm):
+        pass
+
+    def counts(name, model, *beside):
+        found = []
+        for value in (1.0, 2.0):
+            setattr(model, name, value)
+            settings = Settings(*beside)
+            settings.add(model)
+            found.append(str(settings))
+        return found[0] != found[1]
+
+    model = TinyCNN()
+    assert not counts("heat", model)
+    assert counts("heat", model, lambda out, labels: LOSS(out / model.heat, labels))
+    assert not counts("warmth", model)
+    model.register_forward_hook(lambda module, inputs, output: output * module.warmth)
+    assert counts("warmth", model)
+    assert counts("eps", Norm(2))
+    assert not counts("epsilon", Norm(2))
+
+
 ZOO = """
 import sys, warnings
 import torch
@@ -229,9 +373,21 @@ def test_settings_are_the_same_after_a_pass_and_in_another_process():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_to("scale", 2.0), "the model: its attributes or kinds of layers .* here are not those there"),
-        (lambda model: model.table.add_(1), "the model: its buffers that no checkpoint holds here"),
-        (lambda model: model.mix.register_forward_hook(hook_by(2)), "the model: its hooks here"),
+        (
+            set_to("scale", 2.0),
+            "its attributes or kinds of layers here are not those there: model.scale is another[.;]",
+        ),
+        (set_to("norm.eps", 2.0), "attributes .* there: model.norm.eps is another[.;]"),
+        (lambda model: delattr(model, "shift"), "attributes .* there: model.shift is only here[.;]"),
+        (lambda model: model.mix.__setitem__(1, nn.ReLU()), "there: the kind of model.mix.1 is another[.;]"),
+        (
+            lambda model: model.table.add_(1),
+            "its buffers that no checkpoint holds here .* there: model.table is another[.;]",
+        ),
+        (
+            lambda model: model.mix.register_forward_hook(hook_by(2)),
+            "its hooks here .*model.mix._forward_hooks is only there",
+        ),
     ],
 )
 def test_an_index_of_other_settings_is_refused_by_name(change, message, tmp_path):
@@ -255,10 +411,40 @@ def test_an_index_of_other_settings_is_refused_by_name(change, message, tmp_path
             use()
 
 
+def test_a_large_model_names_modules_or_nothing_and_a_foreign_index_only_text():
+    def of(layers, eps):
+        return settings_of(nn.Sequential(*(nn.LayerNorm(2, eps=eps) for _ in range(layers))))
+
+    def said(here, there):
+        return [one.partition("there")[2] for one in _other_settings(here, there)]
+
+    assert said(of(2, 1.0), of(2, 2.0)) == [": model.0.eps is another, model.1.eps is another"]
+    assert said(of(100, 1.0), of(100, 2.0)) == [
+        ": model.0 is another, model.1 is another, model.2 is another, and 97 more"
+    ]
+    assert said(of(400, 1.0), of(400, 2.0)) == said(of(2, 1.0), of(100, 2.0)) == [""]
+    assert len(of(400, 1.0)) < 200
+    foreign = (
+        of(1, 1.0).replace("attributes=", "attributes=0") + " attributes:%1b[2J:x=1 attributes::=2 buffers:a:b:c=1 ="
+    )
+    assert "\x1b" not in "".join(said(foreign, of(1, 1.0)))
+
+
+class Reading(TinyCNN):
+    scale = 1.0
+
+    def forward(self, *inputs):
+        self.read = super().forward(*inputs) * self.scale
+        return self.read
+
+    def values(self):
+        return self.sparse_one, self.empty, self.ring, self.conjugate, self.small
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_no_kind_of_model_or_value_is_too_odd():
     def odd():
-        model = nn.Sequential(TinyCNN(), torch.jit.script(TinyCNN()), torch.fx.symbolic_trace(TinyCNN()))
+        model = nn.Sequential(Reading(), torch.jit.script(TinyCNN()), torch.fx.symbolic_trace(TinyCNN()))
         nn.utils.parametrizations.weight_norm(model[0].out)
         model[0].register_buffer("nowhere", torch.ones(3, device="meta"), persistent=False)
         model[0].sparse_one, model[0].empty, model[0].ring = torch.eye(3).to_sparse(), torch.zeros(0), []
@@ -274,7 +460,7 @@ def test_no_kind_of_model_or_value_is_too_odd():
 
 
 def test_settings_that_come_with_a_checkpoint_count(tmp_path):
-    (ids, _, labels), model = toy_texts(6), TinyCNN()
+    (ids, _, labels), model = toy_texts(6), Reading()
     data = torch.utils.data.TensorDataset(ids, labels)
 
     def tracin(scale, **options):

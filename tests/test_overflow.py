@@ -83,7 +83,8 @@ def test_gradients_that_a_rate_or_a_sum_takes_beyond_float32_are_refused():
     for checkpoint, (_, weights) in enumerate(tracin.checkpoints):
         tracin.checkpoints[checkpoint] = (1e12, weights)
     with pytest.raises(
-        ValueError, match=r"gradient of given example \d+ times the root of the learning rate .* float32"
+        ValueError,
+        match=r"gradient of given example \d+ times the root of the learning rate .* checkpoint 1 of 2 .* float32",
     ):
         tracin.row_gradients(batch)
     alike = batch[0][:1].repeat(4000, 1), batch[1][:1].repeat(4000)
@@ -116,7 +117,7 @@ def test_the_example_is_named_by_its_index_in_the_training_set():
     )
     with pytest.raises(ValueError, match="self-influence of training example 10 is beyond"):
         tracin.self_influence()
-    with pytest.raises(ValueError, match=r"score of training example 10 for test example 0, at checkpoint \(0.[13]"):
+    with pytest.raises(ValueError, match=r"score of training example 10 for test example 0, at checkpoint [12] of 2,"):
         tracin.influence((train[10][0][None], torch.tensor([0])))
 
 

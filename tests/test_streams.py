@@ -4,8 +4,11 @@ import errno
 import io
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,84 @@ def test_a_real_pipe_that_nobody_reads_ends_quietly(tmp_path):
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def ended_by_interrupts(command, tmp_path, place):
+    """What a command says and leaves that is interrupted again and again once it is ready."""
+    (tmp_path / "tmp").mkdir()
+    path = os.pathsep.join([str(place), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path / "tmp")}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as running:
+        assert running.stdout.readline() == "ready\n"
+        for _ in range(10_000):
+            running.send_signal(signal.SIGINT)
+            if running.poll() is not None:
+                break
+            time.sleep(0.002)
+        return running.returncode, running.stderr.read(), os.listdir(tmp_path / "tmp")
+
+
+@pytest.mark.parametrize("way", ["script", "module"])
+def test_interrupts_while_torch_is_imported_end_the_command_in_one_line(way, tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "captum-tracinwe").write_text("from captum_tracinwe.cli import main\nmain()\n")
+    command = [sys.executable, str(tmp_path / "captum-tracinwe")]
+    command = command if way == "script" else [sys.executable, "-m", "captum_tracinwe"]
+    assert ended_by_interrupts([*command, "info"], tmp_path, tmp_path) == (130, "\ncaptum-tracinwe: stopped.\n", [])
+
+
+SLOW_DEMO = """
+from captum_tracinwe.app import cli, demo
+def run(settings, say):
+    with demo._checkpoint_directory(settings) as directory:
+        for number in range(2000):
+            open(f"{directory}/{number}", "w").close()
+        print("ready", flush=True)
+        while True:
+            pass
+demo.run_planted = run
+import sys
+import time
+sys.exit(cli.main())
+"""
+
+
+def test_a_second_interrupt_changes_nothing_and_leaves_nothing(tmp_path):
+    (tmp_path / "captum-tracinwe").write_text(SLOW_DEMO)
+    command = [sys.executable, str(tmp_path / "captum-tracinwe"), "demo"]
+    assert ended_by_interrupts(command, tmp_path, tmp_path) == (130, "\ncaptum-tracinwe demo: stopped.\n", [])
+
+
+def test_a_caller_of_the_command_line_keeps_its_handler(monkeypatch):
+    def interrupted(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(demo, "run_planted", interrupted)
+    for handler in (signal.default_int_handler, signal.SIG_IGN):
+        before = signal.signal(signal.SIGINT, handler)
+        try:
+            assert main(["demo"]) == (130 if callable(handler) and handler is signal.default_int_handler else 0)
+            assert signal.getsignal(signal.SIGINT) is handler
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def test_the_temporary_directory_of_a_demo_goes_whole(monkeypatch):
+    original, seen = shutil.rmtree, []
+
+    def interrupted(path, *given, **options):
+        signal.raise_signal(signal.SIGINT)
+        seen.append(path)
+        original(path, *given, **options)
+
+    def work():
+        with demo._checkpoint_directory(demo.Settings()) as directory:
+            monkeypatch.setattr(shutil, "rmtree", interrupted)
+            raise KeyboardInterrupt(directory)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert len(seen) == 1
+    assert not Path(seen[0]).exists()

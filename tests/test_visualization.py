@@ -1,6 +1,7 @@
 """Promises of `visualization`: pictures tell the truth, carry no foreign HTML, and touch nothing global."""
 
 import html.parser
+import io
 import os
 import random
 import re
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from captum_tracinwe import ReportedWord, SynonymInfluence, WordReport
 from captum_tracinwe import visualization as viz
+from captum_tracinwe.app.testing import toy_tracin
 from captum_tracinwe.visualization.common import signed
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.legible import DIRECTION_MARKS, visible
@@ -298,6 +300,25 @@ def test_without_colours_the_terminal_shows_signs():
     assert sorted(re.findall(r"\(([+−]+)\)", out.split("lowers the loss")[0])) == ["+", "+++", "−−"]
     for words in ("Proponents", "learning rate × squared gradient", "[label: pet]", "+0.700"):
         assert words in " ".join(out.split())
+
+
+@pytest.mark.parametrize("closed", [None, "closed", object()])
+def test_pictures_and_bars_need_no_open_streams(closed, monkeypatch, tmp_path):
+    pair = pair_of(text_of("dog"), text_of("dog"))
+    if closed == "closed":
+        closed = io.StringIO()
+        closed.close()
+    tracin, inputs = toy_tracin()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        patch.setattr(sys, "stderr", None)
+        said = viz.word_influence_text([pair])
+        scores = tracin.influence(inputs, show_progress=True)
+        tracin.self_influence(show_progress=True)
+        tracin.build_index(tmp_path / "index", rank=3, show_progress=True)
+    assert "dog" in said
+    assert "\033" not in said
+    assert torch.equal(scores, tracin.influence(inputs))
 
 
 def test_colours_are_for_terminals_that_want_them(monkeypatch):

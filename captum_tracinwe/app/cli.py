@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from captum_tracinwe.app.streams import Output, legible_streams, tell
+from captum_tracinwe.stops import Stops, stops
 from captum_tracinwe.words.legible import as_line
 
 __all__ = ["main"]
@@ -59,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         after Ctrl-C. A reader of the output who leaves (``| head``) is no failure.
     """
     output = Output()
-    with legible_streams():
-        code = _run(argv, output)
+    with stops() as stopped, legible_streams():
+        code = _run(argv, output, stopped)
         output.finish()
         if output.failed is None or isinstance(output.failed, BrokenPipeError) or code:
             return code
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _run(argv: Sequence[str] | None, output: Output) -> int:
+def _run(argv: Sequence[str] | None, output: Output, stopped: Stops) -> int:
     """What :func:`main` does, between streams that take whatever is said."""
     try:
         options = _parser().parse_args(argv, argparse.Namespace(say=output.say))
@@ -95,12 +96,18 @@ def _run(argv: Sequence[str] | None, output: Output) -> int:
         report("error", one_line(error))
         return 2
     except Exception as error:  # a traceback would send what the message quotes to the terminal as it is
-        report("error", f"{type(error).__name__}: {one_line(error)}")
-        return 1
+        if stopped.came is None:
+            report("error", f"{type(error).__name__}: {one_line(error)}")
+            return 1
+        return _stopped(options.command)  # torch turns an interrupt into an error of its own
     except KeyboardInterrupt:
-        tell(f"\ncaptum-tracinwe {options.command}: stopped.")
-        return 130
+        return _stopped(options.command)
     return 0
+
+
+def _stopped(command: str) -> int:
+    tell(f"\ncaptum-tracinwe {command}: stopped.")
+    return 130
 
 
 def _for_a_shell(said: str) -> str:

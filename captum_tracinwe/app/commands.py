@@ -16,6 +16,7 @@ from torch import nn
 from captum_tracinwe.app import training
 from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, one_line, read_rows
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by
+from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.index.files.manifest import NAME
 from captum_tracinwe.tracin_we import TracInWE
@@ -85,7 +86,7 @@ def build(
             say(str(tracin.estimate_index(dtype=dtype)))
             return
         metadata: dict[str, list[Any]] = {WRITTEN: [row.label for row in rows], LINE: list(texts.lines)}
-        shown = sys.stderr.isatty()
+        shown = is_terminal(sys.stderr)
         index = tracin.build_index(out, resume, append=append, dtype=dtype, metadata=metadata, show_progress=shown)
     question = shlex.join(["--index", str(out), *_options(source), "--test", "FILE"])
     say(

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from captum_tracinwe.app import corpus, training
 from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, read_rows, sample
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, of_file
+from captum_tracinwe.gradients.interrupts import unbroken
+from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import (
     report_section,
@@ -283,7 +285,7 @@ class _Job:
             exclude_tokens=self.tokenizer.all_special_ids if self.settings.without_special_tokens else (),
         )
         self.tracin, self.inputs = tracin, inputs
-        scores = tracin.influence(inputs, show_progress=sys.stderr.isatty())
+        scores = tracin.influence(inputs, show_progress=is_terminal(sys.stderr))
         assert isinstance(scores, Tensor)
         indices = [_both_ends(row, k) for row in scores]
         found = tracin.word_influence(inputs, indices)
@@ -392,11 +394,18 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@unbroken
+def _temporary_directory() -> Iterator[str]:
+    """Removed at the end, however often Ctrl-C is pressed meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="captum-tracinwe-") as temporary:
+        yield temporary
+
+
 @contextlib.contextmanager
 def _checkpoint_directory(settings: Settings) -> Iterator[str]:
     """The user's directory, empty; or a temporary one that is removed at the end."""
     if settings.checkpoints is None:
-        with tempfile.TemporaryDirectory(prefix="captum-tracinwe-") as temporary:
+        with _temporary_directory() as temporary:
             yield temporary
         return
     directory = Path(settings.checkpoints)

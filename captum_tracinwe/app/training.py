@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe.app.data import InputError
 from captum_tracinwe.checkpoints.weights import save_checkpoint
+from captum_tracinwe.gradients.seen import is_terminal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -243,7 +244,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
     shuffled = batches(texts, batch_size, torch.Generator().manual_seed(seed))
     losses: list[float] = []
-    shown: dict[str, Any] = {"leave": False, "delay": 2, "disable": None}  # None: on a terminal only
+    shown: dict[str, Any] = {"leave": False, "delay": 2, "disable": not is_terminal(sys.stderr)}
     with torch.random.fork_rng(), tqdm(total=steps, desc="Training", file=sys.stderr, **shown) as bar:
         torch.manual_seed(seed)
         model.train()

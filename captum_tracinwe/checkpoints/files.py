@@ -14,7 +14,7 @@ from captum_tracinwe.checkpoints.metadata import read_json
 from captum_tracinwe.checkpoints.reading import check_file, opened
 from captum_tracinwe.checkpoints.run_states import different_runs
 
-__all__ = ["check_whole", "find_checkpoints", "has_weights", "weight_files"]
+__all__ = ["check_whole", "exists", "find_checkpoints", "has_weights", "weight_files"]
 
 # What transformers writes into a checkpoint directory, preferred first.
 WEIGHT_FILES = (
@@ -44,6 +44,7 @@ def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
     found: list[Any]
     if isinstance(checkpoints, (str, Path)):
         place = Path(checkpoints)
+        exists(place)
         entries = list(place.iterdir()) if place.is_dir() else []
         of_trainer = [entry for entry in entries if entry.is_dir() and re.fullmatch(r"checkpoint-\d+", entry.name)]
         if of_trainer:
@@ -83,6 +84,24 @@ def check_whole(path: Path) -> int:
     paths = weight_files(path)
     with opened(paths) as files:
         return sum(check_file(file, path) for file, path in zip(files, paths, strict=True))
+
+
+def exists(place: Path) -> bool:
+    """Whether a path leads to anything.
+
+    Raises:
+        ValueError: it cannot lead anywhere.
+    """
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # too long a name, a loop of links, a null character
+        raise ValueError(
+            f"The checkpoint {str(place)[:80]!r}{'…' * (len(str(place)) > 80)} cannot be looked for "
+            f"({getattr(error, 'strerror', None) or error}): expected the path of a file or a directory with weights."
+        ) from error
+    return True
 
 
 def has_weights(place: Path) -> bool:

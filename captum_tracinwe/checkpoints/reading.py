@@ -123,6 +123,7 @@ def read_torch(file: BinaryIO, path: Path, mapped: bool = False, values: bool = 
     with in_words(path):
         device = "cpu" if values else "meta"
         if not _is_zip(file):
+            _refuse_shifted(file)
             return torch.load(cast(BinaryIO, _Old(file)), map_location="cpu", weights_only=True, mmap=False)
         records = _records(file)
         plain = all(record.compress_type == zipfile.ZIP_STORED for record in records)
@@ -136,6 +137,14 @@ def _is_zip(file: BinaryIO) -> bool:
     """As torch sees it: by how the file begins."""
     file.seek(0)
     return file.read(4) == b"PK\x03\x04"
+
+
+def _refuse_shifted(file: BinaryIO) -> None:
+    """An archive behind other bytes is none to torch, which would call it a pickle that could run code."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, size - 22))
+    if file.read(4) == b"PK\x05\x06":
+        raise ValueError("it ends as an archive of torch.save does, and other bytes stand before its first entry")
 
 
 def _records(file: BinaryIO) -> list[zipfile.ZipInfo]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Collection, Mapping
@@ -24,7 +25,7 @@ from captum_tracinwe.checkpoints.adapters import (
     adapter_weights,
     only_adapter_trains,
 )
-from captum_tracinwe.checkpoints.files import check_whole, find_checkpoints, has_weights, weight_files
+from captum_tracinwe.checkpoints.files import check_whole, exists, find_checkpoints, has_weights, weight_files
 from captum_tracinwe.checkpoints.metadata import checked_rate, shown
 from captum_tracinwe.checkpoints.rates import trainer_rate
 from captum_tracinwe.checkpoints.reading import opened, read_safetensors, read_torch
@@ -37,6 +38,7 @@ __all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpo
 # The names under which training scripts nest a state dict.
 NESTS = ("model_state_dict", "state_dict", "model")
 RATES = ("learning_rate", "lr")
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(inf|nan)", re.ASCII)
 
 _told_of_missing_rate: WeakSet[Module] = WeakSet()
 
@@ -135,7 +137,7 @@ def assign_checkpoint(model: Module, path: str | Path) -> float:
 
 def _load(model: Module, path: str | Path, assign: bool) -> float:
     path = Path(path)
-    if not path.exists():
+    if not exists(path):
         raise FileNotFoundError(f"No checkpoint at {str(path)!r}: expected a file or a directory with weights.")
     own = unwrap(model).state_dict().keys()
     content, rate = _read(path, own, active_adapter(model))
@@ -202,13 +204,14 @@ def _read(path: Path, own: Collection[str], adapter: str | None = None) -> tuple
 
 def _noted_rate(notes: Mapping[str, str], path: Path) -> float | None:
     said = notes.get("learning_rate")
-    try:
-        return None if said is None else float(said)
-    except ValueError as error:
+    if said is None:
+        return None
+    if not NUMBER.fullmatch(said):  # Python reads 1_0 and full-width digits, too
         raise ValueError(
             f"The learning rate of the checkpoint {str(path)!r} cannot be read: its metadata has learning_rate {shown(said)}, "
             f"expected a finite number ≥ 0. Save it anew, or pass a checkpoints_load_func that returns the rate."
-        ) from error
+        )
+    return float(said)
 
 
 def _of_nest(content: Any, own: Collection[str], path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -286,6 +289,8 @@ def _misfit(given: Any, own: Tensor) -> str | None:
     """In words: what is given in place of a weight, and what was expected. None: it fits."""
     if not isinstance(given, Tensor):
         return f"{type(given).__name__}, expected {tuple(own.shape)}"
+    if given.is_nested:  # which has no shape
+        return f"nested, expected a tensor of {tuple(own.shape)}"
     if given.shape != own.shape:
         return f"{tuple(given.shape)}, expected {tuple(own.shape)}"
     if _is_quantised(own) and type(given) is not type(own):

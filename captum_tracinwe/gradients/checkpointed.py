@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +49,13 @@ class CheckpointedModel:
             finally:
                 self._own.clear()
 
+    def named(self, checkpoint: Any) -> str:
+        """A checkpoint as the user knows it: its path in full, else its place among all."""
+        if isinstance(checkpoint, (str, Path)):
+            return repr(checkpoint)
+        place = next((i for i, one in enumerate(self.checkpoints, 1) if one is checkpoint), None)
+        return f"{place} of {len(self.checkpoints)}" if place else f"that is a {type(checkpoint).__name__}"
+
     def at(self, checkpoint: Any) -> float:
         """Load a checkpoint; its learning rate. The model is in eval mode and frozen again, whatever the loader did.
 
@@ -61,8 +69,8 @@ class CheckpointedModel:
             rate = self.load(self.model, checkpoint)
         if not is_rate(rate):
             raise ValueError(
-                f"`checkpoints_load_func` returned {rate!r} for {checkpoint!r}: expected the learning rate at that checkpoint, a "
-                f"finite number ≥ 0."
+                f"`checkpoints_load_func` returned {rate!r:.80} for the checkpoint {self.named(checkpoint)}: expected the "
+                f"learning rate at that checkpoint, a finite number ≥ 0."
             )
         self.model.eval()
         for parameter in self.model.parameters():

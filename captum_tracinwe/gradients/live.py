@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,15 +19,11 @@ from captum_tracinwe.batches.blocks import Block, blocks
 from captum_tracinwe.gradients.batch_rows import batch_row_gradients
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import EmbeddingTable
+from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["Asked", "LiveRows", "named"]
-
-
-def named(checkpoint: Any) -> str:
-    """A checkpoint as the user knows it: a path in full, of the weights themselves only the start."""
-    return repr(checkpoint) if isinstance(checkpoint, (str, Path)) else f"{checkpoint!r:.80}"
+__all__ = ["Asked", "LiveRows"]
 
 
 def _as_counted(place: int) -> int:
@@ -109,7 +104,7 @@ class LiveRows:
                         number = asked.index_of(start + block.start + int(rows.examples[place[0]]))
                         raise overflow(
                             f"The gradient of {asked.what} example {number} times the root of the learning rate {rate} at "
-                            f"checkpoint {named(checkpoint)}",
+                            f"checkpoint {self.weights.named(checkpoint)}",
                             rows.values.dtype,
                         )
                     at_checkpoints.append(rows)
@@ -147,8 +142,9 @@ class LiveRows:
             if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
                 bad = asked.index_of(start + int(rows.examples[~torch.isfinite(rows.values).all(1)][0]))
                 raise ValueError(
-                    f"The gradient of {asked.what} example {bad} is NaN or infinite at checkpoint {named(checkpoint)}: expected "
-                    f"finite numbers. Look at its text and label, at the loss there, and at the weights of that checkpoint."
+                    f"The gradient of {asked.what} example {bad} is NaN or infinite at checkpoint "
+                    f"{self.weights.named(checkpoint)}: expected finite numbers. "
+                    f"Look at its text and label, at the loss there, and at the weights of that checkpoint."
                 )
             yield rows
             start += len(rows)
@@ -180,7 +176,7 @@ class LiveRows:
         total: Tensor | None = None
         outer = (
             progress(desc=f"{name} Processing checkpoint", total=len(self.weights), mininterval=0.0)
-            if show_progress
+            if shows_bars(show_progress)
             else NullProgress()
         )
         with self.weights.untouched(), outer:
@@ -210,7 +206,7 @@ class LiveRows:
 
     def bar(self, batches: Iterable[Batch], desc: str, show: bool, passes: int | None = None) -> Any:
         """A progress bar over batches, one pass of the data for each checkpoint."""
-        if not show:
+        if not shows_bars(show):
             return NullProgress()
         try:
             total = len(batches) * (len(self.weights) if passes is None else passes)  # type: ignore[arg-type]

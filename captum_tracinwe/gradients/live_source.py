@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_tracinwe.batches.batch import Loss
 from captum_tracinwe.batches.blocks import blocks
 from captum_tracinwe.batches.training_set import TrainingSet
-from captum_tracinwe.gradients.live import Asked, LiveRows, named
+from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.source import Product, Question, dot
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.ranking import merge_top_k, top_k
@@ -114,7 +114,9 @@ class LiveSource:
             asked = "the test examples together" if question.aggregate else f"test example {place[0]}"
             taught = self.examples.index_of(start + place[1])
             raise overflow(
-                f"The score of training example {taught} for {asked}, at checkpoint {named(checkpoint)},", scores.dtype
+                f"The score of training example {taught} for {asked}, at checkpoint "
+                f"{self.live.weights.named(checkpoint)},",
+                scores.dtype,
             )
 
     def _question_at(self, checkpoint: object, number: int, question: Question) -> RowGradients:

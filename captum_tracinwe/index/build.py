@@ -19,6 +19,7 @@ from captum_tracinwe.batches.batch import Batch, labels_of, size_of
 from captum_tracinwe.batches.blocks import Block
 from captum_tracinwe.batches.loaders import examples_loader
 from captum_tracinwe.gradients.live_source import LiveSource
+from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.index.creation import check_form, create, read_projections, refuse_others
 from captum_tracinwe.index.environment import Place
 from captum_tracinwe.index.estimate import IndexEstimate, Options, amount, examples_in, look_ahead, row_blocks
@@ -81,7 +82,7 @@ def build(
 def _begin(training: LiveSource, folder: Path, size: int | None, options: Options) -> None:
     source = source_of(training)
     found, sample = look_ahead(training, options)
-    if options.show_progress:
+    if shows_bars(options.show_progress):
         print(found, file=sys.stderr)
     make_folder(folder)
     _refuse_little_space(folder, found)
@@ -158,7 +159,7 @@ def work(training: LiveSource, folder: Path, options: Options, place: Place) -> 
             return
         spans = _missing(manifest, part)
         desc = f"Using {training.live.name} to build an index. Processing segments"
-        with progress(desc=desc, total=len(spans)) if options.show_progress else NullProgress() as bar:
+        with progress(desc=desc, total=len(spans)) if shows_bars(options.show_progress) else NullProgress() as bar:
             while True:
                 left = _missing(Manifest.read(folder), part)
                 if not left:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import unicodedata
 
+from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.visualization.common import (
     MEANING,
     UNIT,
@@ -70,7 +71,7 @@ def word_influence_text(
         Test example 0
     """
     if color is None:
-        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        color = is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     check_count("top_words", top_words)
     check_count("max_chars", max_chars)
     check_count("width", 0 if width is None else width)

@@ -17,6 +17,7 @@ from torch.nn.functional import embedding_bag
 from captum_tracinwe.evidence.retraining.recipe import Recipe, check_classes, check_jobs, check_sets, hidden_positions
 from captum_tracinwe.evidence.retraining.retrainer import Retrainer
 from captum_tracinwe.evidence.retraining.text_cnn import TAPS, TextCNN
+from captum_tracinwe.gradients.seen import shows_bars
 
 __all__ = ["ManyCNNs"]
 
@@ -85,7 +86,7 @@ class ManyCNNs(Retrainer):
             for start in range(0, len(jobs), self.at_once)
         ]
         found: list[Tensor | None] = [None] * len(seeds)
-        for jobs in tqdm(groups, desc="Retraining", leave=False, disable=not show_progress):
+        for jobs in tqdm(groups, desc="Retraining", leave=False, disable=not shows_bars(show_progress)):
             stack = _Stack(self, keep[jobs], seeds[jobs[0]], [masks[job] for job in jobs])
             for job, answer in zip(jobs, stack.train(), strict=True):
                 found[job] = answer

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from captum_tracinwe.evidence.retraining.recipe import Recipe, check_classes, check_jobs, check_sets, hidden_positions
 from captum_tracinwe.evidence.retraining.retrainer import Retrainer
+from captum_tracinwe.gradients.seen import shows_bars
 
 __all__ = ["OneByOne"]
 
@@ -81,7 +82,7 @@ class OneByOne(Retrainer):
         masks = hidden_positions(hidden, len(seeds), (ids.shape[0], ids.shape[1]))
         found: list[nn.Module] = []
         jobs = list(zip(keep, seeds, masks, strict=True))
-        for kept, seed, mask in tqdm(jobs, desc="Retraining", leave=False, disable=not show_progress):
+        for kept, seed, mask in tqdm(jobs, desc="Retraining", leave=False, disable=not shows_bars(show_progress)):
             found.append(self.fit(kept, seed, mask))
             if any(found[-1] is model for model in found[:-1]):
                 raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from captum_tracinwe.index.files.schema import Source
 
 __all__ = ["differences"]
@@ -43,16 +45,42 @@ def differences(here: Source, there: Source) -> list[str]:
     return found
 
 
+MOST_SHOWN = 3
 # What the kinds of settings are, in the user's words.
 KINDS = {
-    "attributes": "attributes or kinds of layers (names that begin with _ do not count)",
+    "attributes": "attributes or kinds of layers",
     "buffers": "buffers that no checkpoint holds",
     "hooks": "hooks",
 }
 
 
 def _other_settings(here: str, there: str) -> list[str]:
-    """Which kinds of settings differ; an older index knows none."""
+    """Which kinds of settings differ, and of what; an older index knows none."""
     mine, other = (dict(part.split("=", 1) for part in one.split() if "=" in part) for one in (here, there))
-    wrong = [kind for kind in mine if mine[kind] != other.get(kind, mine[kind])]
-    return [f"the model: its {KINDS.get(kind, kind)} here are not those there" for kind in wrong]
+    found = []
+    for kind, words in KINDS.items():
+        if kind in mine and mine[kind] != other.get(kind, mine[kind]):
+            named = _named(kind, mine, other)
+            found.append(f"the model: its {words} here are not those there{': ' * bool(named)}{named}")
+    return found
+
+
+def _named(kind: str, mine: dict[str, str], other: dict[str, str]) -> str:
+    """The first settings that differ, by name; empty where one of both has none, or another kind of names."""
+    a, b = ({key: value for key, value in one.items() if key.startswith(f"{kind}:")} for one in (mine, other))
+    if len({key.count(":") for key in (*mine, *other) if ":" in key}) != 1:
+        return ""
+    wrong = [key for key in {**a, **b} if a.get(key) != b.get(key)]
+    said = [
+        f"{_shown(key)} {'is another' if key in a and key in b else 'is only here' if key in a else 'is only there'}"
+        for key in wrong[:MOST_SHOWN]
+    ]
+    return ", ".join(said) + (f", and {len(wrong) - MOST_SHOWN} more" if len(wrong) > MOST_SHOWN else "")
+
+
+def _shown(key: str) -> str:
+    """A setting as it stands in Python: ``model.norm.eps``; of a foreign index it is only text."""
+    _, module, *what = (unquote(part) for part in key.split(":"))
+    path = ".".join(["model", *filter(None, [module])])
+    name = f"the kind of {path}" if what == ["kind"] else ".".join([path, *what])
+    return repr(name[:100]) if not name.isprintable() or len(name) > 100 else name

@@ -55,7 +55,7 @@ def fingerprints(batch: Batch, label_names: Collection[str] = ()) -> list[Finger
     An example has its slice of every tensor whose first dimension counts examples, and its entry of every list that has one for
     each. All else (words in a row beside the offsets of bags, scalars) belongs to each of the batch. Where a mapping has an
     ``attention_mask`` ``(N, T)``, what lies behind an example's last word is left out: padding to the longest text of the
-    batch then makes no difference. Whole numbers count by their value, not by their dtype.
+    batch then makes no difference. Whole numbers and flags count by their value, not by their dtype.
 
     Args:
         batch: a tuple (inputs..., labels) or a mapping.
@@ -71,10 +71,10 @@ def fingerprints(batch: Batch, label_names: Collection[str] = ()) -> list[Finger
     for path, value in _leaves(batch, (), size):
         if isinstance(value, list):
             shared.update(f"{path} a list;".encode())
-            own.append([_sized(repr(entry).encode()) for entry in value])
+            own.append([_sized(_shown(entry).encode()) for entry in value])
             continue
         if not isinstance(value, Tensor):
-            shared.update(f"{path} {value!r};".encode())
+            shared.update(f"{path} {_shown(value)};".encode())
             continue
         value = _plain(value)
         each = value.dim() > 0 and len(value) == size
@@ -128,16 +128,20 @@ def _leaves(value: Any, path: tuple[str, ...], size: int) -> Iterator[tuple[tupl
 
 
 def _plain(value: Tensor) -> Tensor:
-    """On the CPU, dense, in one piece; whole numbers as int64."""
+    """On the CPU, dense, in one piece; whole numbers and flags as int64."""
     value = value.detach()
     if value.is_quantized:
         value = value.dequantize()
     if value.layout is not torch.strided:
         value = value.to_dense()
     value = value.cpu().resolve_conj().resolve_neg()
-    if not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool):
+    if not (value.is_floating_point() or value.is_complex()):
         value = value.long()
     return value.contiguous()
+
+
+def _shown(value: Any) -> str:
+    return repr(int(value) if isinstance(value, bool) else value)
 
 
 def _bytes(value: Tensor) -> bytes:

@@ -42,7 +42,7 @@ def source_of(training: LiveSource) -> Source:
     model = unwrap(weights.model)
     loss = describe_loss(training.loss_fn, model)
     checkpoints = []
-    settings = Settings()
+    settings = Settings(training.loss_fn)
     with weights.untouched():
         for checkpoint in weights.checkpoints:
             rate = weights.at(checkpoint)
