@@ -26,7 +26,7 @@ def bag_regression(
     questions together 25: half a second of one core.
 
     Args:
-        penalty (float): λ of :class:`BagRegression`, from 1e-9 to 1e9.
+        penalty (float): λ of :class:`BagRegression`, from 1e-8 to 1e8.
         pairs (bool): pairs of neighbouring words count as words too.
         min_count (int): training texts that a word has to stand in.
         errors_of (Explained, optional): the questions' errors at the logits are those of this model at its last checkpoint, whose

@@ -21,13 +21,13 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 # What is left of the gradient at the fitted weights, as a part of the penalty's, Mλ·‖W‖: H is at least Mλ, but for the intercept,
 # so that the weights are off by no larger part.
-FITTED = 1e-10
+FITTED = 1e-8
 # What is round-off of a gradient, as a part of the sum of its summands' sizes.
 ROUND_OFF = 1e-14
 # What conjugate gradients leave of a right-hand side, as a part of it, and the steps after which they give up.
 SOLVED, STEPS = 1e-10, 2000
 # Below it, float64 has too few digits for how far a probability is from 1; above, too few powers for the weights.
-PENALTIES = 1e-9, 1e9
+PENALTIES = 1e-8, 1e8
 # Numbers in one vector of conjugate gradients, all of a block's columns: 32 MB.
 BLOCK = 2**22
 
@@ -106,9 +106,7 @@ class BagRegression:
                 f"regression on these texts knows no such class."
             )
         found = self.probabilities(features)
-        own = np.arange(len(found)), torch.searchsorted(classes, labels).numpy()
-        found[own] = 0
-        found[own] = -found.sum(1)  # p − 1, but exact where p is near 1
+        found[np.arange(len(found)), torch.searchsorted(classes, labels).numpy()] -= 1
         return found
 
     def influence(self, features: Any, errors: Array) -> Array:
