@@ -37,6 +37,7 @@ def contenders(explained: Explained, train: Examples) -> dict[str, Callable[[], 
         "Influence-Last": lambda: methods.influence_last(explained, exact=True, damping=1e-3 * len(train)),
         "Representer": lambda: methods.representer_last(explained),
         "TR-TFIDF": lambda: methods.tr_tfidf(explained),
+        "regression on words": methods.bag_regression,
         "BM25": lambda: methods.bm25,
         "random": methods.random_scores,
     }
@@ -104,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\nseed {seed}: {path}")
         for name in scores:
             plus, minus = joined[name, True], joined[name, False]
-            print(f"{name:15} {auc_del(plus)}  {auc_del(minus)}  {separation(plus, minus)}", flush=True)
+            print(f"{name:20} {auc_del(plus)}  {auc_del(minus)}  {separation(plus, minus)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
             for other, b in scores.items()
         }
         table[name] = {"lds": values, "interval": [interval.estimate, interval.low, interval.high], "agreement": others}
-        print(f"{name:15} LDS {interval}", flush=True)
+        print(f"{name:20} LDS {interval}", flush=True)
     content = {"subsets": len(subsets), "k": k, "answers": answers, "methods": table}
     print(store(args.out, f"lds-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content))
 

@@ -1,6 +1,8 @@
 """The paper's family of methods and its rivals, each as ``scores(test, train) -> (N, M)``; positive = proponent."""
 
+from captum_tracinwe.evidence.methods.bag_regression import bag_regression
 from captum_tracinwe.evidence.methods.examples import Examples, Explained, Method
+from captum_tracinwe.evidence.methods.fitted_bag import BagRegression
 from captum_tracinwe.evidence.methods.from_captum import (
     influence_last,
     last_self_influence,
@@ -15,9 +17,11 @@ from captum_tracinwe.evidence.methods.retrieval import bm25, random_scores, tfid
 from captum_tracinwe.evidence.methods.word_embedding import common_tokens, tracin_we, tracin_we_syn, we_self_influence
 
 __all__ = [
+    "BagRegression",
     "Examples",
     "Explained",
     "Method",
+    "bag_regression",
     "bm25",
     "common_tokens",
     "influence_last",

@@ -12,7 +12,7 @@ from captum_tracinwe.evidence.methods.examples import Examples, Explained, Metho
 from captum_tracinwe.evidence.methods.retrieval import tfidf
 from captum_tracinwe.gradients.diagnosis import diagnosed
 
-__all__ = ["representer_last", "tr_tfidf", "training_loss"]
+__all__ = ["last_pass", "representer_last", "tr_tfidf", "training_loss"]
 
 
 def representer_last(explained: Explained, *, weight_decay: float = 3e-3) -> Method:
@@ -27,7 +27,9 @@ def representer_last(explained: Explained, *, weight_decay: float = 3e-3) -> Met
 
     def scores(test: Examples, train: Examples) -> Tensor:
         with last_layer_gives_logits(explained, "Representer-Last"):
-            (a, _, _), (b, errors, _) = (_pass(explained, explained.checkpoints[-1], side)[1] for side in (test, train))
+            (a, _, _), (b, errors, _) = (
+                last_pass(explained, explained.checkpoints[-1], side)[1] for side in (test, train)
+            )
         if bool((test.labels < 0).any()):
             raise ValueError(
                 f"Representer-Last: expected a class from 0 to {errors.shape[1] - 1} as label of each test example, got "
@@ -46,7 +48,7 @@ def tr_tfidf(explained: Explained) -> Method:
         alike = tfidf(test, train)
         errors = torch.zeros_like(alike)
         for checkpoint in explained.checkpoints:
-            (rate, (_, a, _)), (_, (_, b, _)) = (_pass(explained, checkpoint, side) for side in (test, train))
+            (rate, (_, a, _)), (_, (_, b, _)) = (last_pass(explained, checkpoint, side) for side in (test, train))
             errors += rate * (a @ b.T)
         return checked(alike * errors, test, train, "TR-TFIDF")
 
@@ -55,11 +57,11 @@ def tr_tfidf(explained: Explained) -> Method:
 
 def training_loss(explained: Explained, train: Examples) -> Tensor:
     """The mean loss of each training example over the checkpoints, ``(M,)``: the plainest sign of a wrong label."""
-    losses = torch.stack([_pass(explained, c, train)[1][2] for c in explained.checkpoints]).mean(0)
+    losses = torch.stack([last_pass(explained, c, train)[1][2] for c in explained.checkpoints]).mean(0)
     return checked_global(losses, train, "The training loss")
 
 
-def _pass(explained: Explained, checkpoint: Any, examples: Examples) -> tuple[float, tuple[Tensor, Tensor, Tensor]]:
+def last_pass(explained: Explained, checkpoint: Any, examples: Examples) -> tuple[float, tuple[Tensor, Tensor, Tensor]]:
     """(rate, (inputs of the last layer ``(N, H)``, ∂ℓ/∂logits ``(N, K)``, losses ``(N,)``)) at a checkpoint."""
     existing_layers(explained, [explained.last], "`last`")
     inputs: list[Tensor] = []
