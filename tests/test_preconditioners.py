@@ -14,6 +14,7 @@ from cases import CASES
 
 from captum_tracinwe import RowGradients, TracInWE, word_report
 from captum_tracinwe.app.testing import scatter_checkpoints
+from captum_tracinwe.checkpoints.moments import adam_of
 from captum_tracinwe.preconditioners import Adam, Ekfac, GaussNewton, Identity, Idf, Kfac, RowFisher, named
 
 
@@ -269,6 +270,73 @@ def test_adam_divides_by_the_root_of_the_second_moment():
         assert torch.equal(own.values, mapped.values[:, c * D : (c + 1) * D])
 
 
+def trained_by(optimizer, folder, table, other, steps=3):
+    """A checkpoint of two parameters after some steps, and the gradients of the table at each."""
+    given, seen = optimizer([other, table]), []
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(steps):
+        for parameter in (other, table):
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        seen.append(table.grad.clone())
+        given.step()
+    folder.mkdir(exist_ok=True)
+    torch.save(given.state_dict(), folder / "optimizer.pt")
+    return seen
+
+
+def test_adams_moments_are_read_from_the_files_of_a_trainer(tmp_path):
+    table, other = torch.nn.Parameter(torch.rand(V, D)), torch.nn.Parameter(torch.rand(4, 4))
+    paths, expected = [tmp_path / f"checkpoint-{steps}" for steps in (1, 3)], []
+    for path, steps in zip(paths, (1, 3), strict=True):
+        seen = trained_by(lambda given: torch.optim.AdamW(given, betas=(0.9, 0.8), eps=1e-4), path, table, other, steps)
+        mean = sum(0.2 * 0.8 ** (steps - 1 - at) * grad.double().square() for at, grad in enumerate(seen))
+        expected.append(mean / (1 - 0.8**steps))
+    adam = adam_of(paths, table)
+    assert adam.eps == 1e-4
+    for found, moment in zip(adam.second_moments, expected, strict=True):
+        torch.testing.assert_close(found.double(), moment, rtol=1e-5, atol=1e-7)
+
+
+def test_optimiser_files_that_have_no_moment_of_the_table_are_refused(tmp_path):
+    table, other = torch.nn.Parameter(torch.rand(V, D)), torch.nn.Parameter(torch.rand(4, 4))
+    with pytest.raises(ValueError, match=r"no optimizer.pt \(SaveCheckpoints leaves it out"):
+        adam_of([tmp_path], table)
+    for optimizer, what in (
+        (lambda given: torch.optim.SGD(given, momentum=0.9, lr=0.1), "is no Adam's.*momentum_buffer"),
+        (lambda given: torch.optim.Adam(given[:1]), r"has no parameter\(s\) of the word embedding's shape \(14, 3\)"),
+    ):
+        trained_by(optimizer, tmp_path, table, other)
+        with pytest.raises(ValueError, match=what):
+            adam_of([tmp_path], table)
+    trained_by(torch.optim.Adam, tmp_path, table, torch.nn.Parameter(torch.rand(V, D)))
+    with pytest.raises(ValueError, match=r"has 2 parameter\(s\) of the word embedding's shape"):
+        adam_of([tmp_path], table)
+    for content in ([1], {"state": 1}, {"state": {}, "param_groups": [3]}):
+        torch.save(content, tmp_path / "optimizer.pt")
+        with pytest.raises(ValueError, match="is no state of an optimiser"):
+            adam_of([tmp_path], table)
+    for group in ({}, {"betas": (0.9,), "eps": 1e-8}, {"betas": (0.9, None), "eps": 1e-8}, {"betas": 1, "eps": 1}):
+        state = {"exp_avg_sq": torch.ones(V, D), "step": 1}
+        torch.save({"state": {0: state}, "param_groups": [{"params": [0], **group}]}, tmp_path / "optimizer.pt")
+        with pytest.raises(ValueError, match="is no Adam's"):
+            adam_of([tmp_path], table)
+    groups = [{"params": [0], "betas": (0.9, 0.999), "eps": 1e-8}]
+    for wrong in ({"exp_avg_sq": 3}, {"exp_avg_sq": torch.ones(2)}, {"step": "many"}):
+        held = {**state, "exp_avg": torch.ones(V, D), **wrong}
+        torch.save({"state": {0: held}, "param_groups": groups}, tmp_path / "optimizer.pt")
+        with pytest.raises(ValueError, match="is no Adam's"):
+            adam_of([tmp_path], table)
+    state["step"] = 0
+    torch.save({"state": {0: state}, "param_groups": groups}, tmp_path / "optimizer.pt")
+    with pytest.raises(ValueError, match="expected a step that was made"):
+        adam_of([tmp_path], table)
+    (tmp_path / "optimizer.pt").write_bytes((tmp_path / "optimizer.pt").read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"optimizer.pt' cannot be read: it is truncated"):
+        adam_of([tmp_path], table)
+    with pytest.raises(ValueError, match="of one shape .*got none"):
+        adam_of([], table)
+
+
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -360,9 +428,14 @@ def test_moments_that_adam_cannot_have_are_refused():
 # -------------------------------------------------------------------------------------------------------- in a TracInWE
 
 NAMED = ["idf", "fisher", "kfac", "ekfac", "exact"]
+EACH = pytest.mark.parametrize(
+    ("asked", "name"),
+    [*(("cnn", name) for name in NAMED), ("bert, tuples", "kfac"), ("bert, tuples", "exact")],
+    indirect=["asked"],
+)
 
 
-@pytest.mark.parametrize("name", NAMED)
+@EACH
 def test_a_name_is_fitted_on_the_training_rows_live_and_from_an_index(asked, tmp_path, name):
     case, make, _ = asked
     plain = make()
@@ -390,7 +463,7 @@ def test_a_name_is_fitted_on_the_training_rows_live_and_from_an_index(asked, tmp
     assert not torch.allclose(expected, plain.influence(case.test), rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", NAMED)
+@EACH
 def test_a_report_on_words_adds_up_to_the_preconditioned_scores(asked, tmp_path, name):
     case, make, _ = asked
     index = make().build_index(tmp_path / "index", rank=3)
@@ -400,7 +473,7 @@ def test_a_report_on_words_adds_up_to_the_preconditioned_scores(asked, tmp_path,
         assert score == pytest.approx(float(tracin.influence(case.test).sum()), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMED)
+@EACH
 def test_strongest_words_may_be_all_that_training_rows_have(asked, name):
     case, make, _ = asked
     tracin = make(preconditioner=name, top_k_words=2)
