@@ -349,6 +349,11 @@ def test_settings_that_make_no_sense_are_refused(value):
     ):
         with pytest.raises(ValueError, match=f"`{setting}` should be a finite number above 0, got"):
             kind(**{setting: value})
+    for setting, least in (("gram_up_to", 0), ("most_iterations", 1)):
+        for wrong in (least - 1, 2.5, value):
+            if wrong is not True and wrong != 0:
+                with pytest.raises(ValueError, match=f"`{setting}` should be a whole number of at least {least}, got"):
+                    GaussNewton(**{setting: wrong})
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.preconditioners.learned import Learned, check_positive
 from captum_tracinwe.rows.postings import PostingLists
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -64,25 +65,28 @@ class GaussNewton(Learned[KeptRows]):
     Cost: with N up to ``gram_up_to``, the products of all pairs of training texts and N³ / 3 operations for each checkpoint,
     once; then a question reads the training rows twice. With more texts, conjugate gradients: each iteration reads the training
     rows twice, once by word and once by text, for each question. Memory: **all training rows are kept**, as they came and in
-    float64 by token (12 bytes a number, if they came in float32), with the Gram matrix 16 · N² bytes a checkpoint more; of a
+    float64 by token (12 bytes a number, if they came in float32), with the Gram matrix 8 · N² bytes a checkpoint more; of a
     question W · D numbers. It is meant for small sets, and for judging the others.
 
     Args:
         damping (float): above 0, in units of the mean of F's diagonal.
-        gram_up_to (int): texts up to which the Gram matrix is made: 2,000 take 64 MB a checkpoint.
+        gram_up_to (int): texts up to which the Gram matrix is made: 4,000 take 128 MB a checkpoint.
         tolerance (float): of conjugate gradients, the residual they end at, as a part of where they start.
         most_iterations (int): after which they give up.
     """
 
     damping: float = 10.0
-    gram_up_to: int = 2000
+    gram_up_to: int = 4000
     tolerance: float = 1e-10
     most_iterations: int = 1000
 
     def __post_init__(self) -> None:
         check_positive("damping", self.damping)
         check_positive("tolerance", self.tolerance)
-        check_positive("most_iterations", self.most_iterations)
+        for name, least in (("gram_up_to", 0), ("most_iterations", 1)):
+            value = getattr(self, name)
+            if not is_whole(value) or value < least:
+                raise ValueError(f"`{name}` should be a whole number of at least {least}, got {value!r}.")
 
     def _learn(self, rows: RowGradients, checkpoints: int) -> KeptRows:
         return KeptRows((rows.to("cpu"),), checkpoints)

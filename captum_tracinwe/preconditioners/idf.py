@@ -24,8 +24,8 @@ class Idf(Learned[Moments]):
     Source: Spärck Jones, *A statistical interpretation of term specificity*, 1972; the power 2 is that of a cosine of tf-idf
     vectors, where the weight stands on both sides.
 
-    Cost: the token ids of the training rows are read, their values are not; one multiplication for each row of the question.
-    Memory: 24 bytes a word, with C checkpoints 8 · (2 + C).
+    Cost: the tokens of the training rows are counted, nothing is computed with their values; one multiplication a number of the
+    question. Memory: 8 · (2 + C) bytes a word.
 
     Args:
         power (float): above 0.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 
+from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -98,7 +99,7 @@ class Learned(ABC, Generic[S]):
         found: S | None = None
         for rows in blocks:
             check_rows(f"{name}.fit", rows)
-            if not isinstance(checkpoints, int) or checkpoints < 1 or rows.width % checkpoints:
+            if not is_whole(checkpoints) or checkpoints < 1 or rows.width % checkpoints:
                 raise ValueError(
                     f"{name}.fit: got rows of {rows.width} columns for {checkpoints!r} checkpoint(s): expected columns that "
                     f"divide by the number of checkpoints."

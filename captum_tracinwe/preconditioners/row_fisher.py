@@ -21,7 +21,7 @@ class RowFisher(Learned[Moments]):
 
     Source: the empirical Fisher of natural-gradient methods (Amari 1998), with its diagonal added up by row.
 
-    Cost: all training rows are read once, 2 operations a number; one multiplication for each row of the question. Memory:
+    Cost: all training rows are read once, 2 operations a number; one division a number of the question. Memory:
     8 · (2 + C) bytes a word.
 
     Args:
