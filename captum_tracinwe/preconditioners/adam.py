@@ -35,6 +35,13 @@ class Adam:
 
     Raises:
         TypeError, ValueError: no tensors, shapes that differ, NaN, or numbers below 0.
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe import RowGradients
+        >>> rows = RowGradients(torch.tensor([0, 2, 3]), torch.tensor([3, 7, 3]), torch.tensor([[1.0], [2.0], [3.0]]))
+        >>> Adam([torch.full((8, 1), 4.0)]).apply(rows).values.flatten().tolist()
+        [0.5, 1.0, 1.5]
     """
 
     second_moments: Sequence[Tensor]

@@ -33,6 +33,14 @@ class Ekfac(Learned[Moments]):
 
     Args:
         damping (float): above 0, in units of the mean of s.
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe import RowGradients
+        >>> rows = RowGradients(torch.tensor([0, 2, 3]), torch.tensor([3, 7, 3]), torch.tensor([[1.0], [2.0], [3.0]]))
+        >>> mapped = Ekfac(damping=1).fit(rows).apply(rows)  # s is 5 and 2, its mean 7 / 2
+        >>> [round(value, 4) for value in mapped.values.flatten().tolist()]
+        [0.1176, 0.3636, 0.3529]
     """
 
     damping: float = 0.1

@@ -73,6 +73,16 @@ class GaussNewton(Learned[KeptRows]):
         gram_up_to (int): texts up to which the Gram matrix is made: 4,000 take 128 MB a checkpoint.
         tolerance (float): of conjugate gradients, the residual they end at, as a part of where they start.
         most_iterations (int): after which they give up.
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe import RowGradients
+        >>> rows = RowGradients(torch.tensor([0, 2, 3]), torch.tensor([3, 7, 3]), torch.tensor([[1.0], [2.0], [3.0]]))
+        >>> mapped = GaussNewton(damping=1).fit(rows).apply(rows)  # F = ((5, 1), (1, 2)), λ = 7 / 2
+        >>> mapped.ids.tolist()  # the second text has a row for token 7 now
+        [3, 7, 3, 7]
+        >>> [round(value, 4) for value in mapped.values.flatten().tolist()]
+        [0.0765, 0.3497, 0.3607, -0.0656]
     """
 
     damping: float = 10.0

@@ -31,6 +31,14 @@ class Kfac(Learned[Moments]):
 
     Args:
         damping (float): above 0, in units of the mean of either factor.
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe import RowGradients
+        >>> rows = RowGradients(torch.tensor([0, 2, 3]), torch.tensor([3, 7, 3]), torch.tensor([[1.0], [2.0], [3.0]]))
+        >>> mapped = Kfac(damping=1).fit(rows).apply(rows)  # G = 14 / 3; p is 1 and 1 / 2, its mean 3 / 4
+        >>> [round(value, 4) for value in mapped.values.flatten().tolist()]
+        [0.0612, 0.1714, 0.1837]
     """
 
     damping: float = 0.1

@@ -26,6 +26,14 @@ class RowFisher(Learned[Moments]):
 
     Args:
         damping (float): above 0, in units of f̄.
+
+    Example:
+        >>> import torch
+        >>> from captum_tracinwe import RowGradients
+        >>> rows = RowGradients(torch.tensor([0, 2, 3]), torch.tensor([3, 7, 3]), torch.tensor([[1.0], [2.0], [3.0]]))
+        >>> mapped = RowFisher(damping=1).fit(rows).apply(rows)  # f is 10 and 4, its mean 7
+        >>> (1 / mapped.values.flatten()).tolist()
+        [17.0, 5.5, 5.666666507720947]
     """
 
     damping: float = 0.1
