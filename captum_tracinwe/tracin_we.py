@@ -26,7 +26,8 @@ from captum_tracinwe.gradients.embedding import find_embedding, stack
 from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import Question, RowSource
-from captum_tracinwe.preconditioners import Identity, Preconditioner
+from captum_tracinwe.gradients.turns import alone
+from captum_tracinwe.preconditioners import Identity, Preconditioner, Unfitted, named
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.words.influence import WordInfluence, split_by_token
@@ -81,8 +82,11 @@ class TracInWE(TracInCP):
         memory_limit (int): bytes for the scores and raw batches held at once. A training set that needs more is taken in
             blocks, and each checkpoint is loaded once per block. The row gradients of the test examples at all
             checkpoints come on top: about 4 · C · D bytes per distinct token of a text. Default: 1 GiB.
-        preconditioner (Preconditioner, optional): what multiplies the rows of ``inputs`` before they meet those of the training
-            examples. Default: none, Captum's equal.
+        preconditioner (str or Preconditioner, optional): what multiplies the rows of ``inputs`` before they meet those of the
+            training examples: "idf", "fisher", "kfac", "ekfac", "exact" (:func:`captum_tracinwe.preconditioners.named`), or an
+            object. One that learns from the training rows does so at the first question, in one pass that is then kept: with
+            ``index`` by reading it once, else by computing each training example's gradient once more. Default: none, Captum's
+            equal.
         index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it.
             ``train_dataset`` may be None; if it is given, a few of its examples are read, and one that is not as it was when
             the index was built is an :class:`IndexMismatch`.
@@ -121,10 +125,11 @@ class TracInWE(TracInCP):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
-        preconditioner: Preconditioner | None = None,
+        preconditioner: str | Preconditioner | None = None,
         index: str | Path | GradientIndex | None = None,
     ) -> None:
         self.index, train_dataset = _opened(index, train_dataset)
+        preconditioner = named(preconditioner) if isinstance(preconditioner, str) else preconditioner
         check_arguments(
             *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
@@ -217,6 +222,8 @@ class TracInWE(TracInCP):
     @checkpoints.setter
     def checkpoints(self, checkpoints: str | Path | Iterable[Any]) -> None:
         self._checkpoints = find_checkpoints(checkpoints)
+        # Which preconditioner learned from the gradients at these, and what became of it.
+        self._fitted: tuple[Unfitted, Preconditioner] | None = None
 
     # ------------------------------------------------------------------------------------------- what scores come from
 
@@ -255,7 +262,17 @@ class TracInWE(TracInCP):
     def question(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> Question:
         """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn`` and the preconditioner."""
         batches: list[Batch] = list(self._batches(inputs))
-        return Question(batches, self.test_loss_fn, aggregate, self.preconditioner)
+        return Question(batches, self.test_loss_fn, aggregate, self._fitted_preconditioner())
+
+    def _fitted_preconditioner(self) -> Preconditioner:
+        """The preconditioner; one that learns has seen the training rows, which happens once."""
+        given = self.preconditioner
+        if not isinstance(given, Unfitted) or given.fitted:
+            return given
+        with alone(self.model):  # threads that ask at once wait for one pass
+            if self._fitted is None or self._fitted[0] is not given:
+                self._fitted = given, given.fit(self.source.row_blocks(), len(self.checkpoints))
+            return self._fitted[1]
 
     def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
         """Batches of ``inputs``, which may be a data set or a list of examples as well."""

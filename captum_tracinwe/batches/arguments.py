@@ -85,8 +85,8 @@ def check_arguments(
         callable(getattr(preconditioner, name, None)) for name in ("apply", "at")
     ):
         raise TypeError(
-            f"`preconditioner` should be an object with apply(rows) and at(checkpoint), as in captum_tracinwe.preconditioners, "
-            f"or None; got {preconditioner!r:.80}."
+            f"`preconditioner` should be a name such as 'idf', an object with apply(rows) and at(checkpoint), as in "
+            f"captum_tracinwe.preconditioners, or None; got {preconditioner!r:.80}."
         )
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "labels_of",
     "move_to",
     "nbytes",
+    "positions_of",
     "size_of",
     "tensors_in",
     "without_targets",
@@ -122,6 +123,12 @@ def size_of(batch: Batch) -> int:
             f"counts examples."
         )
     return size
+
+
+def positions_of(batch: Batch) -> int:
+    """No fewer than the positions of an example, and so than its rows: no tensor of whole numbers has fewer than the ids."""
+    tensors = [tensor for tensor in tensors_in(batch) if not tensor.is_floating_point()]
+    return max((tensor.numel() for tensor in tensors), default=0) // max(1, size_of(batch))
 
 
 def nbytes(batch: Batch) -> int:

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from captum_tracinwe.checkpoints.metadata import checked_rate, read_json, shown
 from captum_tracinwe.checkpoints.reading import first_line, opened, read_torch
 from captum_tracinwe.checkpoints.run_states import STATE, TrainerState
 
-__all__ = ["trainer_rate"]
+__all__ = ["OPTIMIZER", "of_shape", "trainer_rate"]
 
-SCHEDULER, OPTIMIZER = "scheduler.pt", "optimizer.pt"
+#: The file in which Trainer keeps the state of its optimiser.
+OPTIMIZER = "optimizer.pt"
+SCHEDULER = "scheduler.pt"
 
 
 def trainer_rate(directory: Path, table: Tensor | None) -> float | None:
@@ -87,15 +90,20 @@ def _groups_of_shape(directory: Path, groups: Sequence[Mapping[str, Any]], table
     states = content.get("state") if content is not None else None
     if not isinstance(states, Mapping):
         return []
-    of_shape = {
+    fitting = of_shape(states, table.shape)
+    members = [group.get("params") for group in groups]
+    held = [{p for p in some if isinstance(p, int)} if isinstance(some, list) else set() for some in members]
+    return [i for i, some in enumerate(held) if some & fitting]
+
+
+def of_shape(states: Mapping[Any, Any], shape: torch.Size) -> set[Any]:
+    """The numbers of the parameters of a shape, of those that an optimiser has state of."""
+    return {
         parameter
         for parameter, state in states.items()
         if isinstance(state, Mapping)
-        and any(isinstance(value, Tensor) and value.shape == table.shape for value in state.values())
+        and any(isinstance(value, Tensor) and value.shape == shape for value in state.values())
     }
-    members = [group.get("params") for group in groups]
-    held = [{p for p in some if isinstance(p, int)} if isinstance(some, list) else set() for some in members]
-    return [i for i, some in enumerate(held) if some & of_shape]
 
 
 def _loaded(path: Path, values: bool = True) -> Mapping[Any, Any] | None:

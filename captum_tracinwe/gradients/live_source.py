@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.batch import Loss
+from captum_tracinwe.batches.batch import Batch, Loss, positions_of
 from captum_tracinwe.batches.blocks import blocks
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.live import Asked, LiveRows
@@ -18,6 +18,9 @@ from captum_tracinwe.rows.ranking import merge_top_k, top_k
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["LiveSource"]
+
+# Of the rows of a block: by batch, by checkpoint, side by side.
+COPIES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +145,16 @@ class LiveSource:
             return rows if held == list(indices) else rows.select([held.index(index) for index in indices])
         rows, order = self.live.rows(self.examples.loader, self.asked, show_progress), self.examples.places()
         return rows if order is None else rows.select(order)
+
+    def row_blocks(self) -> Iterator[RowGradients]:
+        """Those of all training examples, each computed once; a block and its copies stay within the memory limit."""
+        numbers = len(self.live.weights) * int(self.live.table.weight.shape[1])
+
+        def most(batch: Batch) -> int:
+            return COPIES * self.live.itemsize * numbers * positions_of(batch)
+
+        for _, rows in self.live.row_blocks(self.examples.loader, self.asked, bytes_per_example=most):
+            yield rows
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, each scaled by √η_c."""

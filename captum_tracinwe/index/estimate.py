@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches.batch import Batch, size_of, tensors_in
+from captum_tracinwe.batches.batch import Batch, positions_of, size_of
 from captum_tracinwe.batches.blocks import Block
 from captum_tracinwe.batches.loaders import examples_loader
 from captum_tracinwe.gradients.live import Asked
@@ -144,10 +144,7 @@ def row_blocks(
     columns = len(training.live.weights) * int(training.live.table.weight.shape[1])
 
     def most(batch: Batch) -> int:
-        """No example has more rows than positions, and no tensor of whole numbers fewer positions than the ids."""
-        tensors = [tensor for tensor in tensors_in(batch) if not tensor.is_floating_point()]
-        positions = max((tensor.numel() for tensor in tensors), default=0) // max(1, size_of(batch))
-        return COPIES * 4 * columns * positions
+        return COPIES * 4 * columns * positions_of(batch)
 
     limit = int(options.memory_limit / 3)
     return training.live.row_blocks(batches, Asked(training.loss_fn, what), None, start, most, limit)

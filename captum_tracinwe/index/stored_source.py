@@ -89,6 +89,11 @@ class StoredSource:
         """Row gradients of training examples, values ``(R, C * D)``."""
         return self.index.rows(indices)
 
+    def row_blocks(self) -> Iterator[RowGradients]:
+        """Those of all training examples that are there, by reading the index once."""
+        for _, rows in self.index.blocks():
+            yield rows
+
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, as the index keeps rows."""
         return self.index.project(self._asked(question, False))

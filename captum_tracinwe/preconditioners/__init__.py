@@ -1,5 +1,26 @@
-"""What multiplies a question's rows before they meet the training rows; the training rows, and an index, stay as they are."""
+"""What multiplies a question's rows before they meet the training rows; the training rows, and an index, stay as they are.
 
-from captum_tracinwe.preconditioners.preconditioner import Identity, Preconditioner
+A preconditioner that learns from the training rows (`learned.py`) is a file here; `names.py` has those that go by a name.
+"""
 
-__all__ = ["Identity", "Preconditioner"]
+from captum_tracinwe.preconditioners.adam import Adam
+from captum_tracinwe.preconditioners.ekfac import Ekfac
+from captum_tracinwe.preconditioners.gauss_newton import GaussNewton
+from captum_tracinwe.preconditioners.idf import Idf
+from captum_tracinwe.preconditioners.kfac import Kfac
+from captum_tracinwe.preconditioners.names import named
+from captum_tracinwe.preconditioners.preconditioner import Identity, Preconditioner, Unfitted
+from captum_tracinwe.preconditioners.row_fisher import RowFisher
+
+__all__ = [
+    "Adam",
+    "Ekfac",
+    "GaussNewton",
+    "Identity",
+    "Idf",
+    "Kfac",
+    "Preconditioner",
+    "RowFisher",
+    "Unfitted",
+    "named",
+]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["Identity", "Preconditioner"]
+__all__ = ["Identity", "Preconditioner", "Unfitted"]
 
 
 class Preconditioner(Protocol):
@@ -17,10 +18,26 @@ class Preconditioner(Protocol):
     """
 
     def apply(self, rows: RowGradients) -> RowGradients:
-        """The mapped rows: the same examples and tokens, values ``(R, C * D)`` like those given."""
+        """The mapped rows: the same examples, values ``(R, C * D)`` of the dtype and on the device of those given.
+
+        Tokens are those given, unless the map leads from word to word: then an example may have rows of more tokens, at each
+        checkpoint the same ones (:class:`GaussNewton`).
+        """
 
     def at(self, checkpoint: int) -> Preconditioner:
         """The part that maps the rows ``(R, D)`` of one checkpoint, by its number."""
+
+
+@runtime_checkable
+class Unfitted(Protocol):
+    """A preconditioner that may still have to see the training rows; :attr:`fitted` says whether it has."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it can be applied."""
+
+    def fit(self, blocks: Iterable[RowGradients], checkpoints: int = 1) -> Preconditioner:
+        """One that has seen the training rows, values ``(R, C * D)``, in one pass over blocks of examples."""
 
 
 class Identity:

@@ -1,0 +1,41 @@
+"""Preconditioners by name, with the settings that did best in the trials so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captum_tracinwe.preconditioners.ekfac import Ekfac
+from captum_tracinwe.preconditioners.gauss_newton import GaussNewton
+from captum_tracinwe.preconditioners.idf import Idf
+from captum_tracinwe.preconditioners.kfac import Kfac
+from captum_tracinwe.preconditioners.learned import Learned
+from captum_tracinwe.preconditioners.row_fisher import RowFisher
+
+__all__ = ["NAMES", "named"]
+
+#: Name → the preconditioner, not fitted yet.
+NAMES: dict[str, Learned[Any]] = {
+    "idf": Idf(power=2.0),
+    "fisher": RowFisher(damping=0.1),
+    "kfac": Kfac(damping=0.1),
+    "ekfac": Ekfac(damping=0.1),
+    "exact": GaussNewton(damping=10.0),
+}
+
+
+def named(name: str) -> Learned[Any]:
+    """The preconditioner of a name, to be fitted.
+
+    Raises:
+        ValueError: there is none of this name.
+
+    Example:
+        >>> named("idf")
+        Idf(power=2.0)
+    """
+    if name not in NAMES:
+        raise ValueError(
+            f"There is no preconditioner {name!r}: expected one of {', '.join(map(repr, NAMES))}, an object of "
+            f"captum_tracinwe.preconditioners, or None for plain TracIn-WE."
+        )
+    return NAMES[name]
