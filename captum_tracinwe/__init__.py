@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from captum_tracinwe import stops  # noqa: F401  # isort: skip  # first: torch takes a second or two
+from captum_tracinwe.app import stops  # noqa: F401  # isort: skip  # first: torch takes a second or two
 from captum_tracinwe import short_names
 from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
 from captum_tracinwe.rows import PostingLists, RowGradients, ops

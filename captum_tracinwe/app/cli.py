@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
+from captum_tracinwe.app.stops import Stops, stops
 from captum_tracinwe.app.streams import Output, legible_streams, tell
-from captum_tracinwe.stops import Stops, stops
 from captum_tracinwe.words.legible import as_line
 
 __all__ = ["main"]
