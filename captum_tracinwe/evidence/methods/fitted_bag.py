@@ -65,7 +65,7 @@ class BagRegression:
 
     @classmethod
     def fit(cls, train: Examples, *, penalty: float = 1e-3, pairs: bool = False, min_count: int = 1) -> BagRegression:
-        """The regression of ``train``'s labels on its words; options and errors as in :func:`bag_regression`."""
+        """Fit it to the labels of ``train``; options and errors as in :func:`~captum_tracinwe.methods.bag_regression`."""
         check_options(penalty, min_count)
         labels, texts = _whole(train.labels), train.need_words("bag_regression")
         classes = torch.unique(labels)
@@ -200,7 +200,7 @@ class BagRegression:
 
 
 def check_options(penalty: float, min_count: int) -> None:
-    """Raise ValueError unless these are options of :func:`bag_regression`."""
+    """Raise ValueError unless these are options of ``bag_regression``."""
     least, most = PENALTIES
     if not isinstance(penalty, (int, float)) or not least <= penalty <= most:
         raise ValueError(
