@@ -132,8 +132,9 @@ class BagRegression:
         """
         probabilities, transposed = self.probabilities(self.train), self.train.T.tocsr()
         scale = 1 / self._diagonal(probabilities)[:, :, None]
-        solution, rest = np.zeros_like(columns), columns.copy()
-        goal = tolerance**2 * _dot(columns, columns)
+        rest = np.array(columns, dtype=np.float64)
+        solution = np.zeros_like(rest)
+        goal = tolerance**2 * _dot(rest, rest)
         direction = ahead = scale * rest
         descent = _dot(rest, ahead)
         for _ in range(STEPS):
