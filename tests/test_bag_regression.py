@@ -142,9 +142,13 @@ def test_its_hessian_is_solved_for_any_columns():
     columns = torch.randn(words, classes, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     columns[-1] -= columns[-1].mean(0)  # of the intercept what all classes share has no inverse
     columns[..., 3] = 0
-    found = torch.from_numpy(fitted.hessian_solve(columns.numpy().copy()))
+    before = columns.clone()
+    found = torch.from_numpy(fitted.hessian_solve(columns.numpy()))
     expected = dense.inverse(dense.weights) @ columns.reshape(-1, 4)
     assert_close(found.reshape(-1, 4), expected)
+    in_float32 = torch.from_numpy(fitted.hessian_solve(columns.float().numpy()))
+    assert_close(in_float32.reshape(-1, 4), expected, 1e-4)
+    assert torch.equal(columns, before)
     assert list(fitted.vectorizer.get_feature_names_out()) == list(dense.idf)
 
 

@@ -65,7 +65,7 @@ class BagRegression:
 
     @classmethod
     def fit(cls, train: Examples, *, penalty: float = 1e-3, pairs: bool = False, min_count: int = 1) -> BagRegression:
-        """The regression of ``train``'s labels on its words; options and errors as in :func:`~captum_tracinwe.methods.bag_regression`."""
+        """Fit it to the labels of ``train``; options and errors as in :func:`~captum_tracinwe.methods.bag_regression`."""
         check_options(penalty, min_count)
         labels, texts = _whole(train.labels), train.need_words("bag_regression")
         classes = torch.unique(labels)
@@ -132,8 +132,9 @@ class BagRegression:
         """
         probabilities, transposed = self.probabilities(self.train), self.train.T.tocsr()
         scale = 1 / self._diagonal(probabilities)[:, :, None]
-        solution, rest = np.zeros_like(columns), columns.copy()
-        goal = tolerance**2 * _dot(columns, columns)
+        rest = np.array(columns, dtype=np.float64)
+        solution = np.zeros_like(rest)
+        goal = tolerance**2 * _dot(rest, rest)
         direction = ahead = scale * rest
         descent = _dot(rest, ahead)
         for _ in range(STEPS):
