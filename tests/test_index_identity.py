@@ -10,6 +10,7 @@ from torch import nn
 
 from captum_tracinwe import GradientIndex, IndexMismatch, TracInWE
 from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert
+from captum_tracinwe.gradients.losses import TokenLoss
 from captum_tracinwe.index.identity.loss import describe_loss
 
 SCALE = 2.0
@@ -56,6 +57,8 @@ def code(text):
 @pytest.mark.parametrize(
     ("make", "one", "two"),
     [
+        (lambda start: TokenLoss(start=start), None, -1),
+        (lambda shift: TokenLoss(shift=shift), True, False),
         (lambda by: functools.partial(scaled, by=by), 1.0, 2.0),
         (lambda by: functools.partial(functools.partial(scaled), by=by), 1.0, 2.0),
         (lambda by: lambda p, y: scaled(p, y) * by, 1.0, 2.0),

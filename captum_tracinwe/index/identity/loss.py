@@ -138,7 +138,7 @@ class Pieces:
             yield from self.of((value.fget, value.fset), path)
         elif isinstance(value, type):
             yield from self._class(value, path)
-        elif isinstance(value, nn.Module) or (callable(value) and not of_library(type(value))):
+        elif isinstance(value, nn.Module) or (callable(value) and (_ours(type(value)) or not of_library(type(value)))):
             yield from self._object(value, path)
         elif isinstance(value, np.ufunc):
             yield f"ufunc {value.__name__}".encode()
@@ -227,6 +227,11 @@ def of_library(value: Any) -> bool:
     if module is None:  # of a method of a built-in value, or of code that was evaluated
         return not isinstance(value, FunctionType)
     return str(module).split(".")[0] in LIBRARIES
+
+
+def _ours(kind: type) -> bool:
+    """Whether an object's class is this package's: `TokenLoss` is what its attributes say, like a module of torch."""
+    return kind.__module__.split(".")[0] == __name__.split(".")[0]
 
 
 def _unknown(value: Any, path: str) -> ValueError:
