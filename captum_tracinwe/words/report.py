@@ -173,7 +173,7 @@ def word_report(
             raise ValueError(
                 f"word_report: expected one of `{name}` for each of the {len(shares)} training examples, got {len(given)}."
             )
-    if train_texts is not None and live.top_k_words is None:
+    if train_texts is not None and live.top_k_words is None and live.tables.of_text:
         _check_texts(train_texts, tokens, live.exclude_tokens)
     held = _shares_by_word(shares, train_texts, names_by_id(vocabulary))
     holders = _holders(held, train_texts)
