@@ -23,9 +23,11 @@ from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.checkpoints.weights import assign_checkpoint, find_checkpoints, load_checkpoint
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import find_embedding, stack
+from captum_tracinwe.gradients.head import find_head
 from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import Question, RowSource
+from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.turns import alone
 from captum_tracinwe.preconditioners import Identity, Preconditioner, Unfitted, named
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
@@ -90,6 +92,13 @@ class TracInWE(TracInCP):
         index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it.
             ``train_dataset`` may be None; if it is given, a few of its examples are read, and one that is not as it was when
             the index was built is an :class:`IndexMismatch`.
+        table (str or tuple of str): whose rows make the score (formulas: "What the score means" in the documentation).
+            "input": the word table's, by look-ups. "bag": of a classifier, those of a layer from word counts straight to the
+            logits that holds zeros, so that the model is unchanged. "output": of a language model, those of the words that a
+            text has to predict, in its output layer. Of a tuple the score is the sum of its parts; "both" is ("input",
+            "output"). Default: "input", Captum's equal.
+        shares (sequence of float, optional): by what the scores of each part are multiplied before they are added, in the order
+            of ``table``. Default: 1 each.
 
     Raises:
         ValueError, TypeError: see :func:`find_embedding`, :func:`find_checkpoints`; an empty or shuffled training set.
@@ -127,6 +136,8 @@ class TracInWE(TracInCP):
         memory_limit: int = 1 << 30,
         preconditioner: str | Preconditioner | None = None,
         index: str | Path | GradientIndex | None = None,
+        table: str | Sequence[str] = "input",
+        shares: Sequence[float] | None = None,
     ) -> None:
         self.index, train_dataset = _opened(index, train_dataset)
         preconditioner = named(preconditioner) if isinstance(preconditioner, str) else preconditioner
@@ -160,6 +171,9 @@ class TracInWE(TracInCP):
         self.top_k_words = top_k_words
         self.memory_limit = memory_limit
         self.preconditioner: Preconditioner = Identity() if preconditioner is None else preconditioner
+        self.tables = Tables.of(table, shares)
+        if "output" in self.tables:
+            find_head(model)
         self._checked_losses: set[int] = set()
         if self.index is not None:
             from captum_tracinwe.index.identity.source import check_match
@@ -243,6 +257,7 @@ class TracInWE(TracInCP):
             self.memory_limit,
             self.get_name(),
             self._checked_losses,
+            self.tables,
         )
 
     @property
@@ -339,8 +354,8 @@ class TracInWE(TracInCP):
             rows = rows.sum()
             if first_not_finite(rows.values) is not None:
                 raise overflow("The sum of the gradients of `inputs`", rows.values.dtype)
-        size, width = self.embedding.weight.shape
-        dense = rows.values.new_zeros((len(rows), len(self.checkpoints), size, width))
+        width = rows.width // len(self.checkpoints)
+        dense = rows.values.new_zeros((len(rows), len(self.checkpoints), self.live.vocabulary, width))
         dense.transpose(1, 2)[rows.examples, rows.ids] = rows.values.view(rows.num_rows, len(self.checkpoints), width)
         return dense.flatten(1)
 

@@ -57,6 +57,8 @@ def code(text):
 @pytest.mark.parametrize(
     ("make", "one", "two"),
     [
+        (lambda start: TokenLoss(start=start), None, -1),
+        (lambda shift: TokenLoss(shift=shift), True, False),
         (lambda by: functools.partial(scaled, by=by), 1.0, 2.0),
         (lambda by: functools.partial(functools.partial(scaled), by=by), 1.0, 2.0),
         (lambda by: lambda p, y: scaled(p, y) * by, 1.0, 2.0),

@@ -95,7 +95,7 @@ def test_rows_of_different_tokens_are_united_with_zeros():
     assert both.ptr.tolist() == [0, 3, 4]
     assert both.ids.tolist() == [1, 5, 2**40, 1]
     assert both.values.tolist() == [[1, 0], [0, 3], [2, 0], [0, 4]]
-    with pytest.raises(ValueError, match="parts of 2 examples and 1 columns"):
+    with pytest.raises(ValueError, match="parts of 2 examples, got \\[2, 1\\]"):
         RowGradients.beside([first, first.select([0])], union=True)
 
 

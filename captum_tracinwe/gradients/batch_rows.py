@@ -11,15 +11,20 @@ from torch.nn import Module
 
 from captum_tracinwe.batches.batch import Batch, Loss, is_mapping, labels_of, move_to, size_of, without_targets
 from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.gradients.bag import logits_of, occurrences
 from captum_tracinwe.gradients.diagnosis import diagnosed
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.example_losses import check_first, example_losses, prediction_of
 from captum_tracinwe.gradients.forward import run_model
+from captum_tracinwe.gradients.head import find_head, heard, only_call, predicted_positions
 from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.look_ups import LookUp, recorded
+from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["batch_row_gradients"]
+
+PLAIN = Tables()
 
 
 @unbroken
@@ -43,8 +48,11 @@ def batch_row_gradients(
     top_k: int | None = None,
     within: Module | None = None,
     label_names: Sequence[str] = (),
+    tables: Tables = PLAIN,
 ) -> RowGradients:
     """Row gradients of each example of a batch: g(x)_w = Σ over positions p of x that hold w of ∂ℓ(x)/∂e_p.
+
+    And those of other tables beside them, from the same backward.
 
     Args:
         model (Module): as left by ``untouched``; wrappers of DataParallel and torch.compile are looked through.
@@ -60,9 +68,12 @@ def batch_row_gradients(
         within (Module, optional): count only the look-ups made while this part of the model runs.
         label_names (sequence of str): keys of a mapping that are its labels, if not ``labels`` or ``label``; of several the
             loss gets a dict.
+        tables (Tables): whose rows are asked for. With ``top_k`` the positions of a text are chosen by the gradient at the word
+            table for "bag" too, and those that have to predict a word by their own.
 
     Returns:
-        RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table.
+        RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table; D columns of each table, side by
+        side.
 
     Raises:
         ValueError: the loss has the wrong shape or does not depend on the embedding; the message says what to change.
@@ -72,7 +83,8 @@ def batch_row_gradients(
     with _differentiable(model):
         batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
         labels = labels_of(batch, label_names)
-        with recorded(table.weight, within) as record, diagnosed(model, batch, labels):
+        head = find_head(model) if "output" in tables else None
+        with recorded(table.weight, within) as record, heard(head) as called, diagnosed(model, batch, labels):
             output = run_model(model, batch, label_names, own_loss=loss_fn is None)
         if not record.calls:
             of_part = "" if within is None else f" of the {type(within).__name__} that `side` names"
@@ -84,64 +96,113 @@ def batch_row_gradients(
             losses = example_losses(output, labels, batch, loss_fn, size)
         if check and size > 1:
             check_first(losses, output, labels, loss_fn, record.calls, size, table.name)
-        gradients = _gradients(losses, record.calls, table.name)
+        by_position = "input" in tables or ("bag" in tables and top_k is not None)
+        looked_up = [call.output for call in record.calls] if by_position else []
+        logits = [logits_of(output, loss_fn, size)] if "bag" in tables else []
+        predicting = [only_call(called, size)] if "output" in tables else []
+        asked = [*looked_up, *logits, *(call.logits for call in predicting)]
+        gradients = _gradients(losses, asked, len(looked_up), table.name)
     idle = without_targets(batch, loss_fn, label_names)
-    return _fold(record.calls, gradients, size, table.name, exclude, top_k, idle)
+    chosen = exclude, top_k, idle
+    errors = gradients[len(looked_up) :]
+    columns = [gradients[: len(looked_up)]] if by_position else []
+    if "bag" in tables:
+        columns.append(occurrences(record.calls, batch))
+    parts: list[RowGradients] = []
+    if tables.of_text:
+        folded = _fold(record.calls, columns, size, table.name, *chosen)
+        if tables.plain:
+            return folded[0]
+        if "input" in tables:
+            parts.append(folded[0])
+        if "bag" in tables:
+            error = _wide(errors.pop(0).detach().reshape(size, -1))
+            counts = folded[-1]
+            parts.append(RowGradients(counts.ptr, counts.ids, counts.values * error[counts.examples]))
+    if "output" in tables:
+        where, which, values = _kept(predicted_positions(predicting[0], errors.pop(0), labels, loss_fn), *chosen)
+        parts.append(RowGradients.from_positions(where, which, values, size))
+    parts = [_scaled(part, tables.factor(name)) for part, name in zip(parts, tables.names, strict=True)]
+    return parts[0] if len(parts) == 1 else RowGradients.beside(parts, union="output" in tables)
 
 
-def _gradients(losses: Tensor, calls: list[LookUp], name: str) -> list[Tensor]:
-    outputs = [call.output for call in calls]
-    found: tuple[Tensor | None, ...] = (None,) * len(outputs)
+def _gradients(losses: Tensor, asked: list[Tensor], looked_up: int, name: str) -> list[Tensor]:
+    """Of the sum of ``losses`` at ``asked``, whose first ``looked_up`` are outputs of the embedding, by one backward."""
+    found: tuple[Tensor | None, ...] = (None,) * len(asked)
     if losses.requires_grad:
-        found = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
-    if all(gradient is None for gradient in found):
+        found = torch.autograd.grad(losses.sum(), asked, allow_unused=True)
+    if looked_up and all(gradient is None for gradient in found[:looked_up]):
         raise ValueError(
             f"The loss does not depend on the embedding {name!r}: expected a differentiable path from the words to the loss. "
             f"Look for .detach(), torch.no_grad(), an argmax, or a loss that ignores the model's output."
         )
-    return [torch.zeros_like(o) if g is None else g for g, o in zip(found, outputs, strict=True)]
+    if any(gradient is None for gradient in found[looked_up:]):
+        raise ValueError(
+            "The loss does not depend on the model's logits: expected a differentiable path from them to the loss, for the rows "
+            "of table='bag' and 'output' are made of the error there. Look for .detach() or torch.no_grad(), and for a model "
+            "that makes its loss of other logits than it returns."
+        )
+    return [torch.zeros_like(o) if g is None else g for g, o in zip(found, asked, strict=True)]
 
 
 def _fold(
     calls: list[LookUp],
-    gradients: list[Tensor],
+    columns: list[list[Tensor]],
     size: int,
     name: str,
     exclude: Sequence[int],
     top_k: int | None,
     idle: Sequence[int],
-) -> RowGradients:
+) -> list[RowGradients]:
     """Positions of all calls → rows, without those of ``padding_idx``, which autograd gives no gradient.
 
-    And of ``idle`` examples, whose loss is over no target: a mean is 0 / 0 there.
+    ``columns`` are kinds of values, each with a tensor ``(N, ..., D)`` for each call; each becomes rows of the same words.
     """
-    examples, ids, values = [], [], []
-    for call, gradient in zip(calls, gradients, strict=True):
+    examples, ids = [], []
+    values: list[list[Tensor]] = [[] for _ in columns]
+    for number, call in enumerate(calls):
         call_ids, call_examples = call.ids.reshape(-1).to(torch.int64), _examples_of(call, size, name)
-        call_values = gradient.detach().reshape(call_ids.numel(), gradient.shape[-1])
-        # Sums over positions in half precision would lose what the products need.
-        call_values = call_values.to(torch.float64 if call_values.dtype == torch.float64 else torch.float32)
-        if call.padding_idx is not None:
-            kept = call_ids != call.padding_idx
-            call_examples, call_ids, call_values = call_examples[kept], call_ids[kept], call_values[kept]
-        examples.append(call_examples)
-        ids.append(call_ids)
-        values.append(call_values)
-    rows = torch.cat(examples), torch.cat(ids), torch.cat(values)
+        kept = None if call.padding_idx is None else call_ids != call.padding_idx
+        for kind, given in zip(values, columns, strict=True):
+            own = _wide(given[number].detach().reshape(call_ids.numel(), given[number].shape[-1]))
+            kind.append(own if kept is None else own[kept])
+        examples.append(call_examples if kept is None else call_examples[kept])
+        ids.append(call_ids if kept is None else call_ids[kept])
+    positions = torch.cat(examples), torch.cat(ids), *(torch.cat(kind) for kind in values)
+    where, which, *kinds = _kept(positions, exclude, top_k, idle)
+    return [RowGradients.from_positions(where, which, kind, size) for kind in kinds]
+
+
+def _kept(
+    positions: tuple[Tensor, ...], exclude: Sequence[int], top_k: int | None, idle: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """Examples, words and values of the positions that count, without those of ``idle`` examples.
+
+    Their loss is over no target: a mean is 0 / 0 there.
+    """
     if idle:
-        kept = ~torch.isin(rows[0], torch.tensor(idle, device=rows[0].device))
-        rows = rows[0][kept], rows[1][kept], rows[2][kept]
+        kept = ~torch.isin(positions[0], torch.tensor(idle, device=positions[0].device))
+        positions = tuple(one[kept] for one in positions)
     if exclude:
-        kept = ~torch.isin(rows[1], torch.tensor(exclude, device=rows[1].device))
-        rows = rows[0][kept], rows[1][kept], rows[2][kept]
+        kept = ~torch.isin(positions[1], torch.tensor(exclude, device=positions[1].device))
+        positions = tuple(one[kept] for one in positions)
     if top_k is not None:
-        norms = rows[2].norm(dim=1)
+        norms = positions[2].norm(dim=1)
         if not bool(torch.isfinite(norms.sum())):  # squares beyond float32 would make all large ones equal
-            wide = rows[2].double()
+            wide = positions[2].double()
             norms = (wide / wide.abs().max()).norm(dim=1)
-        kept = _largest(rows[0], norms, top_k)
-        rows = rows[0][kept], rows[1][kept], rows[2][kept]
-    return RowGradients.from_positions(*rows, size)
+        kept = _largest(positions[0], norms, top_k)
+        positions = tuple(one[kept] for one in positions)
+    return positions
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In single precision at least: sums over positions in half of it would lose what the products need."""
+    return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
+
+
+def _scaled(rows: RowGradients, factor: float) -> RowGradients:
+    return rows if factor == 1 else rows.scale(factor)
 
 
 def _examples_of(call: LookUp, size: int, name: str) -> Tensor:

@@ -19,7 +19,9 @@ from captum_tracinwe.batches.blocks import Block, blocks
 from captum_tracinwe.gradients.batch_rows import batch_row_gradients
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import EmbeddingTable
+from captum_tracinwe.gradients.head import find_head, head_size
 from captum_tracinwe.gradients.seen import shows_bars
+from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -58,6 +60,7 @@ class LiveRows:
         memory_limit (int): bytes of what is held at once.
         name (str): of the method, for bars.
         checked (set of int): ids of losses that were looked at already.
+        tables (Tables): whose rows stand side by side in a row.
     """
 
     weights: CheckpointedModel
@@ -70,6 +73,21 @@ class LiveRows:
     memory_limit: int = 1 << 30
     name: str = "TracInWE"
     checked: set[int] = field(default_factory=set)
+    tables: Tables = field(default_factory=Tables)
+
+    @property
+    def vocabulary(self) -> int:
+        """V, that of the larger side."""
+        read = int(self.table.weight.shape[0])
+        return max(read, head_size(find_head(self.weights.model))[0]) if "output" in self.tables else read
+
+    @property
+    def width(self) -> int | None:
+        """D, columns of a row at one checkpoint; None where only an answer of the model tells it."""
+        if "bag" in self.tables:
+            return None
+        read = int(self.table.weight.shape[1]) if "input" in self.tables else 0
+        return read + (head_size(find_head(self.weights.model))[1] if "output" in self.tables else 0)
 
     @property
     def itemsize(self) -> int:
@@ -131,7 +149,7 @@ class LiveRows:
             check = id(loss_fn) not in self.checked and size_of(batch) > 1
             rows = batch_row_gradients(
                 *(self.weights.model, self.table, batch, loss_fn, check, self.exclude_tokens, self.top_k_words),
-                *(self.within, self.label_names),
+                *(self.within, self.label_names, self.tables),
             )
             idle = [asked.index_of(start + i) for i in without_targets(batch, loss_fn, self.label_names)]
             if idle:

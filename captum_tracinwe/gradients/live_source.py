@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -56,6 +57,17 @@ class LiveSource:
     def passes(self) -> int:
         """Each training example is multiplied at each checkpoint."""
         return len(self.live.weights)
+
+    @cached_property
+    def width(self) -> int:
+        """D, columns of a row at one checkpoint; of a bag-of-words layer by the model's answer to the first batch."""
+        live = self.live
+        if live.width is not None:
+            return live.width
+        checkpoint = live.weights.checkpoints[0]
+        with live.weights.untouched():
+            live.weights.at(checkpoint)
+            return next(live.rows_at(checkpoint, self.examples.loader, self.asked)).width
 
     def scores(self, question: Question, show_progress: bool = False) -> Tensor:
         """All scores, ``(N, M)``."""

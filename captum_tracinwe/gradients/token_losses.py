@@ -51,12 +51,16 @@ class TokenLoss:
             raise ValueError(
                 f"TokenLoss: expected logits (N, T, V) and labels (N, T), got {tuple(logits.shape)} and {tuple(labels.shape)}."
             )
+        words = self.target_words(labels)
+        losses: Tensor = _TokenCrossEntropy.apply(logits, words)  # type: ignore[no-untyped-call]
+        total = losses.sum(1)
+        return total / (words != -100).sum(1).clamp_min(1) if self.over_tokens == "mean" else total
+
+    def target_words(self, labels: Tensor) -> Tensor:
+        """The word that each position has to predict, ``(N, T)``; −100 where none is, or none that is asked about."""
         if self.shift:  # the labels, not the logits: these stay one block of memory
             labels = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
-        wanted = self._wanted(labels != -100)
-        losses: Tensor = _TokenCrossEntropy.apply(logits, labels.masked_fill(~wanted, -100))  # type: ignore[no-untyped-call]
-        total = losses.sum(1)
-        return total / wanted.sum(1).clamp_min(1) if self.over_tokens == "mean" else total
+        return labels.masked_fill(~self._wanted(labels != -100), -100)
 
     def targets(self, labels: Tensor) -> Tensor:
         """How many targets each example has, ``(N,)``; with none its loss is 0, which `TracInWE` reports."""

@@ -53,9 +53,7 @@ def build(
     rank, world, again = place.rank, place.world, place.again
     if append and world > 1:
         raise ValueError("append=True runs in one process: expected WORLD_SIZE to be 1.")
-    check_form(
-        options.dtype, options.rank, options.segment_examples, options.project, training.live.table.weight.shape[1]
-    )
+    check_form(options.dtype, options.rank, options.segment_examples, options.project, training.width)
     size = examples_in(training.examples.by_index())
     if size is not None:
         check_columns(options.metadata, size)
@@ -105,7 +103,7 @@ def _go_on(training: LiveSource, folder: Path, size: int | None, resume: bool, a
     if not resume and not append:
         raise exists_already(folder)
     wrong = differences(manifest.source, source_of(training))
-    width = int(training.live.table.weight.shape[1])
+    width = training.width
     for name, here, there in (
         ("dtype", manifest.dtype, options.dtype),
         ("rank", manifest.rank, min(options.rank, options.project or width)),

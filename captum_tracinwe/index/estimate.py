@@ -99,9 +99,7 @@ def estimate(training: LiveSource, options: Options) -> IndexEstimate:
 
 def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, list[Tensor]]:
     """The estimate, and the rows of the sample it was made from."""
-    check_form(
-        options.dtype, options.rank, options.segment_examples, options.project, training.live.table.weight.shape[1]
-    )
+    check_form(options.dtype, options.rank, options.segment_examples, options.project, training.width)
     loader = training.examples.by_index()
     size = examples_in(loader)
     chosen: Any = _first_batches(loader, SAMPLE)
@@ -118,7 +116,7 @@ def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, l
             break
     seconds = (time.perf_counter() - started) / count
     grown = max(0, _peak() - peak)
-    checkpoints, width = len(training.live.weights), options.project or int(training.live.table.weight.shape[1])
+    checkpoints, width = len(training.live.weights), options.project or training.width
     columns = checkpoints * (min(options.rank, width) + 1)
     mean = rows / count
     payload = mean * (4 + DTYPES[options.dtype][1] * checkpoints * width) + 8
@@ -141,7 +139,7 @@ def row_blocks(
     training: LiveSource, batches: Any, options: Options, start: int, what: str
 ) -> Iterator[tuple[Block, RowGradients]]:
     """Rows block by block, so few at a time that all their copies stay within a third of the memory."""
-    columns = len(training.live.weights) * int(training.live.table.weight.shape[1])
+    columns = len(training.live.weights) * training.width
 
     def most(batch: Batch) -> int:
         return COPIES * 4 * columns * positions_of(batch)

@@ -99,7 +99,8 @@ class RowGradients:
 
     @classmethod
     def beside(cls, parts: Sequence[RowGradients], union: bool = False) -> RowGradients:
-        """The same rows at several checkpoints, as columns side by side: ``(R, C * D)`` from C times ``(R, D)``.
+        """The same rows at several checkpoints, or of several tables, as columns side by side: ``(R, C * D)`` from C times
+        ``(R, D)``.
 
         With ``union`` the parts may hold different tokens of the same examples; a row that one lacks is 0 in its columns.
 
@@ -121,19 +122,20 @@ class RowGradients:
 
     @classmethod
     def _united(cls, parts: Sequence[RowGradients]) -> RowGradients:
-        examples, width = len(parts[0]), parts[0].width
-        if any(len(part) != examples or part.width != width for part in parts):
+        examples = len(parts[0])
+        if any(len(part) != examples for part in parts):
             raise ValueError(
-                f"RowGradients.beside: expected parts of {examples} examples and {width} columns, got "
-                f"{[(len(part), part.width) for part in parts]}."
+                f"RowGradients.beside: expected parts of {examples} examples, got {[len(part) for part in parts]}."
             )
         # Ids are renumbered, so that (example, id) fits one integer even for ids beyond 2⁴⁰.
         names, numbers = torch.unique(torch.cat([part.ids for part in parts]), return_inverse=True)
         keys = torch.cat([part.examples for part in parts]) * max(1, len(names)) + numbers
         rows, place = torch.unique(keys, return_inverse=True)
-        values = parts[0].values.new_zeros((len(rows), len(parts) * width))
-        for c, (part, own) in enumerate(zip(parts, place.split([part.num_rows for part in parts]), strict=True)):
-            values[own, c * width : (c + 1) * width] = part.values
+        values = parts[0].values.new_zeros((len(rows), sum(part.width for part in parts)))
+        start = 0
+        for part, own in zip(parts, place.split([part.num_rows for part in parts]), strict=True):
+            values[own, start : start + part.width] = part.values
+            start += part.width
         counts = torch.bincount(rows // max(1, len(names)), minlength=examples)
         return cls(_ptr_of(counts), names[rows % max(1, len(names))], values)
 

@@ -178,7 +178,7 @@ def word_report(
     indices = list(range(size)) if there is None else there.tolist()  # of an index some may have been deleted
     labels = [labels[index] for index in indices]
     train_texts = None if train_texts is None else [train_texts[index] for index in indices]
-    if train_texts is not None and live.top_k_words is None:
+    if train_texts is not None and live.top_k_words is None and live.tables.of_text:
         _check_texts(train_texts, tokens, live.exclude_tokens, indices)
     held = _shares_by_word(shares, train_texts, names_by_id(vocabulary))
     holders = _holders(held, train_texts)

@@ -250,6 +250,11 @@ def _strongest(tracin: Explained, k: int, min_cosine: float) -> LiveSource:
             f"TracIn-WE-Syn: expected `min_cosine` as a number above -1 (0.7 in the paper), got {min_cosine!r}."
         )
     source = tracin.live_source
+    if not source.live.tables.plain:
+        raise ValueError(
+            f"TracIn-WE-Syn is of the words that are looked up: expected a TracInWE with table='input', got one of the rows "
+            f"{str(source.live.tables)!r}."
+        )
     return dataclasses.replace(source, live=dataclasses.replace(source.live, top_k_words=int(k)))
 
 

@@ -24,7 +24,7 @@ def differences(here: Source, there: Source) -> list[str]:
             "exclude_tokens",
             "top_k_words",
         ),
-        "side",
+        *("side", "table"),
     ):
         mine, other = getattr(here, name), getattr(there, name)
         # Of rows that were given as they are, nothing is known.

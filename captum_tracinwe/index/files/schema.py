@@ -48,13 +48,14 @@ class Source(Record, frozen=True, forbid_unknown_fields=True):
 
     Args:
         model, loss (str): names, with the loss's settings.
-        vocabulary, width (int): V and D of the embedding table.
+        vocabulary, width (int): V of the table, and columns of a row at one checkpoint, D of a plain one.
         checkpoints (tuple): C of them.
         exclude_tokens (tuple of int), top_k_words (int or None), side (str or None): as in :class:`TracInWE`.
         embedding (str), padding_idx (int or None): the layer's name, and the token whose gradient it leaves out.
         config (str): hash of what the model's config says about the computation; empty without a config.
         settings (str): hashes of the model's attributes, buffers and hooks (``index/identity/settings.py``);
             empty for rows that were given, and in older indexes.
+        table (str): whose rows they are, with their shares (``gradients/tables.py``).
     """
 
     model: str
@@ -69,6 +70,7 @@ class Source(Record, frozen=True, forbid_unknown_fields=True):
     padding_idx: Whole | None = None
     config: str = ""
     settings: str = ""
+    table: str = "input"
 
 
 class FileEntry(Record, frozen=True, forbid_unknown_fields=True):

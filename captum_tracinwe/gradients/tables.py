@@ -1,0 +1,97 @@
+"""Which rows a text has: of the word table, of a bag-of-words layer that isn't there, of the words that it has to predict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+__all__ = ["Tables"]
+
+# In the order of their columns.
+NAMES = ("input", "bag", "output")
+
+
+@dataclass(frozen=True)
+class Tables:
+    r"""The tables whose rows stand side by side in a row, and by what each part's scores are multiplied.
+
+    - "input": g(x)_w, the gradient in the word table's row of w, by its look-ups. D columns.
+    - "bag": (count of w among the look-ups) · ∂ℓ(x)/∂logits: the gradient of a layer V × K that leads from word counts straight
+      to the logits and holds zeros, so that the model is unchanged. K columns.
+    - "output": Σ over positions t that have to predict w of ∂ℓ(x)/∂logit_t(w) · h_t, h_t being what the output layer gets there:
+      for cross-entropy (p_t(w) − 1) · h_t. As many columns as the output layer has inputs.
+
+    Args:
+        names (tuple of str): of the parts, in the order of their columns.
+        shares (tuple of float): above 0; the score is Σ over parts of share · score of that part.
+    """
+
+    names: tuple[str, ...] = ("input",)
+    shares: tuple[float, ...] = (1.0,)
+
+    @classmethod
+    def of(cls, table: Any, shares: Any = None) -> Tables:
+        """As ``TracInWE(table=, shares=)`` names them.
+
+        Raises:
+            ValueError, TypeError: an unknown name, one named twice, or shares that are not one number above 0 for each.
+        """
+        known = "'input', 'output', 'bag', a tuple of these, or 'both' for ('input', 'output')"
+        if table == "both":
+            table = ("input", "output")
+        given = (table,) if isinstance(table, str) else table
+        if not isinstance(given, (tuple, list)) or not given or not all(isinstance(name, str) for name in given):
+            raise TypeError(f"`table` should be {known}; got {table!r:.80}.")
+        for name in given:
+            if name == "both":
+                raise ValueError(f"`table` names 'both' among others ({table!r}): expected {known}.")
+            if name not in NAMES:
+                raise ValueError(f"`table` names {name!r}: expected {known}.")
+            if given.count(name) > 1:
+                raise ValueError(
+                    f"`table` names {name!r} twice ({table!r}): expected each once; what it weighs, `shares` says."
+                )
+        return cls._in_order(dict(zip(given, _checked(shares, given), strict=True)))
+
+    @classmethod
+    def _in_order(cls, shares: dict[str, float]) -> Tables:
+        names = tuple(name for name in NAMES if name in shares)
+        return cls(names, tuple(shares[name] for name in names))
+
+    def factor(self, name: str) -> float:
+        """By what a part's rows are multiplied on either side: √share."""
+        return math.sqrt(self.shares[self.names.index(name)])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    @property
+    def plain(self) -> bool:
+        """Whether rows are those of the word table alone."""
+        return self.names == ("input",)
+
+    @property
+    def of_text(self) -> bool:
+        """Whether every word that the model looks up has a row."""
+        return "input" in self or "bag" in self
+
+    def __str__(self) -> str:
+        return " + ".join(
+            name if share == 1 else f"{share!r} {name}" for name, share in zip(self.names, self.shares, strict=True)
+        )
+
+
+def _checked(shares: Any, names: tuple[str, ...] | list[str]) -> tuple[float, ...]:
+    if shares is None:
+        return (1.0,) * len(names)
+    given = tuple(shares) if isinstance(shares, Iterable) and not isinstance(shares, str) else None
+    numbers = given is not None and all(isinstance(share, Real) and not isinstance(share, bool) for share in given)
+    if given is None or not numbers or len(given) != len(names) or not all(0 < share < math.inf for share in given):
+        raise ValueError(
+            f"`shares` should be one number above 0 for each of the {len(names)} tables ({', '.join(names)}), or None for 1 "
+            f"each; got {shares!r:.80}. A table that should not count is left out of `table`."
+        )
+    return tuple(float(share) for share in given)
