@@ -87,8 +87,8 @@ class TracInWE(TracInCP):
         preconditioner (str or Preconditioner, optional): what multiplies the rows of ``inputs`` before they meet those of the
             training examples: "idf", "fisher", "kfac", "ekfac", "exact" (:func:`captum_tracinwe.preconditioners.named`), or an
             object. One that learns from the training rows does so at the first question, in one pass that is then kept: with
-            ``index`` by reading it once, else by computing each training example's gradient once more. Default: none, Captum's
-            equal.
+            ``index`` by reading it once, else by computing each training example's gradient once more ("idf": at the first
+            checkpoint only). Default: none, Captum's equal.
         index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it.
             ``train_dataset`` may be None; if it is given, a few of its examples are read, and one that is not as it was when
             the index was built is an :class:`IndexMismatch`.
@@ -286,7 +286,8 @@ class TracInWE(TracInCP):
             return given
         with alone(self.model):  # threads that ask at once wait for one pass
             if self._fitted is None or self._fitted[0] is not given:
-                self._fitted = given, given.fit(self.source.row_blocks(), len(self.checkpoints))
+                rows = self.source.row_blocks(getattr(given, "by_value", True))
+                self._fitted = given, given.fit(rows, len(self.checkpoints))
             return self._fitted[1]
 
     def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:

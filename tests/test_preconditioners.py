@@ -521,6 +521,26 @@ def test_the_training_rows_are_read_once_and_what_they_taught_is_kept(tmp_path):
     )
 
 
+def test_idf_reads_no_values_and_computes_one_checkpoint(tmp_path):
+    case = CASES["cnn"]()
+    loss, paths = Counting(reduction="none"), scatter_checkpoints(case.model, tmp_path)
+    tracin = TracInWE(case.model, case.dataset(), paths, loss_fn=loss, batch_size=3, preconditioner="idf")
+    tracin.self_influence()  # looks at the loss once
+    Counting.calls = 0
+    expected = tracin.influence(case.test)
+    first, Counting.calls = Counting.calls, 0
+    assert torch.equal(tracin.influence(case.test), expected)
+    assert len(paths) > 1
+    assert first - Counting.calls == 3  # batches
+    given = {"loss_fn": case.loss, "batch_size": 3}
+    index = TracInWE(case.model, case.dataset(), paths, **given).build_index(tmp_path / "index", rank=3)
+    kept = [rows for _, rows in index.blocks(values=False)]
+    assert sum(rows.values.numel() for rows in kept) == 0
+    assert torch.equal(RowGradients.cat(kept).ids, index.rows().ids)
+    stored = TracInWE(case.model, None, paths, **given, preconditioner="idf", index=index)
+    torch.testing.assert_close(stored.influence(case.test), expected)
+
+
 def test_threads_that_ask_at_once_wait_for_one_fit(asked):
     case, make, _ = asked
     fits = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -158,15 +158,21 @@ class LiveSource:
         rows, order = self.live.rows(self.examples.loader, self.asked, show_progress), self.examples.places()
         return rows if order is None else rows.select(order)
 
-    def row_blocks(self) -> Iterator[RowGradients]:
-        """Those of all training examples, each computed once; a block and its copies stay within the memory limit."""
-        numbers = len(self.live.weights) * int(self.live.table.weight.shape[1])
+    def row_blocks(self, values: bool = True) -> Iterator[RowGradients]:
+        """Those of all training examples, each computed once; a block and its copies stay within the memory limit.
+
+        The tokens alone are those of the first checkpoint, unless each has tokens of its own.
+        """
+        live = self.live
+        if not values and live.top_k_words is None:
+            live = replace(live, weights=replace(live.weights, checkpoints=live.weights.checkpoints[:1]))
+        numbers = len(live.weights) * int(live.table.weight.shape[1])
 
         def most(batch: Batch) -> int:
-            return COPIES * self.live.itemsize * numbers * positions_of(batch)
+            return COPIES * live.itemsize * numbers * positions_of(batch)
 
-        for _, rows in self.live.row_blocks(self.examples.loader, self.asked, bytes_per_example=most):
-            yield rows
+        for _, rows in live.row_blocks(self.examples.loader, self.asked, bytes_per_example=most):
+            yield rows if values else rows.columns(0, 0)
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, each scaled by √η_c."""

@@ -90,8 +90,11 @@ class RowSource(Protocol):
     def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
         """Row gradients of training examples (ascending; default: all), values ``(R, C * D)``."""
 
-    def row_blocks(self) -> Iterator[RowGradients]:
-        """Those of all training examples in blocks, in no order: one pass, with never more than a block of rows in memory."""
+    def row_blocks(self, values: bool = True) -> Iterator[RowGradients]:
+        """Those of all training examples in blocks, in no order: one pass, with never more than a block of rows in memory.
+
+        Without ``values`` it is the tokens of the rows that are wanted, and the columns are any number, or none.
+        """
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, preconditioned, as they meet those of :meth:`rows`."""

@@ -158,12 +158,12 @@ class Snapshot:
             result[:, torch.from_numpy(segment.numbers)[kept]] = rows.dot(segment.rows())[:, kept]
         return result
 
-    def blocks(self) -> Iterator[tuple[Tensor, RowGradients]]:
-        """Training indices ``(m,)`` and rows of the examples that are there, segment by segment."""
+    def blocks(self, values: bool = True) -> Iterator[tuple[Tensor, RowGradients]]:
+        """Training indices ``(m,)`` and rows of the examples that are there, or their tokens alone, segment by segment."""
         live = self._live
         for segment, start in zip(self.segments, self.starts.tolist(), strict=True):
             kept = np.flatnonzero(live[start : start + len(segment)])
-            yield torch.from_numpy(segment.numbers[kept]), segment.rows(kept)
+            yield torch.from_numpy(segment.numbers[kept]), segment.rows(kept, values)
 
     def self_influence(self) -> Tensor:
         """Σ over rows of ‖row‖² of each training example, ``(total,)``; −∞ for those not there. Reads no values."""

@@ -89,9 +89,9 @@ class StoredSource:
         """Row gradients of training examples, values ``(R, C * D)``."""
         return self.index.rows(indices)
 
-    def row_blocks(self) -> Iterator[RowGradients]:
-        """Those of all training examples that are there, by reading the index once."""
-        for _, rows in self.index.blocks():
+    def row_blocks(self, values: bool = True) -> Iterator[RowGradients]:
+        """Those of all training examples that are there, by reading the index once; tokens alone are a small part of it."""
+        for _, rows in self.index.blocks(values):
             yield rows
 
     def of_question(self, question: Question) -> RowGradients:

@@ -24,8 +24,8 @@ class Idf(Learned[Moments]):
     Source: Spärck Jones, *A statistical interpretation of term specificity*, 1972; the power 2 is that of a cosine of tf-idf
     vectors, where the weight stands on both sides.
 
-    Cost: the tokens of the training rows are counted, nothing is computed with their values; one multiplication a number of the
-    question. Memory: 8 · (2 + C) bytes a word.
+    Cost: the tokens of the training rows are counted; their values are not read, and a live source computes those of the first
+    checkpoint only. One multiplication a number of the question. Memory: 8 · (2 + C) bytes a word.
 
     Args:
         power (float): above 0.
@@ -42,6 +42,7 @@ class Idf(Learned[Moments]):
     power: float = 2.0
 
     by_column: ClassVar[bool] = False
+    by_value: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_positive("power", self.power)

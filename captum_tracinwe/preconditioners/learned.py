@@ -64,6 +64,8 @@ class Learned(ABC, Generic[S]):
 
     #: Whether it mixes or scales columns, and so needs rows of the width that it was fitted on.
     by_column: ClassVar[bool] = True
+    #: Whether it learns from the values of training rows, and not from their tokens alone, which are cheaper to have.
+    by_value: ClassVar[bool] = True
 
     # ----------------------------------------------------------------------------------------------- to be filled in
 

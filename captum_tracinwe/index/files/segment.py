@@ -317,17 +317,17 @@ class Segment:
             len(rows) * size,
         )
 
-    def rows(self, examples: Integers | None = None) -> RowGradients:
-        """All rows of chosen examples (local numbers; default: all), float32, checked."""
+    def rows(self, examples: Integers | None = None, values: bool = True) -> RowGradients:
+        """All rows of chosen examples (local numbers; default: all), float32, checked; or their tokens alone, ``(R, 0)``."""
         view = self._open()
         head = self._head(view)
         ptr = head["ptr"]
         examples = np.arange(len(self)) if examples is None else examples
         rows, own = spread(ptr[examples], ptr[examples + 1])
-        values = self._read(view, rows, ptr[examples], ptr[examples + 1])
+        found = self._read(view, rows, ptr[examples], ptr[examples + 1]) if values else torch.empty(len(rows), 0)
         counts = np.bincount(own, minlength=len(examples))
         ids = torch.from_numpy(head["ids"][rows].astype(np.int64))
-        return RowGradients(torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])), ids, values)
+        return RowGradients(torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])), ids, found)
 
     def _read(self, view: _View, rows: Integers, start: Integers, end: Integers) -> Tensor:
         """Rows of examples ``start[i]:end[i]``, float32 and unscaled; the checksum of each when it is first read."""
