@@ -20,15 +20,21 @@ def stored(tmp_path):
     return tmp_path / "index", json.loads((tmp_path / "answers.json").read_text())
 
 
+def alike(ours, stored):
+    """To round-off: without kernels, or on another processor, sums are taken in another order."""
+    stored = torch.tensor(stored)
+    largest = stored[stored.isfinite()].abs().max().item()  # -inf is of examples that are deleted
+    torch.testing.assert_close(ours, stored, rtol=0, atol=1e-6 * largest)
+
+
 def assert_answers(index, answers):
     question = random_rows(2, tokens=6, vocabulary=12, width=4, seed=4)
-    scores = torch.tensor(answers["scores"])
-    assert torch.equal(index.scores(question)[:, :20], scores)
-    assert torch.equal(index.self_influence()[:20], torch.tensor(answers["self"]))
+    alike(index.scores(question)[:, :20], answers["scores"])
+    alike(index.self_influence()[:20], answers["self"])
     for proponents, (indices, best) in zip((True, False), answers["best"], strict=True):
         found = index.search(question, 5, proponents, indices=range(20))
         assert found.indices.tolist() == indices
-        assert torch.equal(found.influence_scores, torch.tensor(best))
+        alike(found.influence_scores, best)
     assert index.search(question, 3, where={"n": [2, 11, 17]}, indices=range(20)).indices.tolist() == answers["where"]
 
 
