@@ -333,3 +333,9 @@ def test_scores_beyond_the_memory_are_refused_in_words(index, monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 16)
     with pytest.raises(ValueError, match=r"2 x 60 scores take 480 bytes, this machine has 256.*search\(rows, k\)"):
         index.scores(random_rows(2, seed=9))
+    with pytest.raises(
+        ValueError, match=r"self_influence: 60 scores take 240 bytes.*half of which.*by rows\(indices\)"
+    ):
+        index.self_influence()
+    monkeypatch.setattr(os, "sysconf", lambda name: 31)  # 961 bytes: 480 are half
+    assert index.scores(random_rows(2, seed=9)).shape == (2, 60)

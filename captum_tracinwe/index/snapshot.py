@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -145,13 +146,9 @@ class Snapshot:
         """
         self.warn_unfinished()
         rows = checked_question(self, rows)
-        size, there = 4 * len(rows) * self.total, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if size > there:
-            raise ValueError(
-                f"GradientIndex.scores: {len(rows)} x {self.total} scores take {size:,} bytes, this machine has {there:,}: ask "
-                f"with fewer test examples at a time, or for the best by search(rows, k)."
-            )
-        result = torch.full((len(rows), self.total), -torch.inf)
+        result = self._nothing_yet(
+            "scores", (len(rows), self.total), "with fewer test examples at a time, or for the best by search(rows, k)"
+        )
         live = torch.from_numpy(self._live)
         for segment, start in zip(self.segments, self.starts.tolist(), strict=True):
             kept = live[start : start + len(segment)]
@@ -168,10 +165,20 @@ class Snapshot:
     def self_influence(self) -> Tensor:
         """Σ over rows of ‖row‖² of each training example, ``(total,)``; −∞ for those not there. Reads no values."""
         self.warn_unfinished()
-        result = torch.full((self.total,), -torch.inf)
+        result = self._nothing_yet("self_influence", (self.total,), "by rows(indices), and take their squared_norms()")
         norms = [torch.from_numpy(segment.head["squared_norms"]) for segment in self.segments]
         result[self.numbers] = torch.cat([torch.empty(0), *norms])[torch.from_numpy(self._live)]
         return result
+
+    def _nothing_yet(self, name: str, shape: tuple[int, ...], otherwise: str) -> Tensor:
+        """-inf everywhere, which may take half the memory: a manifest can say 2³¹ training examples and hold 52."""
+        size, there = 4 * math.prod(shape), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if size > there // 2:
+            raise ValueError(
+                f"GradientIndex.{name}: {' x '.join(map(str, shape))} scores take {size:,} bytes, this machine has {there:,}, "
+                f"half of which they may take: ask {otherwise}."
+            )
+        return torch.full(shape, -torch.inf)
 
     def rows(self, indices: Sequence[int] | Tensor | None = None) -> RowGradients:
         """Row gradients of training examples, in the order given (default: all that are there), float32.
