@@ -319,7 +319,7 @@ def main():
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     torch.set_num_threads(1)
     whole = folder / "whole"
-    whole.mkdir()
+    whole.mkdir(parents=True)
     made(whole)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)

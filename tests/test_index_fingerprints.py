@@ -218,11 +218,13 @@ def test_order_by_length_and_a_width_of_its_own_make_no_other_examples(masked):
         for i, m, y in zip(ids, mask, labels, strict=True)
     ]
     masked.build(wide, tracin={"order_by_length": True})
+    question = masked.tracin(wide)._collate(wide[:3])
+    expected = masked.tracin(wide).influence(question)
     for data in (wide, own):
         masked.build(data, resume=True, tracin={"batch_size": 4})
-        for order in (False, True):
-            masked.ask(data, order_by_length=order, batch_size=5)
-        masked.ask(DataLoader(Stream(data), 1, collate_fn=masked.tracin(data)._collate))
+        stream = DataLoader(Stream(data), 1, collate_fn=masked.tracin(data)._collate)
+        for asked in (masked.ask(data, batch_size=5), masked.ask(data, order_by_length=True), masked.ask(stream)):
+            torch.testing.assert_close(asked.influence(question), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_another_collator_is_refused(masked):
