@@ -49,6 +49,7 @@ def data(tmp_path_factory):
         ("deletion", "deletion-snli-cnn-smoke", ["--dataset", "snli", "--methods", "WE-Topk", "BM25"]),
         ("deletion", "deletion-jigsaw_toxicity-bert-smoke", ["--dataset", "jigsaw_toxicity", "--model", "bert", "--texts", "60",
                                                              "--methods", "WE", "TR-Last"]),
+        ("deletion", "own-ag_news-cnn-smoke", ["--own", "--methods", "WE", "TR-TFIDF", "regression on words"]),
         ("noise", "noise-ag_news_noisy-cnn-smoke", []),
         ("cancellation", "cancellation-ag_news-cnn-smoke", []),
         ("words", "words-ag_news-cnn-smoke", []),

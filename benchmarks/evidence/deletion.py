@@ -3,8 +3,11 @@
     python benchmarks/evidence/deletion.py                              AG News, CNN, preset cpu
     python benchmarks/evidence/deletion.py --dataset jigsaw_toxicity
     python benchmarks/evidence/deletion.py --model bert
+    python benchmarks/evidence/deletion.py --own                        own-...: what taught *this* model?
 
-Stores results/evidence/deletion-DATASET-MODEL-PRESET.json after each seed. With --cache an interrupted run goes on.
+One model is explained, and retrainings from other seeds ask what the data teach. With --own there are as many explained models
+as seeds, and each is retrained from its own seed: same first weights, same order, the others keep their places.
+Stores results/evidence/deletion-DATASET-MODEL-PRESET.json (own-...) after each seed. With --cache an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -54,15 +57,17 @@ def highest_cosine(table: Tensor) -> float:
     return highest
 
 
-def scores_of(task: Task, names: list[str] | None = None) -> tuple[dict[str, Tensor], dict[str, float], float]:
-    """Scores of each method at the checkpoints of one model, the seconds each took, and its words' highest cosine."""
+def scores_of(
+    task: Task, names: list[str] | None = None, seed: int = 0
+) -> tuple[dict[str, Tensor], dict[str, float], float]:
+    """Scores of each method at the checkpoints of the model of a seed, the seconds each took, its words' highest cosine."""
     scores, seconds = {}, {}
     known = list(contenders(None, task.train))  # type: ignore[arg-type]
     unknown = sorted(set(names or ()) - set(known))
     if unknown:
         raise SystemExit(f"--methods: {', '.join(unknown)} is none of {', '.join(known)}.")
     with tempfile.TemporaryDirectory() as folder:
-        explained = task.explained(folder)
+        explained = task.explained(folder, seed)
         for name, make in contenders(explained, task.train).items():
             if names is None or name in names:
                 started = time.perf_counter()
@@ -76,15 +81,18 @@ def scores_of(task: Task, names: list[str] | None = None) -> tuple[dict[str, Ten
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--own", action="store_true", help="retrain each explained model from its own seed")
     args, task = begin(parser, argv)
     most = task.preset.ks[-1]
     if most >= len(task.train):
         raise SystemExit(f"--texts {len(task.train)}: expected more than the {most} that are removed.")
-    scores, seconds, cosine = scores_of(task, args.methods)
     retrain = task.retrain(args.workers, args.cache)
-    before = retrain(torch.ones(1, len(task.train), dtype=torch.bool), task.seeds()[:1])
     curves: dict[tuple[str, bool], list[DeletionCurve]] = {}
+    before: list[Tensor] = []
     for place, seed in enumerate(task.seeds(), 1):
+        if args.own or place == 1:
+            scores, seconds, cosine = scores_of(task, args.methods, seed if args.own else 0)
+            before.append(retrain(torch.ones(1, len(task.train), dtype=torch.bool), [seed])[0])
         found = deletion_curves(scores, retrain, ks=task.preset.ks, seeds=[seed])
         for key, curve in found.items():
             curves.setdefault(key, []).append(curve)
@@ -97,11 +105,10 @@ def main(argv: list[str] | None = None) -> None:
             }
             for name in scores
         }
-        content = {"seeds": task.seeds()[:place], "ks": list(task.preset.ks), "p_before": before[0], "methods": table}
-        content["highest cosine of two words"] = cosine
-        path = store(
-            args.out, f"deletion-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content
-        )
+        content = {"seeds": task.seeds()[:place], "ks": list(task.preset.ks), "p_before": before, "methods": table}
+        content |= {"own": args.own, "highest cosine of two words": cosine}
+        kind = "own" if args.own else "deletion"
+        path = store(args.out, f"{kind}-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
         print(f"\nseed {seed}: {path}")
         for name in scores:
             plus, minus = joined[name, True], joined[name, False]

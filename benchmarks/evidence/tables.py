@@ -35,6 +35,10 @@ PAPER = {
 }  # fmt: skip
 
 
+# Whose separation that of the others is set against, question by question.
+RIVALS = "TR-TFIDF", "regression on words"
+
+
 def curves_of(content: dict[str, Any]) -> dict[tuple[str, bool], DeletionCurve]:
     ks, seeds = tuple(content["ks"]), tuple(content["seeds"])
     return {
@@ -48,20 +52,25 @@ def deletion(content: dict[str, Any]) -> str:
     curves, ks, seeds = curves_of(content), content["ks"], content["seeds"]
     names = list(content["methods"])
     tests, paper = next(iter(curves.values())).changes.shape[1], PAPER.get(content["dataset"], {})
+    own = content.get("own", False)
+    trained = (
+        f"{_models(len(seeds))}, each retrained from its own seed" if own else f"{_pairs(len(seeds))} for each set"
+    )
+    rivals = [name for name in RIVALS if name in names and len(names) > 1]
+    last = ["scoring, s", *([] if own else ["the paper's"])]
     lines = [
-        f"{content['settings']['texts']:,} texts, {tests} test points, {_pairs(len(seeds))} for each set, grid k = "
-        f"{', '.join(map(str, ks))}.",
+        f"{content['settings']['texts']:,} texts, {tests} test points, {trained}, grid k = {', '.join(map(str, ks))}.",
         "",
-        "| method | AUC-DEL₊ ↓ | AUC-DEL₋ ↑ | separation | scoring, s | the paper's |",
-        "|---|---|---|---|---|---|",
+        f"| {' | '.join(['method', 'AUC-DEL₊ ↓', 'AUC-DEL₋ ↑', 'separation', *(f'ahead of {r} by' for r in rivals), *last])} |",
+        "|---|" + "---|" * (3 + len(rivals) + len(last)),
     ]
+    apart = {name: curves[name, False].by_test().mean(1) - curves[name, True].by_test().mean(1) for name in names}
     for name in names:
         plus, minus = curves[name, True], curves[name, False]
-        lines.append(
-            f"| {name} | {auc_del(plus)} | {auc_del(minus)} | {separation(plus, minus)} | "
-            f"{content['methods'][name]['seconds']:.1f} | {paper.get(name, '–')} |"
-        )
-    apart = {name: curves[name, False].by_test().mean(1) - curves[name, True].by_test().mean(1) for name in names}
+        ahead = [_difference(apart[name], apart[rival]) if name != rival else "" for rival in rivals]
+        cells = [auc_del(plus), auc_del(minus), separation(plus, minus), *ahead]
+        cells += [f"{content['methods'][name]['seconds']:.1f}", *([] if own else [paper.get(name, "–")])]
+        lines.append(f"| {' | '.join(map(str, [name, *cells]))} |")
     if {"WE", "TR-Last"} <= set(names):
         we, last = apart["WE"], apart["TR-Last"]
         ratio = bootstrap(lambda i: we[i].mean() / last[i].mean(), len(we))
@@ -160,9 +169,18 @@ def speed(content: dict[str, Any]) -> str:
     )
 
 
+def _difference(one: torch.Tensor, other: torch.Tensor) -> Interval:
+    """Of two methods, paired by test point."""
+    return bootstrap(lambda i: (one - other)[i].mean(), len(one))
+
+
 KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
     f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, speed)
-}
+} | {"own": deletion}
+
+
+def _models(count: int) -> str:
+    return f"{count} explained model{'s' if count > 1 else ''}"
 
 
 def _pairs(count: int) -> str:
