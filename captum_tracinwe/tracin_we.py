@@ -29,7 +29,7 @@ from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import Question, RowSource
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.turns import alone
-from captum_tracinwe.preconditioners import Identity, Preconditioner, Unfitted, named
+from captum_tracinwe.preconditioners import SAMPLE, EqualShares, Identity, Preconditioner, Unfitted, named
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.words.influence import WordInfluence, split_by_token
@@ -97,8 +97,9 @@ class TracInWE(TracInCP):
             logits that holds zeros, so that the model is unchanged. "output": of a language model, those of the words that a
             text has to predict, in its output layer. Of a tuple the score is the sum of its parts; "both" is ("input",
             "output"). Default: "input", Captum's equal.
-        shares (sequence of float, optional): by what the scores of each part are multiplied before they are added, in the order
-            of ``table``. Default: 1 each.
+        shares ("equal" or sequence of float, optional): by what the scores of each part are multiplied before they are added, in
+            the order of ``table``. "equal" makes them as large as those of the first, measured at each checkpoint on a sample of
+            the training examples (:class:`captum_tracinwe.preconditioners.EqualShares`). Default: 1 each.
 
     Raises:
         ValueError, TypeError: see :func:`find_embedding`, :func:`find_checkpoints`; an empty or shuffled training set.
@@ -137,7 +138,7 @@ class TracInWE(TracInCP):
         preconditioner: str | Preconditioner | None = None,
         index: str | Path | GradientIndex | None = None,
         table: str | Sequence[str] = "input",
-        shares: Sequence[float] | None = None,
+        shares: str | Sequence[float] | None = None,
     ) -> None:
         self.index, train_dataset = _opened(index, train_dataset)
         preconditioner = named(preconditioner) if isinstance(preconditioner, str) else preconditioner
@@ -237,7 +238,7 @@ class TracInWE(TracInCP):
     def checkpoints(self, checkpoints: str | Path | Iterable[Any]) -> None:
         self._checkpoints = find_checkpoints(checkpoints)
         # Which preconditioner learned from the gradients at these, and what became of it.
-        self._fitted: tuple[Unfitted, Preconditioner] | None = None
+        self._fitted: tuple[Preconditioner, Preconditioner] | None = None
 
     # ------------------------------------------------------------------------------------------- what scores come from
 
@@ -280,14 +281,21 @@ class TracInWE(TracInCP):
         return Question(batches, self.test_loss_fn, aggregate, self._fitted_preconditioner())
 
     def _fitted_preconditioner(self) -> Preconditioner:
-        """The preconditioner; one that learns has seen the training rows, which happens once."""
+        """The preconditioner; what it has to learn from the training rows it has learned, which happens once."""
         given = self.preconditioner
-        if not isinstance(given, Unfitted) or given.fitted:
+        unfitted = isinstance(given, Unfitted) and not given.fitted
+        if not unfitted and not self.tables.equal:
             return given
         with alone(self.model):  # threads that ask at once wait for one pass
             if self._fitted is None or self._fitted[0] is not given:
-                rows = self.source.row_blocks(getattr(given, "by_value", True))
-                self._fitted = given, given.fit(rows, len(self.checkpoints))
+                fitted, source, checkpoints = given, self.source, len(self.checkpoints)
+                if isinstance(given, Unfitted) and not given.fitted:
+                    fitted = given.fit(source.row_blocks(getattr(given, "by_value", True)), checkpoints)
+                if self.tables.equal:
+                    sample = source.sample(SAMPLE)
+                    widths = self.live.widths(sample.width // checkpoints)
+                    fitted = EqualShares.of(fitted, sample, checkpoints, widths)
+                self._fitted = given, fitted
             return self._fitted[1]
 
     def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:

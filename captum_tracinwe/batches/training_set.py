@@ -87,6 +87,12 @@ class TrainingSet:
             return self.loader
         return in_order(self.by_length.dataset, self.loader.batch_size, self.loader.collate_fn)
 
+    @property
+    def readable(self) -> int | None:
+        """How many examples there are, if chosen ones can be read without the others."""
+        loader = self.by_index()
+        return None if examples_loader(loader, [0]) is None else len(loader.dataset)  # type: ignore[arg-type]
+
     def chosen(self, indices: Sequence[int]) -> tuple[list[Batch] | DataLoader[Any], list[int]]:
         """Batches that hold the examples of some training indices (ascending), and the training index of each example in them.
 

@@ -89,6 +89,14 @@ class LiveRows:
         read = int(self.table.weight.shape[1]) if "input" in self.tables else 0
         return read + (head_size(find_head(self.weights.model))[1] if "output" in self.tables else 0)
 
+    def widths(self, width: int) -> tuple[int, ...]:
+        """Columns of each table, of the ``width`` that a row has at one checkpoint."""
+        known = {"input": int(self.table.weight.shape[1])}
+        if "output" in self.tables:
+            known["output"] = head_size(find_head(self.weights.model))[1]
+        known["bag"] = width - sum(known[name] for name in self.tables.names if name != "bag")
+        return tuple(known[name] for name in self.tables.names)
+
     @property
     def itemsize(self) -> int:
         """Bytes of a score."""

@@ -9,11 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.batch import Batch, Loss, positions_of
+from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of
 from captum_tracinwe.batches.blocks import blocks
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.live import Asked, LiveRows
-from captum_tracinwe.gradients.source import Product, Question, dot
+from captum_tracinwe.gradients.source import Product, Question, dot, spread
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.ranking import merge_top_k, top_k
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -157,6 +157,18 @@ class LiveSource:
             return rows if held == list(indices) else rows.select([held.index(index) for index in indices])
         rows, order = self.live.rows(self.examples.loader, self.asked, show_progress), self.examples.places()
         return rows if order is None else rows.select(order)
+
+    def sample(self, count: int) -> RowGradients:
+        """The rows of about ``count`` training examples, spread over all of them; of a stream, of the first batches."""
+        size = self.examples.readable
+        if size is not None:
+            return self.rows(spread(size, count))
+        batches: list[Batch] = []
+        for batch in self.examples.loader:
+            batches.append(batch)
+            if sum(map(size_of, batches)) >= count:
+                break
+        return self.live.rows(batches, self.asked)
 
     def row_blocks(self, values: bool = True) -> Iterator[RowGradients]:
         """Those of all training examples, each computed once; a block and its copies stay within the memory limit.

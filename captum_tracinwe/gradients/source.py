@@ -13,10 +13,15 @@ from captum_tracinwe.preconditioners import Identity, Preconditioner
 from captum_tracinwe.rows import ops
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["Product", "Question", "RowSource", "dot"]
+__all__ = ["Product", "Question", "RowSource", "dot", "spread"]
 
 #: (test rows, training rows) → what is laid side by side over the training examples, and added up over checkpoints.
 Product: TypeAlias = Callable[[RowGradients, RowGradients], Tensor]
+
+
+def spread(size: int, count: int) -> list[int]:
+    """``count`` of the whole numbers below ``size``, evenly spread and ascending; all of them if they are no more."""
+    return list(range(size)) if size <= count else [place * size // count for place in range(count)]
 
 
 def dot(test: RowGradients, train: RowGradients) -> Tensor:
@@ -89,6 +94,9 @@ class RowSource(Protocol):
 
     def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
         """Row gradients of training examples (ascending; default: all), values ``(R, C * D)``."""
+
+    def sample(self, count: int) -> RowGradients:
+        """The rows of about ``count`` training examples, spread over all of them where they can be read singly."""
 
     def row_blocks(self, values: bool = True) -> Iterator[RowGradients]:
         """Those of all training examples in blocks, in no order: one pass, with never more than a block of rows in memory.

@@ -27,10 +27,13 @@ class Tables:
     Args:
         names (tuple of str): of the parts, in the order of their columns.
         shares (tuple of float): above 0; the score is Σ over parts of share · score of that part.
+        equal (bool): instead, each part's scores are made as large as those of the first: on the question's side, so that rows
+            are those of shares of 1.
     """
 
     names: tuple[str, ...] = ("input",)
     shares: tuple[float, ...] = (1.0,)
+    equal: bool = False
 
     @classmethod
     def of(cls, table: Any, shares: Any = None) -> Tables:
@@ -54,12 +57,9 @@ class Tables:
                 raise ValueError(
                     f"`table` names {name!r} twice ({table!r}): expected each once; what it weighs, `shares` says."
                 )
-        return cls._in_order(dict(zip(given, _checked(shares, given), strict=True)))
-
-    @classmethod
-    def _in_order(cls, shares: dict[str, float]) -> Tables:
-        names = tuple(name for name in NAMES if name in shares)
-        return cls(names, tuple(shares[name] for name in names))
+        of_each = dict(zip(given, _checked(shares, given), strict=True))
+        names = tuple(name for name in NAMES if name in of_each)
+        return cls(names, tuple(of_each[name] for name in names), len(names) > 1 and _is_equal(shares))
 
     def factor(self, name: str) -> float:
         """By what a part's rows are multiplied on either side: √share."""
@@ -84,14 +84,18 @@ class Tables:
         )
 
 
+def _is_equal(shares: Any) -> bool:
+    return isinstance(shares, str) and shares == "equal"
+
+
 def _checked(shares: Any, names: tuple[str, ...] | list[str]) -> tuple[float, ...]:
-    if shares is None:
+    if shares is None or _is_equal(shares):
         return (1.0,) * len(names)
     given = tuple(shares) if isinstance(shares, Iterable) and not isinstance(shares, str) else None
     numbers = given is not None and all(isinstance(share, Real) and not isinstance(share, bool) for share in given)
     if given is None or not numbers or len(given) != len(names) or not all(0 < share < math.inf for share in given):
         raise ValueError(
-            f"`shares` should be one number above 0 for each of the {len(names)} tables ({', '.join(names)}), or None for 1 "
-            f"each; got {shares!r:.80}. A table that should not count is left out of `table`."
+            f'`shares` should be one number above 0 for each of the {len(names)} tables ({", ".join(names)}), "equal", or None '
+            f"for 1 each; got {shares!r:.80}. A table that should not count is left out of `table`."
         )
     return tuple(float(share) for share in given)

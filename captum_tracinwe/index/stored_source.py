@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from captum_tracinwe.gradients.live import Asked, LiveRows
-from captum_tracinwe.gradients.source import Product, Question, dot
+from captum_tracinwe.gradients.source import Product, Question, dot, spread
 from captum_tracinwe.index.gradient_index import GradientIndex
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -88,6 +88,20 @@ class StoredSource:
     def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
         """Row gradients of training examples, values ``(R, C * D)``."""
         return self.index.rows(indices)
+
+    def sample(self, count: int) -> RowGradients:
+        """Of about ``count`` training examples that are there, spread over all of them.
+
+        Raises:
+            ValueError: the index keeps random projections, in which the columns of several tables are mixed.
+        """
+        if self.index.projection is not None:
+            raise ValueError(
+                "shares='equal' measures the columns of each table, and this index was built with project=..., which mixes them: "
+                "expected an index with whole rows. Build one without project, or with shares as numbers."
+            )
+        numbers = self.index.numbers
+        return self.index.rows(numbers[spread(len(numbers), count)])
 
     def row_blocks(self, values: bool = True) -> Iterator[RowGradients]:
         """Those of all training examples that are there, by reading the index once; tokens alone are a small part of it."""

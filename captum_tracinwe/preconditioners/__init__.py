@@ -11,10 +11,13 @@ from captum_tracinwe.preconditioners.kfac import Kfac
 from captum_tracinwe.preconditioners.names import named
 from captum_tracinwe.preconditioners.preconditioner import Identity, Preconditioner, Unfitted
 from captum_tracinwe.preconditioners.row_fisher import RowFisher
+from captum_tracinwe.preconditioners.shares import SAMPLE, EqualShares
 
 __all__ = [
+    "SAMPLE",
     "Adam",
     "Ekfac",
+    "EqualShares",
     "GaussNewton",
     "Identity",
     "Idf",

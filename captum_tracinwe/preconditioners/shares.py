@@ -1,0 +1,88 @@
+"""`EqualShares`: where rows of several tables stand side by side, each table's part of the score is made equally large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from captum_tracinwe.preconditioners.learned import check_rows
+from captum_tracinwe.preconditioners.preconditioner import Preconditioner
+from captum_tracinwe.rows.overflow import first_not_finite, overflow
+from captum_tracinwe.rows.row_gradients import RowGradients
+
+__all__ = ["SAMPLE", "EqualShares"]
+
+#: Training texts that are measured. A share that is off by a factor of 2 moves the ranking by less than what one retraining
+#: differs from the next, so that a sample will do: it costs a live source 128 texts' gradients, once.
+SAMPLE = 128
+
+
+@dataclass(frozen=True, eq=False)
+class EqualShares:
+    """The columns of each table times a factor, at each checkpoint, behind another preconditioner.
+
+    A score is a sum over tables, whose gradients are of sizes that have nothing to do with each other. With
+    f_{c,p} = s_{c,0} / s_{c,p}, and s_{c,p} the mean score of a training text with itself by table p at checkpoint c, all tables
+    count as much as the first.
+    A table that has no gradient at a checkpoint keeps the factor 1.
+
+    Args:
+        inner (Preconditioner): what maps the rows first.
+        factors (Tensor): float64 ``(C, P)``, for each checkpoint and table.
+        widths (tuple of int): columns of each table at one checkpoint.
+    """
+
+    inner: Preconditioner
+    factors: Tensor
+    widths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, inner: Preconditioner, sample: RowGradients, checkpoints: int, widths: Sequence[int]) -> EqualShares:
+        """Measured on the rows of some training texts, values ``(R, C * D)``, D the sum of ``widths``.
+
+        Raises:
+            ValueError: no texts, values that are not finite, columns that are not those of the tables.
+        """
+        check_rows("EqualShares", sample)
+        width = sum(widths)
+        if not len(sample) or sample.width != checkpoints * width:
+            raise ValueError(
+                f"EqualShares: expected rows of one training text at least, of {checkpoints} checkpoint(s) × {width} columns "
+                f"({' + '.join(map(str, widths))}), got {len(sample)} texts with {sample.width} columns."
+            )
+        sizes = torch.zeros((checkpoints, len(widths)), dtype=torch.float64)
+        for c in range(checkpoints):
+            rows = sample.columns(c * width, (c + 1) * width).to(dtype=torch.float64)
+            mapped = inner.at(c).apply(rows)
+            for p, (start, stop) in enumerate(_parts(widths)):
+                of_table = mapped.columns(start, stop).dot(rows.columns(start, stop))
+                sizes[c, p] = of_table.diagonal().mean()
+        known = (sizes > 0) & (sizes[:, :1] > 0)
+        return cls(inner, torch.where(known, sizes[:, :1] / sizes.where(known, torch.ones(())), 1.0), tuple(widths))
+
+    def at(self, checkpoint: int) -> EqualShares:
+        """The part of one checkpoint, for rows ``(R, D)``."""
+        return EqualShares(self.inner.at(checkpoint), self.factors[checkpoint : checkpoint + 1], self.widths)
+
+    def apply(self, rows: RowGradients) -> RowGradients:
+        """The mapped rows, values ``(R, C * D)``."""
+        expected = len(self.factors) * sum(self.widths)
+        if rows.width != expected:
+            raise ValueError(
+                f"EqualShares.apply: got rows of {rows.width} columns: expected {expected}, those it was measured on."
+            )
+        mapped = self.inner.apply(rows)
+        by_column = self.factors.repeat_interleave(torch.tensor(self.widths), dim=1).flatten()
+        values = mapped.values * by_column.to(mapped.values.device, mapped.values.dtype)
+        if first_not_finite(values) is not None:
+            raise overflow("What EqualShares makes of the gradient of a test example", values.dtype)
+        return RowGradients(mapped.ptr, mapped.ids, values)
+
+
+def _parts(widths: Sequence[int]) -> list[tuple[int, int]]:
+    ends = list(accumulate(widths))
+    return [(stop - width, stop) for width, stop in zip(widths, ends, strict=True)]

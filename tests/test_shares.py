@@ -1,0 +1,118 @@
+"""shares="equal": the parts of several tables are made equally large, at each checkpoint, on the question's side."""
+
+import pytest
+import torch
+from cases import Examples
+from index_cases import brute_force
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from captum_tracinwe import RowGradients, TracInWE
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.gradients.source import spread
+from captum_tracinwe.preconditioners import SAMPLE, EqualShares, Identity
+
+LOSS = nn.CrossEntropyLoss(reduction="none")
+BOTH = "input", "bag"
+
+
+def texts(count, seed):
+    ids, _, labels = toy_texts(count, seed=seed)
+    return ids, labels
+
+
+@pytest.fixture
+def model():
+    return TinyCNN(padding_idx=0).double()
+
+
+def test_each_table_counts_as_much_as_the_first_by_hand(model, tmp_path):
+    paths, train, test = scatter_checkpoints(model, tmp_path), texts(9, 1), texts(4, 2)
+    expected = 0
+    for path in paths:
+        alone = [TracInWE(model, Examples(train), [path], loss_fn=LOSS, table=table) for table in BOTH]
+        words, bag = (one.influence(test) for one in alone)
+        sizes = [one.influence(train).diagonal().mean() for one in alone]
+        expected = expected + words + sizes[0] / sizes[1] * bag
+    tracin = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table=BOTH, shares="equal")
+    torch.testing.assert_close(tracin.influence(test), expected, rtol=1e-12, atol=0)
+    # The order in which they are named says nothing.
+    other = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table=BOTH[::-1], shares="equal")
+    assert torch.equal(other.influence(test), tracin.influence(test))
+
+
+def test_it_is_measured_in_what_the_preconditioner_makes_of_rows(model, tmp_path):
+    paths, train, test = scatter_checkpoints(model, tmp_path), texts(9, 1), texts(4, 2)
+    expected = 0
+    for path in paths:
+        alone = [
+            TracInWE(model, Examples(train), [path], loss_fn=LOSS, table=table, preconditioner="idf") for table in BOTH
+        ]
+        words, bag = (one.influence(test) for one in alone)
+        sizes = [one.influence(train).diagonal().mean() for one in alone]
+        expected = expected + words + sizes[0] / sizes[1] * bag
+    options = {"loss_fn": LOSS, "table": BOTH, "shares": "equal", "preconditioner": "idf"}
+    tracin = TracInWE(model, Examples(train), paths, **options)
+    torch.testing.assert_close(tracin.influence(test), expected, rtol=1e-12, atol=0)
+    found = tracin.word_influence(test, [range(9)] * 4)
+    shares = torch.tensor([[float(one.token_shares.sum()) for one in row] for row in found], dtype=torch.float64)
+    torch.testing.assert_close(shares, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_an_index_of_rows_as_they_are_answers_alike(tmp_path):
+    model = TinyCNN(padding_idx=0)
+    paths, train, test = scatter_checkpoints(model, tmp_path), texts(40, 1), texts(5, 2)
+    plain = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table=BOTH)
+    plain.build_index(tmp_path / "index", segment_examples=16)
+    options = {"loss_fn": LOSS, "table": BOTH, "shares": "equal", "preconditioner": "idf"}
+    expected = TracInWE(model, Examples(train), paths, **options).influence(test)
+    stored = TracInWE(model, None, paths, index=tmp_path / "index", **options)
+    torch.testing.assert_close(stored.influence(test), expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+    for proponents in (True, False):
+        found, rows = (
+            stored.influence(test, k=5, proponents=proponents),
+            stored.source.of_question(stored.question(test)),
+        )
+        assert torch.equal(found.indices, brute_force(stored.index, rows, 5, proponents)[0])
+
+
+def test_a_sample_of_a_large_set_does_and_a_stream_gives_its_first_batches(model, tmp_path):
+    paths, train, test = scatter_checkpoints(model, tmp_path), texts(2 * SAMPLE, 1), texts(2, 2)
+    chosen = [2 * place for place in range(SAMPLE)]
+    assert spread(2 * SAMPLE, SAMPLE) == chosen
+    options = {"loss_fn": LOSS, "table": BOTH}
+    tracin = TracInWE(model, Examples(train), paths, batch_size=32, shares="equal", **options)
+    measured = EqualShares.of(Identity(), tracin.row_gradients().select(chosen), len(paths), tracin.live.widths(9))
+    assert torch.equal(tracin.question(test).preconditioner.factors, measured.factors)
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(zip(*train, strict=True))
+
+    stream = TracInWE(model, DataLoader(Stream(), batch_size=32), paths, shares="equal", **options)
+    first = EqualShares.of(Identity(), tracin.row_gradients().select(range(SAMPLE)), len(paths), tracin.live.widths(9))
+    assert torch.equal(stream.question(test).preconditioner.factors, first.factors)
+
+
+def test_a_table_without_a_gradient_keeps_its_factor():
+    rows = RowGradients(torch.tensor([0, 1]), torch.tensor([3]), torch.tensor([[1.0, 2.0, 0.0, 2.0, 0.0, 3.0]]))
+    shares = EqualShares.of(Identity(), rows, 2, (2, 1))
+    assert shares.factors.tolist() == [[1.0, 1.0], [1.0, 4 / 9]]
+    assert shares.apply(rows).values.tolist() == [[1.0, 2.0, 0.0, 2.0, 0.0, pytest.approx(3 * 4 / 9)]]
+    assert shares.at(1).apply(rows.columns(3, 6)).values.tolist() == [[2.0, 0.0, pytest.approx(3 * 4 / 9)]]
+
+
+def test_what_cannot_be_measured_is_refused_by_name(model, tmp_path):
+    paths, train, test = scatter_checkpoints(model, tmp_path), texts(9, 1), texts(4, 2)
+    tracin = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table=BOTH)
+    tracin.build_index(tmp_path / "index", project=4)
+    stored = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table=BOTH, shares="equal", index=tmp_path / "index")
+    with pytest.raises(ValueError, match="built with project="):
+        stored.influence(test)
+    with pytest.raises(ValueError, match='`shares` should be one number above 0 .* "equal"'):
+        TracInWE(model, Examples(train), paths, loss_fn=LOSS, table=BOTH, shares="alike")
+    with pytest.raises(ValueError, match="expected rows of one training text at least, of 2 checkpoint"):
+        EqualShares.of(Identity(), tracin.row_gradients(), 2, (2, 1))
+    alone = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table="bag", shares="equal")
+    plain = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table="bag")
+    assert torch.equal(alone.influence(test), plain.influence(test))
