@@ -154,6 +154,23 @@ def test_no_gradient_is_computed_and_no_layer_above_the_embedding_runs_after_the
     assert counted.calls == {"bert.embeddings.word_embeddings": 5, "bert.encoder": 1, "classifier": 1}
 
 
+@pytest.mark.parametrize(
+    "order", [("attention_mask", "input_ids", "labels"), ("labels", "token_type_ids", "input_ids")]
+)
+def test_entries_of_other_types_beside_the_ids_are_none_of_them(order, no_backward, tmp_path):
+    ids, mask, labels = toy_texts(6, seed=1)
+    model = tiny_bert()
+    texts = [
+        {"input_ids": i, "attention_mask": m.float(), "token_type_ids": m.int(), "labels": n}
+        for i, m, n in zip(ids, mask, labels, strict=True)
+    ]
+    texts = [{key: text[key] for key in order} for text in texts]
+    tracin = TracInWE(model, texts, scatter_checkpoints(model, tmp_path), loss_fn=LOSS, batch_size=2)
+    counted = Counted(model, "bert.encoder")
+    assert tokens_of(tracin).num_rows > 0
+    assert counted.calls == {"bert.encoder": 1}
+
+
 def test_of_an_encoder_no_decoder_runs_after_the_first_batch(no_backward, tmp_path):
     case = CASES["t5"]()
     tracin = tracin_of(case, scatter_checkpoints(case.model, tmp_path), side="encoder", batch_size=1)
@@ -249,6 +266,7 @@ def test_a_pass_that_was_cut_short_leaves_no_trace_and_is_no_error_of_the_models
     )
     before = state_of(model), copy.copy(model.out.__dict__)
     assert_tokens_of_the_gradient_pass(tracin)
+    tokens_of(tracin)  # after the passes that went to their end
     assert_same_state(model, before[0])
     assert model.out.__dict__.keys() == before[1].keys()
 

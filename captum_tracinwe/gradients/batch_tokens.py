@@ -82,7 +82,8 @@ class TokenPass:
 
         def enough(call: LookUp) -> bool:
             return form in self._of_one_call and any(
-                given.shape == call.ids.shape and torch.equal(given, call.ids) for given in tensors_in(batch)
+                given.shape == call.ids.shape and given.dtype == call.ids.dtype and torch.equal(given, call.ids)
+                for given in tensors_in(batch)
             )
 
         with ExitStack() as stack:
