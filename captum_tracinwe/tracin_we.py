@@ -23,13 +23,14 @@ from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.checkpoints.weights import assign_checkpoint, find_checkpoints, load_checkpoint
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import find_embedding, stack
+from captum_tracinwe.gradients.fitting import Fitting
 from captum_tracinwe.gradients.head import find_head
 from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import Question, RowSource
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.turns import alone
-from captum_tracinwe.preconditioners import SAMPLE, EqualShares, Identity, Preconditioner, Unfitted, named
+from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, named
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.words.influence import WordInfluence, split_by_token
@@ -87,8 +88,13 @@ class TracInWE(TracInCP):
         preconditioner (str or Preconditioner, optional): what multiplies the rows of ``inputs`` before they meet those of the
             training examples: "idf", "fisher", "kfac", "ekfac", "exact" (:func:`captum_tracinwe.preconditioners.named`), or an
             object. One that learns from the training rows does so at the first question, in one pass that is then kept: with
-            ``index`` by reading it once, else by computing each training example's gradient once more ("idf": at the first
-            checkpoint only). Default: none, Captum's equal.
+            ``index`` by reading it once, else by computing each training example's gradient once more ("idf": only its
+            tokens are read). Default: none, Captum's equal.
+        normalize (str or Length, optional): by what scores are divided, so that a text does not win by being long: "words", the
+            length of its tf-idf vector, or "gradient", that of its gradients, the root of its self-influence. A
+            :class:`captum_tracinwe.preconditioners.Length` has the settings. It holds wherever scores and shares are made;
+            ``self_influence`` and ``row_gradients`` stay as they are. With ``aggregate`` the sum of the test examples' gradients
+            is one text, divided by its own length. Default: none, Captum's equal.
         index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it.
             ``train_dataset`` may be None; if it is given, a few of its examples are read, and one that is not as it was when
             the index was built is an :class:`IndexMismatch`.
@@ -136,12 +142,14 @@ class TracInWE(TracInCP):
         order_by_length: bool = False,
         memory_limit: int = 1 << 30,
         preconditioner: str | Preconditioner | None = None,
+        normalize: str | Length | None = None,
         index: str | Path | GradientIndex | None = None,
         table: str | Sequence[str] = "input",
         shares: str | Sequence[float] | None = None,
     ) -> None:
         self.index, train_dataset = _opened(index, train_dataset)
         preconditioner = named(preconditioner) if isinstance(preconditioner, str) else preconditioner
+        length = Length.of(normalize)
         check_arguments(
             *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
@@ -172,6 +180,7 @@ class TracInWE(TracInCP):
         self.top_k_words = top_k_words
         self.memory_limit = memory_limit
         self.preconditioner: Preconditioner = Identity() if preconditioner is None else preconditioner
+        self.normalize = length
         self.tables = Tables.of(table, shares)
         if "output" in self.tables:
             find_head(model)
@@ -237,8 +246,7 @@ class TracInWE(TracInCP):
     @checkpoints.setter
     def checkpoints(self, checkpoints: str | Path | Iterable[Any]) -> None:
         self._checkpoints = find_checkpoints(checkpoints)
-        # Which preconditioner learned from the gradients at these, and what became of it.
-        self._fitted: tuple[Preconditioner, Preconditioner] | None = None
+        self._fitting = Fitting()  # what was learned from the gradients at these
 
     # ------------------------------------------------------------------------------------------- what scores come from
 
@@ -276,27 +284,13 @@ class TracInWE(TracInCP):
         return StoredSource(self.index, self.live)
 
     def question(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> Question:
-        """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn`` and the preconditioner."""
+        """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn``, preconditioner and length."""
         batches: list[Batch] = list(self._batches(inputs))
-        return Question(batches, self.test_loss_fn, aggregate, self._fitted_preconditioner())
-
-    def _fitted_preconditioner(self) -> Preconditioner:
-        """The preconditioner; what it has to learn from the training rows it has learned, which happens once."""
-        given = self.preconditioner
-        unfitted = isinstance(given, Unfitted) and not given.fitted
-        if not unfitted and not self.tables.equal:
-            return given
+        source, given, fitting = self.source, self.preconditioner, self._fitting
         with alone(self.model):  # threads that ask at once wait for one pass
-            if self._fitted is None or self._fitted[0] is not given:
-                fitted, source, checkpoints = given, self.source, len(self.checkpoints)
-                if isinstance(given, Unfitted) and not given.fitted:
-                    fitted = given.fit(source.row_blocks(getattr(given, "by_value", True)), checkpoints)
-                if self.tables.equal:
-                    sample = source.sample(SAMPLE)
-                    widths = self.live.widths(sample.width // checkpoints)
-                    fitted = EqualShares.of(fitted, sample, checkpoints, widths)
-                self._fitted = given, fitted
-            return self._fitted[1]
+            preconditioner = fitting.preconditioner(given, source, self.live, self.index)
+            length = fitting.length(self.normalize, given, source, self.index)
+        return Question(batches, self.test_loss_fn, aggregate, preconditioner, length)
 
     def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
         """Batches of ``inputs``, which may be a data set or a list of examples as well."""
@@ -408,13 +402,13 @@ class TracInWE(TracInCP):
         Raises:
             ValueError: not one list of indices per test example; an index that the training set does not have.
         """
-        source = self.source
-        test = source.of_question(self.question(inputs))
+        source, question = self.source, self.question(inputs)
+        test = source.of_question(question)
         wanted = index_lists(train_indices, len(test))
         distinct = sorted({index for indices in wanted for index in indices})
         if not distinct:
             return [[] for _ in wanted]
-        train = source.rows(distinct)
+        train = question.taught(source.rows(distinct))
         place = {index: i for i, index in enumerate(distinct)}
         pairs = [(i, index) for i, indices in enumerate(wanted) for index in indices]
         rows = torch.tensor([(i, place[index]) for i, index in pairs], device=test.ptr.device)

@@ -62,9 +62,9 @@ def test_with_k_no_full_matrix_is_held(tmp_path, monkeypatch):
     original = LiveSource._by_place
 
     def watch(self, *args):
-        for examples, block in original(self, *args):
+        for examples, block, factors in original(self, *args):
             widths.append(block.shape[1])
-            yield examples, block
+            yield examples, block, factors
 
     monkeypatch.setattr(LiveSource, "_by_place", watch)
     tracin.influence(case.test, k=2)

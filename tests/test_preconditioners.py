@@ -511,17 +511,20 @@ def test_the_training_rows_are_read_once_and_what_they_taught_is_kept(tmp_path):
     first, second = calls(), calls()
     assert first - second >= 3 * len(paths)
     assert second == calls()
-    tracin.preconditioner = Idf(power=3)
+    tracin.preconditioner = RowFisher(damping=3)
     assert calls() > second
     assert calls() == second
     tracin.checkpoints = paths[:1]
     torch.testing.assert_close(
         tracin.influence(case.test),
-        Idf(power=3).fit(tracin.row_gradients()).apply(tracin.row_gradients(case.test)).dot(tracin.row_gradients()),
+        RowFisher(damping=3)
+        .fit(tracin.row_gradients())
+        .apply(tracin.row_gradients(case.test))
+        .dot(tracin.row_gradients()),
     )
 
 
-def test_idf_reads_no_values_and_computes_one_checkpoint(tmp_path):
+def test_idf_reads_no_values_and_computes_no_loss(tmp_path):
     case = CASES["cnn"]()
     loss, paths = Counting(reduction="none"), scatter_checkpoints(case.model, tmp_path)
     tracin = TracInWE(case.model, case.dataset(), paths, loss_fn=loss, batch_size=3, preconditioner="idf")
@@ -530,8 +533,7 @@ def test_idf_reads_no_values_and_computes_one_checkpoint(tmp_path):
     expected = tracin.influence(case.test)
     first, Counting.calls = Counting.calls, 0
     assert torch.equal(tracin.influence(case.test), expected)
-    assert len(paths) > 1
-    assert first - Counting.calls == 3  # batches
+    assert first == Counting.calls > 0
     given = {"loss_fn": case.loss, "batch_size": 3}
     index = TracInWE(case.model, case.dataset(), paths, **given).build_index(tmp_path / "index", rank=3)
     kept = [rows for _, rows in index.blocks(values=False)]

@@ -22,7 +22,7 @@ from captum_tracinwe.gradients.look_ups import LookUp, recorded
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["batch_row_gradients"]
+__all__ = ["batch_row_gradients", "fold", "kept_positions", "unused"]
 
 PLAIN = Tables()
 
@@ -87,11 +87,7 @@ def batch_row_gradients(
         with recorded(table.weight, within) as record, heard(head) as called, diagnosed(model, batch, labels):
             output = run_model(model, batch, label_names, own_loss=loss_fn is None)
         if not record.calls:
-            of_part = "" if within is None else f" of the {type(within).__name__} that `side` names"
-            raise ValueError(
-                f"The embedding {table.name!r} is not used in the forward pass{of_part}: expected the model to look words up in "
-                f"it. Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
-            )
+            raise unused(table.name, within)
         with diagnosed(model, batch, labels, prediction_of(output)):
             losses = example_losses(output, labels, batch, loss_fn, size)
         if check and size > 1:
@@ -110,7 +106,7 @@ def batch_row_gradients(
         columns.append(occurrences(record.calls, batch))
     parts: list[RowGradients] = []
     if tables.of_text:
-        folded = _fold(record.calls, columns, size, table.name, *chosen)
+        folded = fold(record.calls, columns, size, table.name, *chosen)
         if tables.plain:
             return folded[0]
         if "input" in tables:
@@ -120,10 +116,21 @@ def batch_row_gradients(
             counts = folded[-1]
             parts.append(RowGradients(counts.ptr, counts.ids, counts.values * error[counts.examples]))
     if "output" in tables:
-        where, which, values = _kept(predicted_positions(predicting[0], errors.pop(0), labels, loss_fn), *chosen)
+        where, which, values = kept_positions(
+            predicted_positions(predicting[0], errors.pop(0), labels, loss_fn), *chosen
+        )
         parts.append(RowGradients.from_positions(where, which, values, size))
     parts = [_scaled(part, tables.factor(name)) for part, name in zip(parts, tables.names, strict=True)]
     return parts[0] if len(parts) == 1 else RowGradients.beside(parts, union="output" in tables)
+
+
+def unused(name: str, within: Module | None) -> ValueError:
+    """The error to raise of a pass without a look-up that counts."""
+    of_part = "" if within is None else f" of the {type(within).__name__} that `side` names"
+    return ValueError(
+        f"The embedding {name!r} is not used in the forward pass{of_part}: expected the model to look words up in "
+        f"it. Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
+    )
 
 
 def _gradients(losses: Tensor, asked: list[Tensor], looked_up: int, name: str) -> list[Tensor]:
@@ -145,7 +152,7 @@ def _gradients(losses: Tensor, asked: list[Tensor], looked_up: int, name: str) -
     return [torch.zeros_like(o) if g is None else g for g, o in zip(found, asked, strict=True)]
 
 
-def _fold(
+def fold(
     calls: list[LookUp],
     columns: list[list[Tensor]],
     size: int,
@@ -169,11 +176,11 @@ def _fold(
         examples.append(call_examples if kept is None else call_examples[kept])
         ids.append(call_ids if kept is None else call_ids[kept])
     positions = torch.cat(examples), torch.cat(ids), *(torch.cat(kind) for kind in values)
-    where, which, *kinds = _kept(positions, exclude, top_k, idle)
+    where, which, *kinds = kept_positions(positions, exclude, top_k, idle)
     return [RowGradients.from_positions(where, which, kind, size) for kind in kinds]
 
 
-def _kept(
+def kept_positions(
     positions: tuple[Tensor, ...], exclude: Sequence[int], top_k: int | None, idle: Sequence[int]
 ) -> tuple[Tensor, ...]:
     """Examples, words and values of the positions that count, without those of ``idle`` examples.

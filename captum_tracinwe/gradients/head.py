@@ -14,7 +14,7 @@ from captum_tracinwe.batches.batch import Loss
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.interrupts import unbroken
 
-__all__ = ["HeadCall", "find_head", "head_size", "heard", "only_call", "predicted_positions"]
+__all__ = ["HeadCall", "find_head", "head_size", "heard", "only_call", "predicted_positions", "words_to_predict"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,15 +105,7 @@ def predicted_positions(
     Raises:
         ValueError: the loss does not say it, or not for these positions.
     """
-    target_words = getattr(loss_fn, "target_words", None)
-    if not callable(target_words) or not isinstance(labels, Tensor):
-        name = "None" if loss_fn is None else getattr(loss_fn, "__name__", type(loss_fn).__name__)
-        raise ValueError(
-            f"table='output' needs a loss that tells which word each position has to predict, by target_words(labels) of shape "
-            f"(N, T), −100 for none; loss_fn is {name}. Expected captum_tracinwe.losses.TokenLoss() for a causal language model, "
-            f"TokenLoss(shift=False) for an encoder-decoder or a masked language model, or a loss with such a method."
-        )
-    words = target_words(labels)
+    words = words_to_predict(labels, loss_fn)
     if words.shape != call.logits.shape[:2]:
         raise ValueError(
             f"The loss names target words of shape {tuple(words.shape)}, and the model's get_output_embeddings() gives logits "
@@ -124,3 +116,21 @@ def predicted_positions(
     kind = torch.float64 if call.hidden.dtype == torch.float64 else torch.float32
     hidden = call.hidden.detach()[examples, places].to(kind)
     return examples, chosen, errors[examples, places, chosen].to(kind)[:, None] * hidden
+
+
+def words_to_predict(labels: Any, loss_fn: Loss | None) -> Tensor:
+    """Which word each position has to predict, ``(N, T)``, −100 for none.
+
+    Raises:
+        ValueError: the loss does not say it.
+    """
+    target_words = getattr(loss_fn, "target_words", None)
+    if not callable(target_words) or not isinstance(labels, Tensor):
+        name = "None" if loss_fn is None else getattr(loss_fn, "__name__", type(loss_fn).__name__)
+        raise ValueError(
+            f"table='output' needs a loss that tells which word each position has to predict, by target_words(labels) of shape "
+            f"(N, T), −100 for none; loss_fn is {name}. Expected captum_tracinwe.losses.TokenLoss() for a causal language model, "
+            f"TokenLoss(shift=False) for an encoder-decoder or a masked language model, or a loss with such a method."
+        )
+    words: Tensor = target_words(labels)
+    return words

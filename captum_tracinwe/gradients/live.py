@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_tracinwe.batches.arguments import no_targets
-from captum_tracinwe.batches.batch import Batch, Loss, size_of, without_targets
+from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of, without_targets
 from captum_tracinwe.batches.blocks import Block, blocks
 from captum_tracinwe.gradients.batch_rows import batch_row_gradients
+from captum_tracinwe.gradients.batch_tokens import TokenPass
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.head import find_head, head_size
@@ -26,6 +27,9 @@ from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["Asked", "LiveRows"]
+
+# Of a token: its id twice, where it stands, and room for the sorting.
+TOKEN_BYTES = 64
 
 
 def _as_counted(place: int) -> int:
@@ -135,6 +139,22 @@ class LiveRows:
                         )
                     at_checkpoints.append(rows)
             yield block, RowGradients.beside(at_checkpoints, union=self.top_k_words is not None)
+
+    def token_blocks(self, batches: Iterable[Batch], asked: Asked) -> Iterator[RowGradients]:
+        """Block by block the tokens of the rows, values ``(R, 0)``, without gradients; with ``top_k_words`` these choose them.
+
+        The weights are those of the first checkpoint; tokens do not hang on them.
+        """
+        assert self.top_k_words is None
+        tokens = TokenPass(
+            *(self.weights.model, self.table, asked.loss_fn, self.exclude_tokens, self.within, self.label_names),
+            self.tables,
+        )
+        for block in blocks(batches, "inputs", lambda batch: TOKEN_BYTES * positions_of(batch), self.memory_limit):
+            with self.weights.untouched():
+                self.weights.at(self.weights.checkpoints[0])
+                found = RowGradients.cat([tokens(batch) for batch in block.batches])
+            yield found
 
     def rows_at(
         self, checkpoint: Any, batches: Iterable[Batch], asked: Asked, start: int = 0, bar: Any = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of
 from captum_tracinwe.batches.blocks import blocks
 from captum_tracinwe.batches.training_set import TrainingSet
+from captum_tracinwe.gradients.block_lengths import BlockLengths
 from captum_tracinwe.gradients.live import Asked, LiveRows
-from captum_tracinwe.gradients.source import Product, Question, dot, spread
+from captum_tracinwe.gradients.source import Product, Question, dot, spread, times
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.ranking import merge_top_k, top_k
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -72,7 +74,8 @@ class LiveSource:
     def scores(self, question: Question, show_progress: bool = False) -> Tensor:
         """All scores, ``(N, M)``."""
         desc = f"Using {self.live.name} to compute influence for training batches"
-        found = torch.cat([part for _, part in self._by_place(question, None, desc, show_progress)], dim=1)
+        parts = self._by_place(question, None, desc, show_progress)
+        found = torch.cat([self._divided(question, *part) for part in parts], dim=1)
         places = self.examples.places()
         return found if places is None else found[:, places]
 
@@ -85,7 +88,9 @@ class LiveSource:
             "Processing training batches"
         )
         best: tuple[Tensor, Tensor] | None = None
-        for indices, scores in self.score_blocks(question, None, desc, show_progress):
+        for part in self._by_place(question, None, desc, show_progress):
+            scores = self._divided(question, *part)
+            indices = self.examples.indices_of(part[0]).to(scores.device)
             order = torch.argsort(indices)  # equal scores are ranked by training index
             places, values = top_k(scores if self.examples.by_length is None else scores[:, order], k, proponents)
             found = (indices[order][places], values)
@@ -95,49 +100,62 @@ class LiveSource:
 
     def score_blocks(
         self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Training indices and products of one block after the other; the model is free whenever a block is out."""
-        for places, scores in self._by_place(question, product, desc, show_progress):
-            yield self.examples.indices_of(places).to(scores.device), scores
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Training indices, products and factors of one block after the other; the model is free whenever a block is out."""
+        for places, products, factors in self._by_place(question, product, desc, show_progress):
+            yield self.examples.indices_of(places).to(products.device), products, factors
 
     def _by_place(
         self, question: Question, product: Product | None, desc: str, show_progress: bool
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         live, loader = self.live, self.examples.loader
+        # A text's length is known when its gradients at all checkpoints are: those of the question are computed before.
+        whole = self.of_question(question) if question.divided else None
         tests: list[RowGradients] = []
         with live.bar(loader, desc, show_progress) as bar:
             for block in blocks(loader, "train_dataset", len(question) * live.itemsize, live.memory_limit):
                 scores: Tensor | None = None
+                lengths = BlockLengths(question.length, live.top_k_words is not None)
                 with live.weights.untouched():
                     for c, checkpoint in enumerate(live.weights.checkpoints):
                         rate = live.weights.at(checkpoint)
                         if c == len(tests):  # the first block
-                            tests.append(self._question_at(checkpoint, c, question).scale(rate))
+                            tests.append(self._question_at(checkpoint, c, question, rate, whole))
                         trained = live.rows_at(checkpoint, block.batches, self.asked, block.start, bar)
-                        found = [
-                            dot(tests[c], rows) if product is None else product(tests[c], rows) for rows in trained
-                        ]
+                        found = []
+                        for rows in trained:
+                            found.append(dot(tests[c], rows) if product is None else product(tests[c], rows))
+                            lengths.see(rows, c, rate)
                         products = torch.cat(found, dim=-1)
                         scores = products if scores is None else scores.add_(products)
                         self._refuse_overflow(scores, block.start, question, checkpoint)
                 assert scores is not None
-                yield torch.arange(block.start, block.start + block.size), scores
+                yield torch.arange(block.start, block.start + block.size), scores, lengths.factors()
+
+    def _divided(self, question: Question, places: Tensor, scores: Tensor, factors: Tensor | None) -> Tensor:
+        """Scores ``(N, m)`` of a block, the training examples' lengths in them."""
+        if factors is not None:
+            scores = times(scores, factors)
+            self._refuse_overflow(scores, int(places[0]), question, None)
+        return scores
 
     def _refuse_overflow(self, scores: Tensor, start: int, question: Question, checkpoint: object) -> None:
         place = first_not_finite(scores) if scores.dim() == 2 else None
         if place is not None:
             asked = "the test examples together" if question.aggregate else f"test example {place[0]}"
             taught = self.examples.index_of(start + place[1])
-            raise overflow(
-                f"The score of training example {taught} for {asked}, at checkpoint "
-                f"{self.live.weights.named(checkpoint)},",
-                scores.dtype,
-            )
+            at = "divided by lengths" if checkpoint is None else f"at checkpoint {self.live.weights.named(checkpoint)}"
+            raise overflow(f"The score of training example {taught} for {asked}, {at},", scores.dtype)
 
-    def _question_at(self, checkpoint: object, number: int, question: Question) -> RowGradients:
-        """The question's rows ``(R, D)`` by the weights that are in the model now, preconditioned."""
+    def _question_at(
+        self, checkpoint: object, number: int, question: Question, rate: float, whole: RowGradients | None
+    ) -> RowGradients:
+        """The question's rows ``(R, D)`` times the rate, by the weights that are in the model now; or a part of ``whole``."""
+        if whole is not None:
+            width = whole.width // len(self.live.weights)
+            return whole.columns(number * width, (number + 1) * width).scale(math.sqrt(rate))
         rows = RowGradients.cat(self.live.rows_at(checkpoint, question.batches, Asked(question.loss_fn, "test")))
-        return question.preconditioner.at(number).apply(rows.sum() if question.aggregate else rows)
+        return question.preconditioner.at(number).apply(rows.sum() if question.aggregate else rows).scale(rate)
 
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
         """Σ_c η_c‖g_c(x)‖² of each training example, ``(M,)``."""
@@ -173,11 +191,12 @@ class LiveSource:
     def row_blocks(self, values: bool = True) -> Iterator[RowGradients]:
         """Those of all training examples, each computed once; a block and its copies stay within the memory limit.
 
-        The tokens alone are those of the first checkpoint, unless each has tokens of its own.
+        The tokens alone take no gradients, unless these choose them.
         """
         live = self.live
         if not values and live.top_k_words is None:
-            live = replace(live, weights=replace(live.weights, checkpoints=live.weights.checkpoints[:1]))
+            yield from live.token_blocks(self.examples.loader, self.asked)
+            return
         numbers = len(live.weights) * int(live.table.weight.shape[1])
 
         def most(batch: Batch) -> int:
@@ -188,5 +207,4 @@ class LiveSource:
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, each scaled by √η_c."""
-        rows = self.live.rows(question.batches, Asked(question.loss_fn, "test"))
-        return question.preconditioner.apply(rows.sum() if question.aggregate else rows)
+        return question.asked(self.live.rows(question.batches, Asked(question.loss_fn, "test")))

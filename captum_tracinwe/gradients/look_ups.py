@@ -25,7 +25,7 @@ from captum_tracinwe.gradients.interrupts import unbroken
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["LookUp", "RecordLookUps", "recorded"]
+__all__ = ["AllSeen", "LookUp", "RecordLookUps", "recorded"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,10 @@ class LookUp:
     count: int = 0
 
 
+class AllSeen(BaseException):
+    """Raised out of a forward pass whose look-ups are all recorded; no Exception, which a model might take for its own."""
+
+
 _OTHER_LOOK_UPS = (torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select, torch.embedding)
 
 
@@ -54,11 +58,14 @@ class RecordLookUps(TorchFunctionMode):
     Args:
         table (Tensor): ``(V, D)``.
         within (Module, optional): only look-ups made while this module runs count.
+        enough (callable, optional): told of each look-up that counts; by True the pass ends there, with :class:`AllSeen`.
     """
 
-    def __init__(self, table: Tensor, within: Module | None = None) -> None:
+    def __init__(
+        self, table: Tensor, within: Module | None = None, enough: Callable[[LookUp], bool] | None = None
+    ) -> None:
         super().__init__()
-        self.table, self.within = table, within
+        self.table, self.within, self._enough = table, within, enough
         self.calls: list[LookUp] = []
         self._counts = within is None
         self._hooks: list[RemovableHandle] = []
@@ -102,10 +109,12 @@ class RecordLookUps(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._over:  # left active by torch itself
             return func(*args, **kwargs)
-        if func is look_up:
-            return self._look_up(*args, **kwargs)
-        if func is embedding_bag:
-            return self._bag(*args, **kwargs)
+        if func is look_up or func is embedding_bag:
+            before = len(self.calls)
+            output = (self._look_up if func is look_up else self._bag)(*args, **kwargs)
+            if self._enough is not None and len(self.calls) > before and self._enough(self.calls[-1]):
+                raise AllSeen
+            return output
         if func in _OTHER_LOOK_UPS and args and args[0] is self.table:
             raise ValueError(
                 f"The model reads rows of the embedding by {getattr(func, '__name__', func)}: expected look-ups by the "
@@ -190,7 +199,9 @@ class RecordLookUps(TorchFunctionMode):
 
 
 @unbroken
-def recorded(table: Tensor, within: Module | None = None) -> Iterator[RecordLookUps]:
+def recorded(
+    table: Tensor, within: Module | None = None, enough: Callable[[LookUp], bool] | None = None
+) -> Iterator[RecordLookUps]:
     """`RecordLookUps` that Ctrl-C cannot leave active."""
-    with RecordLookUps(table, within) as record:
+    with RecordLookUps(table, within, enough) as record:
         yield record

@@ -9,11 +9,11 @@ from typing import Protocol, TypeAlias
 from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, Loss, size_of
-from captum_tracinwe.preconditioners import Identity, Preconditioner
+from captum_tracinwe.preconditioners import Identity, Length, Preconditioner
 from captum_tracinwe.rows import ops
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["Product", "Question", "RowSource", "dot", "spread"]
+__all__ = ["Product", "Question", "RowSource", "dot", "spread", "times"]
 
 #: (test rows, training rows) → what is laid side by side over the training examples, and added up over checkpoints.
 Product: TypeAlias = Callable[[RowGradients, RowGradients], Tensor]
@@ -29,6 +29,11 @@ def dot(test: RowGradients, train: RowGradients) -> Tensor:
     return ops.row_dot(test.ptr, test.ids, test.values, train.ptr, train.ids, train.values)
 
 
+def times(products: Tensor, factors: Tensor | None) -> Tensor:
+    """``(..., m)``, those of each training example times its factor, ``(m,)``; None is 1."""
+    return products if factors is None else products * factors.to(products)
+
+
 @dataclass(frozen=True, eq=False)
 class Question:
     """N test examples to be asked about, before their gradients are computed.
@@ -38,12 +43,17 @@ class Question:
         loss_fn (callable or None): by which they are asked.
         aggregate (bool): all of them as one: the sum of their rows.
         preconditioner (Preconditioner): what multiplies their rows.
+        length (Length, optional): by what scores are divided, on either side. It is fitted.
+        by_own_length (bool): of an aggregate, each test example is divided by its own length before their rows are added up, so
+            that the score is the sum of their scores. Else the sum is one text with a length of its own.
     """
 
     batches: list[Batch]
     loss_fn: Loss | None
     aggregate: bool = False
     preconditioner: Preconditioner = field(default_factory=Identity)
+    length: Length | None = None
+    by_own_length: bool = False
 
     def __post_init__(self) -> None:
         if not self.batches:
@@ -56,6 +66,35 @@ class Question:
 
     def __len__(self) -> int:
         return 1 if self.aggregate else self.examples
+
+    @property
+    def divided(self) -> bool:
+        """Whether the test examples' own lengths count."""
+        return self.length is not None and self.length.of_test
+
+    def asked(self, rows: RowGradients) -> RowGradients:
+        """Rows of the test examples as they meet training rows: divided by their length, added up, preconditioned.
+
+        Args:
+            rows (RowGradients): at all checkpoints, those of checkpoint c scaled by √η_c.
+        """
+        if self.aggregate and not self.by_own_length:
+            rows = rows.sum()
+        if self.length is not None and self.length.of_test:
+            # Before all else: products of small gradients would leave float32, of which their lengths bring them back.
+            rows = rows.scale(self.length.factors(rows))
+        if self.aggregate and self.by_own_length:
+            rows = rows.sum()
+        return self.preconditioner.apply(rows)
+
+    def train_factors(self, rows: RowGradients) -> Tensor | None:
+        """By what the scores of training examples are multiplied, float64 ``(m,)``, of their rows at all checkpoints."""
+        return self.length.factors(rows) if self.length is not None and self.length.of_train else None
+
+    def taught(self, rows: RowGradients) -> RowGradients:
+        """Rows of training examples at all checkpoints, divided by their length."""
+        factors = self.train_factors(rows)
+        return rows if factors is None else rows.scale(factors)
 
 
 class RowSource(Protocol):
@@ -83,10 +122,11 @@ class RowSource(Protocol):
 
     def score_blocks(
         self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Block by block the training indices ``(m,)`` and products ``(..., m)``, by default scores, of training examples.
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Block by block the training indices ``(m,)`` and products ``(..., m)`` of training examples; by default their scores.
 
-        Of scores ``(N, m)`` none is NaN or infinite.
+        The third is by what each of these has yet to be multiplied, for its length, ``(m,)`` (:func:`times`); None: nothing.
+        Of products ``(N, m)`` none is NaN or infinite.
         """
 
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
@@ -101,8 +141,8 @@ class RowSource(Protocol):
     def row_blocks(self, values: bool = True) -> Iterator[RowGradients]:
         """Those of all training examples in blocks, in no order: one pass, with never more than a block of rows in memory.
 
-        Without ``values`` it is the tokens of the rows that are wanted, and the columns are any number, or none.
+        Without ``values`` it is the tokens of the rows that are wanted, and there are no columns.
         """
 
     def of_question(self, question: Question) -> RowGradients:
-        """The question's rows at all checkpoints, preconditioned, as they meet those of :meth:`rows`."""
+        """The question's rows at all checkpoints, divided and preconditioned, as they meet those of :meth:`rows`."""

@@ -16,6 +16,7 @@ from captum_tracinwe.index.files.manifest import NAME, Manifest
 from captum_tracinwe.index.files.segment import Segment
 from captum_tracinwe.index.search import SearchResult, search
 from captum_tracinwe.index.snapshot import Snapshot, checked_indices
+from captum_tracinwe.preconditioners import Length
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["GradientIndex"]
@@ -111,6 +112,7 @@ class GradientIndex(Snapshot):
         where: Mapping[str, Any] | None = None,
         indices: Sequence[int] | Tensor | None = None,
         approximate: int | None = None,
+        length: Length | None = None,
     ) -> SearchResult:
         """The k training examples of highest (lowest) score for each test example: exactly those of scoring everything.
 
@@ -124,6 +126,8 @@ class GradientIndex(Snapshot):
             indices (sequence of int, optional): training examples that may take part.
             approximate (int, optional): verify at most so many examples per question; a score that was not verified is the
                 middle of the interval that its bounds leave, and ``stats.intervals`` says which. Default: exact.
+            length (Length, optional): by what scores are divided on the side of the training examples; fitted, as that of
+                ``tracin.question(inputs).length``. Default: they are as they are.
 
         Returns:
             SearchResult: ``indices``, ``influence_scores``, each ``(N, min(k, M))``, and ``stats`` (:class:`SearchStats`).
@@ -136,7 +140,9 @@ class GradientIndex(Snapshot):
             raise ValueError(f"`k` should be a whole number of at least 1, got {k!r}.")
         if approximate is not None and (not is_whole(approximate) or approximate < 0):
             raise ValueError(f"`approximate` should be a whole number of examples to verify, got {approximate!r}.")
-        return search(self, rows, int(k), proponents, where=where, indices=indices, approximate=approximate)
+        return search(
+            self, rows, int(k), proponents, where=where, indices=indices, approximate=approximate, length=length
+        )
 
     # ------------------------------------------------------------------------------------------------------- changing
 

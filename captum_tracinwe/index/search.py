@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captum_tracinwe.index.snapshot import Snapshot, checked_question
+from captum_tracinwe.index.snapshot import Snapshot, checked_question, divided
+from captum_tracinwe.preconditioners import Length
 from captum_tracinwe.rows import ops
 from captum_tracinwe.rows.ranking import merge_top_k
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -59,13 +60,18 @@ class SearchResult(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """Test rows as searching needs them; the sketches bound scores times ``sign`` (−1 for opponents), or times −``sign``."""
+    """Test rows as searching needs them; the sketches bound scores times ``sign`` (−1 for opponents), or times −``sign``.
+
+    ``factors`` are by place, and of lengths: at least 0, so that they multiply a score and its bound alike. Rounding keeps the
+    order of the two.
+    """
 
     rows: RowGradients
     sketches: Tensor
     negated: Tensor | None
     sign: float
     floor: float
+    factors: Tensor | None
 
 
 def search(
@@ -77,6 +83,7 @@ def search(
     where: Mapping[str, Any] | None = None,
     indices: Sequence[int] | Tensor | None = None,
     approximate: int | None = None,
+    length: Length | None = None,
 ) -> SearchResult:
     """See :meth:`GradientIndex.search`."""
     index.warn_unfinished(stacklevel=4)  # whoever called GradientIndex.search
@@ -87,7 +94,7 @@ def search(
     sketches = index.sketch.of(rows.ptr, rows.values, sign)
     negated = None if approximate is None else index.sketch.of(rows.ptr, rows.values, -sign)
     most = int((rows.ptr[1:] - rows.ptr[:-1]).max()) if len(rows) else 0
-    question = _Question(rows, sketches, negated, sign, index.sketch.floor(most))
+    question = _Question(rows, sketches, negated, sign, index.sketch.floor(most), index.factors(length))
     found = [
         one
         for start in range(0, len(rows), _block(len(allowed)))
@@ -149,7 +156,8 @@ def _block_of_tests(
 
     def bounds(sketches: Tensor) -> npt.NDArray[np.float32]:
         parts = [segment.bounds(ptr, tokens, sketches[of_rows]) for segment in index.segments]
-        return (torch.cat([torch.empty((stop - start, 0)), *parts], dim=1) + question.floor).numpy()
+        found = torch.cat([torch.empty((stop - start, 0)), *parts], dim=1) + question.floor
+        return (found if question.factors is None else found * question.factors).numpy()
 
     above = bounds(question.sketches)
     below = None if question.negated is None else -bounds(question.negated)
@@ -192,6 +200,7 @@ class _Verifier:
         self, index: Snapshot, question: _Question, ids: Tensor, values: Tensor, wanted: npt.NDArray[np.bool_]
     ) -> None:
         self._index, self._sign, self._wanted = index, np.float32(question.sign), wanted
+        self._factors = question.factors
         self._test = (torch.tensor([0, len(ids)]), ids, values)
         self._places: list[npt.NDArray[np.int64]] = []
         self._scores: list[npt.NDArray[np.float32]] = []
@@ -222,7 +231,10 @@ class _Verifier:
             ptr = torch.cat([counts.new_zeros(1), torch.cumsum(counts, 0)])
             ids, values = torch.cat([one.ids for one in found]), torch.cat([one.values for one in found])
         self._places.append(places)
-        self._scores.append(ops.row_dot(*self._test, ptr, ids, values)[0].numpy() * self._sign)
+        scores = ops.row_dot(*self._test, ptr, ids, values)[0]
+        if self._factors is not None:
+            scores = divided(scores, self._factors[torch.from_numpy(places)])
+        self._scores.append(scores.numpy() * self._sign)
         self.count += len(places)
         self.rows += sum(one.rows for one in found)
         self.bytes += sum(one.bytes for one in found)

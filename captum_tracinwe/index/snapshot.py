@@ -21,9 +21,11 @@ from captum_tracinwe.index.files.manifest import Manifest
 from captum_tracinwe.index.files.names import RESERVED
 from captum_tracinwe.index.files.segment import Segment
 from captum_tracinwe.index.files.sketch import LARGEST_NORM, Sketch
+from captum_tracinwe.preconditioners import Length
+from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["Snapshot", "checked_indices", "checked_question"]
+__all__ = ["Snapshot", "checked_indices", "checked_question", "divided"]
 
 
 # Training indices are int64.
@@ -45,6 +47,8 @@ class Snapshot:
         self.sketch, self.projection = Sketch(projections[0]), projections[1] if len(projections) > 1 else None
         self.starts: npt.NDArray[np.int64] = np.cumsum([0, *(len(segment) for segment in self.segments)])[:-1]
         self._size = sum(len(segment) for segment in self.segments)
+        # Of the kind of length that was asked for last.
+        self._factors: tuple[Length, Tensor] | None = None
 
     def __len__(self) -> int:
         """Training examples that are there: built, and not deleted."""
@@ -138,8 +142,24 @@ class Snapshot:
             result = result & np.isin(self._numbers, chosen)
         return result
 
-    def scores(self, rows: RowGradients) -> Tensor:
+    def factors(self, length: Length | None) -> Tensor | None:
+        """By what each example's scores are multiplied, by place, float32 ``(n,)``; None: nothing. Reads next to no values.
+
+        Kept for the next question by the same length.
+        """
+        if length is None or not length.of_train:
+            return None
+        known = self._factors
+        if known is None or known[0] is not length:
+            squares = [_squares(segment, length) for segment in self.segments]
+            found = length.from_squares(torch.cat([torch.empty(0, dtype=torch.float64), *squares])).float()
+            known = self._factors = length, found
+        return known[1]
+
+    def scores(self, rows: RowGradients, length: Length | None = None) -> Tensor:
         """All scores, ``(N, total)``, reading everything; −∞ for training examples that are not there: topk leaves them out.
+
+        With ``length`` they are divided by the training examples' lengths; the rows come divided by theirs.
 
         For the most negative scores of an index with deletions take :meth:`GradientIndex.search` with ``proponents=False``.
         An index that is not complete answers of what is there, with a warning.
@@ -149,10 +169,13 @@ class Snapshot:
         result = self._nothing_yet(
             "scores", (len(rows), self.total), "with fewer test examples at a time, or for the best by search(rows, k)"
         )
-        live = torch.from_numpy(self._live)
+        live, factors = torch.from_numpy(self._live), self.factors(length)
         for segment, start in zip(self.segments, self.starts.tolist(), strict=True):
             kept = live[start : start + len(segment)]
-            result[:, torch.from_numpy(segment.numbers)[kept]] = rows.dot(segment.rows())[:, kept]
+            found = rows.dot(segment.rows())[:, kept]
+            if factors is not None:
+                found = divided(found, factors[start : start + len(segment)][kept])
+            result[:, torch.from_numpy(segment.numbers)[kept]] = found
         return result
 
     def blocks(self, values: bool = True) -> Iterator[tuple[Tensor, RowGradients]]:
@@ -223,6 +246,33 @@ class Snapshot:
             return rows
         values = rows.values.view(rows.num_rows, checkpoints, width) @ self.projection.T
         return RowGradients(rows.ptr, rows.ids, values.flatten(1))
+
+
+# Stored in float32: below it digits are lost, and below 1e-45 all of them.
+SMALLEST_SQUARE = 1e-30
+
+
+def _squares(segment: Segment, length: Length) -> Tensor:
+    """L² of each example of a segment, float64."""
+    if length.by != "gradient":
+        return length.squares(segment.rows(values=False))
+    squares = torch.from_numpy(segment.head["squared_norms"]).double()
+    small = np.flatnonzero((squares.numpy() < SMALLEST_SQUARE) & (np.diff(segment.head["ptr"]) > 0))
+    if len(small):
+        squares[torch.from_numpy(small)] = length.squares(segment.rows(small))
+    return squares
+
+
+def divided(scores: Tensor, factors: Tensor) -> Tensor:
+    """Scores times the factors of lengths.
+
+    Raises:
+        ValueError: one is beyond float32.
+    """
+    found = scores * factors
+    if first_not_finite(found) is not None:
+        raise overflow("A score divided by the length of its training example", found.dtype)
+    return found
 
 
 def checked_indices(indices: Any, method: str) -> Tensor:

@@ -64,22 +64,23 @@ class StoredSource:
 
     def scores(self, question: Question, show_progress: bool = False) -> Tensor:
         """All scores, ``(N, M)``; −∞ for training examples that were deleted."""
-        return self.index.scores(self._asked(question, show_progress))
+        return self.index.scores(self._asked(question, show_progress), question.length)
 
     def top_k(
         self, question: Question, k: int, proponents: bool = True, show_progress: bool = False
     ) -> tuple[Tensor, Tensor]:
         """The k highest (lowest) of each test example, by reading a part of the index."""
-        found = self.index.search(self._asked(question, show_progress), k, proponents)
+        found = self.index.search(self._asked(question, show_progress), k, proponents, length=question.length)
         return found.indices, found.influence_scores
 
     def score_blocks(
         self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Training indices and products of one segment after the other."""
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Training indices, products and factors of one segment after the other."""
         test = self.index.project(self._asked(question, show_progress))
         for numbers, rows in self.index.blocks():
-            yield numbers, dot(test, rows) if product is None else product(test, rows)
+            products = dot(test, rows) if product is None else product(test, rows)
+            yield numbers, products, question.train_factors(rows)
 
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
         """Of each training example, ``(M,)``; −∞ for those that were deleted. Reads no gradients."""
@@ -115,4 +116,4 @@ class StoredSource:
     def _asked(self, question: Question, show_progress: bool) -> RowGradients:
         with torch.no_grad():
             rows = self.live.rows(question.batches, Asked(question.loss_fn, "test"), show_progress)
-            return question.preconditioner.apply(rows.sum() if question.aggregate else rows)
+            return question.asked(rows)

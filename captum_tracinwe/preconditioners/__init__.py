@@ -1,6 +1,7 @@
 """What multiplies a question's rows before they meet the training rows; the training rows, and an index, stay as they are.
 
 A preconditioner that learns from the training rows (`learned.py`) is a file here; `names.py` has those that go by a name.
+`Length` is by what scores are divided.
 """
 
 from captum_tracinwe.preconditioners.adam import Adam
@@ -8,6 +9,7 @@ from captum_tracinwe.preconditioners.ekfac import Ekfac
 from captum_tracinwe.preconditioners.gauss_newton import GaussNewton
 from captum_tracinwe.preconditioners.idf import Idf
 from captum_tracinwe.preconditioners.kfac import Kfac
+from captum_tracinwe.preconditioners.length import Length
 from captum_tracinwe.preconditioners.names import named
 from captum_tracinwe.preconditioners.preconditioner import Identity, Preconditioner, Unfitted
 from captum_tracinwe.preconditioners.row_fisher import RowFisher
@@ -22,6 +24,7 @@ __all__ = [
     "Identity",
     "Idf",
     "Kfac",
+    "Length",
     "Preconditioner",
     "RowFisher",
     "Unfitted",

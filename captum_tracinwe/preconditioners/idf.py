@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from captum_tracinwe.preconditioners.learned import Learned, check_positive
 from captum_tracinwe.preconditioners.moments import Moments
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -24,8 +22,8 @@ class Idf(Learned[Moments]):
     Source: Spärck Jones, *A statistical interpretation of term specificity*, 1972; the power 2 is that of a cosine of tf-idf
     vectors, where the weight stands on both sides.
 
-    Cost: the tokens of the training rows are counted; their values are not read, and a live source computes those of the first
-    checkpoint only. One multiplication a number of the question. Memory: 8 · (2 + C) bytes a word.
+    Cost: the tokens of the training rows are counted; their values are not read, and a live source computes none unless
+    ``top_k_words`` asks for it. One multiplication a number of the question. Memory: 8 · (2 + C) bytes a word.
 
     Args:
         power (float): above 0.
@@ -51,5 +49,5 @@ class Idf(Learned[Moments]):
         return Moments.of(rows, checkpoints)
 
     def _map(self, learned: Moments, rows: RowGradients) -> RowGradients:
-        weights: Tensor = (learned.examples / learned.counts).log() ** self.power
-        return RowGradients(rows.ptr, rows.ids, rows.values * learned.of_words(weights, rows.ids)[:, None])
+        weights = learned.of_words(learned.idf**self.power, rows.ids)
+        return RowGradients(rows.ptr, rows.ids, rows.values * weights[:, None])

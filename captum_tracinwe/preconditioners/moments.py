@@ -63,6 +63,11 @@ class Moments:
         """R, rows of all texts."""
         return float(self.counts.sum())
 
+    @property
+    def idf(self) -> Tensor:
+        """log(N / n_w) of each word, ``(W,)``."""
+        return (self.examples / self.counts).log()
+
     def merge(self, other: Moments) -> Moments:
         """Those of both training sets together."""
         ids, place = torch.unique(torch.cat([self.ids, other.ids]), return_inverse=True)

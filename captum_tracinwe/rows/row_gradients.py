@@ -212,8 +212,10 @@ class RowGradients:
         """On another device, with values of another dtype."""
         return RowGradients(self.ptr.to(device), self.ids.to(device), self.values.to(device=device, dtype=dtype))
 
-    def scale(self, factor: float) -> RowGradients:
-        """All values times ``factor``."""
+    def scale(self, factor: float | Tensor) -> RowGradients:
+        """All values times ``factor``, or those of each example times its own, ``(N,)``."""
+        if isinstance(factor, Tensor):
+            factor = factor.to(self.values)[self.examples][:, None]
         return RowGradients(self.ptr, self.ids, self.values * factor)
 
     def columns(self, start: int, stop: int) -> RowGradients:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.batches.batch import Batch
+from captum_tracinwe.gradients.source import times
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.words.association import MAX_DRAWS, association, label_names
@@ -247,11 +248,12 @@ def _shares_by_token(
 
     The test examples are summed first: a share of the sum is the product with the sum.
     """
-    source, live, question = tracin.source, tracin.live_source.live, tracin.question(inputs, aggregate=True)
+    source, live = tracin.source, tracin.live_source.live
+    question = replace(tracin.question(inputs, aggregate=True), by_own_length=True)
     size = question.examples
     if live.top_k_words is not None:  # each checkpoint has tokens of its own: they are united first
         train = source.rows(show_progress=show)
-        counts, token, share = _terms_of_sum(source.of_question(question), train)
+        counts, token, share = _terms_of_sum(source.of_question(question), question.taught(train))
         return _finite(_one_column([(counts, token)], share), live.itemsize), train.columns(0, 0).to("cpu"), size
     structure: list[tuple[Tensor, Tensor]] = []
     seen: list[RowGradients] = []
@@ -264,8 +266,10 @@ def _shares_by_token(
 
     desc = f"Using {live.name} to compute word shares for training batches"
     parts, tokens, order = [], [], []
-    for indices, share in source.score_blocks(question, product, desc, show):
+    for indices, share, factors in source.score_blocks(question, product, desc, show):
         once = len(structure) // source.passes  # alike at each checkpoint
+        if factors is not None:
+            share = times(share, factors.repeat_interleave(torch.cat([counts for counts, _ in structure[:once]])))
         parts.append(_one_column(structure[:once], share))
         tokens += seen[:once]
         structure.clear()

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from captum_tracinwe.batches.arguments import index_lists, is_whole
 from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.live_source import LiveSource
+from captum_tracinwe.gradients.source import times
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.words.drawing import html_of
@@ -165,8 +166,12 @@ def synonym_scores(
 
     desc = f"Using {source.live.name} to compute influence by synonyms for training batches"
     parts = list(source.score_blocks(tracin.question(inputs), product, desc, show_progress))
-    order = torch.argsort(torch.cat([indices for indices, _ in parts]))
-    return torch.cat([scores for _, scores in parts], dim=1)[:, order]
+    order = torch.argsort(torch.cat([indices for indices, _, _ in parts]))
+    scores = torch.cat([times(found, factors) for _, found, factors in parts], dim=1)[:, order]
+    place = first_not_finite(scores)
+    if place is not None:
+        raise overflow(f"The score of training example {place[1]} for test example {place[0]}", scores.dtype)
+    return scores
 
 
 def synonym_influence(
@@ -203,12 +208,13 @@ def synonym_influence(
         True
     """
     source, assign = _strongest(tracin, k, min_cosine), _assignment()
-    test, weights, table = source.of_question(tracin.question(inputs)), source.live.weights, source.live.table
+    question, weights, table = tracin.question(inputs), source.live.weights, source.live.table
+    test = source.of_question(question)
     wanted = index_lists(train_indices, len(test))
     distinct = sorted({index for indices in wanted for index in indices})
     if not distinct:
         return [[] for _ in wanted]
-    train = source.rows(distinct)
+    train = question.taught(source.rows(distinct))
     place = {index: at for at, index in enumerate(distinct)}
     width = test.width // len(weights)
     found: dict[tuple[int, int], dict[tuple[int, int], list[tuple[float, float]]]] = {}

@@ -1,0 +1,71 @@
+"""What preconditioner, length and shares learn from the training rows: in one pass where one will do, and then kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from captum_tracinwe.gradients.live import LiveRows
+from captum_tracinwe.gradients.source import RowSource
+from captum_tracinwe.preconditioners import SAMPLE, EqualShares, Length, Preconditioner, Unfitted
+from captum_tracinwe.preconditioners.moments import Moments
+
+__all__ = ["Fitting"]
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Fitting:
+    """Keeps what was learned; what was learned of other things, such as another index, is learned anew.
+
+    A thread that asks has the model to itself meanwhile, so that of several that ask at once one learns.
+    """
+
+    _kept: dict[str, tuple[tuple[Any, ...], Any]] = field(default_factory=dict)
+
+    def preconditioner(self, given: Preconditioner, source: RowSource, live: LiveRows, of: Any) -> Preconditioner:
+        """One that can be applied, with the shares of the tables; ``of`` stands for the training rows of ``source``."""
+        fitted = self._inner(given, source, live, of)
+        if not live.tables.equal:
+            return fitted
+
+        def measured() -> EqualShares:
+            sample, checkpoints = source.sample(SAMPLE), len(live.weights)
+            return EqualShares.of(fitted, sample, checkpoints, live.widths(sample.width // checkpoints))
+
+        return self._once("shares", (given, of), measured)
+
+    def length(self, given: Length | None, preconditioner: Preconditioner, source: RowSource, of: Any) -> Length | None:
+        """One that can be asked. Words are counted in the pass for the preconditioner, where it has counted them here."""
+        if given is None or given.fitted:
+            return given
+
+        def counted() -> Length:
+            seen_here, learned = self._kept.get("preconditioner", ((), None))
+            statistics = getattr(learned, "statistics", None)
+            if seen_here and seen_here[0] is preconditioner and seen_here[1] is of and isinstance(statistics, Moments):
+                return replace(given, statistics=statistics)
+            return given.fit(source.row_blocks(values=False))
+
+        return self._once("length", (given, of), counted)
+
+    def _inner(self, given: Preconditioner, source: RowSource, live: LiveRows, of: Any) -> Preconditioner:
+        if not isinstance(given, Unfitted) or given.fitted:
+            return given
+        unfitted = given
+
+        def seen() -> Preconditioner:
+            blocks = source.row_blocks(getattr(unfitted, "by_value", True))
+            return unfitted.fit(blocks, len(live.weights))
+
+        return self._once("preconditioner", (given, of), seen)
+
+    def _once(self, name: str, of: tuple[Any, ...], learn: Callable[[], T]) -> T:
+        kept = self._kept.get(name)
+        if kept is None or any(one is not other for one, other in zip(kept[0], of, strict=True)):
+            kept = of, learn()
+            self._kept[name] = kept
+        found: T = kept[1]
+        return found
