@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from captum_tracinwe.gradients.live import LiveRows
 from captum_tracinwe.gradients.source import RowSource
 from captum_tracinwe.preconditioners import SAMPLE, EqualShares, Length, Preconditioner, Unfitted
+from captum_tracinwe.preconditioners.cooccurrence import Occurrences
 from captum_tracinwe.preconditioners.moments import Moments
 
 __all__ = ["Fitting"]
@@ -45,6 +46,8 @@ class Fitting:
         def counted() -> Length:
             seen_here, learned = self._kept.get("preconditioner", ((), None))
             statistics = getattr(learned, "statistics", None)
+            if isinstance(statistics, Occurrences):
+                statistics = statistics.moments()
             if seen_here and seen_here[0] is preconditioner and seen_here[1] is of and isinstance(statistics, Moments):
                 return replace(given, statistics=statistics)
             return given.fit(source.row_blocks(values=False))

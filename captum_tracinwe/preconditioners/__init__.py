@@ -5,6 +5,7 @@ A preconditioner that learns from the training rows (`learned.py`) is a file her
 """
 
 from captum_tracinwe.preconditioners.adam import Adam
+from captum_tracinwe.preconditioners.cooccurrence import Cooccurrence
 from captum_tracinwe.preconditioners.ekfac import Ekfac
 from captum_tracinwe.preconditioners.gauss_newton import GaussNewton
 from captum_tracinwe.preconditioners.idf import Idf
@@ -18,6 +19,7 @@ from captum_tracinwe.preconditioners.shares import SAMPLE, EqualShares
 __all__ = [
     "SAMPLE",
     "Adam",
+    "Cooccurrence",
     "Ekfac",
     "EqualShares",
     "GaussNewton",

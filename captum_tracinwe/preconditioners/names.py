@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from captum_tracinwe.preconditioners.cooccurrence import Cooccurrence
 from captum_tracinwe.preconditioners.ekfac import Ekfac
 from captum_tracinwe.preconditioners.gauss_newton import GaussNewton
 from captum_tracinwe.preconditioners.idf import Idf
@@ -19,6 +20,7 @@ NAMES: dict[str, Learned[Any]] = {
     "fisher": RowFisher(damping=0.1),
     "kfac": Kfac(damping=0.1),
     "ekfac": Ekfac(damping=0.1),
+    "cooccurrence": Cooccurrence(power=2.0, damping=0.005),
     "exact": GaussNewton(damping=10.0),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,14 +15,15 @@ from captum_tracinwe.words.synonyms import synonym_scores
 __all__ = ["common_tokens", "tracin_we", "tracin_we_syn", "we_self_influence"]
 
 
-def tracin_we(explained: Explained, *, exclude_tokens: Sequence[int] = (), top_k_words: int | None = None) -> Method:
+def tracin_we(explained: Explained, **options: Any) -> Method:
     """TracIn-WE; with ``top_k_words=10`` TracIn-WE-Topk, with ``exclude_tokens=common_tokens(train)`` TracIn-WE-NoC.
 
-    The options are those of :class:`captum_tracinwe.TracInWE`. Positive = proponent.
+    The options are those of :class:`captum_tracinwe.TracInWE`: ``preconditioner``, ``normalize``, ``table`` and ``shares`` among
+    them. Positive = proponent.
     """
 
     def scores(test: Examples, train: Examples) -> Tensor:
-        found = _tracin(explained, train, exclude_tokens, top_k_words).influence(test.batch)
+        found = _tracin(explained, train, **options).influence(test.batch)
         assert isinstance(found, Tensor)
         return checked(found, test, train, "TracIn-WE")
 
@@ -34,7 +36,7 @@ def tracin_we_syn(
     """TracIn-WE-Syn (:func:`captum_tracinwe.synonym_scores`)."""
 
     def scores(test: Examples, train: Examples) -> Tensor:
-        tracin = _tracin(explained, train, exclude_tokens, None)
+        tracin = _tracin(explained, train, exclude_tokens=exclude_tokens)
         return checked(synonym_scores(tracin, test.batch, k=k, min_cosine=min_cosine), test, train, "TracIn-WE-Syn")
 
     return scores
@@ -42,7 +44,7 @@ def tracin_we_syn(
 
 def we_self_influence(explained: Explained, train: Examples) -> Tensor:
     """Σ_c η_c‖g_c(x)‖² on the word embedding, ``(M,)``: high for what the model has to learn by heart."""
-    found: Tensor = _tracin(explained, train, (), None).self_influence()
+    found: Tensor = _tracin(explained, train).self_influence()
     return checked_global(found, train, "Self-influence on the word embedding")
 
 
@@ -63,9 +65,9 @@ def common_tokens(*sets: Examples, share: float = 1.0) -> list[int]:
     return sorted(token for token, count in counts.items() if count >= share * texts)
 
 
-def _tracin(explained: Explained, train: Examples, exclude_tokens: Sequence[int], top_k: int | None) -> TracInWE:
+def _tracin(explained: Explained, train: Examples, **options: Any) -> TracInWE:
     layers = None if explained.embedding is None else [explained.embedding]
     return TracInWE(
         explained.model, train.dataset(), list(explained.checkpoints), explained.load, layers, explained.loss_fn,
-        explained.batch_size, exclude_tokens=exclude_tokens, top_k_words=top_k,
+        explained.batch_size, **options,
     )  # fmt: skip
