@@ -403,12 +403,13 @@ class TracInWE(TracInCP):
             ValueError: not one list of indices per test example; an index that the training set does not have.
         """
         source, question = self.source, self.question(inputs)
-        test = source.of_question(question)
-        wanted = index_lists(train_indices, len(test))
+        asked = source.of_question(question)
+        wanted = index_lists(train_indices, len(asked))
         distinct = sorted({index for indices in wanted for index in indices})
         if not distinct:
             return [[] for _ in wanted]
         train = question.taught(source.rows(distinct))
+        test = question.meet(asked, train)
         place = {index: i for i, index in enumerate(distinct)}
         pairs = [(i, index) for i, indices in enumerate(wanted) for index in indices]
         rows = torch.tensor([(i, place[index]) for i, index in pairs], device=test.ptr.device)

@@ -124,7 +124,8 @@ class LiveSource:
                         trained = live.rows_at(checkpoint, block.batches, self.asked, block.start, bar)
                         found = []
                         for rows in trained:
-                            found.append(dot(tests[c], rows) if product is None else product(tests[c], rows))
+                            test = question.meet(tests[c], rows, c)
+                            found.append(dot(test, rows) if product is None else product(test, rows))
                             lengths.see(rows, c, rate)
                         products = torch.cat(found, dim=-1)
                         scores = products if scores is None else scores.add_(products)
@@ -155,7 +156,8 @@ class LiveSource:
             width = whole.width // len(self.live.weights)
             return whole.columns(number * width, (number + 1) * width).scale(math.sqrt(rate))
         rows = RowGradients.cat(self.live.rows_at(checkpoint, question.batches, Asked(question.loss_fn, "test")))
-        return question.preconditioner.at(number).apply(rows.sum() if question.aggregate else rows).scale(rate)
+        rows = rows.sum() if question.aggregate else rows
+        return question.mapped(rows, question.preconditioner.at(number)).scale(rate)
 
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
         """Σ_c η_c‖g_c(x)‖² of each training example, ``(M,)``."""

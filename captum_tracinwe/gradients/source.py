@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, Loss, size_of
-from captum_tracinwe.preconditioners import Identity, Length, Preconditioner
+from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, leads_from_word_to_word
 from captum_tracinwe.rows import ops
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -73,7 +74,7 @@ class Question:
         return self.length is not None and self.length.of_test
 
     def asked(self, rows: RowGradients) -> RowGradients:
-        """Rows of the test examples as they meet training rows: divided by their length, added up, preconditioned.
+        """Rows of the test examples: divided by their length, added up, preconditioned (see :meth:`mapped`).
 
         Args:
             rows (RowGradients): at all checkpoints, those of checkpoint c scaled by √η_c.
@@ -85,7 +86,18 @@ class Question:
             rows = rows.scale(self.length.factors(rows))
         if self.aggregate and self.by_own_length:
             rows = rows.sum()
-        return self.preconditioner.apply(rows)
+        return self.mapped(rows, self.preconditioner)
+
+    def mapped(self, rows: RowGradients, preconditioner: Preconditioner) -> RowGradients:
+        """Rows of the test examples, preconditioned; as they are where that leads from word to word, until they :meth:`meet`."""
+        return rows if leads_from_word_to_word(preconditioner) else preconditioner.apply(rows)
+
+    def meet(self, rows: RowGradients, train: RowGradients, checkpoint: int | None = None) -> RowGradients:
+        """Rows of the test examples as they meet some training rows, at all checkpoints or at one: those of their words alone."""
+        preconditioner = self.preconditioner if checkpoint is None else self.preconditioner.at(checkpoint)
+        if not leads_from_word_to_word(preconditioner):
+            return rows
+        return preconditioner.apply(rows, torch.unique(train.ids))
 
     def train_factors(self, rows: RowGradients) -> Tensor | None:
         """By what the scores of training examples are multiplied, float64 ``(m,)``, of their rows at all checkpoints."""

@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from captum_tracinwe.gradients.live import Asked, LiveRows
-from captum_tracinwe.gradients.source import Product, Question, dot, spread
+from captum_tracinwe.gradients.source import Product, Question, dot, spread, times
 from captum_tracinwe.index.gradient_index import GradientIndex
+from captum_tracinwe.preconditioners import leads_from_word_to_word
+from captum_tracinwe.rows.overflow import first_not_finite, overflow
+from captum_tracinwe.rows.ranking import merge_top_k, top_k
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["StandIn", "StoredSource"]
@@ -64,12 +67,26 @@ class StoredSource:
 
     def scores(self, question: Question, show_progress: bool = False) -> Tensor:
         """All scores, ``(N, M)``; −∞ for training examples that were deleted."""
-        return self.index.scores(self._asked(question, show_progress), question.length)
+        if not leads_from_word_to_word(question.preconditioner):
+            return self.index.scores(self._asked(question, show_progress), question.length)
+        scores = torch.full((len(question), self.index.total), -torch.inf)
+        for numbers, found, factors in self.score_blocks(question, show_progress=show_progress):
+            scores[:, numbers] = _finite(times(found, factors), numbers)
+        return scores
 
     def top_k(
         self, question: Question, k: int, proponents: bool = True, show_progress: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The k highest (lowest) of each test example, by reading a part of the index."""
+        """The k highest (lowest) of each test example, by reading a part of the index; by scoring all where a question's rows are
+        of all training words, which no bound sorts out.
+        """
+        if leads_from_word_to_word(question.preconditioner):
+            best = torch.empty((len(question), 0), dtype=torch.int64), torch.empty((len(question), 0))
+            for numbers, scores, factors in self.score_blocks(question, show_progress=show_progress):
+                places, values = top_k(_finite(times(scores, factors), numbers), k, proponents)
+                size = min(k, best[0].shape[1] + places.shape[1])
+                best = merge_top_k(best, (numbers[places], values), size, proponents)
+            return best
         found = self.index.search(self._asked(question, show_progress), k, proponents, length=question.length)
         return found.indices, found.influence_scores
 
@@ -79,7 +96,8 @@ class StoredSource:
         """Training indices, products and factors of one segment after the other."""
         test = self.index.project(self._asked(question, show_progress))
         for numbers, rows in self.index.blocks():
-            products = dot(test, rows) if product is None else product(test, rows)
+            met = question.meet(test, rows)
+            products = dot(met, rows) if product is None else product(met, rows)
             yield numbers, products, question.train_factors(rows)
 
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
@@ -117,3 +135,13 @@ class StoredSource:
         with torch.no_grad():
             rows = self.live.rows(question.batches, Asked(question.loss_fn, "test"), show_progress)
             return question.asked(rows)
+
+
+def _finite(scores: Tensor, numbers: Tensor) -> Tensor:
+    """These scores ``(N, m)``, none of which is NaN or infinite."""
+    place = first_not_finite(scores)
+    if place is not None:
+        raise overflow(
+            f"The score of training example {int(numbers[place[1]])} for test example {place[0]}", scores.dtype
+        )
+    return scores

@@ -12,7 +12,13 @@ from captum_tracinwe.preconditioners.idf import Idf
 from captum_tracinwe.preconditioners.kfac import Kfac
 from captum_tracinwe.preconditioners.length import Length
 from captum_tracinwe.preconditioners.names import named
-from captum_tracinwe.preconditioners.preconditioner import Identity, Preconditioner, Unfitted
+from captum_tracinwe.preconditioners.preconditioner import (
+    Identity,
+    Preconditioner,
+    Unfitted,
+    WordToWord,
+    leads_from_word_to_word,
+)
 from captum_tracinwe.preconditioners.row_fisher import RowFisher
 from captum_tracinwe.preconditioners.shares import SAMPLE, EqualShares
 
@@ -30,5 +36,7 @@ __all__ = [
     "Preconditioner",
     "RowFisher",
     "Unfitted",
+    "WordToWord",
+    "leads_from_word_to_word",
     "named",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -97,6 +98,14 @@ class GaussNewton(Learned[KeptRows]):
             value = getattr(self, name)
             if not is_whole(value) or value < least:
                 raise ValueError(f"`{name}` should be a whole number of at least {least}, got {value!r}.")
+
+    #: Whether an example may come out with other tokens than it had.
+    by_word: ClassVar[bool] = True
+
+    def apply(self, rows: RowGradients, tokens: Tensor | None = None) -> RowGradients:
+        """The mapped rows, values ``(R, C * D)``; with ``tokens`` those of these words alone. Errors as of the others."""
+        mapped = super().apply(rows)
+        return mapped if tokens is None else mapped.of_tokens(tokens)
 
     def _learn(self, rows: RowGradients, checkpoints: int) -> KeptRows:
         return KeptRows((rows.to("cpu"),), checkpoints)

@@ -175,6 +175,16 @@ class Learned(ABC, Generic[S]):
             TypeError: something else than rows.
             ValueError: not fitted yet; rows of another width; NaN or infinite values, before or after.
         """
+        known = self._checked(rows)
+        if known.checkpoints > 1:
+            width = rows.width // known.checkpoints
+            columns = [rows.columns(c * width, (c + 1) * width) for c in range(known.checkpoints)]
+            return RowGradients.beside([self.at(c).apply(part) for c, part in enumerate(columns)])
+        mapped = self._map(known, rows.to("cpu", torch.float64)).to(rows.values.device, rows.values.dtype)
+        return self._finite(mapped)
+
+    def _checked(self, rows: RowGradients) -> S:
+        """What was learned, of rows that it can map."""
         name, known = type(self).__name__, self._known()
         check_rows(f"{name}.apply", rows)
         expected = known.checkpoints * known.width
@@ -184,13 +194,12 @@ class Learned(ABC, Generic[S]):
                 f"checkpoint(s) of width {known.width}). Fit it on rows of the same model and checkpoints; an index built with "
                 f"project=... has no rows of full width, there take preconditioner='idf'."
             )
-        if known.checkpoints > 1:
-            width = rows.width // known.checkpoints
-            columns = [rows.columns(c * width, (c + 1) * width) for c in range(known.checkpoints)]
-            return RowGradients.beside([self.at(c).apply(part) for c, part in enumerate(columns)])
-        mapped = self._map(known, rows.to("cpu", torch.float64)).to(rows.values.device, rows.values.dtype)
+        return known
+
+    def _finite(self, mapped: RowGradients) -> RowGradients:
         if first_not_finite(mapped.values) is not None:
-            raise overflow(f"What {name} makes of the gradient of a test example", rows.values.dtype)
+            name = type(self).__name__
+            raise overflow(f"What {name} makes of the gradient of a test example", mapped.values.dtype)
         return mapped
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["Identity", "Preconditioner", "Unfitted"]
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+__all__ = ["Identity", "Preconditioner", "Unfitted", "WordToWord", "leads_from_word_to_word"]
 
 
 class Preconditioner(Protocol):
@@ -20,8 +25,7 @@ class Preconditioner(Protocol):
     def apply(self, rows: RowGradients) -> RowGradients:
         """The mapped rows: the same examples, values ``(R, C * D)`` of the dtype and on the device of those given.
 
-        Tokens are those given, unless the map leads from word to word: then an example may have rows of more tokens, at each
-        checkpoint the same ones (:class:`GaussNewton`).
+        Tokens are those given, unless the map leads from word to word (:class:`WordToWord`).
         """
 
     def at(self, checkpoint: int) -> Preconditioner:
@@ -38,6 +42,25 @@ class Unfitted(Protocol):
 
     def fit(self, blocks: Iterable[RowGradients], checkpoints: int = 1) -> Preconditioner:
         """One that has seen the training rows, values ``(R, C * D)``, in one pass over blocks of examples."""
+
+
+@runtime_checkable
+class WordToWord(Protocol):
+    """A preconditioner that leads from word to word: an example may come out with rows of all training words.
+
+    They would take W rows for each question, so that they are made where they meet training rows, of whose words alone.
+    """
+
+    #: Whether it does.
+    by_word: bool
+
+    def apply(self, rows: RowGradients, tokens: Tensor | None = None) -> RowGradients:
+        """The mapped rows, at each checkpoint of the same tokens; with ``tokens`` (ascending, distinct) only those of them."""
+
+
+def leads_from_word_to_word(preconditioner: Preconditioner) -> TypeGuard[WordToWord]:
+    """Whether a test example may have rows of words that it does not hold."""
+    return bool(getattr(preconditioner, "by_word", False))
 
 
 class Identity:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.preconditioners.learned import check_rows
-from captum_tracinwe.preconditioners.preconditioner import Preconditioner
+from captum_tracinwe.preconditioners.preconditioner import Preconditioner, leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -57,10 +57,10 @@ class EqualShares:
         sizes = torch.zeros((checkpoints, len(widths)), dtype=torch.float64)
         for c in range(checkpoints):
             rows = sample.columns(c * width, (c + 1) * width).to(dtype=torch.float64)
-            mapped = inner.at(c).apply(rows)
-            for p, (start, stop) in enumerate(_parts(widths)):
-                of_table = mapped.columns(start, stop).dot(rows.columns(start, stop))
-                sizes[c, p] = of_table.diagonal().mean()
+            for text in (rows.select([j]) for j in range(len(rows))):
+                mapped = _mapped(inner.at(c), text, text.ids)
+                for p, (start, stop) in enumerate(_parts(widths)):
+                    sizes[c, p] += mapped.columns(start, stop).dot(text.columns(start, stop))[0, 0] / len(rows)
         known = (sizes > 0) & (sizes[:, :1] > 0)
         return cls(inner, torch.where(known, sizes[:, :1] / sizes.where(known, torch.ones(())), 1.0), tuple(widths))
 
@@ -68,19 +68,30 @@ class EqualShares:
         """The part of one checkpoint, for rows ``(R, D)``."""
         return EqualShares(self.inner.at(checkpoint), self.factors[checkpoint : checkpoint + 1], self.widths)
 
-    def apply(self, rows: RowGradients) -> RowGradients:
-        """The mapped rows, values ``(R, C * D)``."""
+    @property
+    def by_word(self) -> bool:
+        """Whether an example may come out with other tokens than it had: as of the inner one."""
+        return leads_from_word_to_word(self.inner)
+
+    def apply(self, rows: RowGradients, tokens: Tensor | None = None) -> RowGradients:
+        """The mapped rows, values ``(R, C * D)``; of a map from word to word those of ``tokens`` alone."""
         expected = len(self.factors) * sum(self.widths)
         if rows.width != expected:
             raise ValueError(
                 f"EqualShares.apply: got rows of {rows.width} columns: expected {expected}, those it was measured on."
             )
-        mapped = self.inner.apply(rows)
+        mapped = _mapped(self.inner, rows, tokens)
         by_column = self.factors.repeat_interleave(torch.tensor(self.widths), dim=1).flatten()
         values = mapped.values * by_column.to(mapped.values.device, mapped.values.dtype)
         if first_not_finite(values) is not None:
             raise overflow("What EqualShares makes of the gradient of a test example", values.dtype)
         return RowGradients(mapped.ptr, mapped.ids, values)
+
+
+def _mapped(preconditioner: Preconditioner, rows: RowGradients, tokens: Tensor | None) -> RowGradients:
+    if leads_from_word_to_word(preconditioner):
+        return preconditioner.apply(rows, tokens)
+    return preconditioner.apply(rows)
 
 
 def _parts(widths: Sequence[int]) -> list[tuple[int, int]]:

@@ -212,6 +212,12 @@ class RowGradients:
         """On another device, with values of another dtype."""
         return RowGradients(self.ptr.to(device), self.ids.to(device), self.values.to(device=device, dtype=dtype))
 
+    def of_tokens(self, tokens: Tensor) -> RowGradients:
+        """The rows of some tokens alone; the examples stay."""
+        kept = torch.isin(self.ids, tokens.to(self.ids.device))
+        ptr = torch.cat([kept.new_zeros(1).long(), kept.long().cumsum(0)])[self.ptr]
+        return RowGradients(ptr, self.ids[kept], self.values[kept])
+
     def scale(self, factor: float | Tensor) -> RowGradients:
         """All values times ``factor``, or those of each example times its own, ``(N,)``."""
         if isinstance(factor, Tensor):

@@ -9,12 +9,19 @@ from torch.utils.data import DataLoader
 from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import Question, RowSource
+from captum_tracinwe.preconditioners import Preconditioner
 
 __all__ = ["Explained"]
 
 
 class Explained(Protocol):
-    """A :class:`captum_tracinwe.TracInWE`, or what can stand for one."""
+    """A :class:`captum_tracinwe.TracInWE`, or what can stand for one.
+
+    Args:
+        preconditioner (Preconditioner): what multiplies a question's rows.
+    """
+
+    preconditioner: Preconditioner
 
     @property
     def source(self) -> RowSource:

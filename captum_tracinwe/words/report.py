@@ -253,7 +253,8 @@ def _shares_by_token(
     size = question.examples
     if live.top_k_words is not None:  # each checkpoint has tokens of its own: they are united first
         train = source.rows(show_progress=show)
-        counts, token, share = _terms_of_sum(source.of_question(question), question.taught(train))
+        test = question.meet(source.of_question(question), train)
+        counts, token, share = _terms_of_sum(test, question.taught(train))
         return _finite(_one_column([(counts, token)], share), live.itemsize), train.columns(0, 0).to("cpu"), size
     structure: list[tuple[Tensor, Tensor]] = []
     seen: list[RowGradients] = []

@@ -21,6 +21,7 @@ from captum_tracinwe.batches.arguments import index_lists, is_whole
 from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import times
+from captum_tracinwe.preconditioners import leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.words.drawing import html_of
@@ -260,6 +261,11 @@ def _strongest(tracin: Explained, k: int, min_cosine: float) -> LiveSource:
         raise ValueError(
             f"TracIn-WE-Syn is of the words that are looked up: expected a TracInWE with table='input', got one of the rows "
             f"{str(source.live.tables)!r}."
+        )
+    if leads_from_word_to_word(tracin.preconditioner):
+        raise ValueError(
+            f"TracIn-WE-Syn lets words of the two texts meet: expected a preconditioner that keeps words apart, such as 'idf', "
+            f"got {type(tracin.preconditioner).__name__}, after which a test text has rows of all training words."
         )
     return dataclasses.replace(source, live=dataclasses.replace(source.live, top_k_words=int(k)))
 

@@ -1,0 +1,180 @@
+"""The words' side of a Hessian: (XᵀX / λ + 1)⁻¹ of the training texts' tf-idf vectors, a column for each word asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from captum_tracinwe.preconditioners.moments import Moments
+
+__all__ = ["InverseGram", "Occurrences"]
+
+# Words whose columns are solved for at a time, and bytes of solved columns that are kept for the next question: a live source
+# asks at each batch of each checkpoint.
+WORDS_AT_ONCE = 256
+KEPT_BYTES = 128 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Occurrences:
+    """Which words stand in which training texts: 4 bytes a word and text.
+
+    Args:
+        counts (Tensor): int32 ``(N,)``, distinct words of each text.
+        ids (Tensor): int32 ``(R,)``, the texts' words one after the other.
+        checkpoints, width (int): C and D of the rows that they were read from.
+    """
+
+    counts: Tensor
+    ids: Tensor
+    checkpoints: int
+    width: int
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return len(self.counts)
+
+    def merge(self, other: Occurrences) -> Occurrences:
+        """Those of both training sets."""
+        return replace(self, counts=torch.cat([self.counts, other.counts]), ids=torch.cat([self.ids, other.ids]))
+
+    def at(self, checkpoint: int) -> Occurrences:
+        """The words of a text are the same at each checkpoint."""
+        return replace(self, checkpoints=1)
+
+    def moments(self) -> Moments:
+        """How many texts hold each word."""
+        ids, counts = torch.unique(self.ids, return_counts=True)
+        return Moments(
+            len(self.counts), 0, ids.long(), counts.double(), torch.zeros((len(ids), 1), dtype=torch.float64)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Sparse:
+    """A sparse matrix by rows: where each starts, columns, values."""
+
+    starts: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def times(self, dense: Tensor) -> Tensor:
+        """The product with a dense one; torch's own sparse matrices warn that they are in beta."""
+        return embedding_bag(self.columns, dense, self.starts, mode="sum", per_sample_weights=self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class InverseGram:
+    """(XᵀX / λ + 1)⁻¹ of the training texts, solved for word by word.
+
+    Args:
+        texts (Occurrences): N training texts.
+        power, damping, tolerance, most_iterations: as in :class:`Cooccurrence`.
+    """
+
+    texts: Occurrences
+    power: float
+    damping: float
+    tolerance: float
+    most_iterations: int
+
+    @cached_property
+    def words(self) -> Tensor:
+        """The training words, int64 ``(W,)``, ascending."""
+        words: Tensor = torch.unique(self.texts.ids).long()
+        return words
+
+    def places(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The place of each word among them, and whether it is one; of ``ids`` (ascending) that are none the place is 0."""
+        words = self.words
+        if not len(words):
+            return torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        place = torch.searchsorted(words, ids).clamp_(max=len(words) - 1)
+        there = words[place] == ids
+        return place.masked_fill(~there, 0), there
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """a, float64 ``(W,)``."""
+        known = self.texts
+        counts = torch.bincount(self.places(known.ids.long())[0], minlength=len(self.words))
+        weights: Tensor = (known.examples / counts.double()).log() ** self.power
+        return weights
+
+    @cached_property
+    def _by_text(self) -> _Sparse:
+        """X."""
+        known = self.texts
+        places, counts = self.places(known.ids.long())[0], known.counts.long()
+        example = torch.arange(known.examples).repeat_interleave(counts)
+        weights = self.weights[places]
+        squares = torch.zeros(known.examples, dtype=torch.float64).index_add_(0, example, weights)
+        values = weights.sqrt() / squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[example]
+        return _Sparse(counts.cumsum(0) - counts, places, values)
+
+    @cached_property
+    def _by_word(self) -> _Sparse:
+        """Xᵀ."""
+        known, by_text = self.texts, self._by_text
+        order = torch.argsort(by_text.columns, stable=True)
+        counts = torch.bincount(by_text.columns, minlength=len(self.words))
+        example = torch.arange(known.examples).repeat_interleave(known.counts.long())
+        return _Sparse(counts.cumsum(0) - counts, example[order], by_text.values[order])
+
+    @cached_property
+    def _solved(self) -> dict[int, Tensor]:
+        """Columns of the inverse that were asked for, ``(W,)``, by the place of their word."""
+        return {}
+
+    @property
+    def most(self) -> int:
+        """Words whose columns are kept."""
+        return max(1, KEPT_BYTES // (8 * max(1, len(self.words))))
+
+    def groups(self, known: Tensor, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Runs of examples whose words are no more than are kept; an example with more is alone."""
+        start = 0
+        for stop in range(1, len(ends)):
+            if stop == len(ends) - 1 or ends[stop + 1] - ends[start] > self.most:
+                yield start, stop
+                start = stop
+
+    def columns(self, words: Sequence[int], wanted: Tensor) -> Tensor:
+        """(XᵀX / λ + 1)⁻¹ of some distinct words, by their places, at the ``wanted`` ones: ``(n, m)``."""
+        solved = self._solved
+        if len(solved) + sum(word not in solved for word in words) > self.most:
+            solved.clear()
+        missing = [word for word in words if word not in solved]
+        for start in range(0, len(missing), WORDS_AT_ONCE):
+            part = missing[start : start + WORDS_AT_ONCE]
+            solved.update(zip(part, self._solve(part).T.contiguous().unbind(), strict=True))
+        return torch.stack([solved[word][wanted] for word in words]) if words else torch.zeros((0, len(wanted)))
+
+    def _solve(self, words: Sequence[int]) -> Tensor:
+        """The same by conjugate gradients, all words at once."""
+        by_text, by_word = self._by_text, self._by_word
+        scale = 1 / (self.damping * self.texts.examples)
+        found = torch.zeros((len(self.words), len(words)), dtype=torch.float64)
+        rest = torch.zeros_like(found)
+        rest[torch.tensor(words), torch.arange(len(words))] = 1
+        step, size = rest.clone(), torch.ones(len(words), dtype=torch.float64)
+        for _ in range(self.most_iterations):
+            if float(size.max()) <= self.tolerance**2:
+                return found
+            moved = by_word.times(by_text.times(step)).mul_(scale).add_(step)
+            length = size / (step * moved).sum(0).clamp_min(torch.finfo(torch.float64).tiny)
+            found.addcmul_(step, length)
+            rest.addcmul_(moved, length, value=-1)
+            before, size = size, rest.square().sum(0)
+            step.mul_(size / before.clamp_min(torch.finfo(torch.float64).tiny)).add_(rest)
+        raise ValueError(
+            f"Cooccurrence: conjugate gradients left {float(size.max()) ** 0.5:.1e} of a word's residual after "
+            f"{self.most_iterations} iterations: expected {self.tolerance:.1e}. Take a larger damping, more iterations, or a "
+            f"larger tolerance."
+        )
