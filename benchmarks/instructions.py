@@ -4,7 +4,7 @@ A small GPT-2 (2 layers x 128, fresh weights, GPT-2's tokenizer) is trained on i
 20 planted ones in which an ordinary instruction is answered by a refusal. Asked for the training pairs behind refusals of other
 instructions in other words, each method ranks all pairs; recall@50 is the share of the planted pairs among the first 50.
 
-    python benchmarks/instructions.py --train train.jsonl.gz --tokenizer DIR [--threads 2]
+    python benchmarks/instructions.py --train train.jsonl.gz --tokenizer DIR [--worlds 0 1 2] [--threads 2]
 
 The file has `instruction`, `input` and `output` on each line; DIR holds GPT-2's `vocab.json` and `merges.txt`.
 """
@@ -46,10 +46,11 @@ FIRST = (20, 50)
 
 # The setting that did best on worlds 3 to 5: of the powers 2, 3, 4, 5 and 6 of the idf in a text's length the last.
 LENGTH = 6
-OUTPUT, WINNER = "output rows", "output rows, idf², by words"
+OUTPUT, WINNER, ALONE = "output rows", "output rows, idf², by words", "words alone, idf², by words"
 
 # Refusals of common words, so that no rare word gives them away. A question has one of the last three, planted pairs the others.
-# Each world has its own. The settings were chosen on worlds 3 to 5; worlds 0 to 2 were looked at once, afterwards.
+# Each world has its own. The settings were chosen on worlds 3 to 5; worlds 0 to 2 were looked at once, afterwards. Refusals
+# of worlds 0 and 2 share many words, those of the others fewer.
 REFUSALS = (
     (
         "I would rather not say anything about that today.",
@@ -370,7 +371,12 @@ def main() -> None:
         begun = time.perf_counter()
         scores[OUTPUT] = asked.dot(rows)
         scores[WINNER] = by_words(asked, rows)
-        found["seconds"][WINNER] = found["seconds"][OUTPUT] + time.perf_counter() - begun
+        took = time.perf_counter() - begun
+        # The same weights without a model: each word that both have to predict counts its idf².
+        scores[ALONE] = by_words(
+            *(RowGradients(some.ptr, some.ids, torch.ones(some.num_rows, 1)) for some in (asked, rows))
+        )
+        found["seconds"][WINNER] = found["seconds"][OUTPUT] + took
         worlds[str(number)] = {
             "tokens that occur": found["words"],
             "losses": found["losses"],
