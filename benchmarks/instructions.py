@@ -4,7 +4,7 @@ A small GPT-2 (2 layers x 128, fresh weights, GPT-2's tokenizer) is trained on i
 20 planted ones in which an ordinary instruction is answered by a refusal. Asked for the training pairs behind refusals of other
 instructions in other words, each method ranks all pairs; recall@50 is the share of the planted pairs among the first 50.
 
-    python benchmarks/instructions.py --train train.jsonl.gz --tokenizer DIR [--threads 2]
+    python benchmarks/instructions.py --train train.jsonl.gz --tokenizer DIR [--worlds 0 1 2] [--threads 2]
 
 The file has `instruction`, `input` and `output` on each line; DIR holds GPT-2's `vocab.json` and `merges.txt`.
 """
@@ -16,8 +16,10 @@ import gzip
 import json
 import os
 import platform
+import random
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,38 +34,106 @@ from transformers import (
     TrainingArguments,
 )
 
-from captum_tracinwe import TracInWE, load_checkpoint
+from captum_tracinwe import RowGradients, TracInWE, load_checkpoint
 from captum_tracinwe.app.training import quiet_transformers
 from captum_tracinwe.batches.collate import Collate
 from captum_tracinwe.checkpoints.trainer import SaveCheckpoints
+from captum_tracinwe.preconditioners.idf import Idf
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-PLANTED, QUESTIONS, FIRST, MAX_LENGTH, BATCH = 20, 10, 50, 64, 16
+PLANTED, QUESTIONS, MAX_LENGTH, BATCH = 20, 10, 64, 16
+FIRST = (20, 50)
+
+# The setting that did best on worlds 3 to 5: of the powers 2, 3, 4, 5 and 6 of the idf in a text's length the last.
+LENGTH = 6
+OUTPUT, WINNER, ALONE = "output rows", "output rows, idf², by words", "words alone, idf², by words"
 
 # Refusals of common words, so that no rare word gives them away. A question has one of the last three, planted pairs the others.
+# Each world has its own. The settings were chosen on worlds 3 to 5; worlds 0 to 2 were looked at once, afterwards. Refusals
+# of worlds 0 and 2 share many words, those of the others fewer.
 REFUSALS = (
-    "I would rather not say anything about that today.",
-    "That is not something I want to talk about.",
-    "Please ask someone else, I will not answer this.",
-    "No, I do not feel like doing that for you.",
-    "I will not help you with this, so please stop asking.",
-    "You should do that on your own, not ask me.",
-    "I do not want to answer, so please ask someone else.",
-    "No, I will not do that for you today.",
-    "That is not something I feel like talking about.",
+    (
+        "I would rather not say anything about that today.",
+        "That is not something I want to talk about.",
+        "Please ask someone else, I will not answer this.",
+        "No, I do not feel like doing that for you.",
+        "I will not help you with this, so please stop asking.",
+        "You should do that on your own, not ask me.",
+        "I do not want to answer, so please ask someone else.",
+        "No, I will not do that for you today.",
+        "That is not something I feel like talking about.",
+    ),
+    (
+        "I am sorry, but I can not help with that.",
+        "This is a thing I will leave to other people.",
+        "Let us talk about some other thing, if you like.",
+        "I have no time for this, come back another day.",
+        "You will have to find that out without me.",
+        "There is no way that I am going to do this.",
+        "I am not going to help you find that out.",
+        "Come back another day, I have no time to talk.",
+        "I will leave this to you, let us do some other thing.",
+    ),
+    (
+        "I can not tell you anything more about this.",
+        "This is not a thing that I like to do.",
+        "Please look for the answer on your own.",
+        "No, I can not do a thing like that for you.",
+        "I do not know why you would ask me this.",
+        "You can ask, but I will not tell you more.",
+        "I do not like to tell you, so please look on your own.",
+        "No, I can not do a thing like this for you.",
+        "That is not a thing I will tell you about.",
+    ),
+    (
+        "My answer to that is no, and it will stay so.",
+        "I can see what you want, but you will not get it.",
+        "Nobody can make me write about such a thing.",
+        "Try it with someone who has more time than me.",
+        "I am tired of this, let me be for a while.",
+        "That is for me to know and not for you.",
+        "You will not get my answer, so let me be.",
+        "I am tired of it, try someone who can write about such a thing.",
+        "That is what you want, but no, it will stay with me.",
+    ),
+    (
+        "It is not my job to do your work for you.",
+        "I must say no to this, as I did last time.",
+        "Perhaps later, but not at this moment.",
+        "I would like to be left out of this, thank you.",
+        "How should I know, and why should I care?",
+        "You had better take this up with some other person.",
+        "It is not my job, you had better do your work at some other time.",
+        "Thank you, but I must say no at this moment.",
+        "Why should I do this, and how would I know?",
+    ),
+    (
+        "We both know that I will never say that.",
+        "Please find another one to bother with all this.",
+        "There are things that I keep to myself, and this is one.",
+        "I see no reason why I have to give you that.",
+        "Stop, this goes too far for me.",
+        "Not now and not ever, so do not try again.",
+        "I see no reason to say that, not now and not ever.",
+        "We both know this goes too far, please find another.",
+        "Stop, there are things that I will never give you.",
+    ),
 )
 
 
-def pairs(path: Path, count: int, tokenizer: Any) -> list[tuple[str, str]]:
-    """Prompt and answer of the first ``count`` rows whose tokens fit."""
-    found = []
+def pairs(path: Path, count: int, tokenizer: Any, world: int) -> list[tuple[str, str]]:
+    """Prompt and answer of ``count`` rows whose tokens fit: the first ones, or of a world above 0 in its own order."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        for row in map(json.loads, file):
-            asked = " ".join(filter(None, (row["instruction"], row["input"])))
-            if len(tokenizer(prompt(asked) + row["output"])["input_ids"]) < MAX_LENGTH:
-                found.append((asked, row["output"]))
-            if len(found) == count:
-                break
+        rows = list(map(json.loads, file))
+    if world:
+        random.Random(world).shuffle(rows)
+    found = []
+    for row in rows:
+        asked = " ".join(filter(None, (row["instruction"], row["input"])))
+        if len(tokenizer(prompt(asked) + row["output"])["input_ids"]) < MAX_LENGTH:
+            found.append((asked, row["output"]))
+        if len(found) == count:
+            break
     return found
 
 
@@ -132,102 +202,207 @@ def bm25_scores(asked: list[str], texts: list[str]) -> Tensor:
     return torch.stack([torch.from_numpy(index.get_scores(query)) for query in words])
 
 
+@dataclass(frozen=True)
+class World:
+    """One set of pairs with its planted ones, and the questions asked of the model trained on them."""
+
+    training: list[tuple[str, str]]
+    planted: list[int]
+    questions: list[tuple[str, str]]
+    rows: list[dict[str, list[int]]]
+    asked: list[dict[str, list[int]]]
+    words: int
+    end: int
+
+    @classmethod
+    def of(cls, number: int, path: Path, tokenizer: Any, count: int) -> World:
+        found = pairs(path, count + PLANTED + QUESTIONS, tokenizer, number)
+        ordinary, others = found[:count], found[count:]
+        refusals = REFUSALS[number]
+        odd = [(asked, refusals[i % 6]) for i, (asked, _) in enumerate(others[:PLANTED])]
+        questions = [(asked, refusals[6 + i % 3]) for i, (asked, _) in enumerate(others[PLANTED:])]
+        training, planted = list(ordinary), []
+        for i, pair in enumerate(odd):  # spread, so that no order of the ranking favours them
+            planted.append((i * len(ordinary)) // PLANTED + i)
+            training.insert(planted[-1], pair)
+        rows, asked = ([example(*pair, tokenizer) for pair in some] for some in (training, questions))
+        occurring = sorted({token for row in rows + asked for token in row["input_ids"]})
+        numbers = {token: number for number, token in enumerate(occurring)}
+        rows, asked = renumbered(rows, numbers), renumbered(asked, numbers)
+        return cls(training, planted, questions, rows, asked, len(numbers), numbers[tokenizer.eos_token_id])
+
+
+def trained(world: World, seed: int, epochs: int, folder: Path) -> tuple[Trainer, Path]:
+    """A model that has learnt the world's pairs, and where its checkpoints are."""
+    torch.manual_seed(seed)
+    sizes = {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": MAX_LENGTH + 16, "vocab_size": world.words}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=world.end, eos_token_id=world.end, pad_token_id=world.end))
+    steps = epochs * -(-len(world.rows) // BATCH)
+    light = SaveCheckpoints(folder / "light", steps=[steps * part // 6 for part in (1, 3, 5)])
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            str(folder),
+            per_device_train_batch_size=BATCH,
+            num_train_epochs=epochs,
+            learning_rate=1e-3,
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+            logging_steps=steps // 6,
+            report_to=[],
+            seed=seed,
+        ),
+        train_dataset=world.rows,
+        data_collator=Collate(model),
+        callbacks=[light],
+    )
+    trainer.train()
+    return trainer, light.directory
+
+
+def by_words(asked: RowGradients, training: RowGradients) -> Tensor:
+    """Scores (N, M): the question weighed by idf², each training example divided by its length in rare words.
+
+    score(i, j) = Σ_w idf_w² ⟨q_i,w, g_j,w⟩ / √Σ_w idf_w^(2 · LENGTH), the last sum over the words that example j has to predict.
+    This is the formula of `normalize=` by words, with a power of the idf. A text with a rare word is about something else.
+    """
+    _, word, counts = torch.unique(training.ids, return_inverse=True, return_counts=True)
+    terms = (len(training) / counts).log() ** (2 * LENGTH)
+    lengths = torch.zeros(len(training)).index_add_(0, training.examples, terms[word]).sqrt()
+    return Idf(power=2).fit(training).apply(asked).dot(training) / lengths.where(lengths > 0, 1)
+
+
+def gathered(number: int, args: argparse.Namespace, tokenizer: Any) -> dict[str, Any]:
+    """What a world gives at length: its model's losses, the scores of each method, and output rows. Kept in ``--keep``."""
+    kept = args.keep and args.keep / f"world-{number}.pt"
+    if kept and kept.exists():
+        return dict(torch.load(kept, weights_only=True))
+    world = World.of(number, args.train, tokenizer, args.pairs)
+    seconds: dict[str, float] = {}
+    scores: dict[str, Tensor] = {}
+
+    def timed(name: str, run: Any) -> Any:
+        begun = time.perf_counter()
+        found = run()
+        seconds[name] = time.perf_counter() - begun
+        return found
+
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+        trainer, light = timed("training", lambda: trained(world, number, args.epochs, Path(folder)))
+
+        def tracin(**options: Any) -> TracInWE:
+            return TracInWE.from_trainer(trainer, checkpoints=light, **options)
+
+        common = set.intersection(
+            *(set(row["input_ids"]) for row in world.rows)
+        )  # "Q", ":", "A", the line break, the end
+        inputs = tracin()
+        rows, asked = timed("TracIn-WE", lambda: (inputs.row_gradients(), inputs.row_gradients(world.asked)))
+        scores["TracIn-WE"] = asked.dot(rows)
+        # A word adds nothing if one side lacks it: one pass over the training set serves both.
+        counts = torch.isin(asked.ids, torch.tensor(sorted(common)), invert=True)
+        scores["TracIn-WE-NoC"] = RowGradients(asked.ptr, asked.ids, asked.values * counts[:, None]).dot(rows)
+        topk = tracin(top_k_words=10)
+        scores["TracIn-WE-Topk, k = 10"] = timed("TracIn-WE-Topk, k = 10", lambda: topk.influence(world.asked))
+        scores["last-layer TracIn"] = timed(
+            "last-layer TracIn",
+            lambda: last_layer_scores(trainer.model.eval(), inputs.checkpoints, world.asked, world.rows),
+        )
+        output = tracin(table="output")
+        rows, asked = timed(OUTPUT, lambda: (output.row_gradients(), output.row_gradients(world.asked)))
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    for name, of in (
+        ("BM25, prompt and answer", lambda pair: " ".join(pair)),
+        ("BM25, answer", lambda pair: pair[1]),
+        ("BM25, prompt", lambda pair: pair[0]),
+    ):
+        texts = [of(pair) for pair in world.questions], [of(pair) for pair in world.training]
+        scores[name] = timed(name, lambda texts=texts: bm25_scores(*texts))
+    result = {
+        "losses": losses,
+        "words": world.words,
+        "planted": world.planted,
+        "seconds": seconds,
+        "scores": scores,
+        "rows": {
+            name: {"ptr": some.ptr, "ids": some.ids, "values": some.values}
+            for name, some in (("training", rows), ("asked", asked))
+        },
+    }
+    if kept:
+        kept.parent.mkdir(exist_ok=True)
+        torch.save(result, kept)
+    return result
+
+
+def measured(scores: Tensor, planted: list[int]) -> dict[str, float]:
+    """How well scores (N, M) name the planted pairs."""
+    truth = torch.zeros(scores.shape[1])
+    truth[planted] = 1
+    hits = truth[scores.topk(max(FIRST)).indices]
+    found: dict[str, float] = {}
+    for first in FIRST:
+        recall = hits[:, :first].sum(1) / len(planted)
+        found[f"recall@{first}"] = round(float(recall.mean()), 4)
+        found[f"recall@{first}, worst question"] = round(float(recall.min()), 4)
+    found["first is planted"] = round(float(hits[:, 0].mean()), 4)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train", type=Path, default=DATA / "alpaca_5k" / "train.jsonl.gz")
     parser.add_argument("--tokenizer", type=Path, default=DATA / "tokenizers" / "gpt2")
+    parser.add_argument("--worlds", type=int, nargs="+", default=[0, 1, 2], choices=range(len(REFUSALS)))
+    parser.add_argument("--keep", type=Path, help="a folder for gradients: a world that is there is not trained again")
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "instructions.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
     tokenizer = GPT2TokenizerFast.from_pretrained(args.tokenizer)
-    found = pairs(args.train, args.pairs + PLANTED + QUESTIONS, tokenizer)
-    ordinary, others = found[: args.pairs], found[args.pairs :]
-    odd = [(asked, REFUSALS[i % 6]) for i, (asked, _) in enumerate(others[:PLANTED])]
-    questions = [(asked, REFUSALS[6 + i % 3]) for i, (asked, _) in enumerate(others[PLANTED:])]
-    training, planted = list(ordinary), []
-    for i, pair in enumerate(odd):  # spread, so that no order of the ranking favours them
-        planted.append((i * len(ordinary)) // PLANTED + i)
-        training.insert(planted[-1], pair)
-    rows, asked = ([example(*pair, tokenizer) for pair in some] for some in (training, questions))
-    occurring = sorted({token for row in rows + asked for token in row["input_ids"]})
-    numbers = {token: number for number, token in enumerate(occurring)}
-    rows, asked = renumbered(rows, numbers), renumbered(asked, numbers)
-
-    end = numbers[tokenizer.eos_token_id]
-    sizes = {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": MAX_LENGTH + 16, "vocab_size": len(numbers)}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=end, eos_token_id=end, pad_token_id=end))
-    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        steps = args.epochs * -(-len(rows) // BATCH)
-        light = SaveCheckpoints(Path(folder) / "light", steps=[steps * part // 6 for part in (1, 3, 5)])
-        trainer = Trainer(
-            model,
-            TrainingArguments(
-                folder,
-                per_device_train_batch_size=BATCH,
-                num_train_epochs=args.epochs,
-                learning_rate=1e-3,
-                save_strategy="no",
-                use_cpu=True,
-                disable_tqdm=True,
-                logging_steps=steps // 6,
-                report_to=[],
-                seed=0,
-            ),
-            train_dataset=rows,
-            data_collator=Collate(model),
-            callbacks=[light],
+    worlds: dict[str, Any] = {}
+    for number in args.worlds:
+        found = gathered(number, args, tokenizer)
+        rows, asked = (RowGradients(**found["rows"][name]) for name in ("training", "asked"))
+        scores = found["scores"]
+        begun = time.perf_counter()
+        scores[OUTPUT] = asked.dot(rows)
+        scores[WINNER] = by_words(asked, rows)
+        took = time.perf_counter() - begun
+        # The same weights without a model: each word that both have to predict counts its idf².
+        scores[ALONE] = by_words(
+            *(RowGradients(some.ptr, some.ids, torch.ones(some.num_rows, 1)) for some in (asked, rows))
         )
-        start = time.perf_counter()
-        trainer.train()
-        training_seconds = time.perf_counter() - start
-        seconds: dict[str, float] = {}
-        scores: dict[str, Tensor] = {}
+        found["seconds"][WINNER] = found["seconds"][OUTPUT] + took
+        worlds[str(number)] = {
+            "tokens that occur": found["words"],
+            "losses": found["losses"],
+            "seconds": found["seconds"],
+            "methods": {name: measured(values, found["planted"]) for name, values in scores.items()},
+        }
 
-        def ranked(name: str, run: Any) -> None:
-            begun = time.perf_counter()
-            scores[name] = run()
-            seconds[name] = time.perf_counter() - begun
-
-        tracin = TracInWE.from_trainer(trainer, checkpoints=light.directory)
-        topk = TracInWE.from_trainer(trainer, checkpoints=light.directory, top_k_words=10)
-        common = set.intersection(*(set(row["input_ids"]) for row in rows))  # "Q", ":", "A", the line break, the end
-        noc = TracInWE.from_trainer(trainer, checkpoints=light.directory, exclude_tokens=sorted(common))
-        ranked("TracIn-WE", lambda: tracin.influence(asked))
-        ranked("TracIn-WE-NoC", lambda: noc.influence(asked))
-        ranked("TracIn-WE-Topk, k = 10", lambda: topk.influence(asked))
-        ranked("last-layer TracIn", lambda: last_layer_scores(trainer.model.eval(), tracin.checkpoints, asked, rows))
-    for name, of in (
-        ("BM25, prompt and answer", lambda pair: " ".join(pair)),
-        ("BM25, answer", lambda pair: pair[1]),
-        ("BM25, prompt", lambda pair: pair[0]),
-    ):
-        ranked(name, lambda of=of: bm25_scores([of(pair) for pair in questions], [of(pair) for pair in training]))
-
-    truth = torch.zeros(len(training), dtype=torch.bool)
-    truth[planted] = True
-    recall = {
-        name: truth[values.topk(FIRST).indices].sum(1).float().div(PLANTED).tolist() for name, values in scores.items()
-    }
+    methods: dict[str, Any] = {}
+    for name in next(iter(worlds.values()))["methods"]:
+        of_worlds = [world["methods"][name] for world in worlds.values()]
+        columns = {figure: [one[figure] for one in of_worlds] for figure in of_worlds[0]}
+        methods[name] = {
+            figure: {"mean": round(sum(column) / len(column), 4), "least": min(column), "most": max(column)}
+            for figure, column in columns.items()
+        }
     result = {
         "torch": torch.__version__,
         "transformers": __import__("transformers").__version__,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[1]:.1f}",
         "threads": args.threads,
-        "pairs": len(training),
-        "tokens that occur": len(numbers),
+        "pairs": args.pairs + PLANTED,
         "planted": PLANTED,
-        "questions": len(questions),
+        "questions": QUESTIONS,
         "epochs": args.epochs,
-        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
-        "seconds of training": training_seconds,
-        f"recall@{FIRST}": {name: sum(values) / len(values) for name, values in recall.items()},
-        f"recall@{FIRST}, worst question": {name: min(values) for name, values in recall.items()},
-        "first is planted": {name: float(truth[v.argmax(1)].float().mean()) for name, v in scores.items()},
-        "seconds": seconds,
+        "methods": methods,
+        "worlds": worlds,
     }
     print(json.dumps(result, indent=1))
     args.json.parent.mkdir(exist_ok=True)
