@@ -30,10 +30,10 @@ from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import Question, RowSource
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.turns import alone
-from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, named
+from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, leads_from_word_to_word, named
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
-from captum_tracinwe.words.influence import WordInfluence, split_by_token
+from captum_tracinwe.words.influence import WordInfluence, split_by_asked, split_by_token
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -397,7 +397,9 @@ class TracInWE(TracInCP):
             per_checkpoint (bool): keep the shares of single checkpoints too, ``(C, S)``.
 
         Returns:
-            list[list[WordInfluence]]: ``[test][rank]``; the shares of each add up to its score exactly.
+            list[list[WordInfluence]]: ``[test][rank]``; the shares of each add up to its score exactly. They are those of words
+            that both texts hold; after a preconditioner that leads from word to word, such as "cooccurrence", those of all words
+            of the training text, and beside them those of all words of the test text.
 
         Raises:
             ValueError: not one list of indices per test example; an index that the training set does not have.
@@ -414,6 +416,8 @@ class TracInWE(TracInCP):
         pairs = [(i, index) for i, indices in enumerate(wanted) for index in indices]
         rows = torch.tensor([(i, place[index]) for i, index in pairs], device=test.ptr.device)
         found = split_by_token(test, train, rows, pairs, len(self.checkpoints) if per_checkpoint else None)
+        if leads_from_word_to_word(question.preconditioner):
+            found = split_by_asked(found, asked, train, question.meet, rows)
         in_order = iter(found)
         return [[next(in_order) for _ in indices] for indices in wanted]
 

@@ -94,7 +94,7 @@ class StoredSource:
         self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Training indices, products and factors of one segment after the other."""
-        test = self.index.project(self._asked(question, show_progress))
+        test = self._as_kept(self._asked(question, show_progress))
         for numbers, rows in self.index.blocks():
             met = question.meet(test, rows)
             products = dot(met, rows) if product is None else product(met, rows)
@@ -129,7 +129,10 @@ class StoredSource:
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, as the index keeps rows."""
-        return self.index.project(self._asked(question, False))
+        return self._as_kept(self._asked(question, False))
+
+    def _as_kept(self, rows: RowGradients) -> RowGradients:
+        return self.index.project(rows.to("cpu", torch.float32))
 
     def _asked(self, question: Question, show_progress: bool) -> RowGradients:
         with torch.no_grad():

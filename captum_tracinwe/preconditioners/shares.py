@@ -80,9 +80,11 @@ class EqualShares:
             raise ValueError(
                 f"EqualShares.apply: got rows of {rows.width} columns: expected {expected}, those it was measured on."
             )
-        mapped = _mapped(self.inner, rows, tokens)
-        by_column = self.factors.repeat_interleave(torch.tensor(self.widths), dim=1).flatten()
-        values = mapped.values * by_column.to(mapped.values.device, mapped.values.dtype)
+        # On either side of the map, so that it stays symmetric where it mixes columns.
+        by_column = self.factors.sqrt().repeat_interleave(torch.tensor(self.widths), dim=1).flatten()
+        by_column = by_column.to(rows.values.device, rows.values.dtype)
+        mapped = _mapped(self.inner, RowGradients(rows.ptr, rows.ids, rows.values * by_column), tokens)
+        values = mapped.values * by_column
         if first_not_finite(values) is not None:
             raise overflow("What EqualShares makes of the gradient of a test example", values.dtype)
         return RowGradients(mapped.ptr, mapped.ids, values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,7 +20,15 @@ from captum_tracinwe.words.texts import TokenizedText
 if TYPE_CHECKING:
     from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["Vocabulary", "WordInfluence", "WordShare", "names_by_id", "position_shares", "split_by_token"]
+__all__ = [
+    "Vocabulary",
+    "WordInfluence",
+    "WordShare",
+    "names_by_id",
+    "position_shares",
+    "split_by_asked",
+    "split_by_token",
+]
 
 #: Names of token ids, by position, by id, or the other way about as a tokenizer's get_vocab() has them.
 Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, int]
@@ -29,6 +37,8 @@ Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, int]
 SUM_TOLERANCE = 1e-9
 # The parts of checkpoints may come from float32 products.
 CHECKPOINT_TOLERANCE = 1e-4
+# Training texts that are mapped at a time: each has a row for every word of the test texts.
+PAIRS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,8 @@ class WordInfluence:
         token_shares (Tensor): float64, ``(S,)``.
         checkpoint_shares (Tensor, optional): float64, ``(C, S)``, the same by checkpoint.
         test_text, train_text (TokenizedText, optional): the texts, to show words instead of tokens.
+        asked_ids, asked_shares (Tensor, optional): int64 and float64 ``(Q,)``, the same score split over the words of the test
+            text, where these are others than the training text's: after a preconditioner that leads from word to word.
 
     Source: Yeh et al., arXiv 2202.11844 (word-level decomposition).
 
@@ -92,6 +104,8 @@ class WordInfluence:
     checkpoint_shares: Tensor | None = None
     test_text: TokenizedText | None = None
     train_text: TokenizedText | None = None
+    asked_ids: Tensor | None = None
+    asked_shares: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_tensor("token_ids", self.token_ids, torch.int64, (None,))
@@ -118,13 +132,35 @@ class WordInfluence:
                     f"{self._name()}: expected checkpoint_shares to add up to token_shares over the "
                     f"checkpoints, they differ by up to {difference.max().item()!r}."
                 )
+        if (self.asked_ids is None) != (self.asked_shares is None):
+            raise ValueError(f"{self._name()}: expected both of asked_ids and asked_shares, or neither.")
+        if self.asked_ids is not None and self.asked_shares is not None:
+            _check_tensor("asked_ids", self.asked_ids, torch.int64, (None,))
+            _check_tensor("asked_shares", self.asked_shares, torch.float64, (self.asked_ids.shape[0],))
+            # From products of another order, in float32.
+            apart = abs(self.asked_shares.sum().item() - self.score)
+            if not apart <= CHECKPOINT_TOLERANCE * max(size_of_terms, self.asked_shares.abs().sum().item()):
+                raise ValueError(
+                    f"{self._name()}: expected asked_shares to add up to the score {self.score!r}, they add up to "
+                    f"{self.asked_shares.sum().item()!r}."
+                )
         for side, text in (("test", self.test_text), ("training", self.train_text)):
             if text is not None:
                 self._check_text(side, text)
 
+    def split(self, text: TokenizedText) -> tuple[Tensor, Tensor]:
+        """Ids and shares of the tokens of one of the two texts."""
+        if self.asked_ids is None or self.asked_shares is None or text is self.train_text:
+            return self.token_ids, self.token_shares
+        held = set(text.token_ids) | ({text.padding[0]} if text.padding else set())
+        if text is self.test_text or not held.issuperset(self.token_ids.tolist()):
+            return self.asked_ids, self.asked_shares
+        return self.token_ids, self.token_shares
+
     def _check_text(self, side: str, text: TokenizedText) -> None:
         held = set(text.token_ids) | ({text.padding[0]} if text.padding else set())
-        missing = sorted(set(self.token_ids.tolist()) - held)
+        asked = side == "test" and self.asked_ids is not None
+        missing = sorted(set((self.asked_ids if asked else self.token_ids).tolist()) - held)  # type: ignore[union-attr]
         if missing:
             raise ValueError(
                 f"{self._name()}: the {side} text {text.text!r:.60} does not hold the shared token id(s) "
@@ -185,8 +221,8 @@ class WordInfluence:
 
     def _token_name(self, token_id: int, vocabulary: Sequence[str] | Mapping[int, str] | None) -> tuple[bool, str]:
         special = False
-        if self.test_text is not None:
-            ids = self.test_text.token_ids
+        ids = () if self.test_text is None else self.test_text.token_ids
+        if self.test_text is not None and (self.asked_ids is None or token_id in ids):
             _, name, word = self.test_text.token_at(ids.index(token_id) if token_id in ids else len(ids))
             special = word is None
             if vocabulary is None:
@@ -259,6 +295,39 @@ def split_by_token(
     ]
 
 
+def split_by_asked(
+    pairs: Sequence[WordInfluence],
+    asked: RowGradients,
+    train: RowGradients,
+    mapped: Callable[[RowGradients, RowGradients], RowGradients],
+    rows: Tensor,
+) -> list[WordInfluence]:
+    """The same pairs with their scores split over the words of the test texts as well.
+
+    The map of a preconditioner is symmetric: ⟨P q, t⟩ = ⟨q, P t⟩, so that here it is the training rows that are mapped.
+
+    Args:
+        pairs (list of WordInfluence): P of them.
+        asked, train (RowGradients): rows of the test and of the training texts, neither mapped.
+        mapped (callable): ``(rows, others) -> rows``: the rows mapped, at the tokens of the others.
+        rows (Tensor): int64 ``(P, 2)``, examples of ``asked`` and ``train``.
+    """
+    found: list[WordInfluence] = []
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        part = rows[start : start + PAIRS_AT_ONCE]
+        own, own_place = torch.unique(part[:, 0], return_inverse=True)
+        others, other_place = torch.unique(part[:, 1], return_inverse=True)
+        test = asked.select(own)
+        taught = mapped(train.select(others), test)
+        pair, token, share = test.terms(taught, torch.stack([own_place, other_place], dim=1))
+        for at, given in enumerate(pairs[start : start + PAIRS_AT_ONCE]):
+            mine = pair == at
+            found.append(
+                dataclasses.replace(given, asked_ids=token[mine].cpu(), asked_shares=share[mine].double().cpu())
+            )
+    return found
+
+
 def position_shares(influence: WordInfluence, text: TokenizedText) -> dict[int, float]:
     """Share of each position of one of the two texts that holds a shared token; they add up to the score.
 
@@ -274,9 +343,10 @@ def position_shares(influence: WordInfluence, text: TokenizedText) -> dict[int, 
         ValueError: a shared token does not occur in ``text``.
     """
     share_of: dict[int, float] = {}
-    for token_id, share in zip(influence.token_ids.tolist(), influence.token_shares.tolist(), strict=True):
+    ids, values = influence.split(text)
+    for token_id, share in zip(ids.tolist(), values.tolist(), strict=True):
         share_of[token_id] = share_of.get(token_id, 0.0) + share
-    influence._check_text("given", text)
+    influence._check_text("test" if ids is influence.asked_ids else "given", text)
     occurrences = Counter(token_id for token_id in text.token_ids if token_id in share_of)
     shares = {
         position: share_of[token_id] / occurrences[token_id]

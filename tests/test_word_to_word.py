@@ -1,0 +1,122 @@
+"""Preconditioners that lead from word to word: made where rows meet, split over the words of either text, and shown."""
+
+import pytest
+import torch
+from captum_tracinwe.texts import from_ids
+from cases import Examples
+from torch import nn
+
+from captum_tracinwe import TracInWE, synonym_scores, word_report
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.preconditioners import Cooccurrence, GaussNewton
+from captum_tracinwe.visualization import to_captum_records, word_influence_html, word_influence_text
+
+LOSS = nn.CrossEntropyLoss(reduction="none")
+NAMES = ["cooccurrence", "exact"]
+
+
+def texts(count, seed):
+    ids, _, labels = toy_texts(count, seed=seed)
+    return ids, labels
+
+
+@pytest.fixture
+def asked(tmp_path):
+    model = TinyCNN(padding_idx=0).double()
+    paths, train, test = scatter_checkpoints(model, tmp_path), texts(30, 1), texts(4, 2)
+
+    def make(**options):
+        return TracInWE(model, Examples(train), paths, loss_fn=LOSS, batch_size=7, **options)
+
+    return make, train, test, tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_some_words_are_those_of_all_words_there(asked, name):
+    make, _, test, _ = asked
+    plain = make()
+    rows = plain.row_gradients(test)
+    kind = {"cooccurrence": Cooccurrence(), "exact": GaussNewton()}[name]
+    fitted = kind.fit([plain.row_gradients()], 2)
+    whole, tokens = fitted.apply(rows), torch.tensor([3, 5, 9, 29, 700])
+    some = fitted.apply(rows, tokens)
+    assert set(some.ids.tolist()) <= set(tokens.tolist())
+    torch.testing.assert_close(some.to_dense(30), whole.of_tokens(tokens).to_dense(30), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("table", ["input", ("input", "bag")])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_score_is_split_over_the_words_of_either_text(asked, name, table):
+    make, train, test, _ = asked
+    tracin = make(preconditioner=name, table=table, shares="equal", normalize="words")
+    scores = tracin.influence(test)
+    chosen = [list(range(30))] * 4
+    for i, row in enumerate(tracin.word_influence(test, chosen)):
+        for j, pair in enumerate(row):
+            score = float(scores[i, j])
+            assert pair.score == pytest.approx(score, rel=1e-6, abs=1e-9 * float(scores.abs().max()))
+            assert float(pair.asked_shares.sum()) == pytest.approx(pair.score, rel=1e-6, abs=1e-9)
+            assert set(pair.token_ids.tolist()) <= set(train[0][j].tolist())
+            assert set(pair.asked_ids.tolist()) <= set(test[0][i].tolist())
+    report = word_report(tracin, test, train[1], draws=20)
+    assert report.score == pytest.approx(float(scores.sum()), rel=1e-6)
+
+
+def test_a_text_that_shares_no_word_speaks_through_the_words_between(asked):
+    """3 stands with 7, 7 with 9: that 9 is taught otherwise says something of 3."""
+    make, _, _, folder = asked
+    ids = torch.tensor([[3, 7, 0, 0], [7, 9, 0, 0], [3, 7, 0, 0], [5, 6, 0, 0], [8, 9, 0, 0]])
+    train, test = (ids, torch.tensor([0, 1, 0, 1, 0])), (torch.tensor([[3, 0, 0, 0]]), torch.tensor([0]))
+    model = TinyCNN(padding_idx=0).double()
+    paths = scatter_checkpoints(model, folder)
+    plain = TracInWE(model, Examples(train), paths, loss_fn=LOSS).influence(test)[0]
+    found = TracInWE(model, Examples(train), paths, loss_fn=LOSS, preconditioner=Cooccurrence(damping=0.01))
+    scores = found.influence(test)[0]
+    assert plain[1] == plain[4] == 0
+    assert scores[1] != 0
+    assert scores[3] == pytest.approx(0, abs=1e-9 * float(scores.abs().max()))
+
+
+def test_pairs_are_shown_each_text_by_its_own_words(asked):
+    make, train, test, _ = asked
+    names = [f"w{i}" for i in range(30)]
+    tests, trains = ([from_ids(one[one != 0], names) for one in side[0]] for side in (test, train))
+    tracin = make(preconditioner="cooccurrence", normalize="words")
+    best = tracin.influence(test, k=3)
+    pairs = tracin.word_influence(test, best.indices)
+    other = next(pair for row in pairs for pair in row if set(pair.token_ids.tolist()) - set(pair.asked_ids.tolist()))
+    shown = other.with_texts(tests[other.test_index], trains[other.train_index])
+    words = {word.text: word.share for word in shown.words()}
+    assert set(words) == {names[i] for i in other.token_ids.tolist()}
+    assert sum(words.values()) == pytest.approx(other.score)
+    for draw in (word_influence_html, word_influence_text):
+        assert f"w{other.token_ids[0]}" in draw(pairs, test_texts=tests, train_texts=trains)
+    records = to_captum_records(pairs, test_texts=tests, train_texts=trains)
+    assert len(records) == 12
+    # Without the texts, by the vocabulary.
+    assert {word.text for word in other.words(names)} == set(words)
+
+
+def test_words_that_meet_by_their_sense_need_a_map_that_keeps_them_apart(asked):
+    make, _, test, _ = asked
+    with pytest.raises(ValueError, match="a preconditioner that keeps words apart, such as 'idf', got Cooccurrence"):
+        synonym_scores(make(preconditioner="cooccurrence"), test, k=3)
+
+
+def test_an_index_with_deletions_answers_as_the_model_does(asked):
+    make, _, test, folder = asked
+    index = make().build_index(folder / "index", segment_examples=8)
+    expected = make(preconditioner="cooccurrence", normalize="words").influence(test)
+    stored = make(preconditioner="cooccurrence", normalize="words", index=index)
+    close = {"rtol": 1e-5, "atol": 1e-6 * float(expected.abs().max())}
+    torch.testing.assert_close(stored.influence(test).double(), expected, **close)
+    for proponents in (True, False):
+        found = stored.influence(test, k=4, proponents=proponents)
+        wanted = expected.topk(4, largest=proponents)
+        torch.testing.assert_close(found.influence_scores.double(), wanted.values, **close)
+        assert torch.equal(found.indices, wanted.indices)
+    index.delete([2, 11])
+    stored = make(preconditioner="cooccurrence", normalize="words", index=folder / "index")
+    left = stored.influence(test)
+    assert torch.isinf(left[:, [2, 11]]).all()
+    assert stored.influence(test, k=40).indices.shape == (4, 28)
