@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from captum_tracinwe.gradients.fitting import Fitting
 from captum_tracinwe.gradients.head import find_head
 from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
+from captum_tracinwe.gradients.recommended import Recommended, of_model, of_tables
 from captum_tracinwe.gradients.source import Question, RowSource
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.turns import alone
@@ -86,10 +88,12 @@ class TracInWE(TracInCP):
             blocks, and each checkpoint is loaded once per block. The row gradients of the test examples at all
             checkpoints come on top: about 4 · C · D bytes per distinct token of a text. Default: 1 GiB.
         preconditioner (str or Preconditioner, optional): what multiplies the rows of ``inputs`` before they meet those of the
-            training examples: "idf", "fisher", "kfac", "ekfac", "exact" (:func:`captum_tracinwe.preconditioners.named`), or an
-            object. One that learns from the training rows does so at the first question, in one pass that is then kept: with
-            ``index`` by reading it once, else by computing each training example's gradient once more ("idf": only its
-            tokens are read). Default: none, Captum's equal.
+            training examples: "auto", "idf", "cooccurrence", "fisher", "kfac", "ekfac", "exact"
+            (:func:`captum_tracinwe.preconditioners.named`), or an object. "auto" is our recommendation for finding causes; it
+            chooses ``table``, ``shares`` and ``normalize`` too where they are not given. One that learns from the training rows
+            does so at the first question, in one pass that is then kept: with ``index`` by reading it once, else by computing
+            each training example's gradient once more ("idf", "cooccurrence", "auto": only its tokens, which take no
+            gradients). Default: none, Captum's equal.
         normalize (str or Length, optional): by what scores are divided, so that a text does not win by being long: "words", the
             length of its tf-idf vector, or "gradient", that of its gradients, the root of its self-influence. A
             :class:`captum_tracinwe.preconditioners.Length` has the settings. It holds wherever scores and shares are made;
@@ -144,12 +148,14 @@ class TracInWE(TracInCP):
         preconditioner: str | Preconditioner | None = None,
         normalize: str | Length | None = None,
         index: str | Path | GradientIndex | None = None,
-        table: str | Sequence[str] = "input",
+        table: str | Sequence[str] | None = None,
         shares: str | Sequence[float] | None = None,
     ) -> None:
         self.index, train_dataset = _opened(index, train_dataset)
-        preconditioner = named(preconditioner) if isinstance(preconditioner, str) else preconditioner
-        length = Length.of(normalize)
+        auto = isinstance(preconditioner, str) and preconditioner == "auto"
+        if isinstance(preconditioner, str):
+            preconditioner = None if auto else named(preconditioner)
+        self.normalize = Length.of(normalize)
         check_arguments(
             *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
@@ -179,9 +185,14 @@ class TracInWE(TracInCP):
         self.exclude_tokens = tuple(int(token) for token in exclude_tokens)
         self.top_k_words = top_k_words
         self.memory_limit = memory_limit
+        if auto:
+            best = self._recommended(table)
+            preconditioner = best.preconditioner
+            self.normalize = self.normalize or best.normalize
+            shares = best.shares if shares is None else shares
+            table = best.table if table is None else table
         self.preconditioner: Preconditioner = Identity() if preconditioner is None else preconditioner
-        self.normalize = length
-        self.tables = Tables.of(table, shares)
+        self.tables = Tables.of("input" if table is None else table, shares)
         if "output" in self.tables:
             find_head(model)
         self._checked_losses: set[int] = set()
@@ -189,6 +200,18 @@ class TracInWE(TracInCP):
             from captum_tracinwe.index.identity.source import check_match
 
             check_match(self.live_source, self.index)
+
+    def _recommended(self, table: str | Sequence[str] | None) -> Recommended:
+        """What "auto" stands for: of the tables that are named, of those that the index holds, or of the kind of model."""
+        if table is not None:
+            return of_tables(Tables.of(table))
+        if self.index is not None:
+            kept = Tables.parse(self.index.manifest.source.table)
+            best = of_tables(kept, self.index.projection is None)
+            equal = best.shares if len(kept.names) > 1 and set(kept.shares) == {1.0} else None
+            return replace(best, table=kept.names, shares=equal or kept.shares)
+        batch = next(iter(self.train_dataloader))
+        return of_model(self.model, batch, self.label_names, self.loss_fn)
 
     @classmethod
     def from_trainer(cls, trainer: Trainer, *, batch_size: int | None = None, **options: Any) -> Self:

@@ -283,6 +283,7 @@ class _Job:
             self.run.checkpoints,
             loss_fn=nn.CrossEntropyLoss(reduction="none"),
             exclude_tokens=self.tokenizer.all_special_ids if self.settings.without_special_tokens else (),
+            preconditioner="auto",
         )
         self.tracin, self.inputs = tracin, inputs
         scores = tracin.influence(inputs, show_progress=is_terminal(sys.stderr))

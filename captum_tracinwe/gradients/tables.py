@@ -61,6 +61,15 @@ class Tables:
         names = tuple(name for name in NAMES if name in of_each)
         return cls(names, tuple(of_each[name] for name in names), len(names) > 1 and _is_equal(shares))
 
+    @classmethod
+    def parse(cls, text: str) -> Tables:
+        """Of what ``str`` makes of them, as an index keeps it."""
+        shares = {}
+        for part in text.split(" + "):
+            share, _, name = part.rpartition(" ")
+            shares[name] = float(share or 1)
+        return cls(tuple(shares), tuple(shares.values()))
+
     def factor(self, name: str) -> float:
         """By what a part's rows are multiplied on either side: √share."""
         return math.sqrt(self.shares[self.names.index(name)])

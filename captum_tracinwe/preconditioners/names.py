@@ -37,7 +37,7 @@ def named(name: str) -> Learned[Any]:
     """
     if name not in NAMES:
         raise ValueError(
-            f"There is no preconditioner {name!r}: expected one of {', '.join(map(repr, NAMES))}, an object of "
+            f"There is no preconditioner {name!r}: expected one of {', '.join(map(repr, NAMES))}, 'auto', an object of "
             f"captum_tracinwe.preconditioners, or None for plain TracIn-WE."
         )
     return NAMES[name]
