@@ -64,9 +64,24 @@ def test_index_then_query(options, capsys):
     for extra in ([], ["--train", "train.csv"], ["--opponents", "--predicted"]):
         code, out, _ = run(capsys, "query", "--index", "index", "--test", "test.csv", "--k", "2", *extra, *options)
         assert code == 0
-        assert "Of 12 training texts" in out
+        assert "All 12 training texts were scored." in out
         if "--train" in extra:
             assert "harbour" in out or "storm" in out or "barked" in out
+
+
+def test_the_papers_score_is_one_word_away(options, capsys):
+    run(capsys, "index", "--train", "train.csv", "--out", "index", "--plain", *options)
+    asked = ["query", "--index", "index", "--test", "test.csv", "--k", "2"]
+    code, out, _ = run(capsys, *asked, "--plain", *options)
+    assert code == 0
+    assert "Of 12 training texts" in out
+    code, other, _ = run(capsys, *asked, *options)  # an index of words read answers by the recommended score too
+    assert code == 0
+    assert "All 12 training texts were scored." in other
+    run(capsys, "index", "--train", "train.csv", "--out", "both", *options)
+    code, _, err = run(capsys, "query", "--index", "both", "--test", "test.csv", "--plain", *options)
+    assert code == 2
+    assert "table: 'input + bag' here, 'input' there" in err
 
 
 def test_query_names_the_lines_that_python_finds(options, capsys, monkeypatch):
@@ -74,7 +89,7 @@ def test_query_names_the_lines_that_python_finds(options, capsys, monkeypatch):
     model, tokenizer = training.load_model("model", ("boats", "pets"))
     encoded = training.EncodedTexts(["the dog sat in the storm"], [0], tokenizer, 16)
     loss = nn.CrossEntropyLoss(reduction="none")
-    tracin = TracInWE(model, None, "checkpoints", loss_fn=loss, index="index")
+    tracin = TracInWE(model, None, "checkpoints", loss_fn=loss, index="index", preconditioner="auto")
     best = tracin.influence(encoded.collate([encoded[0]]), k=3)
     asked = ["--k", "3", "--test-limit", "1"]
     _, out, _ = run(capsys, "query", "--index", "index", "--test", "test.csv", *asked, *options)

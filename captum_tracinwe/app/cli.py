@@ -150,6 +150,7 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="of the first step (default: 0.001; 0.00005 with --model)",
     )
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
+    add("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
     add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
     own = demo.add_argument_group("your own texts").add_argument
     own("--train", metavar="FILE", help="training texts: .jsonl, .csv or .tsv, also .gz")
@@ -188,6 +189,7 @@ def _demo(options: argparse.Namespace) -> None:
         learning_rate=options.learning_rate,
         checkpoints=options.checkpoints,
         without_special_tokens=options.without_special_tokens,
+        plain=options.plain,
     )
     if options.train is None:
         demo.run_planted(settings, options.say)
@@ -220,6 +222,7 @@ def _add_source(command: _Parser) -> None:
     add("--max-length", type=_count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
     add("--batch-size", type=_count, metavar="N", default=16, help="texts to a pass (default: 16)")
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
+    add("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
 
 
 def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -269,6 +272,7 @@ def _source(options: argparse.Namespace) -> Any:
         options.max_length,
         options.batch_size,
         options.without_special_tokens,
+        options.plain,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from captum_tracinwe.app import training
 from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, one_line, read_rows
@@ -41,6 +41,7 @@ class Source:
         text_column, label_column (str), max_length (int): of the texts.
         batch_size (int): texts to a pass.
         without_special_tokens (bool): [CLS] and its like do not count.
+        plain (bool): the paper's score, and not the recommended one.
     """
 
     model: Path
@@ -50,6 +51,7 @@ class Source:
     max_length: int = 64
     batch_size: int = 16
     without_special_tokens: bool = False
+    plain: bool = False
 
 
 def build(
@@ -130,8 +132,8 @@ def query(
         tracin = _tracin(source, model, tokenizer, None, index=opened)
         shown = _training_texts(source, train, opened, classes) if train else None
         batches = training.batches(encoded, source.batch_size)
-        found = opened.search(tracin.row_gradients(batches), k, not opponents)
-        pairs = tracin.word_influence(batches, found.indices)
+        indices, read = _best(tracin, opened, batches, k, not opponents, source.plain)
+        pairs = tracin.word_influence(batches, indices)
         lines = {n: line for s in opened.segments for n, line in zip(s.numbers.tolist(), s.columns[LINE], strict=True)}
         labels = [chosen.names[label] for label in chosen.labels]
         given = None if answers is None else [chosen.names[answer] for answer in answers]
@@ -156,10 +158,22 @@ def query(
             for text, line, own in zip(test_texts, chosen.lines, pairs, strict=True)
         ]
     say(word_influence_text(named))
-    stats = found.stats
-    say(
-        f"\nNumbers are lines of the two files. Of {stats.examples:,} training texts {stats.verified:,.0f} were verified per "
-        f"question. That read {stats.bytes_read / 1e6:,.2f} MB of the index, where the gradients of all training texts are "
+    say(f"\nNumbers are lines of the two files. {read}")
+
+
+def _best(
+    tracin: TracInWE, index: GradientIndex, batches: Any, k: int, proponents: bool, plain: bool
+) -> tuple[Tensor, str]:
+    """The k best training examples of each question, and what was read to know them."""
+    if not plain:
+        found = tracin.influence(batches, k, proponents)
+        assert not isinstance(found, Tensor)
+        return found.indices, f"All {len(index):,} training texts were scored."
+    best = index.search(tracin.row_gradients(batches), k, proponents)
+    stats = best.stats
+    return best.indices, (
+        f"Of {stats.examples:,} training texts {stats.verified:,.0f} were verified per question. That read "
+        f"{stats.bytes_read / 1e6:,.2f} MB of the index, where the gradients of all training texts are "
         f"{stats.payload_bytes / 1e6:,.2f} MB."
     )
 
@@ -198,12 +212,15 @@ def _options(source: Source) -> list[str]:
     for name in ("text_column", "label_column", "max_length", "batch_size"):
         if getattr(source, name) != getattr(Source, name):
             given += ["--" + name.replace("_", "-"), str(getattr(source, name))]
-    return [*given, "--without-special-tokens"] if source.without_special_tokens else given
+    for name in ("without_special_tokens", "plain"):
+        given += ["--" + name.replace("_", "-")] if getattr(source, name) else []
+    return given
 
 
 def _tracin(source: Source, model: Any, tokenizer: Any, data: Any, **options: Any) -> TracInWE:
     excluded = tokenizer.all_special_ids if source.without_special_tokens else ()
     loss = nn.CrossEntropyLoss(reduction="none")
+    options["preconditioner"] = None if source.plain else "auto"
     return TracInWE(model, data, source.checkpoints, loss_fn=loss, exclude_tokens=excluded, **options)
 
 

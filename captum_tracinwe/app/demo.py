@@ -56,6 +56,7 @@ class Settings:
     learning_rate: float | None = None
     checkpoints: str | Path | None = None
     without_special_tokens: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ class _Job:
             self.run.checkpoints,
             loss_fn=nn.CrossEntropyLoss(reduction="none"),
             exclude_tokens=self.tokenizer.all_special_ids if self.settings.without_special_tokens else (),
-            preconditioner="auto",
+            preconditioner=None if self.settings.plain else "auto",
         )
         self.tracin, self.inputs = tracin, inputs
         scores = tracin.influence(inputs, show_progress=is_terminal(sys.stderr))
