@@ -295,8 +295,8 @@ def test_the_question_that_is_printed_can_be_asked(options, capsys):
 
 
 def test_what_a_question_read_is_said_in_bytes(options, capsys):
-    run(capsys, "index", "--train", "train.csv", "--out", "index", *options)
-    _, out, _ = run(capsys, "query", "--index", "index", "--test", "test.csv", *options)
+    run(capsys, "index", "--train", "train.csv", "--out", "index", "--plain", *options)
+    _, out, _ = run(capsys, "query", "--index", "index", "--test", "test.csv", "--plain", *options)
     assert re.search(
         r"That read [\d.]+ MB of the index, where the gradients of all training texts are [\d.]+ MB\.", out
     )

@@ -39,7 +39,7 @@ Texts: TypeAlias = Sequence[TokenizedText] | Mapping[int, TokenizedText]
 # Blue and vermilion of Okabe and Ito: told apart by all common kinds of colour vision.
 BLUE, VERMILION = "#0072B2", "#D55E00"
 #: The unit of a score, as pictures write it.
-UNIT = "learning rate × squared gradient of the loss"
+UNIT = "learning rate × squared gradient of the loss, times the weights of words where there are any"
 #: What the sign of a score says, as pictures write it.
 MEANING = (
     "Positive = proponent: a training step on this text lowers the loss on the test text. "
