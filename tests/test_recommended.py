@@ -1,0 +1,120 @@
+"""preconditioner="auto": what it stands for, by the kind of model, and beside what is given."""
+
+import pytest
+import torch
+from cases import Examples
+from torch import nn
+
+from captum_tracinwe import TracInWE, word_report
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, tiny_gpt2, toy_texts
+from captum_tracinwe.gradients import TokenLoss
+from captum_tracinwe.gradients.recommended import CLASSIFIER, LANGUAGE_MODEL, WORDS_READ
+from captum_tracinwe.gradients.tables import Tables
+from captum_tracinwe.preconditioners import Idf
+
+LOSS = nn.CrossEntropyLoss(reduction="none")
+
+
+def asked(tracin):
+    return tracin.preconditioner, tracin.normalize, tracin.tables
+
+
+def of(best):
+    return best.preconditioner, best.normalize, Tables.of(best.table, best.shares)
+
+
+def mappings(count, seed, of_tokens=False):
+    ids, mask, labels = toy_texts(count, seed=seed)
+    if of_tokens:
+        labels = ids.masked_fill(mask == 0, -100)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def rows(batch):
+    return [{name: field[i] for name, field in batch.items()} for i in range(len(batch["labels"]))]
+
+
+class WithItsLoss(nn.Module):
+    """Answers with one loss for each example."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = TinyCNN(padding_idx=0)
+        self.embedding = self.inner.embedding
+
+    def forward(self, ids, labels):
+        return LOSS(self.inner(ids), labels)
+
+
+def test_each_kind_of_model_gets_its_own(tmp_path):
+    ids, _, labels = toy_texts(8, seed=1)
+    pairs, cnn = Examples((ids, labels)), TinyCNN(padding_idx=0)
+    paths = scatter_checkpoints(cnn, tmp_path)
+    assert asked(TracInWE(cnn, pairs, paths, loss_fn=LOSS, preconditioner="auto")) == of(CLASSIFIER)
+    bert = tiny_bert()
+    (tmp_path / "bert").mkdir()
+    paths = scatter_checkpoints(bert, tmp_path / "bert")
+    assert asked(TracInWE(bert, rows(mappings(8, 1)), paths, preconditioner="auto")) == of(CLASSIFIER)
+    gpt = tiny_gpt2()
+    (tmp_path / "gpt").mkdir()
+    paths = scatter_checkpoints(gpt, tmp_path / "gpt")
+    data = rows(mappings(8, 1, of_tokens=True))
+    assert asked(TracInWE(gpt, data, paths, loss_fn=TokenLoss(), preconditioner="auto")) == of(LANGUAGE_MODEL)
+    own = WithItsLoss()
+    (tmp_path / "own").mkdir()
+    paths = scatter_checkpoints(own, tmp_path / "own")
+    named = [{"ids": i, "labels": y} for i, y in zip(ids, labels, strict=True)]
+    assert asked(TracInWE(own, named, paths, preconditioner="auto")) == of(WORDS_READ)
+
+
+def test_what_is_given_stays_as_it_is_given(tmp_path):
+    ids, _, labels = toy_texts(8, seed=1)
+    cnn, pairs = TinyCNN(padding_idx=0), Examples((ids, labels))
+    paths = scatter_checkpoints(cnn, tmp_path)
+
+    def make(**options):
+        return TracInWE(cnn, pairs, paths, loss_fn=LOSS, preconditioner="auto", **options)
+
+    assert make(table="input").tables == Tables.of("input")
+    assert make(table="bag", normalize="gradient").normalize.by == "gradient"
+    assert make(shares=(1, 2)).tables == Tables.of(("input", "bag"), (1, 2))
+    assert TracInWE(cnn, pairs, paths, loss_fn=LOSS, preconditioner=Idf()).normalize is None
+    with pytest.raises(ValueError, match="There is no preconditioner 'best': expected one of .*'auto'"):
+        TracInWE(cnn, pairs, paths, loss_fn=LOSS, preconditioner="best")
+
+
+def test_an_index_is_asked_by_the_rows_that_it_holds(tmp_path):
+    ids, _, labels = toy_texts(20, seed=1)
+    cnn, pairs = TinyCNN(padding_idx=0), Examples((ids, labels))
+    test = toy_texts(3, seed=2)
+    test = test[0], test[2]
+    paths = scatter_checkpoints(cnn, tmp_path)
+    options = {"loss_fn": LOSS, "batch_size": 7}
+    live = TracInWE(cnn, pairs, paths, preconditioner="auto", **options)
+    live.build_index(tmp_path / "both")
+    TracInWE(cnn, pairs, paths, **options).build_index(tmp_path / "plain")
+    halves = TracInWE(cnn, pairs, paths, table=("input", "bag"), shares=(1, 0.5), **options)
+    halves.build_index(tmp_path / "halves")
+    TracInWE(cnn, pairs, paths, table=("input", "bag"), **options).build_index(tmp_path / "few", project=4)
+    stored = TracInWE(cnn, None, paths, preconditioner="auto", index=tmp_path / "both", **options)
+    assert asked(stored) == of(CLASSIFIER)
+    expected = live.influence(test)
+    close = {"rtol": 1e-5, "atol": 1e-6 * float(expected.abs().max())}
+    torch.testing.assert_close(stored.influence(test), expected, **close)
+    report = word_report(stored, test, labels, draws=20)
+    assert report.score == pytest.approx(float(expected.sum()), rel=1e-5)
+    plain = TracInWE(cnn, None, paths, preconditioner="auto", index=tmp_path / "plain", **options)
+    assert asked(plain) == of(WORDS_READ)
+    kept = TracInWE(cnn, None, paths, preconditioner="auto", index=tmp_path / "halves", **options)
+    assert kept.tables == Tables.of(("input", "bag"), (1, 0.5))
+    few = TracInWE(cnn, None, paths, preconditioner="auto", index=tmp_path / "few", **options)
+    assert few.tables == Tables.of(("input", "bag"))
+    assert few.influence(test).isfinite().all()
+
+
+@pytest.mark.parametrize("table", ["input", "bag", ("input", "bag"), ("output", "input")])
+@pytest.mark.parametrize("shares", [None, 0.1])
+def test_tables_are_read_from_how_an_index_writes_them(table, shares):
+    count = 1 if isinstance(table, str) else len(table)
+    given = Tables.of(table, None if shares is None else [shares + i for i in range(count)])
+    assert Tables.parse(str(given)) == given
