@@ -107,12 +107,12 @@ class Run:
     recipe: Recipe
     hidden: Tensor | None = None
 
-    def without(self, texts: Tensor, seed: int, questions: Tensor) -> Tensor:
-        """How probable the answer is to a model that was trained without these texts, else in the same way."""
+    def without(self, texts: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """What a model answers, as :func:`answers`, that was trained without these texts, else in the same way."""
         keep = torch.ones(len(self.task.train), dtype=torch.bool)
         keep[texts] = False
         trainer = OneByOne(self.task.make_model, self.task.train.batch, self.task.test.batch, self.recipe)
-        return answers(trainer.fit(keep, seed, self.hidden).eval(), self.task.test, questions)[0]
+        return answers(trainer.fit(keep, seed, self.hidden).eval(), self.task.test)
 
 
 def order(planted: Planted, learned: int) -> Run:
@@ -155,12 +155,12 @@ WAYS: dict[str, Callable[[Planted, int], Run]] = {
 
 def contenders(explained: Explained) -> dict[str, Method]:
     """Name → method; a new one needs a line here and nothing else."""
-    rows = by_length(rows_of(explained, preconditioner="idf"))
-    bag = by_length(rows_of(explained, preconditioner="idf", table="bag"))
+    plain = once(rows_of(explained, preconditioner="idf"))
+    rows, bag = by_length(plain), once(by_length(rows_of(explained, preconditioner="idf", table="bag")))
     moved = Moved.between(explained, 2)
     return {
         "WE": methods.tracin_we(explained),
-        "WE, idf²": rows_of(explained, preconditioner="idf"),
+        "WE, idf²": plain,
         "WE, idf²/length": rows,
         "bag, idf²/length": bag,
         "WE + bag, idf²/length": together(rows, bag),
@@ -186,6 +186,18 @@ def rows_of(explained: Explained, preconditioner: str | Moved, **options: Any) -
         ).influence(test.batch)  # fmt: skip
         assert isinstance(found, Tensor)
         return found.cpu()
+
+    return scores
+
+
+def once(method: Method) -> Method:
+    """The same method, which keeps its scores: it is asked about one set of questions only."""
+    found: list[Tensor] = []
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        if not found:
+            found.append(method(test, train))
+        return found[0]
 
     return scores
 
@@ -263,11 +275,11 @@ class Moved:
 # --------------------------------------------------------------------------------------------------------- measures
 
 
-def answers(model: torch.nn.Module, test: Examples, questions: Tensor) -> tuple[Tensor, Tensor]:
-    """How probable the label is, and whether it is the model's answer."""
+def answers(model: torch.nn.Module, test: Examples) -> tuple[Tensor, Tensor]:
+    """How probable the label of each text is, and whether it is the model's answer."""
     with torch.no_grad():
-        chances = torch.softmax(model(test.batch[0][questions.to(test.labels.device)]), 1).cpu()
-    labels = test.labels.cpu()[questions]
+        chances = torch.softmax(model(test.batch[0]), 1).cpu()
+    labels = test.labels.cpu()
     return chances.gather(1, labels[:, None])[:, 0], chances.argmax(1) == labels
 
 
@@ -282,32 +294,36 @@ def measures(scores: Tensor, learned: Tensor, other: Tensor) -> Tensor:
 
 def trial(planted: Planted, way: str, seed: int, tests: int) -> tuple[dict[str, Tensor], Tensor]:
     """The measures of each method, mean of both models, ``(N, 3)``; and of each question how probable its answer is, as
-    trained, without what the model learned, without the other texts, and whether both models answer so: ``(N, 4)``."""
+    trained, without what the model learned, without the other texts, and whether its cause is proven: ``(N, 4)``.
+
+    Proven means that both models give the answer, and neither does when it is trained without the texts it learned. Questions
+    are the first of those, and others only where there are too few.
+    """
     found: dict[str, list[Tensor]] = {}
     runs = [WAYS[way](planted, learned) for learned in (0, 1)]
     with tempfile.TemporaryDirectory() as folder:
-        models = []
-        for number, run in enumerate(runs):
-            prefix = f"{folder}/{number}-"
+        models, chances = [], []
+        proven = torch.ones(len(planted.task.test), dtype=torch.bool)
+        for learned, run in enumerate(runs):
+            prefix = f"{folder}/{learned}-"
             models.append(run.task.explained(prefix, seed, lambda line: None, recipe=run.recipe, hidden=run.hidden))
-        everything = torch.arange(len(planted.task.test))
-        pairs = [answers(m.model, r.task.test, everything) for m, r in zip(models, runs, strict=True)]
-        alike = pairs[0][1] & pairs[1][1]
-        # The first ones that both models give the answer; others only where there are too few.
-        questions = torch.sort(~alike, stable=True).indices[:tests]
-        chances = []
+            trained = answers(models[-1].model, run.task.test)
+            without = [run.without(planted.groups[group], seed) for group in (learned, 1 - learned)]
+            proven &= trained[1] & ~without[0][1]
+            chances.append(torch.stack([trained[0], without[0][0], without[1][0]], 1))
+        questions = torch.sort(~proven, stable=True).indices[:tests]
         for learned, (run, explained) in enumerate(zip(runs, models, strict=True)):
-            groups = planted.groups[learned], planted.groups[1 - learned]
             chosen = questions.to(run.task.test.labels.device)
             words = run.task.test.need_words("the experiment")
             test = Examples(
                 tuple(field[chosen] for field in run.task.test.batch), [words[i] for i in questions.tolist()]
             )
             for name, method in contenders(explained).items():
-                found.setdefault(name, []).append(measures(method(test, run.task.train).cpu(), *groups))
-            retrained = [run.without(group, seed, questions) for group in groups]
-            chances.append(torch.stack([pairs[learned][0][questions], *retrained, alike[questions].float()], 1))
-    return {name: torch.stack(parts).mean(0) for name, parts in found.items()}, torch.stack(chances).mean(0)
+                scores = method(test, run.task.train).cpu()
+                part = measures(scores, planted.groups[learned], planted.groups[1 - learned])
+                found.setdefault(name, []).append(part)
+    of_questions = torch.cat([torch.stack(chances).mean(0), proven[:, None].float()], 1)[questions]
+    return {name: torch.stack(parts).mean(0) for name, parts in found.items()}, of_questions
 
 
 def interval(values: Tensor) -> list[float]:
@@ -347,15 +363,16 @@ def main(argv: list[str] | None = None) -> None:
         for way in args.ways:
             of_methods, of_questions = trial(planted, way, seed, preset.tests)
             chances[way].append(of_questions)
+            print(f"seed {seed}, {way}: {[f'{x:.2f}' for x in of_questions.mean(0).tolist()]}", flush=True)
             for name, part in of_methods.items():
                 found[way].setdefault(name, []).append(part)
                 print(f"seed {seed}, {way}: {name:22} {[f'{x:.2f}' for x in part.mean(0).tolist()]}", flush=True)
         table = {}
         for way in args.ways:
-            trained, without_learned, without_other, alike = torch.cat(chances[way]).T
+            trained, without_learned, without_other, proven = torch.cat(chances[way]).T
             table[way] = {
                 "questions": len(trained),
-                "both answer so": float(alike.mean()),
+                "proven": float(proven.mean()),
                 "as trained": interval(trained),
                 "without what it learned": interval(without_learned),
                 "without the other": interval(without_other),

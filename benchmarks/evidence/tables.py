@@ -155,12 +155,12 @@ def causes(content: dict[str, Any]) -> str:
     ways, k = content["ways"], content["planted"]
     names = list(next(iter(ways.values()))["methods"])
     asked = ", ".join(f"{way} {row['questions']}" for way, row in ways.items())
-    alike = min(row["both answer so"] for row in ways.values())
+    proven = ", ".join(f"{row['proven']:.0%}" for row in ways.values())
     sides = ("as trained", "without what it learned", "without the other")
     pairs = f"{len(content['seeds'])} pair{'s' if len(content['seeds']) > 1 else ''} of models"
     lines = [
-        f"{content['settings']['texts']:,} texts, {k} with each tag, {pairs} for each way. Questions: {asked}; of these both "
-        f"models answer at least {alike:.0%} as is asked about.",
+        f"{content['settings']['texts']:,} texts, {k} with each tag, {pairs} for each way. Questions: {asked}; their cause is "
+        f"proven by retraining of {proven}.",
         "",
         f"| the answer's probability | {' | '.join(ways)} |",
         "|---|" + "---|" * len(ways),
