@@ -161,9 +161,9 @@ def contenders(explained: Explained) -> dict[str, Method]:
     return {
         "WE": methods.tracin_we(explained),
         "WE, idf²": plain,
-        "WE, idf²/length": rows,
-        "bag, idf²/length": bag,
-        "WE + bag, idf²/length": together(rows, bag),
+        "WE, idf² by length": rows,
+        "bag, idf² by length": bag,
+        "WE + bag, idf² by length": together(rows, bag),
         "WE, idf² · moved²": rows_of(explained, preconditioner=moved),
         "bag, idf² · moved²": rows_of(explained, preconditioner=moved, table="bag"),
         "TR-TFIDF": methods.tr_tfidf(explained),
