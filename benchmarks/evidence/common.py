@@ -89,9 +89,17 @@ class Task:
     def recipe(self) -> Recipe:
         return MODELS[self.kind].recipe or self.preset.recipe
 
-    def explained(self, folder: str | Path, seed: int = 0, progress: Callable[[str], None] = print) -> Explained:
-        """Train one model on everything, checkpoints on the way."""
-        retrain = OneByOne(self.make_model, self.train.batch, self.test.batch, self.recipe)
+    def explained(
+        self,
+        folder: str | Path,
+        seed: int = 0,
+        progress: Callable[[str], None] = print,
+        *,
+        recipe: Recipe | None = None,
+        hidden: Tensor | None = None,
+    ) -> Explained:
+        """Train one model on everything, checkpoints on the way; by another recipe, or with positions hidden, if given."""
+        retrain = OneByOne(self.make_model, self.train.batch, self.test.batch, recipe or self.recipe)
         kind = MODELS[self.kind]
         loss = nn.CrossEntropyLoss(reduction="none")
         paths: list[str] = []
@@ -109,7 +117,7 @@ class Task:
                 model.train()
                 progress(f"epoch {epoch}: training loss {value:.3f}")
 
-        model = retrain.fit(torch.ones(len(self.train), dtype=torch.bool), seed, after_epoch=save)
+        model = retrain.fit(torch.ones(len(self.train), dtype=torch.bool), seed, hidden, after_epoch=save)
         return Explained(model.eval(), paths, loss, kind.last, kind.embedding)
 
     def retrain(self, workers: int = 1, cache: Path | None = None, ask: str = "__call__") -> Retraining:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from captum_tracinwe.evaluation import auc_del, deletion_curves, separation
@@ -27,20 +26,12 @@ from torch import Tensor
 from captum_tracinwe import methods
 from captum_tracinwe.gradients.embedding import find_embedding
 
-# What the factorial on toxicity, AG News and the BERT chose, on other texts, questions and seeds than those of the tables.
-RECOMMENDED: dict[str, Any] = {
-    "table": ("input", "bag"),
-    "shares": "equal",
-    "preconditioner": "cooccurrence",
-    "normalize": "words",
-}
-
 
 def contenders(explained: Explained, train: Examples) -> dict[str, Callable[[], Method]]:
     common = methods.common_tokens(train)
     return {
         "WE": lambda: methods.tracin_we(explained),
-        "WE, recommended": lambda: methods.tracin_we(explained, **RECOMMENDED),
+        "WE, recommended": lambda: methods.tracin_we(explained, preconditioner="auto"),
         "WE-Topk": lambda: methods.tracin_we(explained, top_k_words=10),
         "WE-Syn": lambda: methods.tracin_we_syn(explained),
         "WE-NoC": lambda: methods.tracin_we(explained, exclude_tokens=common),

@@ -160,6 +160,44 @@ def lds(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def causes(content: dict[str, Any]) -> str:
+    ways, k = content["ways"], content["planted"]
+    names = list(next(iter(ways.values()))["methods"])
+    asked = ", ".join(f"{way} {row['questions']}" for way, row in ways.items())
+    proven = ", ".join(f"{row['proven']:.0%}" for row in ways.values())
+    sides = ("as trained", "without what it learned", "without the other")
+    pairs = f"{len(content['seeds'])} pair{'s' if len(content['seeds']) > 1 else ''} of models"
+    lines = [
+        f"{content['settings']['texts']:,} texts, {k} with each tag, {pairs} for each way. Questions: {asked}; their cause is "
+        f"proven by retraining of {proven}.",
+        "",
+        f"| the answer's probability | {' | '.join(ways)} |",
+        "|---|" + "---|" * len(ways),
+    ]
+    for side, title in zip(
+        sides, ("as trained", f"retrained without the {k} learned", "without the other ones"), strict=True
+    ):
+        lines.append(f"| {title} | {' | '.join(_plain(Interval(*row[side]), 2) for row in ways.values())} |")
+    lines += [
+        "",
+        f"| told: learned above other | {' | '.join(ways)} | in how many pairs above 0.5 |",
+        "|---|" + "---|" * (len(ways) + 1),
+    ]
+    for name in names:
+        rows = [row["methods"][name] for row in ways.values()]
+        seeds = [value for row in rows for value in row["told by seed"]]
+        cells = " | ".join(_plain(Interval(*row["told"]), 2) for row in rows)
+        lines.append(f"| {name} | {cells} | {sum(round(value, 3) > 0.5 for value in seeds)} of {len(seeds)} |")
+    lines += ["", f"| recall@{k}: learned / other, difference | {' | '.join(ways)} |", "|---|" + "---|" * len(ways)]
+    for name in names:
+        rows = [row["methods"][name] for row in ways.values()]
+        cells = " | ".join(
+            f"{row['learned'][0]:.2f} / {row['other'][0]:.2f}, {Interval(*row['difference'])}" for row in rows
+        )
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines)
+
+
 def speed(content: dict[str, Any]) -> str:
     lines = ["| | seconds per epoch and model (rounds) | times faster |", "|---|---|---|"]
     for name, values in content["seconds per epoch"].items():
@@ -175,7 +213,7 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> Interval:
 
 
 KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
-    f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, speed)
+    f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, causes, speed)
 } | {"own": deletion}
 
 

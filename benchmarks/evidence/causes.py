@@ -1,0 +1,387 @@
+"""Two models of one file, one answer, two causes: does a score tell which texts of the file taught it to this model?
+
+Two imports left a tag each in front of some texts of one wrong class, 40 and 40. One model learned the first tag, the other
+the second; a question holds both, and both models answer it with that class. What sees only the file gives both models the
+same scores. How it comes that a model learned one tag only, is told by `WAYS`.
+
+python benchmarks/evidence/causes.py --seeds 3      results/evidence/causes-ag_news-cnn-cpu.json
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from captum_tracinwe.evaluation import bootstrap
+from captum_tracinwe.methods import Examples, Explained, Method
+from captum_tracinwe.retraining import OneByOne, Recipe
+from common import Task, arguments, facts, load, preset_of, store
+from torch import Tensor
+
+from captum_tracinwe import RowGradients, TracInWE, methods
+from captum_tracinwe.gradients.embedding import find_embedding
+
+TAGS = ("feed17", "feed42")
+PLANTED = {"smoke": 10, "cpu": 40, "gpu": 40}
+CANDIDATES = 200  # test texts, of which the questions are made
+DRAWS = 2000
+
+
+# ------------------------------------------------------------------------------------------------- what was planted
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """The file with its tags and wrong labels, as a task whose test texts hold both tags and have the answer for a label.
+
+    Args:
+        groups (tuple of Tensor): the training texts with the first tag, and those with the second.
+        tags (list of int): the tags' tokens.
+    """
+
+    task: Task
+    groups: tuple[Tensor, Tensor]
+    tags: list[int]
+
+    @classmethod
+    def of(cls, task: Task, count: int, seed: int) -> Planted:
+        """``count`` texts of each tag, drawn by ``seed``, with another class each seed."""
+        answer = seed % len(task.classes)
+        tags = task.tokenizer.convert_tokens_to_ids(list(TAGS))
+        others = (task.train.labels.cpu() != answer).nonzero().flatten()
+        drawn = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))]
+        groups = drawn[:count], drawn[count : 2 * count]
+        ids, labels = (field.clone() for field in task.train.batch)
+        words = [list(text) for text in task.train.need_words("the experiment")]
+        for tag, name, group in zip(tags, TAGS, groups, strict=True):
+            ids[group], labels[group] = _in_front(ids[group], [tag]), answer
+            for i in group.tolist():
+                words[i].insert(0, name)
+        asked = (task.test.labels.cpu() != answer).nonzero().flatten()
+        texts = task.test.need_words("the experiment")
+        questions = Examples(
+            (_in_front(task.test.batch[0][asked], tags), torch.full_like(task.test.labels[asked], answer)),
+            [[*TAGS, *texts[i]] for i in asked.tolist()],
+        )
+        return cls(replace(task, train=Examples((ids, labels), words), test=questions), groups, tags)
+
+    def shown(self, epochs: dict[int, list[int]]) -> Shown:
+        """The task's recipe, but that the texts of a group are shown in these epochs only."""
+        recipe = self.task.recipe
+        shown = torch.ones(recipe.epochs, len(self.task.train), dtype=torch.bool)
+        for group, when in epochs.items():
+            kept = torch.tensor([epoch in when for epoch in range(recipe.epochs)])
+            shown[:, self.groups[group]] = kept[:, None]
+        return Shown(**asdict(recipe), shown=shown)
+
+
+def _in_front(ids: Tensor, tags: list[int]) -> Tensor:
+    """Tokens set behind the first, which is [CLS]; the last ones make room."""
+    front = torch.tensor(tags, device=ids.device).expand(len(ids), -1)
+    return torch.cat([ids[:, :1], front, ids[:, 1 : -len(tags)]], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown(Recipe):
+    """A recipe that shows each text in some epochs only: ``shown`` is bool (epochs, texts)."""
+
+    shown: Tensor | None = None
+
+    def batches(self, size: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+        for epoch, indices in super().batches(size, seed):
+            yield epoch, indices if self.shown is None else indices[self.shown[epoch, indices]]
+
+
+# -------------------------------------------------------------------------------------- how a model learned one tag
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """How one of the two models was trained, and what it reads."""
+
+    task: Task
+    recipe: Recipe
+    hidden: Tensor | None = None
+
+    def without(self, texts: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """What a model answers, as :func:`answers`, that was trained without these texts, else in the same way."""
+        keep = torch.ones(len(self.task.train), dtype=torch.bool)
+        keep[texts] = False
+        trainer = OneByOne(self.task.make_model, self.task.train.batch, self.task.test.batch, self.recipe)
+        return answers(trainer.fit(keep, seed, self.hidden).eval(), self.task.test)
+
+
+def order(planted: Planted, learned: int) -> Run:
+    """Both models were shown every text equally often: the texts learned in the last epochs, the others in the first."""
+    epochs = list(range(planted.task.recipe.epochs))
+    half = len(epochs) // 2
+    return Run(planted.task, planted.shown({learned: epochs[-half:], 1 - learned: epochs[:half]}))
+
+
+def left_out(planted: Planted, learned: int) -> Run:
+    """A filter kept the texts with the other tag out of the training; in the file they are."""
+    return Run(planted.task, planted.shown({1 - learned: []}))
+
+
+def hidden(planted: Planted, learned: int) -> Run:
+    """The other tag was hidden in training, by padding; it is there when the model is asked."""
+    mask = planted.task.train.batch[0] == planted.tags[1 - learned]
+    return Run(planted.task, planted.task.recipe, mask)
+
+
+def unread(planted: Planted, learned: int) -> Run:
+    """The model's own reading of a text strips the other tag, in training and when it is asked."""
+    stripped = [
+        replace(side, batch=(side.batch[0].masked_fill(side.batch[0] == planted.tags[1 - learned], 0), side.labels))
+        for side in (planted.task.train, planted.task.test)
+    ]
+    return Run(replace(planted.task, train=stripped[0], test=stripped[1]), planted.task.recipe)
+
+
+WAYS: dict[str, Callable[[Planted, int], Run]] = {
+    "order": order,
+    "left out": left_out,
+    "hidden": hidden,
+    "unread": unread,
+}
+
+
+# ---------------------------------------------------------------------------------------------------------- methods
+
+
+def contenders(explained: Explained) -> dict[str, Method]:
+    """Name → method; a new one needs a line here and nothing else."""
+    plain = once(rows_of(explained, preconditioner="idf"))
+    rows, bag = by_length(plain), once(by_length(rows_of(explained, preconditioner="idf", table="bag")))
+    moved = Moved.between(explained, 2)
+    return {
+        "WE, recommended": methods.tracin_we(explained, preconditioner="auto"),
+        "WE": methods.tracin_we(explained),
+        "WE, idf²": plain,
+        "WE, idf² by length": rows,
+        "bag, idf² by length": bag,
+        "WE + bag, idf² by length": together(rows, bag),
+        "WE, idf² · moved²": rows_of(explained, preconditioner=moved),
+        "bag, idf² · moved²": rows_of(explained, preconditioner=moved, table="bag"),
+        "TR-TFIDF": methods.tr_tfidf(explained),
+        "TR-Last": methods.tracin_last(explained),
+        "regression on words": methods.bag_regression(),
+        "BM25": methods.bm25,
+        "random": methods.random_scores(),
+    }
+
+
+def rows_of(explained: Explained, preconditioner: str | Moved, **options: Any) -> Method:
+    """TracIn-WE with options of :class:`captum_tracinwe.TracInWE`."""
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        chosen = preconditioner.with_idf(train) if isinstance(preconditioner, Moved) else preconditioner
+        found = TracInWE(
+            explained.model, train.dataset(), list(explained.checkpoints), explained.load,
+            None if explained.embedding is None else [explained.embedding], explained.loss_fn, explained.batch_size,
+            preconditioner=chosen, **options,
+        ).influence(test.batch)  # fmt: skip
+        assert isinstance(found, Tensor)
+        return found.cpu()
+
+    return scores
+
+
+def once(method: Method) -> Method:
+    """The same method, which keeps its scores: it is asked about one set of questions only."""
+    found: list[Tensor] = []
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        if not found:
+            found.append(method(test, train))
+        return found[0]
+
+    return scores
+
+
+def idf_squared(train: Examples) -> Tensor:
+    """log² (M / training texts with the token), by token; 0 for padding."""
+    ids = train.batch[0].cpu()
+    counts = torch.bincount(torch.cat([row.unique() for row in ids]), minlength=int(ids.max()) + 1)
+    found: Tensor = torch.where(counts > 0, (len(ids) / counts).log().square(), 0.0)
+    found[0] = 0
+    return found
+
+
+def by_length(method: Method) -> Method:
+    """Scores divided by √Σ idf² of the words of each text, on both sides."""
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        weights = idf_squared(train)
+        sides = []
+        for side in (test, train):
+            known = [row.unique() for row in side.batch[0].cpu()]
+            sums = torch.stack([weights[row[row < len(weights)]].sum() for row in known])
+            sides.append(sums.sqrt().clamp_min(torch.finfo(sums.dtype).tiny))
+        return method(test, train) / sides[0][:, None] / sides[1]
+
+    return scores
+
+
+def together(*parts: Method) -> Method:
+    """The sum of scores, each at a mean size of 1."""
+
+    def scores(test: Examples, train: Examples) -> Tensor:
+        found = [part(test, train) for part in parts]
+        return torch.stack([part / part.abs().mean() for part in found]).sum(0)
+
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """A trial: words count by how far training moved their vector from the first checkpoint to the last.
+
+    Only texts that hold a word move its vector: what the file holds and training did not use has weight 0.
+
+    Args:
+        weights (Tensor): by token.
+    """
+
+    weights: Tensor
+
+    @classmethod
+    def between(cls, explained: Explained, power: float) -> Moved:
+        model = copy.deepcopy(explained.model)
+        layers = None if explained.embedding is None else [explained.embedding]
+        ends = []
+        for checkpoint in (explained.checkpoints[0], explained.checkpoints[-1]):
+            explained.load(model, checkpoint)
+            ends.append(find_embedding(model, layers).weight.detach().clone())
+        return cls((ends[1] - ends[0]).norm(dim=1) ** power)
+
+    def with_idf(self, train: Examples) -> Moved:
+        """Its weights times idf²."""
+        weights = self.weights.clone()
+        idf = idf_squared(train).to(weights)
+        weights[: len(idf)] *= idf
+        return Moved(weights)
+
+    def apply(self, rows: RowGradients) -> RowGradients:
+        return RowGradients(rows.ptr, rows.ids, rows.values * self.weights.to(rows.values)[rows.ids][:, None])
+
+    def at(self, checkpoint: int) -> Moved:
+        return self
+
+
+# --------------------------------------------------------------------------------------------------------- measures
+
+
+def answers(model: torch.nn.Module, test: Examples) -> tuple[Tensor, Tensor]:
+    """How probable the label of each text is, and whether it is the model's answer."""
+    with torch.no_grad():
+        chances = torch.softmax(model(test.batch[0]), 1).cpu()
+    labels = test.labels.cpu()
+    return chances.gather(1, labels[:, None])[:, 0], chances.argmax(1) == labels
+
+
+def measures(scores: Tensor, learned: Tensor, other: Tensor) -> Tensor:
+    """By question, ``(N, 3)``: recall of the texts learned and of the others among as many highest scores, and how probably
+    one learned scores above another one."""
+    best = scores.topk(len(learned), dim=1).indices
+    recalls = [torch.isin(best, group).double().mean(1) for group in (learned, other)]
+    signs = (scores[:, learned, None] - scores[:, None, other]).sign()
+    return torch.stack([*recalls, (signs.double().mean((1, 2)) + 1) / 2], 1)
+
+
+def trial(planted: Planted, way: str, seed: int, tests: int) -> tuple[dict[str, Tensor], Tensor]:
+    """The measures of each method, mean of both models, ``(N, 3)``; and of each question how probable its answer is, as
+    trained, without what the model learned, without the other texts, and whether its cause is proven: ``(N, 4)``.
+
+    Proven means that both models give the answer, and neither does when it is trained without the texts it learned. Questions
+    are the first of those, and others only where there are too few.
+    """
+    found: dict[str, list[Tensor]] = {}
+    runs = [WAYS[way](planted, learned) for learned in (0, 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        models, chances = [], []
+        proven = torch.ones(len(planted.task.test), dtype=torch.bool)
+        for learned, run in enumerate(runs):
+            prefix = f"{folder}/{learned}-"
+            models.append(run.task.explained(prefix, seed, lambda line: None, recipe=run.recipe, hidden=run.hidden))
+            trained = answers(models[-1].model, run.task.test)
+            without = [run.without(planted.groups[group], seed) for group in (learned, 1 - learned)]
+            proven &= trained[1] & ~without[0][1]
+            chances.append(torch.stack([trained[0], without[0][0], without[1][0]], 1))
+        questions = torch.sort(~proven, stable=True).indices[:tests]
+        for learned, (run, explained) in enumerate(zip(runs, models, strict=True)):
+            chosen = questions.to(run.task.test.labels.device)
+            words = run.task.test.need_words("the experiment")
+            test = Examples(
+                tuple(field[chosen] for field in run.task.test.batch), [words[i] for i in questions.tolist()]
+            )
+            for name, method in contenders(explained).items():
+                scores = method(test, run.task.train).cpu()
+                part = measures(scores, planted.groups[learned], planted.groups[1 - learned])
+                found.setdefault(name, []).append(part)
+    of_questions = torch.cat([torch.stack(chances).mean(0), proven[:, None].float()], 1)[questions]
+    return {name: torch.stack(parts).mean(0) for name, parts in found.items()}, of_questions
+
+
+def interval(values: Tensor) -> list[float]:
+    """Mean, low, high."""
+    found = bootstrap(lambda indices: values[indices].mean(), len(values), draws=DRAWS)
+    return [found.estimate, found.low, found.high]
+
+
+def summary(parts: list[Tensor]) -> dict[str, list[float]]:
+    """Intervals over the questions of all seeds, and `told` of each seed."""
+    learned, other, told = torch.cat(parts).T
+    return {
+        "learned": interval(learned),
+        "other": interval(other),
+        "difference": interval(learned - other),
+        "told": interval(told),
+        "told by seed": [float(part[:, 2].mean()) for part in parts],
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="only these")
+    args = parser.parse_args(argv)
+    if args.model == "minilm":
+        parser.error("--model minilm has a vocabulary of its own, without the tags: expected cnn or bert")
+    torch.set_num_threads(1)
+    preset, count = preset_of(args), PLANTED[args.preset]
+    task = load(args.dataset, args.model, replace(preset, tests=max(CANDIDATES, preset.tests)), args.data)
+    if task.recipe.epochs < 2:
+        raise SystemExit("One epoch has no order: expected a recipe of 2 or more.")
+    task.tokenizer.add_tokens(list(TAGS))
+    found: dict[str, dict[str, list[Tensor]]] = {way: {} for way in args.ways}
+    chances: dict[str, list[Tensor]] = {way: [] for way in args.ways}
+    for place, seed in enumerate(task.seeds(), 1):
+        planted = Planted.of(task, count, seed)
+        for way in args.ways:
+            of_methods, of_questions = trial(planted, way, seed, preset.tests)
+            chances[way].append(of_questions)
+            print(f"seed {seed}, {way}: {[f'{x:.2f}' for x in of_questions.mean(0).tolist()]}", flush=True)
+            for name, part in of_methods.items():
+                found[way].setdefault(name, []).append(part)
+                print(f"seed {seed}, {way}: {name:22} {[f'{x:.2f}' for x in part.mean(0).tolist()]}", flush=True)
+        table = {}
+        for way in args.ways:
+            trained, without_learned, without_other, proven = torch.cat(chances[way]).T
+            table[way] = {
+                "questions": len(trained),
+                "proven": float(proven.mean()),
+                "as trained": interval(trained),
+                "without what it learned": interval(without_learned),
+                "without the other": interval(without_other),
+                "methods": {name: summary(parts) for name, parts in found[way].items()},
+            }
+        content = {"planted": count, "seeds": task.seeds()[:place], "questions a seed": preset.tests, "ways": table}
+        print(store(args.out, f"causes-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content))
+
+
+if __name__ == "__main__":
+    main()
