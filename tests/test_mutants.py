@@ -15,12 +15,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
 def _pads_count(monkeypatch):
     import captum_tracinwe.gradients.batch_rows as module
 
-    original = module._fold
+    original = module.fold
 
     def fold(calls, *args):
         return original([type(c)(c.ids, c.output, None) for c in calls], *args)
 
-    monkeypatch.setattr(module, "_fold", fold)
+    monkeypatch.setattr(module, "fold", fold)
 
 
 def _rate_ignored(monkeypatch):

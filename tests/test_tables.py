@@ -392,7 +392,6 @@ def test_excluded_words_and_the_strongest_positions_hold_for_every_table(several
         (("input", "input"), None, ValueError, "'input' twice"),
         (("both", "bag"), None, ValueError, "'both' among others"),
         ((), None, TypeError, "`table` should be 'input', 'output', 'bag'"),
-        (None, None, TypeError, "`table` should be"),
         (("input", 3), None, TypeError, "`table` should be"),
         (("input", "bag"), (1.0,), ValueError, r"one number above 0 for each of the 2 tables \(input, bag\)"),
         (("input", "bag"), (1.0, 0.0), ValueError, "above 0"),

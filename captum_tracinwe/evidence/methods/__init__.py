@@ -1,6 +1,6 @@
 """The paper's family of methods and its rivals, each as ``scores(test, train) -> (N, M)``; positive = proponent."""
 
-from captum_tracinwe.evidence.methods.bag_regression import bag_regression
+from captum_tracinwe.evidence.methods.word_regression import bag_regression
 from captum_tracinwe.evidence.methods.examples import Examples, Explained, Method
 from captum_tracinwe.evidence.methods.fitted_bag import BagRegression
 from captum_tracinwe.evidence.methods.from_captum import (
