@@ -416,6 +416,29 @@ def test_what_cannot_be_fitted_merged_or_applied_is_refused_in_words(name):
         fitted.merge(replace(given, **{setting: 7.0}).fit(train, C))
 
 
+def test_words_count_by_how_far_training_moved_them():
+    train, test = rows_of(0, 40), rows_of(1, 6)
+    moved = torch.rand(V, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    given = Cooccurrence(power=1.5, damping=0.05, tolerance=1e-13, by_moved=True)
+    found = given.fit(train, C).with_moved(moved).apply(test)
+    has = (train.to_dense(V) != 0).any(2)
+    count, seen = has.sum(0).double(), has.any(0)
+    weight = torch.where(seen, (40 / count.clamp_min(1)).log() ** 1.5, 0.0) * moved / moved[seen].mean()
+    texts = has * weight.sqrt()
+    texts = texts / texts.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    inverse = (texts.T @ texts / (0.05 * 40) + torch.eye(V, dtype=torch.float64)).inverse()
+    expected = torch.einsum("vw,nwd->nvd", weight.sqrt()[:, None] * inverse * weight.sqrt(), test.to_dense(V))
+    torch.testing.assert_close(found.to_dense(V), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+    alike = replace(given, by_moved=False).fit(train, C).apply(test)
+    for still in (torch.zeros(V), torch.full((V,), 3.0)):  # a frozen table tells nothing, nor one that moved as a whole
+        torch.testing.assert_close(given.fit(train, C).with_moved(still).apply(test).values, alike.values)
+    with pytest.raises(ValueError, match="was not told how far training moved each word: expected with_moved"):
+        given.fit(train, C).apply(test)
+    for wrong in (moved[:5], -moved, moved[None], moved * torch.nan):
+        with pytest.raises(ValueError, match=r"expected how far each of the vocabulary's vectors moved"):
+            given.fit(train, C).with_moved(wrong)
+
+
 def test_a_map_that_is_beyond_its_type_is_an_error():
     train, test = rows_of(0, 40, torch.float32), rows_of(1, 6, torch.float32)
     with pytest.raises(ValueError, match="What RowFisher makes of the gradient of a test example is beyond float32"):

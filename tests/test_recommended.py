@@ -5,7 +5,7 @@ import torch
 from cases import Examples
 from torch import nn
 
-from captum_tracinwe import TracInWE, word_report
+from captum_tracinwe import TracInWE, load_checkpoint, word_report
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, tiny_gpt2, toy_texts
 from captum_tracinwe.gradients import TokenLoss
 from captum_tracinwe.gradients.recommended import CLASSIFIER, LANGUAGE_MODEL, WORDS_READ
@@ -118,3 +118,18 @@ def test_tables_are_read_from_how_an_index_writes_them(table, shares):
     count = 1 if isinstance(table, str) else len(table)
     given = Tables.of(table, None if shares is None else [shares + i for i in range(count)])
     assert Tables.parse(str(given)) == given
+
+
+def test_how_far_words_moved_is_measured_between_the_first_and_the_last_checkpoint(tmp_path):
+    ids, _, labels = toy_texts(8, seed=1)
+    cnn, pairs = TinyCNN(padding_idx=0), Examples((ids, labels))
+    paths = scatter_checkpoints(cnn, tmp_path)
+    tables = []
+    for path in (paths[0], paths[-1]):
+        load_checkpoint(cnn, path)
+        tables.append(cnn.embedding.weight.detach().clone())
+    before = {name: tensor.clone() for name, tensor in cnn.state_dict().items()}
+    tracin = TracInWE(cnn, pairs, paths, loss_fn=LOSS, preconditioner="auto")
+    asked_with = tracin.question((ids[:2], labels[:2])).preconditioner.inner
+    torch.testing.assert_close(asked_with.statistics.moved, (tables[1] - tables[0]).norm(dim=1).double())
+    assert all(torch.equal(before[name], tensor) for name, tensor in cnn.state_dict().items())

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from captum_tracinwe.gradients.live import LiveRows
 from captum_tracinwe.gradients.source import RowSource
-from captum_tracinwe.preconditioners import SAMPLE, EqualShares, Length, Preconditioner, Unfitted
+from captum_tracinwe.preconditioners import SAMPLE, Cooccurrence, EqualShares, Length, Preconditioner, Unfitted
 from captum_tracinwe.preconditioners.moments import Moments
 from captum_tracinwe.preconditioners.text_gram import Occurrences
 
@@ -61,7 +61,10 @@ class Fitting:
 
         def seen() -> Preconditioner:
             blocks = source.row_blocks(getattr(unfitted, "by_value", True))
-            return unfitted.fit(blocks, len(live.weights))
+            fitted = unfitted.fit(blocks, len(live.weights))
+            if isinstance(fitted, Cooccurrence) and fitted.by_moved:
+                return fitted.with_moved(live.moved())
+            return fitted
 
         return self._once("preconditioner", (given, of), seen)
 

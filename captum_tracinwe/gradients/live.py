@@ -101,6 +101,15 @@ class LiveRows:
         known["bag"] = width - sum(known[name] for name in self.tables.names if name != "bag")
         return tuple(known[name] for name in self.tables.names)
 
+    def moved(self) -> Tensor:
+        """How far each word's vector moved from the first checkpoint to the last, ``(V,)``."""
+        with self.weights.untouched():
+            self.weights.at(self.weights.checkpoints[0])
+            before = self.table.weight.detach().float().cpu().clone()
+            self.weights.at(self.weights.checkpoints[-1])
+            found: Tensor = (self.table.weight.detach().float().cpu() - before).norm(dim=1)
+        return found
+
     @property
     def itemsize(self) -> int:
         """Bytes of a score."""

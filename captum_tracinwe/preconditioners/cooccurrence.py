@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -21,9 +21,11 @@ __all__ = ["Cooccurrence"]
 class Cooccurrence(Learned[Occurrences]):
     """q' = A^½ (XᵀX / λ + 1)⁻¹ A^½ q, a map of words: all columns and checkpoints alike.
 
-    X ``(N, W)`` holds for each training text the tf-idf vector of its words, x_jw = a_w^½ / L_j, with a_w = idf_w^power,
-    idf_w = log(N / n_w) and L_j = √Σ_w a_w, so that each text has length 1; λ = damping · N, that is, damping times the sum of
-    the eigenvalues of XᵀX. A is the diagonal of a. Without the inverse it is :class:`Idf`.
+    X ``(N, W)`` holds for each training text the tf-idf vector of its words, x_jw = a_w^½ / L_j, with a_w = idf_w^power · m_w,
+    idf_w = log(N / n_w) and L_j = √Σ_w a_w, so that each text has length 1; m_w is 1 or, ``by_moved``, how far training moved
+    the word's vector from the first checkpoint to the last, by its mean over the training words; λ = damping · N, that is,
+    damping times the sum of the eigenvalues of XᵀX. A is the diagonal of a. Without the inverse, and with m_w = 1, it is
+    :class:`Idf`.
 
     The plain score, and :class:`Idf`, take each word for itself: a training text that shares three words of one phrase counts
     three times, and a word counts in full although others of the text say the same. A model is trained on whole texts: what
@@ -46,6 +48,9 @@ class Cooccurrence(Learned[Occurrences]):
 
     Args:
         power (float): above 0, of idf.
+        by_moved (bool): a word that training did not move has not taught the model anything: it counts by how far it was moved.
+            A TracInWE measures that at its checkpoints; who fits by hand says it, :meth:`with_moved`. Of a frozen table, or of
+            one checkpoint, nothing is known, and m_w is 1.
         damping (float): above 0.
         tolerance (float): of conjugate gradients, the residual they end at, as a part of where they start.
         most_iterations (int): after which they give up.
@@ -65,6 +70,7 @@ class Cooccurrence(Learned[Occurrences]):
     damping: float = 0.005
     tolerance: float = 1e-8
     most_iterations: int = 1000
+    by_moved: bool = False
 
     by_column: ClassVar[bool] = False
     by_value: ClassVar[bool] = False
@@ -80,8 +86,29 @@ class Cooccurrence(Learned[Occurrences]):
     def _learn(self, rows: RowGradients, checkpoints: int) -> Occurrences:
         return Occurrences(rows.ptr.diff().cpu().int(), rows.ids.cpu().int(), checkpoints, rows.width // checkpoints)
 
+    def with_moved(self, moved: Tensor) -> Cooccurrence:
+        """The same, fitted, with how far training moved each word's vector, ``(V,)``.
+
+        Raises:
+            ValueError: not fitted yet; a number below 0 or not finite; fewer than the training words ask for.
+        """
+        known = self._known()
+        moved = moved.detach().cpu().double()
+        fits = moved.dim() == 1 and bool(((moved >= 0) & moved.isfinite()).all())
+        if not fits or (len(known.ids) and len(moved) <= int(known.ids.max())):
+            raise ValueError(
+                f"Cooccurrence.with_moved: expected how far each of the vocabulary's vectors moved, finite numbers (V,) of at "
+                f"least 0, got {tuple(moved.shape)}."
+            )
+        return replace(self, statistics=replace(known, moved=moved))
+
     @cached_property
     def _inverse(self) -> InverseGram:
+        if self.by_moved and self._known().moved is None:
+            raise ValueError(
+                "This Cooccurrence(by_moved=True) was not told how far training moved each word: expected with_moved(...) after "
+                "fit(...), or pass it to TracInWE(..., preconditioner=...), which measures it."
+            )
         return InverseGram(self._known(), self.power, self.damping, self.tolerance, self.most_iterations)
 
     @cached_property

@@ -28,12 +28,14 @@ class Occurrences:
         counts (Tensor): int32 ``(N,)``, distinct words of each text.
         ids (Tensor): int32 ``(R,)``, the texts' words one after the other.
         checkpoints, width (int): C and D of the rows that they were read from.
+        moved (Tensor, optional): float64 ``(V,)``, how far training moved each word's vector.
     """
 
     counts: Tensor
     ids: Tensor
     checkpoints: int
     width: int
+    moved: Tensor | None = None
 
     @property
     def examples(self) -> int:
@@ -105,6 +107,11 @@ class InverseGram:
         known = self.texts
         counts = torch.bincount(self.places(known.ids.long())[0], minlength=len(self.words))
         weights: Tensor = (known.examples / counts.double()).log() ** self.power
+        if known.moved is not None and len(self.words):
+            moved = known.moved[self.words]
+            mean = moved.mean()
+            if float(mean) > 0:  # else the table is frozen, or there is one checkpoint: nothing is known of it
+                weights = weights * moved / mean
         return weights
 
     @cached_property

@@ -1,6 +1,5 @@
 """The paper's family of methods and its rivals, each as ``scores(test, train) -> (N, M)``; positive = proponent."""
 
-from captum_tracinwe.evidence.methods.word_regression import bag_regression
 from captum_tracinwe.evidence.methods.examples import Examples, Explained, Method
 from captum_tracinwe.evidence.methods.fitted_bag import BagRegression
 from captum_tracinwe.evidence.methods.from_captum import (
@@ -15,6 +14,7 @@ from captum_tracinwe.evidence.methods.last_layer import representer_last, tr_tfi
 from captum_tracinwe.evidence.methods.peers import peer
 from captum_tracinwe.evidence.methods.retrieval import bm25, random_scores, tfidf
 from captum_tracinwe.evidence.methods.word_embedding import common_tokens, tracin_we, tracin_we_syn, we_self_influence
+from captum_tracinwe.evidence.methods.word_regression import bag_regression
 
 __all__ = [
     "BagRegression",
