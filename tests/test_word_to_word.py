@@ -91,6 +91,9 @@ def test_pairs_are_shown_each_text_by_its_own_words(asked):
     assert sum(words.values()) == pytest.approx(other.score)
     for draw in (word_influence_html, word_influence_text):
         assert f"w{other.token_ids[0]}" in draw(pairs, test_texts=tests, train_texts=trains)
+    page = word_influence_html(pairs, test_texts=tests, train_texts=trains)
+    assert "through words that it stands with in other training texts" in page
+    assert "The same score by the words of the test text" in page
     records = to_captum_records(pairs, test_texts=tests, train_texts=trains)
     assert len(records) == 12
     # Without the texts, by the vocabulary.

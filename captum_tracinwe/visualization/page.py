@@ -206,7 +206,8 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
     )
     texts = [text for pair in everything for text in (pair.pair.test_text, pair.pair.train_text) if text is not None]
     nothing = any(mark.share == 0 for pair in everything for mark in (*pair.train_marks, *pair.test_marks))
-    out = [_legend(look.scale, nothing, any(text.unread for text in texts))]
+    apart = any(pair.pair.asked_ids is not None for pair in everything)
+    out = [_legend(look.scale, nothing, any(text.unread for text in texts), apart)]
     if not groups:
         out.append('<p class="none">There is no pair of a test and a training text to show.</p>\n')
     for part, (proponents, opponents, neutral) in zip(groups, columns, strict=True):
@@ -221,17 +222,22 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
     return "".join(out)
 
 
-def _legend(scale: float, nothing: bool, cut: bool) -> str:
-    dotted = '<mark class="z"><b>Dotted</b></mark> = in common, with a share of 0. '
+def _legend(scale: float, nothing: bool, cut: bool, apart: bool) -> str:
+    dotted = f'<mark class="z"><b>Dotted</b></mark> = {"" if apart else "in common, "}with a share of 0. '
+    of_words = (
+        "its words, special tokens included. A word counts for what it has in common with the test text, and through words that it "
+        "stands with in other training texts. "
+        if apart
+        else "the words it has in common with the test text, special tokens included. "
+    )
     return (
-        '<div class="legend"><p>The <b>score</b> of a training text is the sum of the shares of the words it '
-        "has in common with the test text, special tokens included. "
+        f'<div class="legend"><p>The <b>score</b> of a training text is the sum of the shares of {of_words}'
         '<mark class="p" style="--a:.7"><b>Positive</b></mark> (blue, solid line) = <b>proponent</b>: '
         "a training step on it lowers the loss on the test text. "
         '<mark class="o" style="--a:.7"><b>Negative</b></mark> (orange, dashed line) = <b>opponent</b>: '
         "a training step on it raises that loss. "
         f"{dotted if nothing else ''}"
-        "Unmarked words are not in common"
+        f"Unmarked words {'have no share' if apart else 'are not in common'}"
         f"{'; grey ones were cut off, the model did not read them' if cut else ''}. "
         f"Unit: {UNIT}. Point at a word to read its share.</p>"
         f'<p class="ramp" role="img" aria-label="Colours: from {signed(-scale)}, orange, over 0 to {signed(scale)}, blue, '
@@ -252,7 +258,8 @@ def _column(side: str, name: str, note: str, pairs: list[_Pair], look: _Look) ->
             out.append(text_html(pair.train_text, entry.train_marks, look.scale, look.fold_at))
         out.append(_table(entry.words, look))
         if pair.test_text and entry.test_marks:
-            out.append("<details><summary>The same shares on the test text</summary>")
+            same = "The same shares on" if pair.asked_ids is None else "The same score by the words of"
+            out.append(f"<details><summary>{same} the test text</summary>")
             out.append(f"{text_html(pair.test_text, entry.test_marks, look.scale, math.inf)}</details>")
         out.append("</article>\n")
     return "".join([*out, "</div>"])
