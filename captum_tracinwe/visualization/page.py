@@ -225,8 +225,8 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
 def _legend(scale: float, nothing: bool, cut: bool, apart: bool) -> str:
     dotted = f'<mark class="z"><b>Dotted</b></mark> = {"" if apart else "in common, "}with a share of 0. '
     of_words = (
-        "its words, special tokens included. A word counts for what it has in common with the test text, and through words that it "
-        "stands with in other training texts. "
+        "its words, special tokens included. A word counts for what it has in common with the test text, and through words that "
+        "it stands with in other training texts. "
         if apart
         else "the words it has in common with the test text, special tokens included. "
     )
