@@ -55,6 +55,7 @@ def data(tmp_path_factory):
         ("words", "words-ag_news-cnn-smoke", []),
         ("mistakes", "mistakes-ag_news-cnn-smoke", []),
         ("lds", "lds-ag_news-cnn-smoke", []),
+        ("choosing", "choosing-ag_news-cnn-smoke", []),
         ("causes", "causes-ag_news-cnn-smoke", ["--ways", "order", "unread"]),
         ("speed", "speed-ag_news-cnn-smoke", ["--at-once", "1", "2"]),
     ],

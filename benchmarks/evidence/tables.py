@@ -198,6 +198,21 @@ def causes(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def choosing(content: dict[str, Any]) -> str:
+    settings = content["settings"]
+    lines = [
+        f"{content['sets']} sets of {content['removed']} texts, {settings['tests']} questions, {settings['texts']:,} texts; data "
+        f"seed {settings['data seed']}, the model's seed {content['seed']}.",
+        "",
+        "| score | rank correlation | ahead of TR-TFIDF by |",
+        "|---|---|---|",
+    ]
+    for name, row in content["methods"].items():
+        own, ahead = (Interval(*one) for one in row["intervals"])
+        lines.append(f"| {name} | {own} | {'' if name == 'TR-TFIDF' else ahead} |")
+    return "\n".join(lines)
+
+
 def speed(content: dict[str, Any]) -> str:
     lines = ["| | seconds per epoch and model (rounds) | times faster |", "|---|---|---|"]
     for name, values in content["seconds per epoch"].items():
@@ -213,7 +228,7 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> Interval:
 
 
 KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
-    f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, causes, speed)
+    f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, causes, choosing, speed)
 } | {"own": deletion}
 
 
