@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from captum_tracinwe.evaluation import DeletionCurve, Interval, auc_del, bootstrap, deletion_curve, deletion_curves
+from captum_tracinwe.evaluation import (
+    DeletionCurve,
+    Interval,
+    auc_del,
+    bootstrap,
+    bootstrap_mean,
+    deletion_curve,
+    deletion_curves,
+)
 
 from captum_tracinwe import evaluation
 
@@ -128,3 +136,14 @@ def test_what_does_not_fit_is_refused():
     for options in ({"draws": 0}, {"level": 1.0}, {"size": 1}):
         with pytest.raises(ValueError, match="at least 2 examples"):
             bootstrap(**({"statistic": len, "size": 3} | options))
+
+
+def test_the_interval_of_a_mean_is_that_of_all_statistics():
+    values = torch.randn(17, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    expected = bootstrap(lambda indices: values[indices].mean(), 17, draws=500, seed=3)
+    found = bootstrap_mean(values, draws=500, seed=3)
+    assert (found.estimate, found.low, found.high) == pytest.approx((expected.estimate, expected.low, expected.high))
+    with pytest.raises(ValueError, match="expected at least 2 examples"):
+        bootstrap_mean(values[:1])
+    with pytest.raises(ValueError, match="the statistic of the whole sample is NaN"):
+        bootstrap_mean(values * torch.nan)

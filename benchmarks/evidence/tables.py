@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from captum_tracinwe.evaluation import DeletionCurve, Interval, WordDeletion, auc_del, bootstrap, separation
+from captum_tracinwe.evaluation import (
+    DeletionCurve,
+    Interval,
+    WordDeletion,
+    auc_del,
+    bootstrap,
+    bootstrap_mean,
+    separation,
+)
 from captum_tracinwe.evaluation.mistakes import Mistakes
 from common import RESULTS
 
@@ -74,7 +82,7 @@ def deletion(content: dict[str, Any]) -> str:
     if {"WE", "TR-Last"} <= set(names):
         we, last = apart["WE"], apart["TR-Last"]
         ratio = bootstrap(lambda i: we[i].mean() / last[i].mean(), len(we))
-        difference = bootstrap(lambda i: (we - last)[i].mean(), len(we))
+        difference = bootstrap_mean(we - last)
         # A ratio to what cannot be told from 0 says nothing.
         told = separation(curves["TR-Last", True], curves["TR-Last", False]).excludes(0)
         of_ratio = f", ratio {_plain(ratio, 1)}" if told else ""
@@ -224,7 +232,7 @@ def speed(content: dict[str, Any]) -> str:
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> Interval:
     """Of two methods, paired by test point."""
-    return bootstrap(lambda i: (one - other)[i].mean(), len(one))
+    return bootstrap_mean(one - other)
 
 
 KINDS: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -11,7 +11,7 @@ from captum_tracinwe.evidence.evaluation.deletion import (
     deletion_curves,
     separation,
 )
-from captum_tracinwe.evidence.evaluation.intervals import Interval, bootstrap
+from captum_tracinwe.evidence.evaluation.intervals import Interval, bootstrap, bootstrap_mean
 from captum_tracinwe.evidence.evaluation.mistakes import Mistakes, fixing_mistakes, without_opponents
 from captum_tracinwe.evidence.evaluation.noise import (
     NoiseCurve,
@@ -40,6 +40,7 @@ __all__ = [
     "auc_del",
     "auc_ndr",
     "bootstrap",
+    "bootstrap_mean",
     "cancellation",
     "deletion_curve",
     "deletion_curves",

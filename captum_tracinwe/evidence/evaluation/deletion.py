@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.evidence.evaluation.checks import checked_answers, checked_scores, checked_seeds, checked_wholes
-from captum_tracinwe.evidence.evaluation.intervals import Interval, bootstrap
+from captum_tracinwe.evidence.evaluation.intervals import Interval, bootstrap_mean
 from captum_tracinwe.evidence.evaluation.tables import tidy
 from captum_tracinwe.rows.ranking import top_k
 
@@ -58,7 +58,7 @@ class DeletionCurve:
         if k not in self.ks:
             raise ValueError(f"DeletionCurve.interval: expected a k of the grid, {self.ks}, got {k}.")
         values = self.by_test()[:, self.ks.index(k)]
-        return bootstrap(lambda indices: values[indices].mean(), len(values), **options)
+        return bootstrap_mean(values, **options)
 
     def to_table(self) -> Any:
         """Tidy: seed, test, k, change."""
@@ -188,7 +188,7 @@ def auc_del(curve: DeletionCurve, **options: Any) -> Interval:
     In the paper's grid k = 0 is included; a grid without it gives larger numbers.
     """
     values = curve.by_test().mean(1)
-    return bootstrap(lambda indices: values[indices].mean(), len(values), **options)
+    return bootstrap_mean(values, **options)
 
 
 def separation(proponents: DeletionCurve, opponents: DeletionCurve, **options: Any) -> Interval:
@@ -203,4 +203,4 @@ def separation(proponents: DeletionCurve, opponents: DeletionCurve, **options: A
             f"with {proponents.ks} and {tuple(opponents.changes.shape)} with {opponents.ks}."
         )
     values = opponents.by_test().mean(1) - proponents.by_test().mean(1)
-    return bootstrap(lambda indices: values[indices].mean(), len(values), **options)
+    return bootstrap_mean(values, **options)

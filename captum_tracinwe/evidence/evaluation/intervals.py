@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Interval", "bootstrap"]
+__all__ = ["Interval", "bootstrap", "bootstrap_mean"]
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,33 @@ def bootstrap(
         >>> bootstrap(lambda indices: values[indices].mean(), 4).estimate
         2.5
     """
+    samples = _samples(size, draws, level, seed)
+    found = torch.tensor([float(statistic(indices)) for indices in samples], dtype=torch.float64)
+    return _interval(float(statistic(torch.arange(size))), found, level)
+
+
+def bootstrap_mean(values: Tensor, *, draws: int = 10_000, level: float = 0.95, seed: int = 0) -> Interval:
+    """:func:`bootstrap` of the mean of ``values`` ``(N,)``: the same interval, all samples at once."""
+    samples = _samples(len(values), draws, level, seed)
+    values = values.double()
+    return _interval(float(values.mean()), values[samples].mean(1), level)
+
+
+def _samples(size: int, draws: int, level: float, seed: int) -> Tensor:
     if size < 2 or draws < 1 or not 0 < level < 1:
         raise ValueError(
             f"bootstrap: expected at least 2 examples, 1 draw and a level between 0 and 1, got {size}, {draws} and {level}."
         )
-    generator = torch.Generator().manual_seed(seed)
-    samples = torch.randint(0, size, (draws, size), generator=generator)
-    found = torch.tensor([float(statistic(indices)) for indices in samples], dtype=torch.float64)
-    estimate = float(statistic(torch.arange(size)))
+    return torch.randint(0, size, (draws, size), generator=torch.Generator().manual_seed(seed))
+
+
+def _interval(estimate: float, found: Tensor, level: float) -> Interval:
+    """Of the statistic of the sample itself and those of the draws."""
     if estimate != estimate:
         raise ValueError(
             "bootstrap: the statistic of the whole sample is NaN: expected a number. Look at its examples."
         )
+    draws = len(found)
     found = found[~found.isnan()]  # a sample of one class has no ROC
     if not len(found):
         raise ValueError(f"bootstrap: the statistic is NaN in all {draws} samples: expected a number in some.")

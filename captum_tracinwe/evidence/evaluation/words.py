@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.evidence.evaluation.checks import checked_answers, checked_seeds
-from captum_tracinwe.evidence.evaluation.intervals import Interval, bootstrap
+from captum_tracinwe.evidence.evaluation.intervals import Interval, bootstrap_mean
 from captum_tracinwe.evidence.evaluation.tables import tidy
 
 __all__ = ["Position", "RetrainHidden", "WordDeletion", "another_word", "word_deletion"]
@@ -157,4 +157,4 @@ def another_word(
 
 
 def _mean(values: Tensor, options: dict[str, Any]) -> Interval:
-    return bootstrap(lambda indices: values[indices].mean(), len(values), **options)
+    return bootstrap_mean(values, **options)
