@@ -10,7 +10,7 @@ from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert,
 from captum_tracinwe.gradients import TokenLoss
 from captum_tracinwe.gradients.recommended import CLASSIFIER, LANGUAGE_MODEL, WORDS_READ
 from captum_tracinwe.gradients.tables import Tables
-from captum_tracinwe.preconditioners import Idf
+from captum_tracinwe.preconditioners import Cooccurrence, Idf
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 
@@ -129,7 +129,7 @@ def test_how_far_words_moved_is_measured_between_the_first_and_the_last_checkpoi
         load_checkpoint(cnn, path)
         tables.append(cnn.embedding.weight.detach().clone())
     before = {name: tensor.clone() for name, tensor in cnn.state_dict().items()}
-    tracin = TracInWE(cnn, pairs, paths, loss_fn=LOSS, preconditioner="auto")
-    asked_with = tracin.question((ids[:2], labels[:2])).preconditioner.inner
+    tracin = TracInWE(cnn, pairs, paths, loss_fn=LOSS, preconditioner=Cooccurrence(by_moved=True))
+    asked_with = tracin.question((ids[:2], labels[:2])).preconditioner
     torch.testing.assert_close(asked_with.statistics.moved, (tables[1] - tables[0]).norm(dim=1).double())
     assert all(torch.equal(before[name], tensor) for name, tensor in cnn.state_dict().items())
