@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from captum_tracinwe import RowGradients, TracInWE
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
 from captum_tracinwe.gradients.source import spread
-from captum_tracinwe.preconditioners import SAMPLE, EqualShares, Identity
+from captum_tracinwe.preconditioners import EqualShares, Identity
+from captum_tracinwe.preconditioners.shares import SAMPLE
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 BOTH = "input", "bag"

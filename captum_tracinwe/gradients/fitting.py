@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from captum_tracinwe.gradients.live import LiveRows
 from captum_tracinwe.gradients.source import RowSource
-from captum_tracinwe.preconditioners import SAMPLE, Cooccurrence, EqualShares, Length, Preconditioner, Unfitted
+from captum_tracinwe.preconditioners import Cooccurrence, EqualShares, Length, Preconditioner, Unfitted
 from captum_tracinwe.preconditioners.moments import Moments
+from captum_tracinwe.preconditioners.shares import SAMPLE
 from captum_tracinwe.preconditioners.text_gram import Occurrences
 
 __all__ = ["Fitting"]

@@ -20,10 +20,9 @@ from captum_tracinwe.preconditioners.preconditioner import (
     leads_from_word_to_word,
 )
 from captum_tracinwe.preconditioners.row_fisher import RowFisher
-from captum_tracinwe.preconditioners.shares import SAMPLE, EqualShares
+from captum_tracinwe.preconditioners.shares import EqualShares
 
 __all__ = [
-    "SAMPLE",
     "Adam",
     "Cooccurrence",
     "Ekfac",

@@ -14,10 +14,10 @@ from captum_tracinwe.preconditioners.preconditioner import Preconditioner, leads
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["SAMPLE", "EqualShares"]
+__all__ = ["EqualShares"]
 
-#: Training texts that are measured. A share that is off by a factor of 2 moves the ranking by less than what one retraining
-#: differs from the next, so that a sample will do: it costs a live source 128 texts' gradients, once.
+# Training texts that are measured. A share that is off by a factor of 2 moves the ranking by less than what one retraining
+# differs from the next, so that a sample will do: it costs a live source 128 texts' gradients, once.
 SAMPLE = 128
 
 
