@@ -38,14 +38,13 @@ from captum_tracinwe import RowGradients, TracInWE, load_checkpoint
 from captum_tracinwe.app.training import quiet_transformers
 from captum_tracinwe.batches.collate import Collate
 from captum_tracinwe.checkpoints.trainer import SaveCheckpoints
-from captum_tracinwe.preconditioners.idf import Idf
+from captum_tracinwe.gradients.recommended import LANGUAGE_MODEL
+from captum_tracinwe.preconditioners import named
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PLANTED, QUESTIONS, MAX_LENGTH, BATCH = 20, 10, 64, 16
 FIRST = (20, 50)
 
-# The setting that did best on worlds 3 to 5: of the powers 2, 3, 4, 5 and 6 of the idf in a text's length the last.
-LENGTH = 6
 OUTPUT, WINNER, ALONE = "output rows", "output rows, idf², by words", "words alone, idf², by words"
 
 # Refusals of common words, so that no rare word gives them away. A question has one of the last three, planted pairs the others.
@@ -264,13 +263,11 @@ def trained(world: World, seed: int, epochs: int, folder: Path) -> tuple[Trainer
 def by_words(asked: RowGradients, training: RowGradients) -> Tensor:
     """Scores (N, M): the question weighed by idf², each training example divided by its length in rare words.
 
-    score(i, j) = Σ_w idf_w² ⟨q_i,w, g_j,w⟩ / √Σ_w idf_w^(2 · LENGTH), the last sum over the words that example j has to predict.
-    This is the formula of `normalize=` by words, with a power of the idf. A text with a rare word is about something else.
+    This is what `preconditioner="auto"` does for a language model, on rows that are kept. A text with a rare word is about
+    something else.
     """
-    _, word, counts = torch.unique(training.ids, return_inverse=True, return_counts=True)
-    terms = (len(training) / counts).log() ** (2 * LENGTH)
-    lengths = torch.zeros(len(training)).index_add_(0, training.examples, terms[word]).sqrt()
-    return Idf(power=2).fit(training).apply(asked).dot(training) / lengths.where(lengths > 0, 1)
+    length = LANGUAGE_MODEL.normalize.fit([training]).factors(training)
+    return named("idf").fit(training).apply(asked).dot(training) * length.float()
 
 
 def gathered(number: int, args: argparse.Namespace, tokenizer: Any) -> dict[str, Any]:

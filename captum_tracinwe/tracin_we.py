@@ -32,10 +32,11 @@ from captum_tracinwe.gradients.recommended import Recommended, of_model, of_tabl
 from captum_tracinwe.gradients.source import Question, RowSource
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.turns import alone
-from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, leads_from_word_to_word, named
+from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, named
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
-from captum_tracinwe.words.influence import WordInfluence, split_by_asked, split_by_token
+from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.splitting import split
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -434,14 +435,10 @@ class TracInWE(TracInCP):
         if not distinct:
             return [[] for _ in wanted]
         train = question.taught(source.rows(distinct))
-        test = question.meet(asked, train)
         place = {index: i for i, index in enumerate(distinct)}
         pairs = [(i, index) for i, indices in enumerate(wanted) for index in indices]
-        rows = torch.tensor([(i, place[index]) for i, index in pairs], device=test.ptr.device)
-        found = split_by_token(test, train, rows, pairs, len(self.checkpoints) if per_checkpoint else None)
-        if leads_from_word_to_word(question.preconditioner):
-            found = split_by_asked(found, asked, train, question.meet, rows)
-        in_order = iter(found)
+        rows = torch.tensor([(i, place[index]) for i, index in pairs], device=asked.ptr.device)
+        in_order = iter(split(question, asked, train, rows, pairs, len(self.checkpoints) if per_checkpoint else None))
         return [[next(in_order) for _ in indices] for indices in wanted]
 
     # --------------------------------------------------------------------------------------------------------- index

@@ -1,12 +1,14 @@
 """Preconditioners that lead from word to word: made where rows meet, split over the words of either text, and shown."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from captum_tracinwe.texts import from_ids
 from cases import Examples
 from torch import nn
 
-from captum_tracinwe import TracInWE, synonym_scores, word_report
+from captum_tracinwe import RowGradients, TracInWE, synonym_scores, word_report
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
 from captum_tracinwe.preconditioners import Cooccurrence, GaussNewton
 from captum_tracinwe.visualization import to_captum_records, word_influence_html, word_influence_text
@@ -123,3 +125,44 @@ def test_an_index_with_deletions_answers_as_the_model_does(asked):
     left = stored.influence(test)
     assert torch.isinf(left[:, [2, 11]]).all()
     assert stored.influence(test, k=40).indices.shape == (4, 28)
+
+
+@pytest.mark.parametrize("limit", [1, 5000])
+def test_blocks_of_an_index_are_cut_to_the_memory_limit_and_answers_stay(asked, limit):
+    make, _, test, folder = asked
+    index = make().build_index(folder / "index", segment_examples=8)
+    options = {"preconditioner": "cooccurrence", "normalize": "words", "index": index}
+    whole, cut = make(**options), make(memory_limit=limit, **options)
+    assert len(list(cut.source.score_blocks(cut.question(test)))) > len(
+        list(whole.source.score_blocks(whole.question(test)))
+    )
+    torch.testing.assert_close(cut.influence(test), whole.influence(test), rtol=1e-6, atol=1e-9)
+    for proponents in (True, False):
+        found, expected = (one.influence(test, k=6, proponents=proponents) for one in (cut, whole))
+        assert torch.equal(found.indices, expected.indices)
+    assert word_report(cut, test, list(range(30)), draws=20).score == pytest.approx(
+        float(whole.influence(test).sum()), rel=1e-5
+    )
+
+
+def test_an_index_that_says_more_than_memory_holds_is_refused_by_any_score(asked, monkeypatch):
+    make, _, test, folder = asked
+    index = make().build_index(folder / "index")
+    tracin = make(preconditioner="cooccurrence", index=index)
+    monkeypatch.setattr(type(index), "total", property(lambda self: 1 << 36))
+    with pytest.raises(ValueError, match=r"scores take .* bytes, this machine has"):
+        tracin.influence(test)
+
+
+def test_threads_that_ask_at_once_get_the_answers_of_one(monkeypatch):
+    """Also where columns that one has solved for are thrown away by another."""
+    monkeypatch.setattr("captum_tracinwe.preconditioners.text_gram.KEPT_BYTES", 8 * 30 * 6)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.cat([torch.randperm(30, generator=generator)[:5].sort().values for _ in range(60)])
+    rows = RowGradients(torch.arange(0, 301, 5), ids, torch.randn(300, 3, generator=generator, dtype=torch.float64))
+    fitted = Cooccurrence().fit(rows)
+    expected = [fitted.apply(rows.select([j])).values for j in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda j: fitted.apply(rows.select([j])).values, list(range(60)) * 5))
+    for j, values in enumerate(found):
+        torch.testing.assert_close(values, expected[j % 60], rtol=1e-5, atol=1e-6)

@@ -13,16 +13,15 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
-from captum_tracinwe.evaluation import bootstrap
+from captum_tracinwe.evaluation import bootstrap_mean
 from captum_tracinwe.methods import Examples, Explained, Method
 from captum_tracinwe.retraining import OneByOne, Recipe
 from common import Task, arguments, facts, load, preset_of, store
 from torch import Tensor
 
-from captum_tracinwe import RowGradients, TracInWE, methods
+from captum_tracinwe import RowGradients, methods
 from captum_tracinwe.gradients.embedding import find_embedding
 
 TAGS = ("feed17", "feed42")
@@ -155,18 +154,18 @@ WAYS: dict[str, Callable[[Planted, int], Run]] = {
 
 def contenders(explained: Explained) -> dict[str, Method]:
     """Name → method; a new one needs a line here and nothing else."""
-    plain = once(rows_of(explained, preconditioner="idf"))
-    rows, bag = by_length(plain), once(by_length(rows_of(explained, preconditioner="idf", table="bag")))
+    by_length = {"preconditioner": "idf", "normalize": "words"}
+    rows, bag = (once(methods.tracin_we(explained, table=table, **by_length)) for table in ("input", "bag"))
     moved = Moved.between(explained, 2)
     return {
         "WE, recommended": methods.tracin_we(explained, preconditioner="auto"),
         "WE": methods.tracin_we(explained),
-        "WE, idf²": plain,
+        "WE, idf²": methods.tracin_we(explained, preconditioner="idf"),
         "WE, idf² by length": rows,
         "bag, idf² by length": bag,
         "WE + bag, idf² by length": together(rows, bag),
-        "WE, idf² · moved²": rows_of(explained, preconditioner=moved),
-        "bag, idf² · moved²": rows_of(explained, preconditioner=moved, table="bag"),
+        "WE, idf² · moved²": moving(explained, moved),
+        "bag, idf² · moved²": moving(explained, moved, "bag"),
         "TR-TFIDF": methods.tr_tfidf(explained),
         "TR-Last": methods.tracin_last(explained),
         "regression on words": methods.bag_regression(),
@@ -175,20 +174,11 @@ def contenders(explained: Explained) -> dict[str, Method]:
     }
 
 
-def rows_of(explained: Explained, preconditioner: str | Moved, **options: Any) -> Method:
-    """TracIn-WE with options of :class:`captum_tracinwe.TracInWE`."""
-
-    def scores(test: Examples, train: Examples) -> Tensor:
-        chosen = preconditioner.with_idf(train) if isinstance(preconditioner, Moved) else preconditioner
-        found = TracInWE(
-            explained.model, train.dataset(), list(explained.checkpoints), explained.load,
-            None if explained.embedding is None else [explained.embedding], explained.loss_fn, explained.batch_size,
-            preconditioner=chosen, **options,
-        ).influence(test.batch)  # fmt: skip
-        assert isinstance(found, Tensor)
-        return found.cpu()
-
-    return scores
+def moving(explained: Explained, moved: Moved, table: str = "input") -> Method:
+    """Rows weighed by idf² and how far words moved."""
+    return lambda test, train: methods.tracin_we(explained, preconditioner=moved.with_idf(train), table=table)(
+        test, train
+    )
 
 
 def once(method: Method) -> Method:
@@ -210,21 +200,6 @@ def idf_squared(train: Examples) -> Tensor:
     found: Tensor = torch.where(counts > 0, (len(ids) / counts).log().square(), 0.0)
     found[0] = 0
     return found
-
-
-def by_length(method: Method) -> Method:
-    """Scores divided by √Σ idf² of the words of each text, on both sides."""
-
-    def scores(test: Examples, train: Examples) -> Tensor:
-        weights = idf_squared(train)
-        sides = []
-        for side in (test, train):
-            known = [row.unique() for row in side.batch[0].cpu()]
-            sums = torch.stack([weights[row[row < len(weights)]].sum() for row in known])
-            sides.append(sums.sqrt().clamp_min(torch.finfo(sums.dtype).tiny))
-        return method(test, train) / sides[0][:, None] / sides[1]
-
-    return scores
 
 
 def together(*parts: Method) -> Method:
@@ -329,7 +304,7 @@ def trial(planted: Planted, way: str, seed: int, tests: int) -> tuple[dict[str, 
 
 def interval(values: Tensor) -> list[float]:
     """Mean, low, high."""
-    found = bootstrap(lambda indices: values[indices].mean(), len(values), draws=DRAWS)
+    found = bootstrap_mean(values, draws=DRAWS)
     return [found.estimate, found.low, found.high]
 
 

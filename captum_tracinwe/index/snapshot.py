@@ -166,7 +166,7 @@ class Snapshot:
         """
         self.warn_unfinished()
         rows = checked_question(self, rows)
-        result = self._nothing_yet(
+        result = self.nothing_yet(
             "scores", (len(rows), self.total), "with fewer test examples at a time, or for the best by search(rows, k)"
         )
         live, factors = torch.from_numpy(self._live), self.factors(length)
@@ -188,12 +188,12 @@ class Snapshot:
     def self_influence(self) -> Tensor:
         """Σ over rows of ‖row‖² of each training example, ``(total,)``; −∞ for those not there. Reads no values."""
         self.warn_unfinished()
-        result = self._nothing_yet("self_influence", (self.total,), "by rows(indices), and take their squared_norms()")
+        result = self.nothing_yet("self_influence", (self.total,), "by rows(indices), and take their squared_norms()")
         norms = [torch.from_numpy(segment.head["squared_norms"]) for segment in self.segments]
         result[self.numbers] = torch.cat([torch.empty(0), *norms])[torch.from_numpy(self._live)]
         return result
 
-    def _nothing_yet(self, name: str, shape: tuple[int, ...], otherwise: str) -> Tensor:
+    def nothing_yet(self, name: str, shape: tuple[int, ...], otherwise: str) -> Tensor:
         """-inf everywhere, which may take half the memory: a manifest can say 2³¹ training examples and hold 52."""
         size, there = 4 * math.prod(shape), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if size > there // 2:

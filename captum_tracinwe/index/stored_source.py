@@ -69,7 +69,9 @@ class StoredSource:
         """All scores, ``(N, M)``; −∞ for training examples that were deleted."""
         if not leads_from_word_to_word(question.preconditioner):
             return self.index.scores(self._asked(question, show_progress), question.length)
-        scores = torch.full((len(question), self.index.total), -torch.inf)
+        self.index.warn_unfinished()
+        shape = len(question), self.index.total
+        scores = self.index.nothing_yet("scores", shape, "with fewer test examples at a time, or for the best with k")
         for numbers, found, factors in self.score_blocks(question, show_progress=show_progress):
             scores[:, numbers] = _finite(times(found, factors), numbers)
         return scores
@@ -81,6 +83,7 @@ class StoredSource:
         of all training words, which no bound sorts out.
         """
         if leads_from_word_to_word(question.preconditioner):
+            self.index.warn_unfinished()
             best = torch.empty((len(question), 0), dtype=torch.int64), torch.empty((len(question), 0))
             for numbers, scores, factors in self.score_blocks(question, show_progress=show_progress):
                 places, values = top_k(_finite(times(scores, factors), numbers), k, proponents)
@@ -93,12 +96,26 @@ class StoredSource:
     def score_blocks(
         self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Training indices, products and factors of one segment after the other."""
+        """Training indices, products and factors of one segment, or part of it, after the other."""
         test = self._as_kept(self._asked(question, show_progress))
-        for numbers, rows in self.index.blocks():
+        for numbers, rows in self._blocks(test, question):
             met = question.meet(test, rows)
             products = dot(met, rows) if product is None else product(met, rows)
             yield numbers, products, question.train_factors(rows)
+
+    def _blocks(self, test: RowGradients, question: Question) -> Iterator[tuple[Tensor, RowGradients]]:
+        """Those of the index, cut where a test example may have a row for each word of a block, to stay within the limit."""
+        if not leads_from_word_to_word(question.preconditioner):
+            yield from self.index.blocks()
+            return
+        most = self.live.memory_limit // max(1, 4 * len(test) * test.width)
+        for numbers, rows in self.index.blocks():
+            start = 0
+            while start < len(rows):
+                fits = int(torch.searchsorted(rows.ptr, int(rows.ptr[start]) + most, right=True)) - 1
+                stop = max(start + 1, min(fits, len(rows)))
+                yield numbers[start:stop], rows.select(range(start, stop))
+                start = stop
 
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
         """Of each training example, ``(M,)``; −∞ for those that were deleted. Reads no gradients."""

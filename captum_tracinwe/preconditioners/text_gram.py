@@ -155,13 +155,17 @@ class InverseGram:
     def columns(self, words: Sequence[int], wanted: Tensor) -> Tensor:
         """(XᵀX / λ + 1)⁻¹ of some distinct words, by their places, at the ``wanted`` ones: ``(n, m)``."""
         solved = self._solved
-        if len(solved) + sum(word not in solved for word in words) > self.most:
+        # What is at hand is looked up once: another thread may clear it.
+        found = {word: column for word in words if (column := solved.get(word)) is not None}
+        missing = [word for word in words if word not in found]
+        if len(solved) + len(missing) > self.most:
             solved.clear()
-        missing = [word for word in words if word not in solved]
         for start in range(0, len(missing), WORDS_AT_ONCE):
             part = missing[start : start + WORDS_AT_ONCE]
-            solved.update(zip(part, self._solve(part).T.contiguous().unbind(), strict=True))
-        return torch.stack([solved[word][wanted] for word in words]) if words else torch.zeros((0, len(wanted)))
+            new = dict(zip(part, self._solve(part).T.contiguous().unbind(), strict=True))
+            found |= new
+            solved.update(new)
+        return torch.stack([found[word][wanted] for word in words]) if words else torch.zeros((0, len(wanted)))
 
     def _solve(self, words: Sequence[int]) -> Tensor:
         """The same by conjugate gradients, all words at once."""

@@ -6,9 +6,9 @@ from captum_tracinwe.words.influence import (
     WordShare,
     names_by_id,
     position_shares,
-    split_by_token,
 )
 from captum_tracinwe.words.report import ReportedWord, WordReport, word_report
+from captum_tracinwe.words.splitting import split_by_token
 from captum_tracinwe.words.synonyms import SynonymInfluence, WordMatch, synonym_influence, synonym_scores
 from captum_tracinwe.words.texts import SEPARATOR, TokenizedText, from_ids, tokenize
 

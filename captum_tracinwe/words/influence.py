@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.words.characters import Span
 from captum_tracinwe.words.drawing import html_of
 from captum_tracinwe.words.texts import TokenizedText
 
 if TYPE_CHECKING:
-    from captum_tracinwe.rows.row_gradients import RowGradients
+    pass
 
 __all__ = [
     "Vocabulary",
@@ -26,8 +25,6 @@ __all__ = [
     "WordShare",
     "names_by_id",
     "position_shares",
-    "split_by_asked",
-    "split_by_token",
 ]
 
 #: Names of token ids, by position, by id, or the other way about as a tokenizer's get_vocab() has them.
@@ -37,8 +34,6 @@ Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, int]
 SUM_TOLERANCE = 1e-9
 # The parts of checkpoints may come from float32 products.
 CHECKPOINT_TOLERANCE = 1e-4
-# Training texts that are mapped at a time: each has a row for every word of the test texts.
-PAIRS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -253,79 +248,6 @@ def names_by_id(vocabulary: Vocabulary | None) -> Sequence[str] | Mapping[int, s
         return {token_id: name for name, token_id in by_name.items()}
     found: Any = vocabulary
     return found  # type: ignore[no-any-return]
-
-
-def split_by_token(
-    test: RowGradients, train: RowGradients, rows: Tensor, names: Sequence[tuple[int, int]], checkpoints: int | None
-) -> list[WordInfluence]:
-    """The scores of P pairs of examples, split by token.
-
-    Args:
-        test, train (RowGradients): values ``(R, C * D)``, as :meth:`TracInWE.row_gradients` gives them.
-        rows (Tensor): int64 ``(P, 2)``, examples of ``test`` and ``train``.
-        names (sequence of (int, int)): P times the test and the training index they are known by.
-        checkpoints (int, optional): C, to keep the shares of single checkpoints too.
-    """
-    pair, token, share = test.terms(train, rows)
-    parts = None
-    if checkpoints is not None:
-        width = test.width // checkpoints
-        columns = [(c * width, (c + 1) * width) for c in range(checkpoints)]
-        parts = torch.stack([test.columns(*c).terms(train.columns(*c), rows)[2] for c in columns]).double()
-        share = parts.sum(0)
-    place = first_not_finite(share)
-    if place is not None:
-        asked, taught = names[int(pair[place[0]])]
-        what = (
-            f"What token {int(token[place[0]])} adds to the score of training example {taught} for test example {asked}"
-        )
-        raise overflow(what, torch.float64 if test.values.dtype == torch.float64 else torch.float32)
-    share = share.double()
-    ends = torch.cumsum(torch.bincount(pair, minlength=len(names)), 0).tolist()
-    return [
-        WordInfluence(
-            test_index=test_index,
-            train_index=train_index,
-            score=float(share[start:end].sum()),
-            token_ids=token[start:end].cpu(),
-            token_shares=share[start:end].cpu(),
-            checkpoint_shares=None if parts is None else parts[:, start:end].cpu(),
-        )
-        for (test_index, train_index), start, end in zip(names, [0, *ends[:-1]], ends, strict=True)
-    ]
-
-
-def split_by_asked(
-    pairs: Sequence[WordInfluence],
-    asked: RowGradients,
-    train: RowGradients,
-    mapped: Callable[[RowGradients, RowGradients], RowGradients],
-    rows: Tensor,
-) -> list[WordInfluence]:
-    """The same pairs with their scores split over the words of the test texts as well.
-
-    The map of a preconditioner is symmetric: ⟨P q, t⟩ = ⟨q, P t⟩, so that here it is the training rows that are mapped.
-
-    Args:
-        pairs (list of WordInfluence): P of them.
-        asked, train (RowGradients): rows of the test and of the training texts, neither mapped.
-        mapped (callable): ``(rows, others) -> rows``: the rows mapped, at the tokens of the others.
-        rows (Tensor): int64 ``(P, 2)``, examples of ``asked`` and ``train``.
-    """
-    found: list[WordInfluence] = []
-    for start in range(0, len(pairs), PAIRS_AT_ONCE):
-        part = rows[start : start + PAIRS_AT_ONCE]
-        own, own_place = torch.unique(part[:, 0], return_inverse=True)
-        others, other_place = torch.unique(part[:, 1], return_inverse=True)
-        test = asked.select(own)
-        taught = mapped(train.select(others), test)
-        pair, token, share = test.terms(taught, torch.stack([own_place, other_place], dim=1))
-        for at, given in enumerate(pairs[start : start + PAIRS_AT_ONCE]):
-            mine = pair == at
-            found.append(
-                dataclasses.replace(given, asked_ids=token[mine].cpu(), asked_shares=share[mine].double().cpu())
-            )
-    return found
 
 
 def position_shares(influence: WordInfluence, text: TokenizedText) -> dict[int, float]:
