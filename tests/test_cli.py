@@ -282,6 +282,7 @@ def fine_tuned(**given):
 
 
 @pytest.mark.parametrize("of_label", [None, NEWS.__getitem__])
+@pytest.mark.filterwarnings("ignore:No word tells the .* training text:UserWarning")
 def test_a_model_that_names_the_labels_keeps_its_head_and_its_numbers(news, of_label):
     if of_label:  # the names stand in a column of their own
         of_news("n.jsonl", (3, 0), label_name=of_label)
@@ -293,6 +294,7 @@ def test_a_model_that_names_the_labels_keeps_its_head_and_its_numbers(news, of_l
     assert "4 classes: World, Sports, Business, Sci/Tech. Labels have the numbers that the model's config" in said
 
 
+@pytest.mark.filterwarnings("ignore:No word tells the .* training text:UserWarning")
 def test_a_model_of_other_classes_gets_a_new_head(news):
     of_news("n.jsonl", ("pets", "boats"))
     (weight, labels), said = fine_tuned()

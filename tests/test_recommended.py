@@ -133,3 +133,14 @@ def test_how_far_words_moved_is_measured_between_the_first_and_the_last_checkpoi
     asked_with = tracin.question((ids[:2], labels[:2])).preconditioner
     torch.testing.assert_close(asked_with.statistics.moved, (tables[1] - tables[0]).norm(dim=1).double())
     assert all(torch.equal(before[name], tensor) for name, tensor in cnn.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{"preconditioner": "auto"}, {"preconditioner": "idf"}, {"normalize": "words"}])
+def test_texts_that_no_word_tells_apart_are_said(tmp_path, options):
+    ids, _, labels = toy_texts(1, seed=1)
+    cnn = TinyCNN(padding_idx=0)
+    paths = scatter_checkpoints(cnn, tmp_path)
+    pairs = Examples((ids.repeat(3, 1), labels.repeat(3)))
+    tracin = TracInWE(cnn, pairs, paths, loss_fn=LOSS, **options)
+    with pytest.warns(UserWarning, match=r"No word tells the 3 training text\(s\) apart.*all scores are 0"):
+        assert not tracin.influence((ids, labels)).any()

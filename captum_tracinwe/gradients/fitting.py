@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from captum_tracinwe.gradients.live import LiveRows
 from captum_tracinwe.gradients.source import RowSource
-from captum_tracinwe.preconditioners import Cooccurrence, EqualShares, Length, Preconditioner, Unfitted
+from captum_tracinwe.preconditioners import Cooccurrence, EqualShares, Idf, Length, Preconditioner, Unfitted
 from captum_tracinwe.preconditioners.moments import Moments
 from captum_tracinwe.preconditioners.shares import SAMPLE
 from captum_tracinwe.preconditioners.text_gram import Occurrences
@@ -51,7 +52,10 @@ class Fitting:
                 statistics = statistics.moments()
             if seen_here and seen_here[0] is preconditioner and seen_here[1] is of and isinstance(statistics, Moments):
                 return replace(given, statistics=statistics)
-            return given.fit(source.row_blocks(values=False))
+            found = given.fit(source.row_blocks(values=False))
+            if found.statistics is not None:
+                _warn_if_alike(found.statistics)
+            return found
 
         return self._once("length", (given, of), counted)
 
@@ -63,6 +67,8 @@ class Fitting:
         def seen() -> Preconditioner:
             blocks = source.row_blocks(getattr(unfitted, "by_value", True))
             fitted = unfitted.fit(blocks, len(live.weights))
+            if isinstance(fitted, (Idf, Cooccurrence)) and fitted.statistics is not None:
+                _warn_if_alike(fitted.statistics)
             if isinstance(fitted, Cooccurrence) and fitted.by_moved:
                 return fitted.with_moved(live.moved())
             return fitted
@@ -76,3 +82,14 @@ class Fitting:
             self._kept[name] = kept
         found: T = kept[1]
         return found
+
+
+def _warn_if_alike(seen: Moments | Occurrences) -> None:
+    """Where every word stands in every training text, each has an idf of 0, and so has every score."""
+    moments = seen.moments() if isinstance(seen, Occurrences) else seen
+    if bool((moments.counts >= moments.examples).all()):
+        warnings.warn(
+            f"No word tells the {moments.examples} training text(s) apart: each stands in all of them, so that by its rarity "
+            f"none counts, and all scores are 0. Take preconditioner=None and normalize=None for such a set.",
+            stacklevel=2,
+        )
