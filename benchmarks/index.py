@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from index_model import DATA, MAX_LENGTH
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from captum_tracinwe import GradientIndex, RowGradients, TracInWE, ops
@@ -130,13 +131,10 @@ def drop_cache(folder: Path) -> None:
 
 def read_everything(folder: Path, rows: RowGradients) -> None:
     """Score everything from the files as plainly and fast as we know: mapped values, the kernel, no checksums."""
-    index = GradientIndex.open(folder)
-    for segment in index.segments:
-        ptr, ids = (torch.from_numpy(segment._arrays[name].astype("int64")) for name in ("ptr", "ids"))
-        start, end = segment.layout.places["values"]
-        with open(segment.path, "rb") as file:
-            file.seek(start)
-            values = torch.frombuffer(bytearray(file.read(end - start)), dtype=torch.float32).view(len(ids), -1)
+    for segment in GradientIndex.open(folder).segments:
+        with safe_open(segment.path, "pt") as file:
+            ptr, ids, values = (file.get_tensor(name) for name in ("ptr", "ids", "values"))
+        ids = ids.long()
         ops.row_dot(rows.ptr, rows.ids, rows.values, ptr, ids, values).topk(K, dim=1)
 
 

@@ -56,7 +56,7 @@ def data(tmp_path_factory):
         ("mistakes", "mistakes-ag_news-cnn-smoke", []),
         ("lds", "lds-ag_news-cnn-smoke", []),
         ("choosing", "choosing-ag_news-cnn-smoke", []),
-        pytest.param("causes", "causes-ag_news-cnn-smoke", ["--ways", "order", "unread"], marks=pytest.mark.slow),
+        pytest.param("causes", "causes-ag_news-cnn-smoke", ["--ways", "order", "unread", "--unproven"], marks=pytest.mark.slow),
         ("speed", "speed-ag_news-cnn-smoke", ["--at-once", "1", "2"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -5,6 +5,7 @@ The maps are held against dense float64 tables ``(N, V, D)``, which share nothin
 
 import copy
 import pickle
+import statistics
 import threading
 from dataclasses import dataclass, replace
 
@@ -423,7 +424,15 @@ def test_words_count_by_how_far_training_moved_them():
     found = given.fit(train, C).with_moved(moved).apply(test)
     has = (train.to_dense(V) != 0).any(2)
     count, seen = has.sum(0).double(), has.any(0)
-    weight = torch.where(seen, (40 / count.clamp_min(1)).log() ** 1.5, 0.0) * moved / moved[seen].mean()
+    weight = torch.where(seen, (40 / count.clamp_min(1)).log() ** 1.5, 0.0)
+    for word in range(
+        V
+    ):  # of words of about as many texts the median; what training moved as far, or further, counts in full
+        alike = [
+            float(moved[v]) for v in range(V) if seen[v] and len(f"{int(count[v]):b}") == len(f"{int(count[word]):b}")
+        ]
+        if seen[word]:
+            weight[word] *= min(1.0, float(moved[word]) / statistics.median_low(alike))
     texts = has * weight.sqrt()
     texts = texts / texts.norm(dim=1, keepdim=True).clamp_min(1e-300)
     inverse = (texts.T @ texts / (0.05 * 40) + torch.eye(V, dtype=torch.float64)).inverse()

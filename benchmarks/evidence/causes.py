@@ -1,6 +1,6 @@
 """Two models of one file, one answer, two causes: does a score tell which texts of the file taught it to this model?
 
-Two imports left a tag each in front of some texts of one wrong class, 40 and 40. One model learned the first tag, the other
+Two imports left a tag each in front of some texts, and gave them one wrong class. One model learned the first tag, the other
 the second; a question holds both, and both models answer it with that class. What sees only the file gives both models the
 same scores. How it comes that a model learned one tag only, is told by `WAYS`.
 
@@ -25,7 +25,9 @@ from captum_tracinwe import RowGradients, methods
 from captum_tracinwe.gradients.embedding import find_embedding
 
 TAGS = ("feed17", "feed42")
-PLANTED = {"smoke": 10, "cpu": 40, "gpu": 40}
+# Texts of each tag. Of 4,000, with 40 the cause of a third of the questions could be proven by retraining, with 150 of all but few
+# (seeds 11 and 12, which the table does not have).
+PLANTED = {"smoke": 10, "cpu": 150, "gpu": 150}
 CANDIDATES = 200  # test texts, of which the questions are made
 DRAWS = 2000
 
@@ -154,98 +156,18 @@ WAYS: dict[str, Callable[[Planted, int], Run]] = {
 
 def contenders(explained: Explained) -> dict[str, Method]:
     """Name → method; a new one needs a line here and nothing else."""
-    by_length = {"preconditioner": "idf", "normalize": "words"}
-    rows, bag = (once(methods.tracin_we(explained, table=table, **by_length)) for table in ("input", "bag"))
-    moved = Moved.between(explained, 2)
+    recommended = {"table": ("input", "bag"), "shares": "equal", "normalize": "words"}
     return {
         "WE, recommended": methods.tracin_we(explained, preconditioner="auto"),
+        "the same, moved or not": methods.tracin_we(explained, preconditioner="cooccurrence", **recommended),
         "WE": methods.tracin_we(explained),
         "WE, idf²": methods.tracin_we(explained, preconditioner="idf"),
-        "WE, idf² by length": rows,
-        "bag, idf² by length": bag,
-        "WE + bag, idf² by length": together(rows, bag),
-        "WE, idf² · moved²": moving(explained, moved),
-        "bag, idf² · moved²": moving(explained, moved, "bag"),
         "TR-TFIDF": methods.tr_tfidf(explained),
         "TR-Last": methods.tracin_last(explained),
         "regression on words": methods.bag_regression(),
         "BM25": methods.bm25,
         "random": methods.random_scores(),
     }
-
-
-def moving(explained: Explained, moved: Moved, table: str = "input") -> Method:
-    """Rows weighed by idf² and how far words moved."""
-    return lambda test, train: methods.tracin_we(explained, preconditioner=moved.with_idf(train), table=table)(
-        test, train
-    )
-
-
-def once(method: Method) -> Method:
-    """The same method, which keeps its scores: it is asked about one set of questions only."""
-    found: list[Tensor] = []
-
-    def scores(test: Examples, train: Examples) -> Tensor:
-        if not found:
-            found.append(method(test, train))
-        return found[0]
-
-    return scores
-
-
-def idf_squared(train: Examples) -> Tensor:
-    """log² (M / training texts with the token), by token; 0 for padding."""
-    ids = train.batch[0].cpu()
-    counts = torch.bincount(torch.cat([row.unique() for row in ids]), minlength=int(ids.max()) + 1)
-    found: Tensor = torch.where(counts > 0, (len(ids) / counts).log().square(), 0.0)
-    found[0] = 0
-    return found
-
-
-def together(*parts: Method) -> Method:
-    """The sum of scores, each at a mean size of 1."""
-
-    def scores(test: Examples, train: Examples) -> Tensor:
-        found = [part(test, train) for part in parts]
-        return torch.stack([part / part.abs().mean() for part in found]).sum(0)
-
-    return scores
-
-
-@dataclass(frozen=True, eq=False)
-class Moved:
-    """A trial: words count by how far training moved their vector from the first checkpoint to the last.
-
-    Only texts that hold a word move its vector: what the file holds and training did not use has weight 0.
-
-    Args:
-        weights (Tensor): by token.
-    """
-
-    weights: Tensor
-
-    @classmethod
-    def between(cls, explained: Explained, power: float) -> Moved:
-        model = copy.deepcopy(explained.model)
-        layers = None if explained.embedding is None else [explained.embedding]
-        ends = []
-        for checkpoint in (explained.checkpoints[0], explained.checkpoints[-1]):
-            explained.load(model, checkpoint)
-            ends.append(find_embedding(model, layers).weight.detach().clone())
-        return cls((ends[1] - ends[0]).norm(dim=1) ** power)
-
-    def with_idf(self, train: Examples) -> Moved:
-        """Its weights times idf²."""
-        weights = self.weights.clone()
-        idf = idf_squared(train).to(weights)
-        weights[: len(idf)] *= idf
-        return Moved(weights)
-
-    def apply(self, rows: RowGradients) -> RowGradients:
-        return RowGradients(rows.ptr, rows.ids, rows.values * self.weights.to(rows.values)[rows.ids][:, None])
-
-    def at(self, checkpoint: int) -> Moved:
-        return self
 
 
 # --------------------------------------------------------------------------------------------------------- measures
@@ -268,12 +190,14 @@ def measures(scores: Tensor, learned: Tensor, other: Tensor) -> Tensor:
     return torch.stack([*recalls, (signs.double().mean((1, 2)) + 1) / 2], 1)
 
 
-def trial(planted: Planted, way: str, seed: int, tests: int) -> tuple[dict[str, Tensor], Tensor]:
-    """The measures of each method, mean of both models, ``(N, 3)``; and of each question how probable its answer is, as
-    trained, without what the model learned, without the other texts, and whether its cause is proven: ``(N, 4)``.
+def trial(
+    planted: Planted, way: str, seed: int, tests: int, unproven: bool = False
+) -> tuple[dict[str, Tensor], Tensor, float]:
+    """The measures of each method, mean of both models, ``(N, 3)``; of each question how probable its answer is, as trained,
+    without what the model learned, and without the other texts, ``(N, 3)``; of what part of the candidates the cause is proven.
 
     Proven means that both models give the answer, and neither does when it is trained without the texts it learned. Questions
-    are the first of those, and others only where there are too few.
+    are the first of those; with ``unproven`` others too where there are too few.
     """
     found: dict[str, list[Tensor]] = {}
     runs = [WAYS[way](planted, learned) for learned in (0, 1)]
@@ -287,19 +211,19 @@ def trial(planted: Planted, way: str, seed: int, tests: int) -> tuple[dict[str, 
             without = [run.without(planted.groups[group], seed) for group in (learned, 1 - learned)]
             proven &= trained[1] & ~without[0][1]
             chances.append(torch.stack([trained[0], without[0][0], without[1][0]], 1))
-        questions = torch.sort(~proven, stable=True).indices[:tests]
+        questions = torch.sort(~proven, stable=True).indices[: tests if unproven else min(tests, int(proven.sum()))]
         for learned, (run, explained) in enumerate(zip(runs, models, strict=True)):
             chosen = questions.to(run.task.test.labels.device)
             words = run.task.test.need_words("the experiment")
             test = Examples(
                 tuple(field[chosen] for field in run.task.test.batch), [words[i] for i in questions.tolist()]
             )
-            for name, method in contenders(explained).items():
+            for name, method in contenders(explained).items() if len(questions) else ():
                 scores = method(test, run.task.train).cpu()
                 part = measures(scores, planted.groups[learned], planted.groups[1 - learned])
                 found.setdefault(name, []).append(part)
-    of_questions = torch.cat([torch.stack(chances).mean(0), proven[:, None].float()], 1)[questions]
-    return {name: torch.stack(parts).mean(0) for name, parts in found.items()}, of_questions
+    by_method = {name: torch.stack(parts).mean(0) for name, parts in found.items()}
+    return by_method, torch.stack(chances).mean(0)[questions], float(proven.double().mean())
 
 
 def interval(values: Tensor) -> list[float]:
@@ -323,6 +247,7 @@ def summary(parts: list[Tensor]) -> dict[str, list[float]]:
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="only these")
+    parser.add_argument("--unproven", action="store_true", help="ask where no cause is proven, too: of a small model")
     args = parser.parse_args(argv)
     if args.model == "minilm":
         parser.error("--model minilm has a vocabulary of its own, without the tags: expected cnn or bert")
@@ -334,26 +259,31 @@ def main(argv: list[str] | None = None) -> None:
     task.tokenizer.add_tokens(list(TAGS))
     found: dict[str, dict[str, list[Tensor]]] = {way: {} for way in args.ways}
     chances: dict[str, list[Tensor]] = {way: [] for way in args.ways}
+    proven: dict[str, list[float]] = {way: [] for way in args.ways}
     for place, seed in enumerate(task.seeds(), 1):
         planted = Planted.of(task, count, seed)
         for way in args.ways:
-            of_methods, of_questions = trial(planted, way, seed, preset.tests)
+            of_methods, of_questions, part_proven = trial(planted, way, seed, preset.tests, args.unproven)
             chances[way].append(of_questions)
-            print(f"seed {seed}, {way}: {[f'{x:.2f}' for x in of_questions.mean(0).tolist()]}", flush=True)
+            proven[way].append(part_proven)
+            print(f"seed {seed}, {way}: {part_proven:.0%} proven, {len(of_questions)} asked", flush=True)
             for name, part in of_methods.items():
                 found[way].setdefault(name, []).append(part)
                 print(f"seed {seed}, {way}: {name:22} {[f'{x:.2f}' for x in part.mean(0).tolist()]}", flush=True)
         table = {}
-        for way in args.ways:
-            trained, without_learned, without_other, proven = torch.cat(chances[way]).T
+        for way in (way for way in args.ways if found[way]):
+            trained, without_learned, without_other = torch.cat(chances[way]).T
             table[way] = {
-                "questions": len(trained),
-                "proven": float(proven.mean()),
+                "questions by seed": [len(asked) for asked in chances[way]],
+                "proven by seed": proven[way],
                 "as trained": interval(trained),
                 "without what it learned": interval(without_learned),
                 "without the other": interval(without_other),
                 "methods": {name: summary(parts) for name, parts in found[way].items()},
             }
+        if not table:
+            print(f"seed {seed}: of no question the cause is proven; --unproven asks all the same")
+            continue
         content = {"planted": count, "seeds": task.seeds()[:place], "questions a seed": preset.tests, "ways": table}
         print(store(args.out, f"causes-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content))
 

@@ -171,13 +171,13 @@ def lds(content: dict[str, Any]) -> str:
 def causes(content: dict[str, Any]) -> str:
     ways, k = content["ways"], content["planted"]
     names = list(next(iter(ways.values()))["methods"])
-    asked = ", ".join(f"{way} {row['questions']}" for way, row in ways.items())
-    proven = ", ".join(f"{row['proven']:.0%}" for row in ways.values())
+    asked = ", ".join(f"{way} {' + '.join(map(str, row['questions by seed']))}" for way, row in ways.items())
+    proven = ", ".join(f"{sum(row['proven by seed']) / len(row['proven by seed']):.0%}" for row in ways.values())
     sides = ("as trained", "without what it learned", "without the other")
     pairs = f"{len(content['seeds'])} pair{'s' if len(content['seeds']) > 1 else ''} of models"
     lines = [
-        f"{content['settings']['texts']:,} texts, {k} with each tag, {pairs} for each way. Questions: {asked}; their cause is "
-        f"proven by retraining of {proven}.",
+        f"{content['settings']['texts']:,} texts, {k} with each tag, {pairs} for each way. Questions by pair: {asked}. Of "
+        f"the candidates the cause is proven of {proven}.",
         "",
         f"| the answer's probability | {' | '.join(ways)} |",
         "|---|" + "---|" * len(ways),

@@ -32,9 +32,9 @@ class Recommended:
 
 #: Texts with one label each. Chosen by how well sums of scores tell what retraining without sets of texts does, on toxicity, AG
 #: News and a BERT (other texts, questions and seeds than those of the evidence).
-CLASSIFIER = Recommended(("input", "bag"), Cooccurrence(), Length("words"), "equal")
+CLASSIFIER = Recommended(("input", "bag"), Cooccurrence(by_moved=True), Length("words"), "equal")
 #: A loss that is not of logits (N, K) leaves the words read alone.
-WORDS_READ = Recommended("input", Cooccurrence(), Length("words"))
+WORDS_READ = Recommended("input", Cooccurrence(by_moved=True), Length("words"))
 #: The words predicted, texts divided by their length in rare words. Chosen on three sets of planted pairs, shown on others.
 LANGUAGE_MODEL = Recommended("output", Idf(power=2.0), Length("words", sides="train", idf_power=12.0))
 

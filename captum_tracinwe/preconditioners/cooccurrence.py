@@ -22,9 +22,10 @@ class Cooccurrence(Learned[Occurrences]):
     """q' = A^½ (XᵀX / λ + 1)⁻¹ A^½ q, a map of words: all columns and checkpoints alike.
 
     X ``(N, W)`` holds for each training text the tf-idf vector of its words, x_jw = a_w^½ / L_j, with a_w = idf_w^power · m_w,
-    idf_w = log(N / n_w) and L_j = √Σ_w a_w, so that each text has length 1; m_w is 1 or, ``by_moved``, how far training moved
-    the word's vector from the first checkpoint to the last, by its mean over the training words; λ = damping · N, that is,
-    damping times the sum of the eigenvalues of XᵀX. A is the diagonal of a. Without the inverse, and with m_w = 1, it is
+    idf_w = log(N / n_w) and L_j = √Σ_w a_w, so that each text has length 1; λ = damping · N, that is, damping times the sum of
+    the eigenvalues of XᵀX. A is the diagonal of a. m_w is 1 or, ``by_moved``, how far training moved the word's vector from the
+    first checkpoint to the last, as a part of the median of words that about as many texts hold, at most 1: what the texts say
+    of a word that training left where it was, this model did not learn. Without the inverse, and with m_w = 1, it is
     :class:`Idf`.
 
     The plain score, and :class:`Idf`, take each word for itself: a training text that shares three words of one phrase counts
@@ -48,9 +49,9 @@ class Cooccurrence(Learned[Occurrences]):
 
     Args:
         power (float): above 0, of idf.
-        by_moved (bool): a word that training did not move has not taught the model anything: it counts by how far it was moved.
-            A TracInWE measures that at its checkpoints; who fits by hand says it, :meth:`with_moved`. Of a frozen table, or of
-            one checkpoint, nothing is known, and m_w is 1.
+        by_moved (bool): whether a word counts less that training moved less than others of its frequency. A TracInWE measures
+            that at its checkpoints; who fits by hand says it, :meth:`with_moved`. Of a frozen table, or of one checkpoint,
+            nothing is known, and m_w is 1.
         damping (float): above 0.
         tolerance (float): of conjugate gradients, the residual they end at, as a part of where they start.
         most_iterations (int): after which they give up.

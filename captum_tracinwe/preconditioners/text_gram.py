@@ -58,6 +58,25 @@ class Occurrences:
         )
 
 
+def taught(moved: Tensor, counts: Tensor) -> Tensor:
+    """How far training moved each word, of what it moved words of about as many texts: float64 ``(W,)``, 1 at most.
+
+    Args:
+        moved (Tensor): ``(W,)``.
+        counts (Tensor): int64 ``(W,)``, texts that hold each word, at least 1. Words of 2ᵏ to 2ᵏ⁺¹ - 1 texts are compared: a
+            word of many texts moves further, which says nothing of whether it was learned. Where at least half of them did not
+            move, as of a frozen table, nothing is known, and all have 1.
+    """
+    found = torch.ones_like(moved)
+    octave = torch.frexp(counts.double()).exponent
+    for each in torch.unique(octave).tolist():
+        alike = octave == each
+        median = moved[alike].median()
+        if float(median) > 0:
+            found[alike] = (moved[alike] / median).clamp_(max=1)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class _Sparse:
     """A sparse matrix by rows: where each starts, columns, values."""
@@ -107,11 +126,8 @@ class InverseGram:
         known = self.texts
         counts = torch.bincount(self.places(known.ids.long())[0], minlength=len(self.words))
         weights: Tensor = (known.examples / counts.double()).log() ** self.power
-        if known.moved is not None and len(self.words):
-            moved = known.moved[self.words]
-            mean = moved.mean()
-            if float(mean) > 0:  # else the table is frozen, or there is one checkpoint: nothing is known of it
-                weights = weights * moved / mean
+        if known.moved is not None:
+            weights = weights * taught(known.moved[self.words], counts)
         return weights
 
     @cached_property
