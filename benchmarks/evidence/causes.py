@@ -9,7 +9,6 @@ python benchmarks/evidence/causes.py --seeds 3      results/evidence/causes-ag_n
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -21,8 +20,7 @@ from captum_tracinwe.retraining import OneByOne, Recipe
 from common import Task, arguments, facts, load, preset_of, store
 from torch import Tensor
 
-from captum_tracinwe import RowGradients, methods
-from captum_tracinwe.gradients.embedding import find_embedding
+from captum_tracinwe import methods
 
 TAGS = ("feed17", "feed42")
 # Texts of each tag. Of 4,000, with 40 the cause of a third of the questions could be proven by retraining, with 150 of all but few
