@@ -23,7 +23,7 @@ from torch import Tensor
 from captum_tracinwe import methods
 
 TAGS = ("feed17", "feed42")
-# Texts of each tag. Of 4,000, with 40 the cause of a third of the questions could be proven by retraining, with 150 of all but few
+# Texts of each tag. Of 4,000, with 40 the cause of a third of the questions could be proven by retraining, with 150 of nearly all
 # (seeds 11 and 12, which the table does not have).
 PLANTED = {"smoke": 10, "cpu": 150, "gpu": 150}
 CANDIDATES = 200  # test texts, of which the questions are made

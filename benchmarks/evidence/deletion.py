@@ -3,6 +3,7 @@
     python benchmarks/evidence/deletion.py                              AG News, CNN, preset cpu
     python benchmarks/evidence/deletion.py --dataset jigsaw_toxicity
     python benchmarks/evidence/deletion.py --model bert
+    python benchmarks/evidence/deletion.py --model minilm --texts 1000 --tests 10 --remove 50 --seeds 3
     python benchmarks/evidence/deletion.py --own                        own-...: what taught *this* model?
 
 One model is explained, and retrainings from other seeds ask what the data teach. With --own there are as many explained models
@@ -82,11 +83,14 @@ def scores_of(
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--remove", type=int, metavar="N", help="texts removed, instead of the preset's numbers")
     parser.add_argument("--own", action="store_true", help="retrain each explained model from its own seed")
     args, task = begin(parser, argv)
-    most = task.preset.ks[-1]
-    if most >= len(task.train):
-        raise SystemExit(f"--texts {len(task.train)}: expected more than the {most} that are removed.")
+    ks = task.preset.ks if args.remove is None else (0, args.remove)
+    if not 0 < ks[-1] < len(task.train):
+        raise SystemExit(
+            f"Expected to remove at least 1 text and fewer than the {len(task.train)} there are, got {ks[-1]}."
+        )
     retrain = task.retrain(args.workers, args.cache)
     curves: dict[tuple[str, bool], list[DeletionCurve]] = {}
     before: list[Tensor] = []
@@ -94,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.own or place == 1:
             scores, seconds, cosine = scores_of(task, args.methods, seed if args.own else 0)
             before.append(retrain(torch.ones(1, len(task.train), dtype=torch.bool), [seed])[0])
-        found = deletion_curves(scores, retrain, ks=task.preset.ks, seeds=[seed])
+        found = deletion_curves(scores, retrain, ks=ks, seeds=[seed])
         for key, curve in found.items():
             curves.setdefault(key, []).append(curve)
         joined = {key: DeletionCurve.cat(parts) for key, parts in curves.items()}
@@ -106,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
             }
             for name in scores
         }
-        content = {"seeds": task.seeds()[:place], "ks": list(task.preset.ks), "p_before": before, "methods": table}
+        content = {"seeds": task.seeds()[:place], "ks": list(ks), "p_before": before, "methods": table}
         content |= {"own": args.own, "highest cosine of two words": cosine}
         kind = "own" if args.own else "deletion"
         path = store(args.out, f"{kind}-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
