@@ -26,6 +26,7 @@ def files(index):
     return sorted(path for path in index.path.iterdir() if path.name != "lock")
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found_and_none_makes_a_score(index):
     """One bit in each 1 / 150 of every file: verify names the file; a search raises or is right."""
     test = random_rows(3, seed=9)

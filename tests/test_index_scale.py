@@ -32,6 +32,7 @@ def test_two_torchrun_workers_build_the_same_index(tmp_path, whole):
     same_files(tmp_path / "i", whole.path)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_by_the_others_and_by_itself(tmp_path, whole):
     """Three workers; one is killed −9 as soon as it has begun, and started again."""
     path = tmp_path / "i"

@@ -72,6 +72,7 @@ def test_tracin_is_the_product_of_gradients(asked, method, parameters):
     assert_same(found, by_loop(explained, test, train, parameters))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:WARNING. Using this implementation stores")
 def test_projections_are_true_on_average(asked):
     """Of each single pair: the mean over 300 seeds within 4 of its standard errors."""

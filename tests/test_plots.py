@@ -116,13 +116,13 @@ def test_words_that_carry_the_total_are_seen_even_if_none_sticks():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["w0", "w1", "[CLS]", "the", "a"]
     assert [label.get_fontweight() for label in ax.get_yticklabels()] == ["bold"] * 2 + ["normal"] * 3
     assert "shown: 96% of all totals" in ax.get_title(loc="left")
-    assert "by total × certainty; below the line" in ax.get_title(loc="left")
+    assert "by total × steadiness × certainty; below the line" in ax.get_title(loc="left")
     fig.savefig(os.devnull, format="png")
     page, text = viz.word_report_html(report, top=2), viz.word_report_text(report, top=2)
     for shown in (page, " ".join(text.split())):
         assert "The 5 words shown carry 96% of all totals" in shown
         assert "those that stick to a label carry under 0.1%" in shown
-        assert "total × certainty" in shown
+        assert "total × steadiness" in shown
         assert shown.index("stick to no label") < shown.index("[CLS]")
     assert "2 more" in page
     assert "nearly always" not in page

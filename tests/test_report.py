@@ -285,10 +285,31 @@ def test_labels_of_all_kinds_of_numbers_read_alike(explained):
         assert word_report(tracin, test, kind, train_texts=texts) == expected
 
 
+def test_words_that_stick_stand_by_total_steadiness_and_certainty(explained):
+    tracin, test, labels, texts = explained
+    seen = [{text.text[start:end].lower() for start, end in text.word_spans().values()} for text in texts]
+    halves = [w.word for w in word_report(tracin, test, labels, train_texts=texts).words if 8 <= w.count <= 25][:2]
+    by_word = ["".join(str(word in words) for word in halves) for words in seen]
+    report = word_report(tracin, test, by_word, train_texts=texts)
+    sticking = [word for word in report.words if word.sticks]
+    others = report.words[len(sticking) :]
+    assert len(sticking) >= 2
+    assert not any(word.sticks for word in others)
+    for words, part in ((sticking, lambda word: word.steadiness * word.certainty), (others, lambda word: 1.0)):
+        sizes = [abs(word.total) * part(word) for word in words]
+        assert sizes == sorted(sizes, reverse=True)
+    for word in report.words:
+        assert word.steadiness * (word.proponent - word.opponent) == pytest.approx(abs(word.total))
+    nothing = ReportedWord("the", 0.0, 0.0, 0.0, 3, "", 0.0, 0.0, 1.0, 1.0, ())
+    assert nothing.steadiness == 0.0
+
+
 def test_a_slight_preference_is_beyond_chance_and_yet_does_not_stick(explained):
     word = ReportedWord("the", 9.0, 9.0, 0.0, 3000, "b", 0.30, 0.25, 1e-9, 1e-6, ())
     assert not word.sticks
     assert word.certainty == pytest.approx(0.05 / 0.75)
+    assert not dataclasses.replace(word, label_share=0.62).sticks  # not half of the way from 25 % to all
+    assert dataclasses.replace(word, label_share=0.63).sticks
     strong = dataclasses.replace(word, word="crimson", label_share=0.9, total=1.0)
     assert strong.sticks
     assert not dataclasses.replace(strong, special=True).sticks

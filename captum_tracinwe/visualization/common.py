@@ -46,7 +46,10 @@ MEANING = (
     "Negative = opponent: a step on it raises that loss."
 )
 #: How a report orders its words, as pictures write it.
-ORDER = "by size of total × certainty (the way from the label's share of all texts to always); the others by total"
+ORDER = (
+    "by size of total × steadiness (what of its shares is left in the total) × certainty (the way from the label's share of all "
+    "texts to always); the others by total"
+)
 # So many words that go with no label are named where all others shown do.
 _OTHERS = 3
 
