@@ -3,6 +3,7 @@
     python benchmarks/index_model.py --out DIR                      # once: MiniLM fine-tuned on AG News
     python benchmarks/index.py build --model DIR --index INDEX      # 20,000 texts, a ceiling of 200 MB
     python benchmarks/index.py search --model DIR --index INDEX     # 200 test texts: exactness, reads, times
+    python benchmarks/index.py recommended --model DIR              # what the recommended score costs beside the plain one
     python benchmarks/index.py grow --index INDEX                   # 1,000 to 200,000 synthetic examples
     python benchmarks/index.py kill [--times 50]                    # kill -9 while an index is built or changed
 
@@ -41,7 +42,7 @@ RESULTS = Path(__file__).parent / "results" / "index.json"
 K = 10
 
 
-def tracin_of(args: argparse.Namespace) -> tuple[TracInWE, Any]:
+def tracin_of(args: argparse.Namespace, preconditioner: str | None = None) -> tuple[TracInWE, Any]:
     """The fine-tuned model over its training texts, and the test texts as batches."""
     rows = read_rows(args.train)[: args.texts]
     classes = classes_of(rows, args.train)
@@ -53,7 +54,8 @@ def tracin_of(args: argparse.Namespace) -> tuple[TracInWE, Any]:
     test = training.EncodedTexts(test_texts.texts, test_texts.labels, tokenizer, MAX_LENGTH)
     loss = nn.CrossEntropyLoss(reduction="none")
     checkpoints = find_checkpoints(args.model / "checkpoints")[: args.checkpoints]
-    tracin = TracInWE(model, training.batches(train, args.batch_size), checkpoints, loss_fn=loss)
+    batches = training.batches(train, args.batch_size)
+    tracin = TracInWE(model, batches, checkpoints, loss_fn=loss, preconditioner=preconditioner)
     return tracin, training.batches(test, args.batch_size)
 
 
@@ -225,6 +227,47 @@ def faiss_lists(rows: RowGradients) -> Callable[[RowGradients], Tensor] | None:
     return scores
 
 
+# -------------------------------------------------------------------------------------------------------- recommended
+
+
+def recommended(args: argparse.Namespace) -> dict[str, Any]:
+    """The plain score's index and the recommended one's, of the same texts: what each takes to build, to keep and to ask."""
+    facts: dict[str, Any] = {"texts": args.texts, "tests": args.tests, "k": K}
+    for name in ("plain", "recommended"):
+        tracin, tests = tracin_of(args, None if name == "plain" else "auto")
+        tracin.row_gradients(next(iter(tracin.train_dataloader)))  # memory and threads that are had once
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, index = timed(lambda t=tracin, f=folder: t.build_index(Path(f) / "index"))
+            tracin.index = index
+            batches = [one for batch in tests for one in examples_of(batch)]
+            first = timed(lambda t=tracin, b=batches[0]: t.influence(b, k=K))[
+                0
+            ]  # what the score learns is learned here
+            each = [timed(lambda t=tracin, b=b: t.influence(b, k=K)) for b in batches]
+            exact = 0
+            for b, (_, found) in zip(batches, each, strict=True):
+                best = torch.sort(tracin.influence(b), dim=1, descending=True, stable=True)
+                exact += torch.equal(found.indices, best.indices[:, :K])
+            facts[name] = {
+                "build_seconds": seconds,
+                "payload_bytes": index.payload_bytes,
+                "first_question_seconds": first,
+                "question_seconds": statistics.median(one for one, _ in each),
+                "equal_to_brute_force": exact,
+            }
+    facts["ratio"] = {
+        key: facts["recommended"][key] / facts["plain"][key]
+        for key in ("build_seconds", "payload_bytes", "question_seconds")
+    }
+    return facts
+
+
+def examples_of(batch: Any) -> list[Any]:
+    """A batch's examples, each as a batch of one."""
+    size = len(next(iter(batch.values())))
+    return [{name: field[i : i + 1] for name, field in batch.items()} for i in range(size)]
+
+
 # --------------------------------------------------------------------------------------------------------------- grow
 
 
@@ -291,6 +334,7 @@ def kill(args: argparse.Namespace) -> dict[str, Any]:
 STEPS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "build": build,
     "search": search,
+    "recommended": recommended,
     "grow": grow,
     "kill": kill,
 }

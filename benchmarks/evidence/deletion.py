@@ -4,6 +4,7 @@
     python benchmarks/evidence/deletion.py --dataset jigsaw_toxicity
     python benchmarks/evidence/deletion.py --model bert
     python benchmarks/evidence/deletion.py --model minilm --texts 1000 --tests 10 --remove 50 --seeds 3
+    python benchmarks/evidence/deletion.py --models 5                   ensemble-...: several runs, scores added up
     python benchmarks/evidence/deletion.py --own                        own-...: what taught *this* model?
 
 One model is explained, and retrainings from other seeds ask what the data teach. With --own there are as many explained models
@@ -85,7 +86,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--remove", type=int, metavar="N", help="texts removed, instead of the preset's numbers")
     parser.add_argument("--own", action="store_true", help="retrain each explained model from its own seed")
+    parser.add_argument("--models", type=int, default=1, metavar="N", help="explain N models, scores are their mean")
     args, task = begin(parser, argv)
+    if args.models < 1 or (args.own and args.models > 1):
+        raise SystemExit(
+            f"--models {args.models}: expected at least 1, and with --own, which asks about one model, no more."
+        )
     ks = task.preset.ks if args.remove is None else (0, args.remove)
     if not 0 < ks[-1] < len(task.train):
         raise SystemExit(
@@ -97,6 +103,9 @@ def main(argv: list[str] | None = None) -> None:
     for place, seed in enumerate(task.seeds(), 1):
         if args.own or place == 1:
             scores, seconds, cosine = scores_of(task, args.methods, seed if args.own else 0)
+            for more in range(101, 100 + args.models):
+                further, seconds, _ = scores_of(task, args.methods, more)
+                scores = {name: matrix + further[name] for name, matrix in scores.items()}
             before.append(retrain(torch.ones(1, len(task.train), dtype=torch.bool), [seed])[0])
         found = deletion_curves(scores, retrain, ks=ks, seeds=[seed])
         for key, curve in found.items():
@@ -111,8 +120,8 @@ def main(argv: list[str] | None = None) -> None:
             for name in scores
         }
         content = {"seeds": task.seeds()[:place], "ks": list(ks), "p_before": before, "methods": table}
-        content |= {"own": args.own, "highest cosine of two words": cosine}
-        kind = "own" if args.own else "deletion"
+        content |= {"own": args.own, "models": args.models, "highest cosine of two words": cosine}
+        kind = "own" if args.own else "deletion" if args.models == 1 else "ensemble"
         path = store(args.out, f"{kind}-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
         print(f"\nseed {seed}: {path}")
         for name in scores:

@@ -64,10 +64,12 @@ def deletion(content: dict[str, Any]) -> str:
     trained = (
         f"{_models(len(seeds))}, each retrained from its own seed" if own else f"{_pairs(len(seeds))} for each set"
     )
+    models = content.get("models", 1)
+    asked = f", the scores of {models} models added up" if models > 1 else ""
     rivals = [name for name in RIVALS if name in names and len(names) > 1]
     last = ["scoring, s", *([] if own else ["the paper's"])]
     lines = [
-        f"{content['settings']['texts']:,} texts, {tests} test points, {trained}, grid k = {', '.join(map(str, ks))}.",
+        f"{content['settings']['texts']:,} texts, {tests} test points{asked}, {trained}, grid k = {', '.join(map(str, ks))}.",
         "",
         f"| {' | '.join(['method', 'AUC-DEL₊ ↓', 'AUC-DEL₋ ↑', 'separation', *(f'ahead of {r} by' for r in rivals), *last])} |",
         "|---|" + "---|" * (3 + len(rivals) + len(last)),
@@ -237,7 +239,7 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> Interval:
 
 KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
     f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, causes, choosing, speed)
-} | {"own": deletion}
+} | {"own": deletion, "ensemble": deletion}
 
 
 def _models(count: int) -> str:
