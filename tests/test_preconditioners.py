@@ -448,6 +448,22 @@ def test_words_count_by_how_far_training_moved_them():
             given.fit(train, C).with_moved(wrong)
 
 
+@pytest.mark.parametrize("damping", [0.05, 1e-4, 1e-9])
+def test_words_are_solved_for_to_the_tolerance_whatever_the_damping(damping):
+    """Rounds in float32 leave little to float64, or, with a very small damping, all of it."""
+    train = rows_of(0, 40)
+    fitted = Cooccurrence(damping=damping, tolerance=1e-11, most_iterations=5000).fit(train, C)
+    inverse = fitted._inverse
+    found = inverse.columns(range(len(inverse.words)), torch.arange(len(inverse.words)))
+    texts = torch.zeros(40, len(inverse.words), dtype=torch.float64)
+    places = inverse.places(train.ids)[0]
+    texts[train.examples, places] = inverse.weights[places].sqrt()
+    texts = texts / texts.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    matrix = texts.T @ texts / (damping * 40) + torch.eye(len(inverse.words), dtype=torch.float64)
+    assert float((found @ matrix - torch.eye(len(matrix))).norm(dim=1).max()) < 1e-10
+    torch.testing.assert_close(found, matrix.inverse(), rtol=0, atol=1e-9)
+
+
 def test_a_map_that_is_beyond_its_type_is_an_error():
     train, test = rows_of(0, 40, torch.float32), rows_of(1, 6, torch.float32)
     with pytest.raises(ValueError, match="What RowFisher makes of the gradient of a test example is beyond float32"):

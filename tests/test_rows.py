@@ -35,6 +35,22 @@ def test_repeats_of_a_token_are_summed(positions):
     assert len(rows) == 5
 
 
+def test_a_part_is_what_select_gives_and_copies_no_values():
+    rows = rows_of({1: None, 3: None}, {}, {2: None}, {0: None, 2: None, 5: None})
+    for start in range(5):
+        for stop in range(start, 5):
+            part, chosen = rows.part(start, stop), rows.select(range(start, stop))
+            for name in ("ptr", "ids", "values"):
+                assert torch.equal(getattr(part, name), getattr(chosen, name))
+            assert (
+                not len(part.values)
+                or part.values.untyped_storage().data_ptr() == rows.values.untyped_storage().data_ptr()
+            )
+    for start, stop in ((-1, 2), (2, 1), (0, 5)):
+        with pytest.raises(IndexError, match="expected a range within the 4 examples, got"):
+            rows.part(start, stop)
+
+
 def test_cat_select_sum_and_exclude_agree_with_dense_tensors():
     a, b = rows_of({1: None, 4: None}, {}), rows_of({0: None}, {4: None, 5: None})
     both = RowGradients.cat([a, b])

@@ -114,7 +114,7 @@ class StoredSource:
             while start < len(rows):
                 fits = int(torch.searchsorted(rows.ptr, int(rows.ptr[start]) + most, right=True)) - 1
                 stop = max(start + 1, min(fits, len(rows)))
-                yield numbers[start:stop], rows.select(range(start, stop))
+                yield numbers[start:stop], rows.part(start, stop)
                 start = stop
 
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:

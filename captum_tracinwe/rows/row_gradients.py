@@ -197,6 +197,15 @@ class RowGradients:
         )
         return RowGradients(ptr, self.ids[rows], self.values[rows])
 
+    def part(self, start: int, stop: int) -> RowGradients:
+        """Examples ``start`` to ``stop - 1``, as :meth:`select`; nothing is copied but ``ptr``."""
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(
+                f"RowGradients.part: expected a range within the {len(self)} examples, got {start} to {stop}."
+            )
+        first, last = int(self.ptr[start]), int(self.ptr[stop])
+        return RowGradients(self.ptr[start : stop + 1] - self.ptr[start], self.ids[first:last], self.values[first:last])
+
     def sum(self) -> RowGradients:
         """All examples as one: rows of the same token are added."""
         return RowGradients.from_positions(torch.zeros_like(self.ids), self.ids, self.values, 1)

@@ -317,19 +317,24 @@ class Segment:
             len(rows) * size,
         )
 
-    def rows(self, examples: Integers | None = None, values: bool = True) -> RowGradients:
-        """All rows of chosen examples (local numbers; default: all), float32, checked; or their tokens alone, ``(R, 0)``."""
+    def rows(self, examples: Integers | None = None, values: bool = True, copy: bool = True) -> RowGradients:
+        """All rows of chosen examples (local numbers; default: all), float32, checked; or their tokens alone, ``(R, 0)``.
+
+        Without ``copy`` values may be those of the mapped file, for who uses them at once: copying 125 MB took six times as long
+        as multiplying them.
+        """
         view = self._open()
         head = self._head(view)
         ptr = head["ptr"]
         examples = np.arange(len(self)) if examples is None else examples
         rows, own = spread(ptr[examples], ptr[examples + 1])
-        found = self._read(view, rows, ptr[examples], ptr[examples + 1]) if values else torch.empty(len(rows), 0)
+        start, end = ptr[examples], ptr[examples + 1]
+        found = self._read(view, rows, start, end, copy) if values else torch.empty(len(rows), 0)
         counts = np.bincount(own, minlength=len(examples))
         ids = torch.from_numpy(head["ids"][rows].astype(np.int64))
         return RowGradients(torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])), ids, found)
 
-    def _read(self, view: _View, rows: Integers, start: Integers, end: Integers) -> Tensor:
+    def _read(self, view: _View, rows: Integers, start: Integers, end: Integers, copy: bool = True) -> Tensor:
         """Rows of examples ``start[i]:end[i]``, float32 and unscaled; the checksum of each when it is first read."""
         known = bool(view.checked_rows[rows].all())
         if not known:
@@ -337,7 +342,11 @@ class Segment:
             place, size = self.layout.places["values"][0], view.values.element_size() * self.layout.width
             for first, last in zip(start.tolist(), end.tolist(), strict=True):
                 view.tell(place + size * first, place + size * last, _WILL_NEED)
-        values = view.values.index_select(0, torch.from_numpy(rows))
+        in_one_go = not copy and len(rows) > 0 and bool((np.diff(rows) == 1).all())
+        if in_one_go:
+            values = view.values[int(rows[0]) : int(rows[-1]) + 1]
+        else:
+            values = view.values.index_select(0, torch.from_numpy(rows))
         if not known:
             raw = values.view(torch.int16 if values.element_size() == 2 else torch.int32).numpy()
             if not np.array_equal(row_sums(raw, view.arrays["ids"][rows], rows), view.arrays["row_sums"][rows]):
