@@ -43,9 +43,9 @@ class Cooccurrence(Learned[Occurrences]):
     factor of an embedding's input is by position and so diagonal (:class:`Kfac`); this one is by text.
 
     Cost: the tokens of the training rows are read, not their values. For each word of a question that was not asked for before
-    some 25 products of X and Xᵀ with a vector (conjugate gradients, most in float32), R operations each. A question then has W rows for the L
-    that it had, and all training texts are scored. Memory: 4 bytes a row of the training set, as long as it is used 32 more,
-    and of a question W · C · D numbers.
+    some 25 products of X and Xᵀ with a vector (conjugate gradients, mostly float32), R operations each. A question then has W
+    rows for the L that it had, and all training texts are scored. Memory: 4 bytes a row of the training set, as long as it is
+    used 32 more, and of a question W · C · D numbers.
 
     Args:
         power (float): above 0, of idf.

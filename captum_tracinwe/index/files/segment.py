@@ -343,10 +343,8 @@ class Segment:
             for first, last in zip(start.tolist(), end.tolist(), strict=True):
                 view.tell(place + size * first, place + size * last, _WILL_NEED)
         in_one_go = not copy and len(rows) > 0 and bool((np.diff(rows) == 1).all())
-        if in_one_go:
-            values = view.values[int(rows[0]) : int(rows[-1]) + 1]
-        else:
-            values = view.values.index_select(0, torch.from_numpy(rows))
+        wanted = slice(rows[0], rows[-1] + 1) if in_one_go else torch.from_numpy(rows)
+        values = view.values[wanted]
         if not known:
             raw = values.view(torch.int16 if values.element_size() == 2 else torch.int32).numpy()
             if not np.array_equal(row_sums(raw, view.arrays["ids"][rows], rows), view.arrays["row_sums"][rows]):
