@@ -47,11 +47,13 @@ def main(argv: list[str] | None = None) -> None:
         influence = contenders(explained, task.train)["Influence-Last"]()
         scores = {
             "WE-Topk": methods.tracin_we(explained, top_k_words=10)(task.test, task.train),
+            "WE, recommended": methods.tracin_we(explained, preconditioner="auto")(task.test, task.train),
             "TR-Last": methods.tracin_last(explained)(task.test, task.train),
             "Influence-Last": influence(task.test, task.train),
             "random": methods.random_scores()(task.test, task.train),
         }
         named = named_words(task, explained, masked, proponents=False)
+        recommended = named_words(task, explained, masked, proponents=False, preconditioner="auto")
     texts = task.train.batch[0].tolist()
     control = [another_word(positions, texts, skip=specials(task), seed=i) for i, positions in enumerate(named)]
     whole = torch.ones(len(task.test), len(task.train), dtype=torch.bool)
@@ -59,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     runs |= {
         f"WE: the named word hidden in {masked} opponents": (whole, named),
         f"another word hidden in the same {masked}": (whole, control),
+        f"WE, recommended: the named word hidden in {masked} opponents": (whole, recommended),
     }
     retrain = task.retrain(args.workers, args.cache, ask="correct")
     results: dict[str, list[Mistakes]] = {}

@@ -239,7 +239,7 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> Interval:
 
 KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
     f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, causes, choosing, speed)
-} | {"own": deletion, "ensemble": deletion}
+} | {"own": deletion, "ensemble": deletion, "recommended_words": words}
 
 
 def _models(count: int) -> str:

@@ -2,7 +2,8 @@
 
 The controls hide another word of the same texts, of as many positions as can be had: any, or one that the test text holds too.
 
-python benchmarks/evidence/words.py      results/evidence/words-ag_news-cnn-cpu.json
+python benchmarks/evidence/words.py                  results/evidence/words-ag_news-cnn-cpu.json
+python benchmarks/evidence/words.py --recommended    results/evidence/recommended_words-ag_news-cnn-cpu.json
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ def specials(task: Task) -> list[int]:
     return sorted(task.tokenizer.all_special_ids)
 
 
-def named_words(task: Task, explained: Explained, k: int, proponents: bool = True) -> list[list[Position]]:
+def named_words(
+    task: Task, explained: Explained, k: int, proponents: bool = True, preconditioner: str | None = None
+) -> list[list[Position]]:
     """For each test example and each of its k proponents (opponents): all positions of the word with the largest share."""
     tracin = TracInWE(
         explained.model, task.train.dataset(), list(explained.checkpoints), loss_fn=explained.loss_fn, batch_size=64,
-        layers=None if explained.embedding is None else [explained.embedding],
+        layers=None if explained.embedding is None else [explained.embedding], preconditioner=preconditioner,
     )  # fmt: skip
     best = tracin.influence(task.test.batch, k=k, proponents=proponents)
     skip = torch.tensor(specials(task))
@@ -47,10 +50,15 @@ def named_words(task: Task, explained: Explained, k: int, proponents: bool = Tru
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, task = begin(arguments(__doc__.splitlines()[0]), argv)
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument(
+        "--recommended", action="store_true", help="texts and words of the recommended score, not the plain one"
+    )
+    args, task = begin(parser, argv)
     with tempfile.TemporaryDirectory() as folder:
         explained = task.explained(folder)
-        named = named_words(task, explained, PROPONENTS[args.preset])
+        score = "auto" if args.recommended else None
+        named = named_words(task, explained, PROPONENTS[args.preset], preconditioner=score)
     texts = task.train.batch[0].tolist()
     skip, tests = specials(task), task.test.batch[0].tolist()
     control = [another_word(positions, texts, skip=skip, seed=i) for i, positions in enumerate(named)]
@@ -76,7 +84,8 @@ def main(argv: list[str] | None = None) -> None:
             "control": changes[1],
             "shared": changes[2],
         }
-        path = store(args.out, f"words-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
+        kind = "recommended_words" if args.recommended else "words"
+        path = store(args.out, f"{kind}-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
         found = [WordDeletion(changes[0], other) for other in changes[1:]]
         print(f"seed {seed}: {found[0].intervals()}, {[pair.difference() for pair in found]}  {path}", flush=True)
 
