@@ -51,7 +51,7 @@ def trials(explained: Explained) -> dict[str, Callable[[], Method]]:
         "WE + bag, cooccurrence": rows(preconditioner="cooccurrence", **BOTH),
         "WE + bag, cooccurrence, a quarter of the damping": rows(preconditioner=Cooccurrence(damping=0.00125), **BOTH),
         "WE + bag, cooccurrence, four times the damping": rows(preconditioner=Cooccurrence(damping=0.02), **BOTH),
-        "WE + bag, cooccurrence by moved": rows(preconditioner=Cooccurrence(by_moved=True), **BOTH),
+        "WE + bag, cooccurrence by_moved (recommended)": rows(preconditioner=Cooccurrence(by_moved=True), **BOTH),
         "TR-TFIDF": lambda: methods.tr_tfidf(explained),
         "regression on words": methods.bag_regression,
     }
