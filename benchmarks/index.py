@@ -240,9 +240,8 @@ def recommended(args: argparse.Namespace) -> dict[str, Any]:
             seconds, index = timed(lambda t=tracin, f=folder: t.build_index(Path(f) / "index"))
             tracin.index = index
             batches = [one for batch in tests for one in examples_of(batch)]
-            first = timed(lambda t=tracin, b=batches[0]: t.influence(b, k=K))[
-                0
-            ]  # what the score learns is learned here
+            # What the score learns, it learns at the first question.
+            first, _ = timed(lambda t=tracin, b=batches[0]: t.influence(b, k=K))
             each = [timed(lambda t=tracin, b=b: t.influence(b, k=K)) for b in batches]
             exact = 0
             for b, (_, found) in zip(batches, each, strict=True):

@@ -116,7 +116,7 @@ def test_words_that_carry_the_total_are_seen_even_if_none_sticks():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["w0", "w1", "[CLS]", "the", "a"]
     assert [label.get_fontweight() for label in ax.get_yticklabels()] == ["bold"] * 2 + ["normal"] * 3
     assert "shown: 96% of all totals" in ax.get_title(loc="left")
-    assert "by total × steadiness × certainty; below the line" in ax.get_title(loc="left")
+    assert "by total × steadiness × certainty;\nbelow the line" in ax.get_title(loc="left")
     fig.savefig(os.devnull, format="png")
     page, text = viz.word_report_html(report, top=2), viz.word_report_text(report, top=2)
     for shown in (page, " ".join(text.split())):

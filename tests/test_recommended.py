@@ -5,7 +5,7 @@ import torch
 from cases import Examples
 from torch import nn
 
-from captum_tracinwe import TracInWE, load_checkpoint, word_report
+from captum_tracinwe import TracInWE, save_checkpoint, word_report
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, tiny_gpt2, toy_texts
 from captum_tracinwe.gradients import TokenLoss
 from captum_tracinwe.gradients.recommended import CLASSIFIER, LANGUAGE_MODEL, WORDS_READ
@@ -120,19 +120,70 @@ def test_tables_are_read_from_how_an_index_writes_them(table, shares):
     assert Tables.parse(str(given)) == given
 
 
-def test_how_far_words_moved_is_measured_between_the_first_and_the_last_checkpoint(tmp_path):
-    ids, _, labels = toy_texts(8, seed=1)
-    cnn, pairs = TinyCNN(padding_idx=0), Examples((ids, labels))
-    paths = scatter_checkpoints(cnn, tmp_path)
-    tables = []
-    for path in (paths[0], paths[-1]):
-        load_checkpoint(cnn, path)
-        tables.append(cnn.embedding.weight.detach().clone())
+def trained(cnn, tmp_path, change):
+    """The texts, which hold no word of 20 and above; two checkpoints with ``change`` between them; the table of the first."""
+    generator = torch.Generator().manual_seed(5)
+    ids, labels = torch.randint(1, 20, (30, 6), generator=generator), torch.arange(30) % 2
+    paths = [str(tmp_path / f"{i}.pt") for i in range(2)]
+    save_checkpoint(paths[0], cnn, 0.1)
+    first = cnn.embedding.weight.detach().clone()
+    with torch.no_grad():
+        change(cnn.embedding.weight)
+    save_checkpoint(paths[1], cnn, 0.1)
+    return (ids, labels), paths, first
+
+
+def asked_with(cnn, texts, paths):
+    tracin = TracInWE(
+        cnn, Examples(texts), paths, loss_fn=LOSS, batch_size=5, preconditioner=Cooccurrence(by_moved=True)
+    )
+    return tracin.question((texts[0][:2], texts[1][:2])).preconditioner
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.4])
+def test_how_far_words_moved_is_measured_from_where_weight_decay_alone_would_have_left_them(tmp_path, decay):
+    cnn, steps = TinyCNN(padding_idx=0), torch.zeros(len(TinyCNN().embedding.weight), 1)
+    steps[1:20:2] = 0.5  # of the words in the texts training moved every second
+
+    def change(table):
+        table.mul_(decay).add_(steps)
+
+    texts, paths, first = trained(cnn, tmp_path, change)
     before = {name: tensor.clone() for name, tensor in cnn.state_dict().items()}
-    tracin = TracInWE(cnn, pairs, paths, loss_fn=LOSS, preconditioner=Cooccurrence(by_moved=True))
-    asked_with = tracin.question((ids[:2], labels[:2])).preconditioner
-    torch.testing.assert_close(asked_with.statistics.moved, (tables[1] - tables[0]).norm(dim=1).double())
+    moved = asked_with(cnn, texts, paths).statistics.moved
+    expected = torch.zeros(len(first), dtype=torch.float64)
+    expected[texts[0].unique()] = (steps * first.shape[1] ** 0.5).flatten().double()[texts[0].unique()]
+    torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-5)
     assert all(torch.equal(before[name], tensor) for name, tensor in cnn.state_dict().items())
+
+
+def test_a_word_whose_vector_is_no_number_is_named_with_its_checkpoint(tmp_path):
+    cnn = TinyCNN(padding_idx=0)
+    texts, paths, _ = trained(cnn, tmp_path, lambda table: table[25].fill_(torch.nan))
+    assert asked_with(cnn, texts, paths).statistics.moved.isfinite().all()  # no text holds it
+    token = int(texts[0][0, 0])
+    texts, paths, _ = trained(cnn, tmp_path, lambda table: table[token].fill_(torch.inf))
+    with pytest.raises(ValueError, match=rf"checkpoint .*1\.pt.* is NaN or infinite in the row of token {token}"):
+        asked_with(cnn, texts, paths)
+
+
+def test_a_word_that_training_left_where_it_was_has_no_share_in_the_recommended_score(tmp_path):
+    cnn, steps = TinyCNN(padding_idx=0), torch.zeros(len(TinyCNN().embedding.weight), 1)
+    steps[1:20] = 0.5
+    still = 7
+    steps[still] = 0
+    texts, paths, _ = trained(cnn, tmp_path, lambda table: table.add_(steps))
+    holding = (texts[0] == still).any(1).nonzero().flatten()[:2].tolist()
+    question = (texts[0][holding[:1]], texts[1][holding[:1]])
+
+    def share(**options):
+        tracin = TracInWE(cnn, Examples(texts), paths, loss_fn=LOSS, batch_size=5, **options)
+        pair = tracin.word_influence(question, [holding[1:]])[0][0]
+        return float(pair.token_shares[pair.token_ids == still])
+
+    alike = {"table": ("input", "bag"), "shares": "equal", "normalize": "words", "preconditioner": "cooccurrence"}
+    assert share(preconditioner="auto") == 0.0
+    assert share(**alike) != 0.0
 
 
 @pytest.mark.parametrize("options", [{"preconditioner": "auto"}, {"preconditioner": "idf"}, {"normalize": "words"}])

@@ -282,7 +282,8 @@ def main(argv: list[str] | None = None) -> None:
         if not table:
             print(f"seed {seed}: of no question the cause is proven; --unproven asks all the same")
             continue
-        content = {"planted": count, "seeds": task.seeds()[:place], "questions a seed": preset.tests, "ways": table}
+        content = {"planted": count, "seeds": task.seeds()[:place], "questions a seed": preset.tests}
+        content |= {"unproven asked too": args.unproven, "ways": table}
         print(store(args.out, f"causes-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content))
 
 

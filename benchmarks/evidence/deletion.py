@@ -86,7 +86,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--remove", type=int, metavar="N", help="texts removed, instead of the preset's numbers")
     parser.add_argument("--own", action="store_true", help="retrain each explained model from its own seed")
-    parser.add_argument("--models", type=int, default=1, metavar="N", help="explain N models, scores are their mean")
+    parser.add_argument(
+        "--models",
+        type=int,
+        default=1,
+        metavar="N",
+        help="explain N models; a score is the sum of theirs, each divided by its mean size",
+    )
     args, task = begin(parser, argv)
     if args.models < 1 or (args.own and args.models > 1):
         raise SystemExit(
@@ -104,8 +110,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.own or place == 1:
             scores, seconds, cosine = scores_of(task, args.methods, seed if args.own else 0)
             for more in range(101, 100 + args.models):
-                further, seconds, _ = scores_of(task, args.methods, more)
+                further, longer, _ = scores_of(task, args.methods, more)
                 scores = {name: matrix + further[name] for name, matrix in scores.items()}
+                seconds = {name: spent + longer[name] for name, spent in seconds.items()}
             before.append(retrain(torch.ones(1, len(task.train), dtype=torch.bool), [seed])[0])
         found = deletion_curves(scores, retrain, ks=ks, seeds=[seed])
         for key, curve in found.items():

@@ -179,7 +179,7 @@ def causes(content: dict[str, Any]) -> str:
     pairs = f"{len(content['seeds'])} pair{'s' if len(content['seeds']) > 1 else ''} of models"
     lines = [
         f"{content['settings']['texts']:,} texts, {k} with each tag, {pairs} for each way. Questions by pair: {asked}. Of "
-        f"the candidates the cause is proven of {proven}.",
+        f"the candidates the cause is proven of {proven}.{' Others are asked too.' * content.get('unproven asked too', False)}",
         "",
         f"| the answer's probability | {' | '.join(ways)} |",
         "|---|" + "---|" * len(ways),

@@ -70,7 +70,7 @@ class Fitting:
             if isinstance(fitted, (Idf, Cooccurrence)) and fitted.statistics is not None:
                 _warn_if_alike(fitted.statistics)
             if isinstance(fitted, Cooccurrence) and fitted.by_moved:
-                return fitted.with_moved(live.moved())
+                return fitted.with_moved(live.moved(fitted.words))
             return fitted
 
         return self._once("preconditioner", (given, of), seen)

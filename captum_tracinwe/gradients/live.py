@@ -101,14 +101,34 @@ class LiveRows:
         known["bag"] = width - sum(known[name] for name in self.tables.names if name != "bag")
         return tuple(known[name] for name in self.tables.names)
 
-    def moved(self) -> Tensor:
-        """How far each word's vector moved from the first checkpoint to the last, ``(V,)``."""
+    def moved(self, words: Tensor) -> Tensor:
+        """How far the vectors of the training ``words`` moved from the first checkpoint to the last: float64 ``(V,)``, others 0.
+
+        Weight decay shrinks all vectors, used or not; by how much, those of words that no training text holds tell (median of
+        what is left of them; 1 where the texts hold all words). A vector moved by how far it is from its shrunken self.
+
+        Raises:
+            ValueError: a word's vector is NaN or infinite at one of the two checkpoints.
+        """
         with self.weights.untouched():
-            self.weights.at(self.weights.checkpoints[0])
-            before = self.table.weight.detach().float().cpu().clone()
-            self.weights.at(self.weights.checkpoints[-1])
-            found: Tensor = (self.table.weight.detach().float().cpu() - before).norm(dim=1)
-        return found
+            ends = []
+            for checkpoint in (self.weights.checkpoints[0], self.weights.checkpoints[-1]):
+                self.weights.at(checkpoint)
+                ends.append(self.table.weight.detach().cpu().clone())
+                bad = words[~ends[-1][words].isfinite().all(1)]
+                if len(bad):
+                    raise ValueError(
+                        f"The word embedding at checkpoint {self.weights.named(checkpoint)} is NaN or infinite in the row of "
+                        f"token {int(bad[0])}: expected finite numbers. Leave this checkpoint out."
+                    )
+        first, last = (end.double() for end in ends)
+        used = torch.zeros(len(first), dtype=torch.bool)
+        used[words] = True
+        squares = first.square().sum(1)
+        left = ((first * last).sum(1) / squares)[~used & (squares > 0)]
+        left = left[left.isfinite()]
+        kept = float(left.median().clamp(0, 1)) if len(left) else 1.0
+        return torch.where(used, (last - kept * first).norm(dim=1), 0.0)
 
     @property
     def itemsize(self) -> int:

@@ -31,7 +31,8 @@ class Recommended:
 
 
 #: Texts with one label each. Chosen by how well sums of scores tell what retraining without sets of texts does, on toxicity, AG
-#: News and a BERT (other texts, questions and seeds than those of the evidence).
+#: News and a BERT (other texts, questions and seeds than those of the evidence); `by_moved` by two models of one file, of which
+#: it alone tells which texts taught which.
 CLASSIFIER = Recommended(("input", "bag"), Cooccurrence(by_moved=True), Length("words"), "equal")
 #: A loss that is not of logits (N, K) leaves the words read alone.
 WORDS_READ = Recommended("input", Cooccurrence(by_moved=True), Length("words"))

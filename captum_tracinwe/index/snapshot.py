@@ -178,15 +178,15 @@ class Snapshot:
             result[:, torch.from_numpy(segment.numbers)[kept]] = found
         return result
 
-    def blocks(self, values: bool = True) -> Iterator[tuple[Tensor, RowGradients]]:
+    def blocks(self, values: bool = True, copy: bool = True) -> Iterator[tuple[Tensor, RowGradients]]:
         """Training indices ``(m,)`` and rows of the examples that are there, or their tokens alone, segment by segment.
 
-        The values may be those of the mapped file: they are to be used before the next block, and not written to.
+        Without ``copy`` the values may be those of the mapped file: to be used before the next block, and not written to.
         """
         live = self._live
         for segment, start in zip(self.segments, self.starts.tolist(), strict=True):
             kept = np.flatnonzero(live[start : start + len(segment)])
-            yield torch.from_numpy(segment.numbers[kept]), segment.rows(kept, values, copy=False)
+            yield torch.from_numpy(segment.numbers[kept]), segment.rows(kept, values, copy)
 
     def self_influence(self) -> Tensor:
         """Σ over rows of ‖row‖² of each training example, ``(total,)``; −∞ for those not there. Reads no values."""

@@ -106,10 +106,10 @@ class StoredSource:
     def _blocks(self, test: RowGradients, question: Question) -> Iterator[tuple[Tensor, RowGradients]]:
         """Those of the index, cut where a test example may have a row for each word of a block, to stay within the limit."""
         if not leads_from_word_to_word(question.preconditioner):
-            yield from self.index.blocks()
+            yield from self.index.blocks(copy=False)
             return
         most = self.live.memory_limit // max(1, 4 * len(test) * test.width)
-        for numbers, rows in self.index.blocks():
+        for numbers, rows in self.index.blocks(copy=False):
             start = 0
             while start < len(rows):
                 fits = int(torch.searchsorted(rows.ptr, int(rows.ptr[start]) + most, right=True)) - 1

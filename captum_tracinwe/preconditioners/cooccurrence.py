@@ -23,10 +23,10 @@ class Cooccurrence(Learned[Occurrences]):
 
     X ``(N, W)`` holds for each training text the tf-idf vector of its words, x_jw = a_w^½ / L_j, with a_w = idf_w^power · m_w,
     idf_w = log(N / n_w) and L_j = √Σ_w a_w, so that each text has length 1; λ = damping · N, that is, damping times the sum of
-    the eigenvalues of XᵀX. A is the diagonal of a. m_w is 1 or, ``by_moved``, how far training moved the word's vector from the
-    first checkpoint to the last, as a part of the median of words that about as many texts hold, at most 1: what the texts say
-    of a word that training left where it was, this model did not learn. Without the inverse, and with m_w = 1, it is
-    :class:`Idf`.
+    the eigenvalues of XᵀX. A is the diagonal of a. m_w is 1; or, ``by_moved``, how far training moved the word's vector from the
+    first checkpoint to the last, divided by the median of the words that stand in about as many texts, and at most 1. Texts may
+    hold a word that this model did not learn, because it was not shown them, or forgot them: its vector stays where it was.
+    Without the inverse, and with m_w = 1, it is :class:`Idf`.
 
     The plain score, and :class:`Idf`, take each word for itself: a training text that shares three words of one phrase counts
     three times, and a word counts in full although others of the text say the same. A model is trained on whole texts: what
@@ -45,16 +45,16 @@ class Cooccurrence(Learned[Occurrences]):
     Cost: the tokens of the training rows are read, not their values. For each word of a question that was not asked for before
     some 25 products of X and Xᵀ with a vector (conjugate gradients, mostly float32), R operations each. A question then has W
     rows for the L that it had, and all training texts are scored. Memory: 4 bytes a row of the training set, as long as it is
-    used 32 more, and of a question W · C · D numbers.
+    used 40 more, and of a question W · C · D numbers.
 
     Args:
         power (float): above 0, of idf.
-        by_moved (bool): whether a word counts less that training moved less than others of its frequency. A TracInWE measures
-            that at its checkpoints; who fits by hand says it, :meth:`with_moved`. Of a frozen table, or of one checkpoint,
-            nothing is known, and m_w is 1.
+        by_moved (bool): whether words count less whose vectors training moved less than those of equally frequent words. A
+            TracInWE measures that, from its first checkpoint to its last: what a word taught before the first is not seen. Who
+            fits by hand says it, :meth:`with_moved`. Of a frozen table, or of one checkpoint, nothing is known, and m_w is 1.
         damping (float): above 0.
         tolerance (float): of conjugate gradients, the residual they end at, as a part of where they start.
-        most_iterations (int): after which they give up.
+        most_iterations (int): of conjugate gradients, in float32 and in float64.
 
     Example:
         >>> import torch
@@ -87,6 +87,12 @@ class Cooccurrence(Learned[Occurrences]):
     def _learn(self, rows: RowGradients, checkpoints: int) -> Occurrences:
         return Occurrences(rows.ptr.diff().cpu().int(), rows.ids.cpu().int(), checkpoints, rows.width // checkpoints)
 
+    @property
+    def words(self) -> Tensor:
+        """The training words, int64 ``(W,)``, ascending."""
+        words: Tensor = torch.unique(self._known().ids).long()
+        return words
+
     def with_moved(self, moved: Tensor) -> Cooccurrence:
         """The same, fitted, with how far training moved each word's vector, ``(V,)``.
 
@@ -95,11 +101,17 @@ class Cooccurrence(Learned[Occurrences]):
         """
         known = self._known()
         moved = moved.detach().cpu().double()
-        fits = moved.dim() == 1 and bool(((moved >= 0) & moved.isfinite()).all())
-        if not fits or (len(known.ids) and len(moved) <= int(known.ids.max())):
+        most = int(known.ids.max()) if len(known.ids) else -1
+        if moved.dim() != 1 or len(moved) <= most:
             raise ValueError(
-                f"Cooccurrence.with_moved: expected how far each of the vocabulary's vectors moved, finite numbers (V,) of at "
-                f"least 0, got {tuple(moved.shape)}."
+                f"Cooccurrence.with_moved: expected how far each of the vocabulary's vectors moved, (V,) with V at least "
+                f"{most + 1}, got {tuple(moved.shape)}."
+            )
+        wrong = (~((moved >= 0) & moved.isfinite())).nonzero()
+        if len(wrong):
+            raise ValueError(
+                f"Cooccurrence.with_moved: expected how far each of the vocabulary's vectors moved, finite numbers of at least "
+                f"0, got {float(moved[wrong[0]])} for token {int(wrong[0])}."
             )
         return replace(self, statistics=replace(known, moved=moved))
 

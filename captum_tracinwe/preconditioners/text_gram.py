@@ -14,12 +14,11 @@ from captum_tracinwe.preconditioners.moments import Moments
 
 __all__ = ["InverseGram", "Occurrences"]
 
-# Words whose columns are solved for at a time (of 10,000 words 256 took half as long again each, beyond the caches), and bytes of
-# solved columns that are kept for the next question: a live source
-# asks at each batch of each checkpoint.
+# Words whose columns are solved for at a time. Of 10,000 words, 256 took half as long again each: they are beyond the caches.
 WORDS_AT_ONCE = 64
+# Bytes of solved columns that are kept for the next question: a live source asks at each batch of each checkpoint.
 KEPT_BYTES = 128 << 20
-# What a round in float32 leaves of a residual at the least.
+# The residual at which a round in float32 ends: it has not many more digits.
 SINGLE = 1e-5
 
 
@@ -61,14 +60,14 @@ class Occurrences:
         )
 
 
-def taught(moved: Tensor, counts: Tensor) -> Tensor:
+def part_moved(moved: Tensor, counts: Tensor) -> Tensor:
     """How far training moved each word, of what it moved words of about as many texts: float64 ``(W,)``, 1 at most.
 
     Args:
         moved (Tensor): ``(W,)``.
         counts (Tensor): int64 ``(W,)``, texts that hold each word, at least 1. Words of 2ᵏ to 2ᵏ⁺¹ - 1 texts are compared: a
             word of many texts moves further, which says nothing of whether it was learned. Where at least half of them did not
-            move, as of a frozen table, nothing is known, and all have 1.
+            move, as of a frozen table, nothing is known, and all have 1. So has a word that no other is compared with.
     """
     found = torch.ones_like(moved)
     octave = torch.frexp(counts.double()).exponent
@@ -134,7 +133,7 @@ class InverseGram:
         counts = torch.bincount(self.places(known.ids.long())[0], minlength=len(self.words))
         weights: Tensor = (known.examples / counts.double()).log() ** self.power
         if known.moved is not None:
-            weights = weights * taught(known.moved[self.words], counts)
+            weights = weights * part_moved(known.moved[self.words], counts)
         return weights
 
     @cached_property
@@ -198,28 +197,28 @@ class InverseGram:
     def _solve(self, words: Sequence[int]) -> Tensor:
         """The same, all words at once: by rounds in float32, each of which goes on from what float64 says is left.
 
-        A product in float32 takes a quarter to a tenth of the time; λ bounds the condition number by 1 + 1 / damping, so that a
-        round leaves a thousandth. Where one leaves more than a tenth, as with a very small damping, float64 goes on alone.
+        A product in float32 takes a quarter to a tenth of the time, and the condition number is at most 1 + 1 / damping. Where a
+        round leaves more than a tenth, as with a very small damping, float64 goes on alone.
         """
         double = self._by_text, self._by_word
         asked = torch.zeros((len(self.words), len(words)), dtype=torch.float64)
         asked[torch.tensor(words), torch.arange(len(words))] = 1
         found, rest, size = torch.zeros_like(asked), asked, 1.0
         while size > max(self.tolerance, SINGLE**2):
-            step, _ = self._conjugate(self._single, rest.float() / size, max(SINGLE, 0.1 * self.tolerance / size))
-            found += step.double() * size
-            rest, before = asked - self._times(double, found), size
-            size = float(rest.norm(dim=0).max()) if len(words) else 0.0
-            if not size <= 0.1 * before:
+            step = self._conjugate(self._single, rest.float() / size, max(SINGLE, 0.1 * self.tolerance / size))
+            better = found + step.double() * size
+            left = asked - self._times(double, better)
+            largest = float(left.norm(dim=0).max())
+            if not largest <= 0.1 * size:
                 break
-        if not size <= self.tolerance:
-            step, rest = self._conjugate(double, rest, self.tolerance)
-            found += step
-            size = float(rest.norm(dim=0).max())
-        if not size <= self.tolerance:
+            found, rest, size = better, left, largest
+        if size > self.tolerance:
+            found += self._conjugate(double, rest, self.tolerance)
+            size = float((asked - self._times(double, found)).norm(dim=0).max())
+        if not size <= 2 * self.tolerance:  # its own count of what is left differs from the true one in the last digits
             raise ValueError(
-                f"Cooccurrence: conjugate gradients left {size:.1e} of a word's residual after {self.most_iterations} "
-                f"iterations: expected {self.tolerance:.1e}. Take a larger damping, more iterations, or a larger tolerance."
+                f"Cooccurrence: conjugate gradients left {size:.1e} of a word's residual, with {self.most_iterations} iterations "
+                f"at most: expected {self.tolerance:.1e}. Take a larger damping, more iterations, or a larger tolerance."
             )
         return found
 
@@ -228,8 +227,8 @@ class InverseGram:
         by_text, by_word = matrices
         return by_word.times(by_text.times(dense)).div_(self.damping * self.texts.examples).add_(dense)
 
-    def _conjugate(self, matrices: tuple[_Sparse, _Sparse], asked: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Conjugate gradients, until no column's residual is above ``tolerance`` or iterations are out; and the residuals."""
+    def _conjugate(self, matrices: tuple[_Sparse, _Sparse], asked: Tensor, tolerance: float) -> Tensor:
+        """Conjugate gradients, until no column's residual is above ``tolerance`` or iterations are out."""
         tiny = torch.finfo(asked.dtype).tiny
         found, rest, step = torch.zeros_like(asked), asked.clone(), asked.clone()
         size = rest.square().sum(0)
@@ -242,4 +241,4 @@ class InverseGram:
             rest.addcmul_(moved, length, value=-1)
             before, size = size, rest.square().sum(0)
             step.mul_(size / before.clamp_min(tiny)).add_(rest)
-        return found, rest
+        return found

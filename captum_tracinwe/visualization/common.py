@@ -47,8 +47,8 @@ MEANING = (
 )
 #: How a report orders its words, as pictures write it.
 ORDER = (
-    "by size of total × steadiness (what of its shares is left in the total) × certainty (the way from the label's share of all "
-    "texts to always); the others by total"
+    "by size of total × steadiness (1 if all texts pull the same way, 0 if they cancel) × certainty (the way from the label's "
+    "share of all texts to always); the others by total"
 )
 # So many words that go with no label are named where all others shown do.
 _OTHERS = 3

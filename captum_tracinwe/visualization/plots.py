@@ -149,7 +149,7 @@ def plot_word_report(
     default = (
         f"{counted(report.trains, 'training text')}, {counted(report.tests, 'test text')}; "
         f"shown: {carried(shown, report)} of all totals, signs aside\n"
-        "bold: sticks to a label, first, by total × steadiness × certainty; "
+        "bold: sticks to a label, by total × steadiness × certainty;\n"
         f"{'below the line: largest of the others' if others else 'then the others, by total'}"
     )
     ax.set_title(as_lines(str(title)) if title is not None else default, fontsize=10, loc="left", parse_math=False)

@@ -76,7 +76,7 @@ class ReportedWord:
 
     @property
     def steadiness(self) -> float:
-        """How much of its shares is left in the total: 1 where all its texts pull one way, 0 where they cancel."""
+        """1 if all its texts pull the same way, 0 if they cancel: size of ``total`` / (``proponent`` − ``opponent``)."""
         size = self.proponent - self.opponent
         return abs(self.total) / size if size else 0.0
 
@@ -209,11 +209,12 @@ def word_report(
                 special=special,
             )
         )
-    found.sort(key=_order)
+    found.sort(key=order)
     return WordReport(tuple(found), math.fsum(word.total for word in found), tests, len(shares))
 
 
-def _order(word: ReportedWord) -> tuple[bool, float, str]:
+def order(word: ReportedWord) -> tuple[bool, float, str]:
+    """Key of the order of a report."""
     part = word.steadiness * word.certainty if word.sticks else 1.0
     return not word.sticks, -abs(word.total) * part, word.word
 
