@@ -42,8 +42,8 @@ def test_an_index_is_built_searched_and_grown(script, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "smaller", "options"),
     [
-        ("collect", {"TEXTS": 16, "DENSE_TEXTS": 2}, ["--rounds", "1"]),
-        ("end_to_end", {}, ["--train", "64"]),
+        ("collect", {"TEXTS": 4, "DENSE_TEXTS": 1}, ["--rounds", "1"]),
+        ("end_to_end", {}, ["--train", "16"]),
         ("memory", {"CASES": [{"T": 32, "V": 100, "D": 16}]}, []),
         ("row_dot", {}, ["--quick"]),
     ],

@@ -117,6 +117,7 @@ def test_the_corpus_is_reproducible_without_duplicates_and_planted_as_it_says():
     assert not any("{" in text or "|" in text or "  " in text for text in texts)
 
 
+@pytest.mark.slow
 def test_the_job_on_real_news_texts(tmp_path):
     folder = SHARED / "data" / "ag_news"
     if not folder.exists():
