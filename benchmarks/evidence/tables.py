@@ -269,6 +269,7 @@ RETRAINED = [
     ("own seed, AG News, CNN", "own-ag_news-cnn-cpu"),
     ("own seed, SNLI, CNN", "own-snli-cnn-cpu"),
     ("own seed, AG News, BERT 2 x 128", "own-ag_news-bert-cpu"),
+    ("own seed, AG News, MiniLM fine-tuned", "own-ag_news-minilm-cpu"),
     ("other seeds, toxicity, CNN", "deletion-jigsaw_toxicity-cnn-cpu"),
     ("other seeds, AG News, CNN", "deletion-ag_news-cnn-cpu"),
     ("other seeds, SNLI, CNN", "deletion-snli-cnn-cpu"),
