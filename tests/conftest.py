@@ -1,6 +1,8 @@
 """What all tests share: one seed, and one thread: for tiny tensors a second one only waits for the first."""
 
+import importlib
 import os
+import sys
 from importlib.util import find_spec
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: also of the processes that tests start
@@ -25,3 +27,15 @@ def _same_numbers_each_time():
 def case(request):
     """A model with texts to explain, one after the other."""
     return CASES[request.param]()
+
+
+@pytest.fixture
+def script(monkeypatch, request):
+    """Imports a script by its name from the test module's ``FOLDER``; it is forgotten again, for others have the same names."""
+    folder = str(request.module.FOLDER)
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if folder in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

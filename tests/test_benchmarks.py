@@ -1,28 +1,19 @@
 """The benchmarks beside the evidence run at their smallest: they use the package as users do, and break as users' code would."""
 
 import argparse
-import importlib
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from captum_tracinwe.app.testing import toy_tracin
+from captum_tracinwe import TracInWE
+from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert, toy_texts, toy_tracin
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 pytestmark = [pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not here"), pytest.mark.slow]
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def test_an_index_is_built_searched_and_grown(script, tmp_path, monkeypatch):
@@ -36,6 +27,28 @@ def test_an_index_is_built_searched_and_grown(script, tmp_path, monkeypatch):
     assert found["opponents"]["equal_to_brute_force"]
     assert found["cold_ratio"] > 0
     assert [row["examples"] for row in index.grow(args)["sizes"]] == [30, 60]
+
+
+def test_the_recommended_score_is_set_beside_the_plain_one(script, tmp_path, monkeypatch):
+    index, model = script("index"), tiny_bert()
+    paths = scatter_checkpoints(model, tmp_path)
+    ids, mask, labels = toy_texts(12, seed=1)
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    loss = torch.nn.CrossEntropyLoss(reduction="none")
+
+    def tracin_of(args, preconditioner):
+        loader = torch.utils.data.DataLoader(index.examples_of(batch), 4, collate_fn=joined)
+        return TracInWE(model, loader, paths, loss_fn=loss, preconditioner=preconditioner), [batch]
+
+    monkeypatch.setattr(index, "tracin_of", tracin_of)
+    monkeypatch.setattr(index, "K", 3)
+    found = index.recommended(argparse.Namespace(texts=12, tests=12))
+    assert [found[name]["equal_to_brute_force"] for name in ("plain", "recommended")] == [12, 12]
+    assert found["ratio"]["payload_bytes"] > 1  # a bag's columns beside the word's
+
+
+def joined(examples):
+    return {name: torch.cat([example[name] for example in examples]) for name in examples[0]}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,10 +1,8 @@
 """The evidence scripts run at their smallest and store what the tables are made of; the README is what the results give."""
 
 import gzip
-import importlib
 import itertools
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,16 +12,6 @@ FOLDER = Path(__file__).parents[1] / "benchmarks" / "evidence"
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not here")
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 needs_data = pytest.mark.skipif(not (DATA / "ag_news").is_dir(), reason="the data sets are not here")

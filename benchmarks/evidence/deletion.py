@@ -87,11 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--remove", type=int, metavar="N", help="texts removed, instead of the preset's numbers")
     parser.add_argument("--own", action="store_true", help="retrain each explained model from its own seed")
     parser.add_argument(
-        "--models",
-        type=int,
-        default=1,
-        metavar="N",
-        help="explain N models; a score is the sum of theirs, each divided by its mean size",
+        "--models", type=int, default=1, metavar="N", help="explain N models; a score is the sum of theirs"
     )
     args, task = begin(parser, argv)
     if args.models < 1 or (args.own and args.models > 1):

@@ -21,6 +21,7 @@ from captum_tracinwe.gradients.batch_tokens import TokenPass
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.head import find_head, head_size
+from captum_tracinwe.gradients.movement import moved
 from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
@@ -104,14 +105,11 @@ class LiveRows:
     def moved(self, words: Tensor) -> Tensor:
         """How far the vectors of the training ``words`` moved from the first checkpoint to the last: float64 ``(V,)``, others 0.
 
-        Weight decay shrinks all vectors, used or not; by how much, those of words that no training text holds tell (median of
-        what is left of them; 1 where the texts hold all words). A vector moved by how far it is from its shrunken self.
-
         Raises:
-            ValueError: a word's vector is NaN or infinite at one of the two checkpoints.
+            ValueError: a word's vector is NaN or infinite at one of the two.
         """
+        ends = []
         with self.weights.untouched():
-            ends = []
             for checkpoint in (self.weights.checkpoints[0], self.weights.checkpoints[-1]):
                 self.weights.at(checkpoint)
                 ends.append(self.table.weight.detach().cpu().clone())
@@ -121,14 +119,7 @@ class LiveRows:
                         f"The word embedding at checkpoint {self.weights.named(checkpoint)} is NaN or infinite in the row of "
                         f"token {int(bad[0])}: expected finite numbers. Leave this checkpoint out."
                     )
-        first, last = (end.double() for end in ends)
-        used = torch.zeros(len(first), dtype=torch.bool)
-        used[words] = True
-        squares = first.square().sum(1)
-        left = ((first * last).sum(1) / squares)[~used & (squares > 0)]
-        left = left[left.isfinite()]
-        kept = float(left.median().clamp(0, 1)) if len(left) else 1.0
-        return torch.where(used, (last - kept * first).norm(dim=1), 0.0)
+        return moved(ends[0], ends[1], words)
 
     @property
     def itemsize(self) -> int:

@@ -90,8 +90,7 @@ class Cooccurrence(Learned[Occurrences]):
     @property
     def words(self) -> Tensor:
         """The training words, int64 ``(W,)``, ascending."""
-        words: Tensor = torch.unique(self._known().ids).long()
-        return words
+        return self._known().words
 
     def with_moved(self, moved: Tensor) -> Cooccurrence:
         """The same, fitted, with how far training moved each word's vector, ``(V,)``.

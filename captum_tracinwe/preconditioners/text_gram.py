@@ -44,6 +44,12 @@ class Occurrences:
         """N."""
         return len(self.counts)
 
+    @property
+    def words(self) -> Tensor:
+        """The training words, int64 ``(W,)``, ascending."""
+        words: Tensor = torch.unique(self.ids).long()
+        return words
+
     def merge(self, other: Occurrences) -> Occurrences:
         """Those of both training sets."""
         return replace(self, counts=torch.cat([self.counts, other.counts]), ids=torch.cat([self.ids, other.ids]))
@@ -114,8 +120,7 @@ class InverseGram:
     @cached_property
     def words(self) -> Tensor:
         """The training words, int64 ``(W,)``, ascending."""
-        words: Tensor = torch.unique(self.texts.ids).long()
-        return words
+        return self.texts.words
 
     def places(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The place of each word among them, and whether it is one; of ``ids`` (ascending) that are none the place is 0."""

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,9 +15,6 @@ from torch import Tensor
 from captum_tracinwe.words.characters import Span
 from captum_tracinwe.words.drawing import html_of
 from captum_tracinwe.words.texts import TokenizedText
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Vocabulary",
