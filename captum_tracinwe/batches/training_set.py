@@ -93,6 +93,11 @@ class TrainingSet:
         loader = self.by_index()
         return None if examples_loader(loader, [0]) is None else len(loader.dataset)  # type: ignore[arg-type]
 
+    def alone(self, place: int) -> Batch | None:
+        """A batch of just the example at a place, made as those of the loader are; None where others cannot be left unread."""
+        found = examples_loader(self.loader, [place], 1)
+        return None if found is None else next(iter(found))
+
     def chosen(self, indices: Sequence[int]) -> tuple[list[Batch] | DataLoader[Any], list[int]]:
         """Batches that hold the examples of some training indices (ascending), and the training index of each example in them.
 
