@@ -28,6 +28,7 @@ from captum_tracinwe.gradients.fitting import Fitting
 from captum_tracinwe.gradients.head import find_head
 from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
+from captum_tracinwe.gradients.probe import Probes
 from captum_tracinwe.gradients.recommended import Recommended, of_model, of_tables
 from captum_tracinwe.gradients.source import Question, RowSource
 from captum_tracinwe.gradients.tables import Tables
@@ -111,6 +112,9 @@ class TracInWE(TracInCP):
         shares ("equal" or sequence of float, optional): by what the scores of each part are multiplied before they are added, in
             the order of ``table``. "equal" makes them as large as those of the first, measured at each checkpoint on a sample of
             the training examples (:class:`captum_tracinwe.preconditioners.EqualShares`). Default: 1 each.
+        probe (bool): try on a few examples whether their gradients alone are those in their batch, before a run relies on it;
+            where they are not, take a way on which they are, with a warning, or refuse ("What is checked for you" in the
+            documentation). ``tracin.probes.found`` has what was found and what it cost. Default: True.
 
     Raises:
         ValueError, TypeError: see :func:`find_embedding`, :func:`find_checkpoints`; an empty or shuffled training set.
@@ -151,6 +155,7 @@ class TracInWE(TracInCP):
         index: str | Path | GradientIndex | None = None,
         table: str | Sequence[str] | None = None,
         shares: str | Sequence[float] | None = None,
+        probe: bool = True,
     ) -> None:
         self.index, train_dataset = _opened(index, train_dataset)
         auto = isinstance(preconditioner, str) and preconditioner == "auto"
@@ -196,7 +201,7 @@ class TracInWE(TracInCP):
         self.tables = Tables.of("input" if table is None else table, shares)
         if "output" in self.tables:
             find_head(model)
-        self._checked_losses: set[int] = set()
+        self.probes = Probes(probe)
         if self.index is not None:
             from captum_tracinwe.index.identity.source import check_match
 
@@ -289,7 +294,7 @@ class TracInWE(TracInCP):
             self.label_names,
             self.memory_limit,
             self.get_name(),
-            self._checked_losses,
+            self.probes,
             self.tables,
         )
 
@@ -309,12 +314,14 @@ class TracInWE(TracInCP):
 
     def question(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> Question:
         """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn``, preconditioner and length."""
-        batches: list[Batch] = list(self._batches(inputs))
+        loader = self._batches(inputs)
+        batches: list[Batch] = list(loader)
         source, given, fitting = self.source, self.preconditioner, self._fitting
         with alone(self.model):  # threads that ask at once wait for one pass
             preconditioner = fitting.preconditioner(given, source, self.live, self.index)
             length = fitting.length(self.normalize, given, source, self.index)
-        return Question(batches, self.test_loss_fn, aggregate, preconditioner, length)
+        read_from = TrainingSet(loader)
+        return Question(batches, self.test_loss_fn, aggregate, preconditioner, length, read_from=read_from)
 
     def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
         """Batches of ``inputs``, which may be a data set or a list of examples as well."""
@@ -363,7 +370,8 @@ class TracInWE(TracInCP):
             return self.source.self_influence(show_progress, outer_loop_by_checkpoints)
         live = self.live
         compute = live.self_influence_by_checkpoints if outer_loop_by_checkpoints else live.self_influence
-        return compute(self._batches(inputs), Asked(self.loss_fn), show_progress)
+        loader = self._batches(inputs)
+        return compute(loader, Asked(self.loss_fn, examples=TrainingSet(loader)), show_progress)
 
     @log_usage(part_of_slo=False)
     def compute_intermediate_quantities(
@@ -376,7 +384,7 @@ class TracInWE(TracInCP):
         ``test_loss_fn``. For BERT-base this is 94 MB per example and checkpoint: :meth:`row_gradients` holds the same
         numbers without the zeros.
         """
-        rows = self.live.rows(self._batches(inputs), Asked(self.test_loss_fn if test else self.loss_fn))
+        rows = self._given_rows(inputs, self.test_loss_fn if test else self.loss_fn)
         if aggregate:
             rows = rows.sum()
             if first_not_finite(rows.values) is not None:
@@ -402,7 +410,13 @@ class TracInWE(TracInCP):
         """
         if inputs is None:
             return self.source.rows(show_progress=show_progress)
-        return self.live.rows(self._batches(inputs), Asked(self.test_loss_fn), show_progress)
+        return self._given_rows(inputs, self.test_loss_fn, show_progress)
+
+    def _given_rows(
+        self, inputs: Batch | DataLoader[Any], loss_fn: Loss | None, show_progress: bool = False
+    ) -> RowGradients:
+        loader = self._batches(inputs)
+        return self.live.rows(loader, Asked(loss_fn, examples=TrainingSet(loader)), show_progress)
 
     @log_usage(part_of_slo=False)
     def word_influence(

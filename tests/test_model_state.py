@@ -117,8 +117,12 @@ def test_no_weight_gradient_is_computed(tmp_path, monkeypatch):
         return original(outputs, inputs, **options)
 
     monkeypatch.setattr(torch.autograd, "grad", watch)
+    tracin_of(case, paths, batch_size=7, probe=False).self_influence()
+    assert asked == [(7, 9, 6)] * 3  # one for each checkpoint
+    asked.clear()
     tracin_of(case, paths, batch_size=7).self_influence()
-    assert asked == [(7, 9, 6)] * 4  # one for each checkpoint, and once the check that examples do not meet
+    assert asked[-3:] == [(7, 9, 6)] * 3
+    assert len(asked) == 3 + 6  # the probe: four texts together, and whether they meet; each alone
 
 
 def test_wrapped_models_give_the_same_scores(tmp_path):

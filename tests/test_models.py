@@ -92,7 +92,11 @@ def by_loop(model, checkpoints, test, train, loss):
 
     def losses(batch):
         def run(i):
-            one = {key: value[i : i + 1] for key, value in batch.items()}
+            kept = batch["attention_mask"][i] != 0  # padding, left or right, is none of the text
+            one = {
+                key: value[i : i + 1, kept] if value.shape[:2] == batch["attention_mask"].shape else value[i : i + 1]
+                for key, value in batch.items()
+            }
             return loss(model(**one).logits, one["labels"]).sum()
 
         return [lambda i=i: run(i) for i in range(len(batch["labels"]))]
@@ -113,7 +117,13 @@ def test_scores_are_those_of_a_loop_over_single_examples(name, side, tmp_path):
     expected = by_loop(model, checkpoints, test, train, LOSSES[kind])
     for size in (1, 2, 5):
         tracin = TracInWE(model, DataLoader(rows(train), size), checkpoints, loss_fn=LOSSES[kind])
-        torch.testing.assert_close(tracin.influence(test), expected, rtol=1e-5, atol=1e-9 * float(expected.abs().max()))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = tracin.influence(test)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+        assert all("differ from those of each text alone" in str(one.message) for one in said)
+        # Rotary positions count from anywhere, and here the padding token has no row that a wrong target could reach.
+        assert bool(said) == (side == "left" and name not in ("llama, untied", "qwen2, tied"))
 
 
 @pytest.mark.parametrize("name", ["bert", "bert, regression", "bert, multi-label"])

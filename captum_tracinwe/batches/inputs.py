@@ -10,21 +10,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from captum_tracinwe.batches.batch import Batch, check_batch, tensors_in
 from captum_tracinwe.batches.loaders import in_order, refuse_shuffling
+from captum_tracinwe.batches.packed import a_row_for_each, unpacked
 
 __all__ = ["as_batches"]
 
 
-class _OneBatch(Dataset[Batch]):
-    """A single batch as a data set of batches."""
+class _Batches(Dataset[Batch]):
+    """Batches that are there."""
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
 
     def __len__(self) -> int:
-        return 1
+        return len(self.batches)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.batch
+        return self.batches[index]
 
 
 def as_batches(
@@ -45,14 +46,14 @@ def as_batches(
     """
     if isinstance(inputs, DataLoader):
         refuse_shuffling(inputs, what)
-        return inputs
+        return a_row_for_each(inputs, what)
     if isinstance(inputs, (Sized, Tensor)) and not isinstance(inputs, (str, bytes)) and not len(inputs):
         raise ValueError(f"`{what}` is empty: expected at least one example.")
     examples = None if collate is None else _examples(inputs, what)
     if examples is not None:
-        return in_order(examples, batch_size, collate)  # type: ignore[arg-type]
+        return a_row_for_each(in_order(examples, batch_size, collate), what)  # type: ignore[arg-type]
     check_batch(inputs)
-    return in_order(_OneBatch(inputs), None)
+    return in_order(_Batches(unpacked(inputs)), None)
 
 
 def _examples(inputs: Any, what: str) -> Sequence[Any] | None:

@@ -14,6 +14,7 @@ from captum_tracinwe.batches.arguments import out_of_range
 from captum_tracinwe.batches.batch import Batch, size_of
 from captum_tracinwe.batches.lengths import order_by_length
 from captum_tracinwe.batches.loaders import examples_loader, in_order
+from captum_tracinwe.batches.packed import a_row_for_each
 
 __all__ = ["ByLength", "TrainingSet"]
 
@@ -62,9 +63,9 @@ class TrainingSet:
             by_length (bool): take a data set of mappings with ``attention_mask`` from short to long.
         """
         if isinstance(train_dataset, DataLoader):
-            return cls(train_dataset)
+            return cls(a_row_for_each(train_dataset, "train_dataset"))
         if not by_length:
-            return cls(in_order(train_dataset, batch_size, collate_fn))
+            return cls(a_row_for_each(in_order(train_dataset, batch_size, collate_fn), "train_dataset"))
         assert batch_size is not None
         loader, order = order_by_length(train_dataset, batch_size, collate_fn, label_names)
         return cls(loader, ByLength(train_dataset, order))
@@ -95,7 +96,11 @@ class TrainingSet:
 
     def alone(self, place: int) -> Batch | None:
         """A batch of just the example at a place, made as those of the loader are; None where others cannot be left unread."""
-        found = examples_loader(self.loader, [place], 1)
+        return self.together([place])
+
+    def together(self, places: Sequence[int]) -> Batch | None:
+        """A batch of the examples at some places; None where others cannot be left unread."""
+        found = examples_loader(self.loader, places, len(places))
         return None if found is None else next(iter(found))
 
     def chosen(self, indices: Sequence[int]) -> tuple[list[Batch] | DataLoader[Any], list[int]]:

@@ -43,9 +43,10 @@ def occurrences(calls: Sequence[LookUp], batch: Batch) -> list[Tensor]:
     What ``attention_mask`` leaves out does not: how much padding a text has depends on its batch.
     """
     mask = batch.get("attention_mask") if is_mapping(batch) else None
-    return [
-        (mask != 0 if isinstance(mask, Tensor) and mask.shape == call.ids.shape else torch.ones_like(call.ids))
-        .to(call.output.dtype)
-        .unsqueeze(-1)
-        for call in calls
-    ]
+
+    def counted(call: LookUp) -> Tensor:
+        own = mask.T if call.across and isinstance(mask, Tensor) else mask
+        fits = isinstance(own, Tensor) and own.shape == call.ids.shape
+        return own != 0 if isinstance(own, Tensor) and fits else torch.ones_like(call.ids)
+
+    return [counted(call).to(call.output.dtype).unsqueeze(-1) for call in calls]

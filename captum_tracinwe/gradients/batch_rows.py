@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from captum_tracinwe.batches.batch import Batch, Loss, is_mapping, labels_of, move_to, size_of, without_targets
+from captum_tracinwe.batches.batch import (
+    Batch,
+    Loss,
+    is_mapping,
+    labels_of,
+    move_to,
+    size_of,
+    tensors_in,
+    without_targets,
+)
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.bag import logits_of, occurrences
 from captum_tracinwe.gradients.diagnosis import diagnosed
@@ -22,7 +31,7 @@ from captum_tracinwe.gradients.look_ups import LookUp, recorded
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["batch_row_gradients", "fold", "kept_positions", "unused"]
+__all__ = ["batch_row_gradients", "fold", "kept_positions", "own_loss_of", "unused"]
 
 PLAIN = Tables()
 
@@ -49,6 +58,7 @@ def batch_row_gradients(
     within: Module | None = None,
     label_names: Sequence[str] = (),
     tables: Tables = PLAIN,
+    own_loss: str = "mean",
 ) -> RowGradients:
     """Row gradients of each example of a batch: g(x)_w = Σ over positions p of x that hold w of ∂ℓ(x)/∂e_p.
 
@@ -70,6 +80,7 @@ def batch_row_gradients(
             loss gets a dict.
         tables (Tables): whose rows are asked for. With ``top_k`` the positions of a text are chosen by the gradient at the word
             table for "bag" too, and those that have to predict a word by their own.
+        own_loss (str): with ``loss_fn=None``, whether a model's one loss is the "mean" or the "sum" of those of its examples.
 
     Returns:
         RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table; D columns of each table, side by
@@ -88,12 +99,13 @@ def batch_row_gradients(
             output = run_model(model, batch, label_names, own_loss=loss_fn is None)
         if not record.calls:
             raise unused(table.name, within)
+        calls = [call.of_batch(tensors_in(batch), size) for call in record.calls]
         with diagnosed(model, batch, labels, prediction_of(output)):
-            losses = example_losses(output, labels, batch, loss_fn, size)
+            losses = example_losses(output, labels, batch, loss_fn, size, own_loss)
         if check and size > 1:
-            check_first(losses, output, labels, loss_fn, record.calls, size, table.name)
+            check_first(losses, output, labels, loss_fn, calls, size, table.name)
         by_position = "input" in tables or ("bag" in tables and top_k is not None)
-        looked_up = [call.output for call in record.calls] if by_position else []
+        looked_up = [call.output for call in calls] if by_position else []
         logits = [logits_of(output, loss_fn, size)] if "bag" in tables else []
         predicting = [only_call(called, size)] if "output" in tables else []
         asked = [*looked_up, *logits, *(call.logits for call in predicting)]
@@ -103,10 +115,10 @@ def batch_row_gradients(
     errors = gradients[len(looked_up) :]
     columns = [gradients[: len(looked_up)]] if by_position else []
     if "bag" in tables:
-        columns.append(occurrences(record.calls, batch))
+        columns.append(occurrences(calls, batch))
     parts: list[RowGradients] = []
     if tables.of_text:
-        folded = fold(record.calls, columns, size, table.name, *chosen)
+        folded = fold(calls, columns, size, table.name, *chosen)
         if tables.plain:
             return folded[0]
         if "input" in tables:
@@ -122,6 +134,19 @@ def batch_row_gradients(
         parts.append(RowGradients.from_positions(where, which, values, size))
     parts = [_scaled(part, tables.factor(name)) for part, name in zip(parts, tables.names, strict=True)]
     return parts[0] if len(parts) == 1 else RowGradients.beside(parts, union="output" in tables)
+
+
+def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names: Sequence[str] = ()) -> float | None:
+    """The model's own loss of a batch, where it is one number that stands for one of each example; else None."""
+    model = unwrap(model)
+    with torch.inference_mode(False), torch.no_grad():
+        batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
+        labels = labels_of(batch, label_names)
+        with diagnosed(model, batch, labels):
+            output = run_model(model, batch, label_names, own_loss=True)
+    loss = output.get("loss") if isinstance(output, Mapping) else None
+    of_examples = isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.is_floating_point())
+    return float(loss) if isinstance(loss, Tensor) and loss.dim() == 0 and of_examples else None
 
 
 def unused(name: str, within: Module | None) -> ValueError:
@@ -221,6 +246,8 @@ def _examples_of(call: LookUp, size: int, name: str) -> Tensor:
                 f"bag for each example, to tell whose gradient is whose."
             )
         return call.bags
+    if call.across:
+        return torch.arange(size, device=call.ids.device).repeat(call.ids.shape[0])
     if call.ids.dim() == 0 or call.ids.shape[0] != size:
         raise ValueError(
             f"The embedding {name!r} is called with ids of shape {tuple(call.ids.shape)} for a batch of {size}: expected "

@@ -65,7 +65,7 @@ class TokenPass:
         with torch.inference_mode(False), torch.no_grad():
             batch = move_to(dict(batch) if is_mapping(batch) else batch, weight.device)
             if self.tables.of_text:
-                calls = self._calls(batch)
+                calls = [call.of_batch(tensors_in(batch), size) for call in self._calls(batch)]
                 columns = [nothing.new_empty((*call.ids.shape, 0)) for call in calls]
                 parts += fold(calls, [columns], size, self.table.name, *chosen)
             if "output" in self.tables:

@@ -26,10 +26,12 @@ def prediction_of(output: Any) -> Any:
     return output["logits"] if isinstance(output, Mapping) and "logits" in output else output
 
 
-def example_losses(output: Any, labels: Any, batch: Batch, loss_fn: Loss | None, size: int) -> Tensor:
+def example_losses(
+    output: Any, labels: Any, batch: Batch, loss_fn: Loss | None, size: int, own_loss: str = "mean"
+) -> Tensor:
     """Losses whose sum has, for each example, the gradient of its loss taken alone."""
     if loss_fn is None or (labels is None and not is_mapping(batch)):  # a tuple with labels None, as in Captum
-        return _output_as_loss(output, labels, size)
+        return _output_as_loss(output, labels, size, own_loss)
     if labels is None:
         raise ValueError(
             f"The batch has no labels for the loss: expected a key `labels` (or `label`), got {', '.join(batch)}. Labels of "
@@ -89,7 +91,7 @@ def _slice(value: Any, index: int, size: int, name: str) -> Any:
     )
 
 
-def _output_as_loss(output: Any, labels: Any, size: int) -> Tensor:
+def _output_as_loss(output: Any, labels: Any, size: int, own_loss: str) -> Tensor:
     """Without a loss_fn: a `ModelOutput`'s own loss; else, as in Captum, the output itself."""
     if isinstance(output, Mapping):
         loss: Tensor | None = output.get("loss")
@@ -100,6 +102,8 @@ def _output_as_loss(output: Any, labels: Any, size: int) -> Tensor:
             )
         if loss.dim() == 0 and size > 1:
             if isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.is_floating_point()):
+                if own_loss == "sum":
+                    return loss
                 # A mean over examples of equal weight, of which torch's cross-entropy leaves out those of −100.
                 return loss * (size if labels.is_floating_point() else (labels != -100).sum())
             raise ValueError(
@@ -155,7 +159,9 @@ def check_first(
     for call, gradient in zip(
         calls, torch.autograd.grad(losses[0].sum(), outputs, retain_graph=True, allow_unused=True), strict=True
     ):
-        if gradient is None or call.bags is not None or call.ids.dim() == 0 or call.ids.shape[0] != size:
+        if call.across and gradient is not None:
+            gradient = gradient.transpose(0, 1)
+        elif gradient is None or call.bags is not None or call.ids.dim() == 0 or call.ids.shape[0] != size:
             continue  # bags say whose words they hold; the rest is refused where rows are folded
         if float(gradient[1:].abs().max()) > 1e-5 * float(gradient.abs().max()):
             raise ValueError(

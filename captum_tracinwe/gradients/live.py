@@ -16,14 +16,18 @@ from torch.nn import Module
 from captum_tracinwe.batches.arguments import no_targets
 from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of, without_targets
 from captum_tracinwe.batches.blocks import Block, blocks
-from captum_tracinwe.gradients.batch_rows import batch_row_gradients
+from captum_tracinwe.batches.training_set import TrainingSet
+from captum_tracinwe.gradients.batch_rows import batch_row_gradients, own_loss_of
 from captum_tracinwe.gradients.batch_tokens import TokenPass
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.head import find_head, head_size
 from captum_tracinwe.gradients.movement import moved
+from captum_tracinwe.gradients.probe import Found, Probes, all_singles
+from captum_tracinwe.gradients.round_trip import refuse_changed
 from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.gradients.tables import Tables
+from captum_tracinwe.gradients.ways import Part
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -45,11 +49,13 @@ class Asked:
         loss_fn (callable or None): as in :func:`batch_row_gradients`.
         what (str): the kind of example, such as "training".
         index_of (callable): the index that the user has for the example at a place of what is read.
+        examples (TrainingSet, optional): what is read, from where an example can be had alone.
     """
 
     loss_fn: Loss | None
     what: str = "given"
     index_of: Callable[[int], int] = _as_counted
+    examples: TrainingSet | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +70,7 @@ class LiveRows:
         label_names (sequence of str): as in :class:`TracInWE`.
         memory_limit (int): bytes of what is held at once.
         name (str): of the method, for bars.
-        checked (set of int): ids of losses that were looked at already.
+        probes (Probes): what is known of how batches go through this model.
         tables (Tables): whose rows stand side by side in a row.
     """
 
@@ -77,7 +83,7 @@ class LiveRows:
     label_names: tuple[str, ...] = ()
     memory_limit: int = 1 << 30
     name: str = "TracInWE"
-    checked: set[int] = field(default_factory=set)
+    probes: Probes = field(default_factory=Probes)
     tables: Tables = field(default_factory=Tables)
 
     @property
@@ -142,7 +148,8 @@ class LiveRows:
         limit: int | None = None,
     ) -> Iterator[tuple[Block, RowGradients]]:
         """Block by block the batches and their rows at all checkpoints; the model is untouched whenever a block is out."""
-        for block in blocks(batches, "inputs", bytes_per_example, self.memory_limit if limit is None else limit):
+        limit = self.memory_limit if limit is None else limit
+        for block in self.blocks(batches, "inputs", bytes_per_example, limit):
             at_checkpoints = []
             with self.weights.untouched():
                 for checkpoint in self.weights.checkpoints:
@@ -173,8 +180,17 @@ class LiveRows:
         for block in blocks(batches, "inputs", lambda batch: TOKEN_BYTES * positions_of(batch), self.memory_limit):
             with self.weights.untouched():
                 self.weights.at(self.weights.checkpoints[0])
-                found = RowGradients.cat([tokens(batch) for batch in block.batches])
-            yield found
+                place, found = block.start, []
+                for batch in block.batches:
+                    try:
+                        found.append(tokens(batch))
+                    except ValueError as error:
+                        if "batch size" not in str(error).lower():  # of a classifier without a padding token
+                            raise
+                        places = range(place, place + size_of(batch))
+                        found += [tokens(one) for one in all_singles(batch, places, asked.examples)]
+                    place += size_of(batch)
+            yield RowGradients.cat(found)
 
     def rows_at(
         self, checkpoint: Any, batches: Iterable[Batch], asked: Asked, start: int = 0, bar: Any = None
@@ -193,17 +209,21 @@ class LiveRows:
         """
         loss_fn = asked.loss_fn
         for batch in batches:
-            # Once for each loss: texts along the wrong dimension, or labels that broadcast, would give wrong numbers.
-            check = id(loss_fn) not in self.checked and size_of(batch) > 1
-            rows = batch_row_gradients(
-                *(self.weights.model, self.table, batch, loss_fn, check, self.exclude_tokens, self.top_k_words),
-                *(self.within, self.label_names, self.tables),
-            )
+            parts, found = self.parts_of(batch, asked, start)
+            computed = [
+                batch_row_gradients(
+                    *(self.weights.model, self.table, part, loss_fn, False, self.exclude_tokens, self.top_k_words),
+                    *(self.within, self.label_names, self.tables, found.own_loss),
+                )
+                for _, part in parts
+            ]
+            rows = computed[0]
+            if len(computed) > 1:
+                order = torch.argsort(torch.tensor([place for places, _ in parts for place in places]))
+                rows = RowGradients.cat(computed).select(order)
             idle = [asked.index_of(start + i) for i in without_targets(batch, loss_fn, self.label_names)]
             if idle:
                 warnings.warn(no_targets(asked.what, idle), stacklevel=2)
-            if check:
-                self.checked.add(id(loss_fn))
             # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
             if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
                 bad = asked.index_of(start + int(rows.examples[~torch.isfinite(rows.values).all(1)][0]))
@@ -217,6 +237,28 @@ class LiveRows:
             if bar is not None:
                 bar.update()
 
+    def blocks(
+        self,
+        batches: Iterable[Batch],
+        what: str,
+        bytes_per_example: int | Callable[[Batch], int],
+        limit: float | None = None,
+    ) -> Iterator[Block]:
+        """Batches in blocks, while the model is not in use; before the first it is seen to come back from a checkpoint."""
+        for block in blocks(batches, what, bytes_per_example, self.memory_limit if limit is None else limit):
+            if self.probes.wanted and not self.probes.came_back:
+                self.probes.came_back = True
+                refuse_changed(self.weights, block.batches[0], self.label_names, self.table.weight.device)
+            yield block
+
+    def parts_of(self, batch: Batch, asked: Asked, start: int) -> tuple[list[Part], Found]:
+        """A batch as it goes through the model, and what the probe found of it; ``start`` is the place of its first example."""
+        passes = _Passes(self, asked.loss_fn)
+        what = "training" if asked.what in ("sample", "training-set") else asked.what
+        found = self.probes.of(passes, batch, asked.loss_fn, what, start, asked.examples)
+        size = size_of(batch)
+        return found.way.parts(batch, lambda: all_singles(batch, range(start, start + size), asked.examples)), found
+
     # ------------------------------------------------------------------------------------------------- self-influence
 
     def self_influence(self, batches: Iterable[Batch], asked: Asked, show_progress: bool = False) -> Tensor:
@@ -224,7 +266,7 @@ class LiveRows:
         desc = f"Using {self.name} to compute self influence. Processing batch"
         scores = []
         with self.bar(batches, desc, show_progress) as bar:
-            for block in blocks(batches, "inputs", 8, self.memory_limit):
+            for block in self.blocks(batches, "inputs", 8):
                 total: Tensor | None = None
                 with self.weights.untouched():
                     for checkpoint in self.weights.checkpoints:
@@ -279,6 +321,31 @@ class LiveRows:
         except TypeError:  # an iterable data set
             total = None
         return progress(desc=desc, total=total)
+
+
+@dataclass(frozen=True, eq=False)
+class _Passes:
+    """What the probe needs, by the weights that are in the model now."""
+
+    live: LiveRows
+    loss_fn: Loss | None
+
+    @property
+    def model(self) -> Module:
+        return self.live.weights.model
+
+    def rows(self, batch: Batch, own_loss: str, check: bool = False) -> RowGradients:
+        live = self.live
+        # Without top_k_words: of two gradients of one norm rounding chooses.
+        return batch_row_gradients(
+            *(self.model, live.table, batch, self.loss_fn, check, live.exclude_tokens, None),
+            *(live.within, live.label_names, live.tables, own_loss),
+        )
+
+    def loss(self, batch: Batch) -> float | None:
+        if self.loss_fn is not None:
+            return None
+        return own_loss_of(self.model, self.live.table, batch, self.live.label_names)
 
 
 def _finite(scores: Tensor, asked: Asked, start: int) -> Tensor:

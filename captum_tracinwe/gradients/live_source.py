@@ -9,9 +9,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of
-from captum_tracinwe.batches.blocks import blocks
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.block_lengths import BlockLengths
 from captum_tracinwe.gradients.live import Asked, LiveRows
@@ -20,10 +20,15 @@ from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.ranking import merge_top_k, top_k
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["LiveSource"]
+__all__ = ["LiveSource", "of_question"]
 
 # Of the rows of a block: by batch, by checkpoint, side by side.
 COPIES = 3
+
+
+def of_question(question: Question) -> Asked:
+    """The test examples, as their gradients are asked for."""
+    return Asked(question.loss_fn, "test", examples=question.read_from)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +48,7 @@ class LiveSource:
     @property
     def asked(self) -> Asked:
         """The training examples, for those who read them in the order of their places."""
-        return Asked(self.loss_fn, "training", self.examples.index_of)
+        return Asked(self.loss_fn, "training", self.examples.index_of, self.examples)
 
     @property
     def indices(self) -> Tensor | None:
@@ -113,7 +118,7 @@ class LiveSource:
         whole = self.of_question(question) if question.divided else None
         tests: list[RowGradients] = []
         with live.bar(loader, desc, show_progress) as bar:
-            for block in blocks(loader, "train_dataset", len(question) * live.itemsize, live.memory_limit):
+            for block in live.blocks(loader, "train_dataset", len(question) * live.itemsize):
                 scores: Tensor | None = None
                 lengths = BlockLengths(question.length, live.top_k_words is not None)
                 with live.weights.untouched():
@@ -155,7 +160,7 @@ class LiveSource:
         if whole is not None:
             width = whole.width // len(self.live.weights)
             return whole.columns(number * width, (number + 1) * width).scale(math.sqrt(rate))
-        rows = RowGradients.cat(self.live.rows_at(checkpoint, question.batches, Asked(question.loss_fn, "test")))
+        rows = RowGradients.cat(self.live.rows_at(checkpoint, question.batches, of_question(question)))
         rows = rows.sum() if question.aggregate else rows
         return question.mapped(rows, question.preconditioner.at(number)).scale(rate)
 
@@ -173,7 +178,8 @@ class LiveSource:
         """
         if indices is not None:
             batches, held = self.examples.chosen(indices)
-            rows = self.live.rows(batches, Asked(self.loss_fn, "training", held.__getitem__))
+            chosen = TrainingSet(batches) if isinstance(batches, DataLoader) else None
+            rows = self.live.rows(batches, Asked(self.loss_fn, "training", held.__getitem__, chosen))
             return rows if held == list(indices) else rows.select([held.index(index) for index in indices])
         rows, order = self.live.rows(self.examples.loader, self.asked, show_progress), self.examples.places()
         return rows if order is None else rows.select(order)
@@ -209,4 +215,4 @@ class LiveSource:
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, each scaled by √η_c."""
-        return question.asked(self.live.rows(question.batches, Asked(question.loss_fn, "test")))
+        return question.asked(self.live.rows(question.batches, of_question(question)))

@@ -8,7 +8,7 @@ table's gradient is *not* counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class LookUp:
     """One call of the embedding: ``ids`` of shape (N, ...), ``output`` (N, ..., D), a leaf whose gradient is wanted.
 
     Of bags that are told by offsets, ``ids`` are ``(P,)``, and ``bags`` says which of the ``count`` bags each position is in.
+    ``across``: the examples are along the second dimension, ``(T, N, ...)``, as a model has them that turns its batch.
     """
 
     ids: Tensor
@@ -40,6 +41,18 @@ class LookUp:
     padding_idx: int | None
     bags: Tensor | None = None
     count: int = 0
+    across: bool = False
+
+    def of_batch(self, given: Iterable[Tensor], size: int) -> LookUp:
+        """As the call of a pass of ``size`` examples, of which the tensors ``given`` tell whether the model turned them."""
+        if self.bags is not None or self.ids.dim() != 2 or self.ids.shape[1] != size:
+            return self
+        known = [one for one in given if one.dim() == 2 and not one.is_floating_point()]
+        if any(one.shape == self.ids.shape and torch.equal(one, self.ids) for one in known):
+            return self
+        turned = self.ids.T
+        found = any(one.shape == turned.shape and torch.equal(one, turned) for one in known)
+        return replace(self, across=True) if found else self
 
 
 class AllSeen(BaseException):

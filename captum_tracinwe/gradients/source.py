@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, Loss, size_of
+from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, leads_from_word_to_word
 from captum_tracinwe.rows import ops
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -47,6 +48,7 @@ class Question:
         length (Length, optional): by what scores are divided, on either side. It is fitted.
         by_own_length (bool): of an aggregate, each test example is divided by its own length before their rows are added up, so
             that the score is the sum of their scores. Else the sum is one text with a length of its own.
+        read_from (TrainingSet, optional): what the batches were read from, where an example can be had alone.
     """
 
     batches: list[Batch]
@@ -55,6 +57,7 @@ class Question:
     preconditioner: Preconditioner = field(default_factory=Identity)
     length: Length | None = None
     by_own_length: bool = False
+    read_from: TrainingSet | None = None
 
     def __post_init__(self) -> None:
         if not self.batches:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from captum_tracinwe.batches.batch import Batch, positions_of, size_of
 from captum_tracinwe.batches.blocks import Block
 from captum_tracinwe.batches.loaders import examples_loader
+from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.live import Asked
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.index.creation import check_form
@@ -145,7 +146,9 @@ def row_blocks(
         return COPIES * 4 * columns * positions_of(batch)
 
     limit = int(options.memory_limit / 3)
-    return training.live.row_blocks(batches, Asked(training.loss_fn, what), None, start, most, limit)
+    examples = TrainingSet(batches if isinstance(batches, DataLoader) else training.examples.by_index())
+    asked = Asked(training.loss_fn, what, examples=examples)
+    return training.live.row_blocks(batches, asked, None, start, most, limit)
 
 
 def _segment_examples(options: Options, rows_per_example: float, columns: int) -> int:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_tracinwe.gradients.live import Asked, LiveRows
+from captum_tracinwe.gradients.live import LiveRows
+from captum_tracinwe.gradients.live_source import of_question
 from captum_tracinwe.gradients.source import Product, Question, dot, spread, times
 from captum_tracinwe.index.gradient_index import GradientIndex
 from captum_tracinwe.preconditioners import leads_from_word_to_word
@@ -153,7 +154,7 @@ class StoredSource:
 
     def _asked(self, question: Question, show_progress: bool) -> RowGradients:
         with torch.no_grad():
-            rows = self.live.rows(question.batches, Asked(question.loss_fn, "test"), show_progress)
+            rows = self.live.rows(question.batches, of_question(question), show_progress)
             return question.asked(rows)
 
 

@@ -1,0 +1,127 @@
+"""Batches whose rows are no examples: several texts packed into one row are taken apart, several rows of one text refused."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from captum_tracinwe.batches.batch import Batch, is_mapping, size_of
+from captum_tracinwe.batches.chance import chance_as_before
+
+__all__ = ["a_row_for_each", "unpacked"]
+
+# What says where texts begin, and so has no place in the batch of a single one.
+OF_ALL = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "max_length_q", "max_length_k", "max_seqlen", "seq_idx")
+
+
+def unpacked(batch: Batch) -> list[Batch]:
+    """The texts of a row ``(1, T)`` that holds several, each as a batch of its own; any other batch in a list.
+
+    Where they begin, ``cu_seq_lens_q`` says, or ``position_ids`` (1, T), which are 0 there.
+    """
+    ids = batch.get("input_ids") if is_mapping(batch) else None
+    if not is_mapping(batch) or not isinstance(ids, Tensor) or ids.dim() != 2 or len(ids) != 1:
+        return [batch]
+    starts = _starts(batch, ids.shape[1])
+    if len(starts) < 2:
+        return [batch]
+    ends = [*starts[1:], ids.shape[1]]
+    kept = {key: value for key, value in batch.items() if key not in OF_ALL}
+    return [
+        {key: _columns(value, ids, *span) for key, value in kept.items()} for span in zip(starts, ends, strict=True)
+    ]
+
+
+def _starts(batch: Mapping[str, Any], length: int) -> list[int]:
+    bounds, positions = batch.get("cu_seq_lens_q"), batch.get("position_ids")
+    if isinstance(bounds, Tensor):
+        return [int(bound) for bound in bounds.flatten() if int(bound) < length]
+    if isinstance(positions, Tensor) and positions.shape == (1, length):
+        return [int(place) for place in (positions[0] == 0).nonzero().flatten()]
+    return []
+
+
+def _columns(value: Any, ids: Tensor, start: int, stop: int) -> Any:
+    of_tokens = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[:2] == ids.shape
+    return value[:, start:stop] if of_tokens else value
+
+
+class _Unpacked(IterableDataset[Batch]):
+    """The batches of a loader that cannot be read example by example, packed rows taken apart."""
+
+    def __init__(self, loader: DataLoader[Any], what: str) -> None:
+        self.loader, self.what = loader, what
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            size, most = size_of(batch), self.loader.batch_size
+            parts = unpacked(batch) if size == 1 else [batch]
+            if most is not None and (size > most or len(parts) > most):
+                raise ValueError(_several(self.what, most, max(size, len(parts))))
+            yield from parts
+
+
+def a_row_for_each(loader: DataLoader[Any], what: str) -> DataLoader[Any]:
+    """A loader whose batches have a row for each example, of one whose collator may pack several into a row.
+
+    Args:
+        loader (DataLoader): of any kind.
+        what (str): names the argument in errors.
+
+    Raises:
+        ValueError: the collator makes several rows of one example.
+    """
+    if loader.collate_fn is default_collate or (
+        loader.batch_size == 1 and not isinstance(loader.dataset, IterableDataset)
+    ):
+        return loader
+    if isinstance(loader.dataset, IterableDataset):
+        if loader.batch_size is None:
+            return loader
+        return DataLoader(_Unpacked(loader, what), batch_size=None, generator=torch.Generator())
+    sizes = _sizes(loader)
+    if sizes is None or sizes[1] == 2:
+        return loader
+    if sizes[0] != 1:
+        raise ValueError(_several(what, 1, sizes[0]))
+    warnings.warn(
+        f"The collator of `{what}` packs several examples into one row: each is taken alone, so that scores are told by example. "
+        f"This takes longer than one row for each of them: a collator that fills up (DataCollatorWithPadding) does that.",
+        stacklevel=4,
+    )
+    order = (
+        loader.sampler
+        if loader.batch_size is not None
+        else list(itertools.chain.from_iterable(loader.batch_sampler or []))
+    )
+    return DataLoader(loader.dataset, 1, sampler=order, collate_fn=loader.collate_fn, generator=torch.Generator())
+
+
+def _sizes(loader: DataLoader[Any]) -> tuple[int, int] | None:
+    """Rows of a batch of one example, and of two; None where that can't be tried. What fails here is said where it is read."""
+    dataset: Dataset[Any] = loader.dataset
+    try:
+        with chance_as_before():
+            return _rows_of(loader, dataset)
+    except Exception:
+        return None
+
+
+def _rows_of(loader: DataLoader[Any], dataset: Dataset[Any]) -> tuple[int, int] | None:
+    if len(dataset) < 2:  # type: ignore[arg-type]
+        return None
+    return size_of(loader.collate_fn([dataset[0]])), size_of(loader.collate_fn([dataset[0], dataset[1]]))
+
+
+def _several(what: str, examples: int, rows: int) -> str:
+    return (
+        f"The collator of `{what}` makes {rows} rows of {examples} example{'s' * (examples > 1)}: expected one row for each, to "
+        f"tell whose gradient is whose. Give each row as an example of its own, or let all that belongs to an example stand in "
+        f"one row, such as input_ids (N, 2, T) for pairs."
+    )
