@@ -92,8 +92,8 @@ class Probes:
                 return Found(what)
             with chance_as_before():
                 if examples is not None and (id(loss), what) not in self.sampled:
-                    self.sampled.add((id(loss), what))
                     self._try_sample(passes, key, what, size, examples)
+                    self.sampled.add((id(loss), what))  # what is refused is refused again
                 known = self.known(batch, loss, what)
                 if not known.passes and (size > 1 or any(_padded(batch))):
                     places = [start + place for place in range(size)]
