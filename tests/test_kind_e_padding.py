@@ -8,12 +8,11 @@ import transformers
 from captum_tracinwe.collate import Collate
 from cases import cross_entropy
 from loops import alone, assert_close, looped, ragged
-from test_models import CAUSAL, SMALL
+from test_models import SMALL
 from torch import nn
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.app.testing import TinyCNN, language_model_loss, scatter_checkpoints, tiny_gpt2
-from captum_tracinwe.gradients.token_losses import TokenLoss
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints
 
 
 class Reader(nn.Module):
@@ -92,73 +91,6 @@ def test_what_is_filled_up_on_the_right_does_not_count(made, batch_size, tmp_pat
         index = TracInWE(model, train, checkpoints, **options, index=tmp_path / "index")
         with pytest.warns(UserWarning, match="equal length"):
             assert_close(index.influence(test), expected, 1e-3)
-
-
-def left_filled(examples):
-    width = max(len(one["input_ids"]) for one in examples)
-    ids = [[1] * (width - len(one["input_ids"])) + one["input_ids"] for one in examples]
-    mask = [[0] * (width - len(one["input_ids"])) + [1] * len(one["input_ids"]) for one in examples]
-    ids, mask = torch.tensor(ids), torch.tensor(mask)
-    labels = (
-        torch.tensor([one["labels"] for one in examples])
-        if isinstance(examples[0]["labels"], int)
-        else (ids.masked_fill(mask == 0, -100))
-    )
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-def gpt2():
-    model = tiny_gpt2()
-    return model, model.transformer.wte
-
-
-def opt():
-    sizes = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
-    model = transformers.OPTForCausalLM(
-        transformers.OPTConfig(**sizes, max_position_embeddings=40, word_embed_proj_dim=8, pad_token_id=None)
-    )
-    return model, model.get_input_embeddings()
-
-
-def llama():
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**CAUSAL, "pad_token_id": None}))
-    return model, model.model.embed_tokens
-
-
-def bloom():
-    sizes = {"vocab_size": 30, "hidden_size": 8, "n_layer": 1, "n_head": 2}
-    model = transformers.BloomForCausalLM(transformers.BloomConfig(**sizes, pad_token_id=None))
-    return model, model.get_input_embeddings()
-
-
-def stored(examples):
-    """Examples that were padded before they were stored, as tokenizers do with padding='max_length'."""
-    batch = left_filled([*examples, {"input_ids": [1] * 12, "labels": [1] * 12}])
-    return [{key: value[i] for key, value in batch.items()} for i in range(len(examples))]
-
-
-@pytest.mark.parametrize("how", ["collated", "stored"])
-@pytest.mark.parametrize("made", [gpt2, opt, llama, bloom])
-def test_a_language_models_left_padding_neither_moves_nor_predicts_words(made, how, tmp_path):
-    torch.manual_seed(0)
-    model, table = made()
-    model.eval()
-    checkpoints = scatter_checkpoints(model, tmp_path)
-    train, test = ([{**one, "labels": one["input_ids"]} for one in ragged(count, seed=count)] for count in (7, 3))
-
-    def loss(model, one):
-        return language_model_loss(model(input_ids=one["input_ids"]).logits, one["labels"]).sum()
-
-    expected = looped(model, table, checkpoints, loss, *([alone(one) for one in side] for side in (test, train)))
-    data, options = (train, {"collate_fn": left_filled}) if how == "collated" else (stored(train), {})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for batch_size in (1, 3):
-            tracin = TracInWE(model, data, checkpoints, loss_fn=TokenLoss(), batch_size=batch_size, **options)
-            assert_close(tracin.influence(left_filled(test)), expected, 1e-3)
-        output = TracInWE(model, data, checkpoints, loss_fn=TokenLoss(), batch_size=3, table="output", **options)
-        unpadded = TracInWE(model, train, checkpoints, loss_fn=TokenLoss(), table="output", collate_fn=Collate(model))
-        assert_close(output.influence(left_filled(test)), unpadded.influence(test), 1e-3)
 
 
 def test_a_text_too_short_to_be_taken_alone_leaves_batches_as_they_are_and_says_so(tmp_path):

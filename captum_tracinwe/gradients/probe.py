@@ -186,8 +186,7 @@ class _Probe:
                 self._refuse_coupling(tried[0], own, scale, most)
             if len(rows) < len(tried):
                 return found(AS_IT_IS, first)
-        for way in (*of_left_padding(self.passes.model, self.batch), EQUAL_LENGTHS):
-            with suppress(ValueError):  # of a classifier that takes no two texts at once
+            for way in (*of_left_padding(self.passes.model, self.batch), EQUAL_LENGTHS):
                 if far(self._by(way, own)) <= most:
                     return found(way, first)
         return found(ONE_BY_ONE, first)
