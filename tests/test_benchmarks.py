@@ -71,3 +71,14 @@ def test_a_script_runs_and_stores_what_it_measured(script, tmp_path, monkeypatch
     module.main()
     assert any(character.isdigit() for character in capsys.readouterr().out)
     assert not writes or json.loads(stored.read_text())["rows" if name != "memory" else "cases"]
+
+
+def test_what_the_probe_costs_is_measured(script, tmp_path, monkeypatch):
+    probe = script("probe")
+    monkeypatch.setattr(
+        sys, "argv", ["probe.py", "--texts", "64", "--rounds", "1", "--out", str(tmp_path / "probe.json")]
+    )
+    probe.main()
+    found = json.loads((tmp_path / "probe.json").read_text())["models"]
+    assert list(found) == ["CNN", "BERT 2 x 128", "GPT-2 2 x 128"]
+    assert all(numbers["probe, s"] > 0 for numbers in found.values())

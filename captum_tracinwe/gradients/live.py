@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -247,8 +248,10 @@ class LiveRows:
         """Batches in blocks, while the model is not in use; before the first it is seen to come back from a checkpoint."""
         for block in blocks(batches, what, bytes_per_example, self.memory_limit if limit is None else limit):
             if self.probes.wanted and not self.probes.came_back:
-                self.probes.came_back = True
+                begun = time.perf_counter()
                 refuse_changed(self.weights, block.batches[0], self.label_names, self.table.weight.device)
+                self.probes.came_back = True
+                self.probes.seconds += time.perf_counter() - begun
             yield block
 
     def parts_of(self, batch: Batch, asked: Asked, start: int) -> tuple[list[Part], Found]:
