@@ -19,7 +19,6 @@ from captum_tracinwe.batches.arguments import check_arguments, index_lists, is_w
 from captum_tracinwe.batches.batch import Batch, Loss
 from captum_tracinwe.batches.collate import collate_of
 from captum_tracinwe.batches.inputs import as_batches
-from captum_tracinwe.batches.loaders import refuse_shuffling
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.checkpoints.weights import assign_checkpoint, find_checkpoints, load_checkpoint
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
@@ -181,7 +180,6 @@ class TracInWE(TracInCP):
         )
         if self.train_dataloader_len == 0:
             raise ValueError("`train_dataset` is empty: expected at least one training batch.")
-        refuse_shuffling(self.train_dataloader, "train_dataset")
         self.sample_wise_grads_per_batch = sample_wise_grads_per_batch
         self.reduction_type = str(getattr(loss_fn, "reduction", "none"))
         self.test_reduction_type = str(getattr(self.test_loss_fn, "reduction", "none"))

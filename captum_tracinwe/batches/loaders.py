@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,21 +20,29 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-__all__ = ["examples_loader", "in_order", "refuse_shuffling"]
+from captum_tracinwe.batches.copies import on_copies
+from captum_tracinwe.batches.randomness import generators_kept
+
+__all__ = ["examples_loader", "in_order", "reads_in_order", "refuse_shuffling"]
 
 
 def in_order(
     dataset: Dataset[Any], batch_size: int | None, collate_fn: Callable[[list[Any]], Any] | None = None
 ) -> DataLoader[Any]:
-    """A DataLoader of a data set in its order.
+    """A DataLoader of a data set in its order, whose collator is handed copies of the examples.
 
     With a generator of its own: each pass of a plain one draws a number from torch's, which another thread may have seeded.
     """
-    return DataLoader(dataset, batch_size, collate_fn=collate_fn, generator=torch.Generator())
+    return DataLoader(dataset, batch_size, collate_fn=on_copies(collate_fn), generator=torch.Generator())
 
 
 def refuse_shuffling(loader: DataLoader[Any], what: str) -> None:
     """Raise ValueError if ``loader`` yields examples in random order: a score's column would name no example."""
+    if loader.num_workers > 0 and not getattr(loader, "in_order", True):
+        raise ValueError(
+            f"`{what}` is a DataLoader with in_order=False, which gives batches as its workers finish them: expected a fixed "
+            f"order, because scores are told by the index of an example. Build it with in_order=True."
+        )
     pending: list[Any] = [loader.sampler, loader.batch_sampler]
     while pending and not isinstance(loader.dataset, IterableDataset):
         sampler = pending.pop()
@@ -42,16 +51,29 @@ def refuse_shuffling(loader: DataLoader[Any], what: str) -> None:
         pending.append(getattr(sampler, "sampler", None))  # that of a BatchSampler
         random = isinstance(sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler))
         known = type(sampler) in (SequentialSampler, BatchSampler)
-        if random or getattr(sampler, "shuffle", False) is True or not (known or _repeats_itself(sampler)):
+        if (
+            random
+            or getattr(sampler, "shuffle", False) is True
+            or not (known or _repeats_itself(sampler, loader.dataset))
+        ):
             raise ValueError(
                 f"`{what}` is a DataLoader that shuffles ({type(sampler).__name__}): expected a fixed order, because "
                 f"scores are told by the index of an example. Build it with shuffle=False."
             )
 
 
-def _repeats_itself(sampler: Sampler[Any]) -> bool:
-    """Whether a sampler of an unknown kind gives the same indices when asked twice."""
-    return list(sampler) == list(sampler)
+def _repeats_itself(sampler: Sampler[Any], dataset: Any) -> bool:
+    """Whether a sampler of an unknown kind gives the same indices when asked twice; more than there are examples are enough."""
+    most = len(dataset) + 1 if hasattr(dataset, "__len__") else None
+    with generators_kept():
+        return list(islice(sampler, most)) == list(islice(sampler, most))
+
+
+def reads_in_order(loader: DataLoader[Any]) -> bool:
+    """Whether both samplers are torch's own, one after the other: the example at a place is the data set's at that index."""
+    batches = loader.batch_sampler
+    sampler = loader.sampler if batches is None else getattr(batches, "sampler", None)
+    return type(sampler) is SequentialSampler and (batches is None or type(batches) is BatchSampler)
 
 
 def examples_loader(
@@ -64,7 +86,7 @@ def examples_loader(
     if (
         isinstance(loader.dataset, IterableDataset)
         or loader.batch_size is None
-        or not isinstance(loader.sampler, SequentialSampler)
+        or not reads_in_order(loader)
         or loader.drop_last
     ):
         return None

@@ -1,4 +1,4 @@
-"""The training set as batches in a fixed order, which by length is another than that of the data set."""
+"""The training set as batches in a fixed order, which may be another than that of the data set."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from captum_tracinwe.batches.arguments import out_of_range
 from captum_tracinwe.batches.batch import Batch, size_of
 from captum_tracinwe.batches.lengths import order_by_length
-from captum_tracinwe.batches.loaders import examples_loader, in_order
+from captum_tracinwe.batches.loaders import examples_loader, in_order, reads_in_order
+from captum_tracinwe.batches.orders import by_index, order_of
 from captum_tracinwe.batches.packed import a_row_for_each
 
 __all__ = ["ByLength", "TrainingSet"]
@@ -38,11 +39,13 @@ class TrainingSet:
 
     Args:
         loader (DataLoader): batches in the order in which they are read.
-        by_length (ByLength, optional): where that is another than the data set's.
+        by_length (ByLength, optional): where that is from short to long.
+        sampled (Tensor, optional): int64 ``(M,)``, the index of the example at each place, as the loader's own sampler has it.
     """
 
     loader: DataLoader[Any]
     by_length: ByLength | None = None
+    sampled: Tensor | None = None
 
     @classmethod
     def of(
@@ -53,7 +56,7 @@ class TrainingSet:
         label_names: Sequence[str] = (),
         by_length: bool = False,
     ) -> TrainingSet:
-        """Of a DataLoader, whose batches are taken as they come, or of a data set.
+        """Of a DataLoader, whose batches are taken as they come and counted as its data set does, or of a data set.
 
         Args:
             train_dataset (Dataset or DataLoader): M examples.
@@ -61,32 +64,42 @@ class TrainingSet:
             collate_fn (callable): of a data set, makes a batch of a list of examples.
             label_names (sequence of str): labels besides ``labels`` and ``label``.
             by_length (bool): take a data set of mappings with ``attention_mask`` from short to long.
+
+        Raises:
+            ValueError: the DataLoader's order cannot be told by indices of its data set (:func:`order_of`).
         """
         if isinstance(train_dataset, DataLoader):
-            return cls(a_row_for_each(train_dataset, "train_dataset"))
+            order = order_of(train_dataset, "train_dataset")
+            loader = a_row_for_each(train_dataset, "train_dataset")
+            return cls(loader, sampled=order if loader is train_dataset else order_of(loader, "train_dataset"))
         if not by_length:
             return cls(a_row_for_each(in_order(train_dataset, batch_size, collate_fn), "train_dataset"))
         assert batch_size is not None
         loader, order = order_by_length(train_dataset, batch_size, collate_fn, label_names)
         return cls(loader, ByLength(train_dataset, order))
 
+    @property
+    def order(self) -> Tensor | None:
+        """The training index of the example at each place, int64 ``(M,)``; None where they are the same."""
+        return self.sampled if self.by_length is None else self.by_length.order
+
     def index_of(self, place: int) -> int:
         """The training index of the example at a place."""
-        return place if self.by_length is None else int(self.by_length.order[place])
+        return place if self.order is None else int(self.order[place])
 
     def indices_of(self, places: Tensor) -> Tensor:
         """The training indices of the examples at some places, ``(m,)``."""
-        return places if self.by_length is None else self.by_length.order[places]
+        return places if self.order is None else self.order[places]
 
     def places(self) -> Tensor | None:
         """The place of each training index, int64 ``(M,)``; None where they are the same."""
-        return None if self.by_length is None else torch.argsort(self.by_length.order)
+        return None if self.order is None else torch.argsort(self.order)
 
     def by_index(self) -> DataLoader[Any]:
         """Batches in the order of the training indices."""
-        if self.by_length is None:
-            return self.loader
-        return in_order(self.by_length.dataset, self.loader.batch_size, self.loader.collate_fn)
+        if self.by_length is not None:
+            return in_order(self.by_length.dataset, self.loader.batch_size, self.loader.collate_fn)
+        return self.loader if self.sampled is None else by_index(self.loader, self.sampled)
 
     @property
     def readable(self) -> int | None:
@@ -99,9 +112,19 @@ class TrainingSet:
         return self.together([place])
 
     def together(self, places: Sequence[int]) -> Batch | None:
-        """A batch of the examples at some places; None where others cannot be left unread."""
-        found = examples_loader(self.loader, places, len(places))
-        return None if found is None else next(iter(found))
+        """A batch of the examples at some places; None where others cannot be left unread, or these are never in one batch."""
+        loader, at = self.loader, list(places)
+        if self.sampled is not None:
+            at = self.sampled[at].tolist()
+        elif isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None or not reads_in_order(loader):
+            return None
+        try:
+            batch: Batch = next(iter(in_order(Subset(loader.dataset, at), len(at), loader.collate_fn)))
+        except Exception:
+            if self.sampled is None or len(at) == 1:
+                raise
+            return None  # the sampler has put texts of one length together, for a collator that only stacks them
+        return batch
 
     def chosen(self, indices: Sequence[int]) -> tuple[list[Batch] | DataLoader[Any], list[int]]:
         """Batches that hold the examples of some training indices (ascending), and the training index of each example in them.

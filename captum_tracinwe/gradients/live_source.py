@@ -97,7 +97,7 @@ class LiveSource:
             scores = self._divided(question, *part)
             indices = self.examples.indices_of(part[0]).to(scores.device)
             order = torch.argsort(indices)  # equal scores are ranked by training index
-            places, values = top_k(scores if self.examples.by_length is None else scores[:, order], k, proponents)
+            places, values = top_k(scores if self.examples.order is None else scores[:, order], k, proponents)
             found = (indices[order][places], values)
             best = found if best is None else merge_top_k(best, found, k, proponents)
         assert best is not None
