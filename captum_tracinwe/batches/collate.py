@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from captum_tracinwe.batches.batch import LABEL_KEYS, tensors_in
+from captum_tracinwe.batches.batch import LABEL_KEYS
+from captum_tracinwe.batches.copies import copied, on_copies
+from captum_tracinwe.batches.repeats import say_what_changes
 from captum_tracinwe.batches.wrapped import unwrap
 
 __all__ = ["Collate", "TokenizeTexts", "collate_of"]
@@ -44,6 +45,9 @@ class Collate:
                 [1, 0]])
     """
 
+    #: Examples are as they were afterwards: another collator that is called by this one is handed copies.
+    leaves_examples = True
+
     def __init__(
         self,
         model: Module,
@@ -69,10 +73,11 @@ class Collate:
                 f"The examples are raw text ({examples[0]!r:.60}): expected token ids, or "
                 f"collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
             )
-        if not isinstance(examples[0], Mapping):
-            return (self.collate_fn or default_collate)(examples)
-        examples = [self._kept(example) for example in examples]
-        return self.collate_fn(examples) if self.collate_fn is not None else self._filled(examples)
+        if isinstance(examples[0], Mapping):
+            examples = [self._kept(example) for example in examples]
+        if self.collate_fn is not None:
+            return self.collate_fn(copied(examples))
+        return self._filled(examples) if isinstance(examples[0], Mapping) else default_collate(examples)
 
     def _kept(self, example: Mapping[str, Any]) -> dict[str, Any]:
         def wanted(key: str, value: Any) -> bool:
@@ -148,42 +153,13 @@ def collate_of(
     label_names: Sequence[str],
 ) -> Callable[[list[Any]], Any]:
     """What makes batches of examples: a DataLoader's own way, unless that is torch's or there is none; what is given; or ours."""
-    if isinstance(train_dataset, DataLoader) and train_dataset.batch_size is not None:
+    if isinstance(train_dataset, DataLoader) and train_dataset.batch_sampler is not None:
         own = train_dataset.collate_fn
         collate_fn = None if own is default_collate else own
-    if collate_fn is None:
-        return Collate(model, padding_idx, label_names)
-    if _is_random(collate_fn, train_dataset.dataset if isinstance(train_dataset, DataLoader) else train_dataset):
-        warnings.warn(
-            "The collator makes another batch of the same examples each time (does it mask or drop words at random?), so scores "
-            "differ each time. Pass one that treats each text always alike.",
-            stacklevel=4,
-        )
-    return collate_fn
-
-
-def _is_random(collate_fn: Callable[[list[Any]], Any], dataset: Any) -> bool:
-    """Whether two batches of the same first examples differ; what fails here fails again where the batch is wanted."""
-    inner = getattr(collate_fn, "collate_fn", None) if isinstance(collate_fn, Collate) else collate_fn
-    if inner is None or isinstance(inner, TokenizeTexts):
-        return False
-    if getattr(inner, "mlm", False):
-        return True
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        return False
-    try:
-        examples = [dataset[index] for index in range(min(8, len(dataset)))]
-        with torch.random.fork_rng(devices=[]):
-            first, second = (list(tensors_in(_plain(collate_fn([*examples])))) for _ in range(2))
-    except Exception:
-        return False
-    return len(first) != len(second) or any(
-        a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first, second, strict=True)
-    )
-
-
-def _plain(batch: Any) -> Any:
-    return dict(batch) if isinstance(batch, Mapping) else batch
+    collate = Collate(model, padding_idx, label_names) if collate_fn is None else on_copies(collate_fn)
+    assert collate is not None
+    say_what_changes(train_dataset, collate)
+    return collate
 
 
 class TokenizeTexts:
@@ -208,6 +184,9 @@ class TokenizeTexts:
         >>> batch["input_ids"].shape, batch["labels"].tolist()  # [CLS] and [SEP] besides
         (torch.Size([1, 5]), [2])
     """
+
+    #: Examples are as they were afterwards.
+    leaves_examples = True
 
     def __init__(
         self,
