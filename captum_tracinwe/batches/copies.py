@@ -56,12 +56,12 @@ def _of_object(value: Any) -> Any:
 class OnCopies:
     """A collator that is handed copies of the examples: pops, appends and additions in place stay within the batch."""
 
-    def __init__(self, collate_fn: Callable[[list[Any]], Any]) -> None:
+    def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
         self.collate_fn = collate_fn
 
-    def __call__(self, examples: list[Any]) -> Any:
-        """A batch of a list of examples."""
-        return self.collate_fn([copied(example) for example in examples])
+    def __call__(self, examples: Any) -> Any:
+        """A batch of a list of examples; of a data set of batches it is one of these."""
+        return self.collate_fn(copied(examples))
 
 
 def on_copies(collate_fn: Callable[[list[Any]], Any] | None) -> Callable[[list[Any]], Any] | None:

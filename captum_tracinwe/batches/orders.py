@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.batches.loaders import in_order, reads_in_order, refuse_shuffling
 
-__all__ = ["by_index", "order_of"]
+__all__ = ["by_index", "flat", "order_of"]
 
 # So many examples of different batches are made into one, to see whether that can be done.
 TOGETHER = 4
@@ -43,7 +43,7 @@ def order_of(loader: DataLoader[Any], what: str) -> Tensor | None:
     of_batches = loader.batch_sampler is None  # the data set is asked for batches, by number or by a list of indices
     sampler: Any = loader.sampler if of_batches else loader.batch_sampler
     # One more than there are is one too many, and enough of a sampler without end.
-    names = list(islice(_flat(sampler), None if size is None else size + 1))
+    names = list(islice(flat(sampler), None if size is None else size + 1))
     if not all(is_whole(name) for name in names):
         warnings.warn(
             f"The sampler of `{what}` ({type(sampler).__name__}) names examples by {names[0]!r:.60}, not by their index: an "
@@ -67,7 +67,8 @@ def order_of(loader: DataLoader[Any], what: str) -> Tensor | None:
     return order
 
 
-def _flat(sampler: Iterable[Any]) -> Iterator[Any]:
+def flat(sampler: Iterable[Any]) -> Iterator[Any]:
+    """What a sampler of examples or of batches names, one example after the other."""
     for item in sampler:
         if isinstance(item, (list, Tensor)):
             yield from item.tolist() if isinstance(item, Tensor) else item

@@ -14,7 +14,7 @@ from captum_tracinwe.batches.batch import tensors_in
 from captum_tracinwe.batches.copies import on_copies
 from captum_tracinwe.batches.randomness import generators_kept
 
-__all__ = ["say_what_changes"]
+__all__ = ["say_what_changes", "some_of"]
 
 # So many examples are read twice. An augmentation that changes one text in ten is noticed in 19 cases of 20.
 EXAMPLES = 16
@@ -73,7 +73,7 @@ def _changed(dataset: Any, collate_fn: Collator | None, whole: bool) -> str | No
     if getattr(_innermost(collate_fn), "mlm", False):
         return "collator"
     try:
-        readings = [_read(dataset, 1 if whole else EXAMPLES) for _ in range(2)]
+        readings = [list(some_of(dataset, 1 if whole else EXAMPLES).values()) for _ in range(2)]
         if not readings[0]:
             return None
         if len(readings[0]) != len(readings[1]):
@@ -93,13 +93,15 @@ def _innermost(collate_fn: Any) -> Any:
     return collate_fn
 
 
-def _read(dataset: Any, count: int) -> list[Any]:
-    """So many examples: of a stream the first ones, else spread over all."""
+def some_of(dataset: Any, count: int) -> dict[int, Any]:
+    """Index → example, of so many: of a stream the first ones, else spread over all.
+
+    None are read of a stream that is its own iterator: it would lose them.
+    """
     if isinstance(dataset, IterableDataset):
-        # A stream that is its own iterator would lose what is read here.
-        return [] if iter(dataset) is iter(dataset) else list(islice(iter(dataset), count))
+        return {} if iter(dataset) is iter(dataset) else dict(enumerate(islice(iter(dataset), count)))
     size = len(dataset)
-    return [dataset[index * size // min(count, size)] for index in range(min(count, size))]
+    return {index: dataset[index] for index in (i * size // min(count, size) for i in range(min(count, size)))}
 
 
 def _tensors(collate: Collator, examples: list[Any]) -> list[Tensor]:

@@ -14,18 +14,18 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback
 from transformers.utils.generic import find_labels
 
-from captum_tracinwe.batches.batch import Loss
 from captum_tracinwe.batches.collate import Collate
 from captum_tracinwe.batches.loaders import in_order
-from captum_tracinwe.batches.wrapped import unwrap
-from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES, active_adapter, with_adapter
+from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES, with_adapter
 from captum_tracinwe.checkpoints.metadata import model_config, read_json, shown
 from captum_tracinwe.checkpoints.rates import trainer_rate
 from captum_tracinwe.checkpoints.reading import first_line
 from captum_tracinwe.checkpoints.run_states import RunState, different_runs, names_of
+from captum_tracinwe.checkpoints.trainer_data import training_loader
+from captum_tracinwe.checkpoints.trainer_loss import base_of, loss_by_kind, loss_in_place, say_other_loss
 from captum_tracinwe.checkpoints.weights import check_whole, find_checkpoints, save_checkpoint
 from captum_tracinwe.gradients.embedding import input_embeddings
-from captum_tracinwe.gradients.token_losses import TokenLoss, span_loss
+from captum_tracinwe.gradients.token_losses import TokenLoss
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -92,25 +92,6 @@ class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
         of_table = [i for i, group in enumerate(groups) if any(parameter is table for parameter in group["params"])]
         rates = [float(group["lr"]) for group in groups]
         save_checkpoint(self.directory / f"step-{step}.pt", model, rates[of_table[0] if of_table else 0], step=step)
-
-
-def _base(model: Module) -> Module:
-    """The model without what torch and PEFT put around it."""
-    model = unwrap(model)
-    return model.get_base_model() if active_adapter(model) and hasattr(model, "get_base_model") else model  # type: ignore[operator]
-
-
-def default_loss(model: Module) -> Loss | None:
-    """One loss per example for models whose own loss is a mean over the tokens of the batch; None: the model's own."""
-    model = _base(model)
-    name = type(model).__name__
-    if name.endswith("ForQuestionAnswering"):
-        return span_loss
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False) and "Classification" not in name:
-        return TokenLoss(shift=False)
-    if name.endswith(("ForTokenClassification", "ForMaskedLM")):
-        return TokenLoss(shift=False)
-    return TokenLoss(shift=True) if name.endswith(("ForCausalLM", "LMHeadModel")) else None
 
 
 def _directories(output: Path) -> list[Path]:
@@ -216,49 +197,26 @@ def live_run(trainer: Trainer, batch_size: int | None, given: Mapping[str, Any])
         TypeError: it is no Trainer.
         ValueError: it has no training set, has not trained, or saved no checkpoint.
     """
-    if not all(hasattr(trainer, name) for name in ("train_dataset", "get_eval_dataloader", "state")):
+    if not all(hasattr(trainer, name) for name in ("train_dataset", "get_train_dataloader", "state")):
         raise TypeError(
             f"from_trainer: expected a transformers.Trainer that has trained, got {type(trainer).__name__}. What a run left on "
             f"disk is read by from_pretrained_run(output_dir, train_dataset)."
         )
     if trainer.train_dataset is None:
         raise ValueError("from_trainer: the Trainer has no train_dataset: expected the data that it was trained on.")
-    # Trainer's evaluation loader is its way to batches in a fixed order, columns and collator as in training.
-    loader = trainer.get_eval_dataloader(trainer.train_dataset)
-    found = (
+    names, size = _label_names(trainer.label_names), batch_size or BATCH_SIZE
+    loader = given.get("train_dataset")
+    if "train_dataset" not in given:
+        loader = training_loader(trainer, size, names)
+    found: dict[str, Any] = (
         {}
         if "checkpoints" in given
         else {"checkpoints": _checkpoints(Path(trainer.args.output_dir), "from_trainer", trainer.state)}
     )
     if "loss_fn" not in given:
-        _say_other_loss(trainer)
-    names, collate_fn = _label_names(trainer.label_names), loader.collate_fn
-    if trainer.args.remove_unused_columns:  # Trainer takes them from its data sets; `inputs` come as the user has them
-        collate_fn = Collate(trainer.model, label_names=names, collate_fn=collate_fn)
-    return {
-        "model": trainer.model,
-        "train_dataset": in_order(loader.dataset, batch_size or BATCH_SIZE, collate_fn),
-        "loss_fn": default_loss(trainer.model),
-        "label_names": names,
-        **found,
-    }
-
-
-def _say_other_loss(trainer: Trainer) -> None:
-    """Warn where the Trainer was trained on a loss that is not the model's own."""
-    from transformers import Trainer as Original
-
-    own = (
-        [f"label_smoothing_factor={trainer.args.label_smoothing_factor}"] if trainer.args.label_smoothing_factor else []
-    )
-    own += ["compute_loss_func"] if getattr(trainer, "compute_loss_func", None) is not None else []
-    own += ["compute_loss"] if type(trainer).compute_loss is not Original.compute_loss else []
-    if own:
-        warnings.warn(
-            f"from_trainer: the Trainer has a loss of its own ({', '.join(own)}), and the model's is used: gradients are not "
-            f"those of training. Pass loss_fn=..., a function of (prediction, labels) with one loss per example.",
-            stacklevel=4,
-        )
+        say_other_loss(trainer)
+        found["loss_fn"] = loss_in_place(trainer.model, loader, names, "from_trainer")
+    return {"model": trainer.model, "train_dataset": loader, "label_names": names, **found}
 
 
 def _label_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -297,23 +255,19 @@ def finished_run(
         model = _base_model(last) if of_adapter else _model_of(last)
     if of_adapter:
         model = with_adapter(model, last)
-    loss_fn = default_loss(model)
+    by_kind = loss_by_kind(model)
     # Where tokens have labels, these are filled up as well, which Collate does and DataCollatorWithPadding does not.
-    if data_collator is None and not isinstance(loss_fn, TokenLoss):
+    if data_collator is None and not isinstance(by_kind, TokenLoss):
         if tokenizer is None and any((last / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
             tokenizer = _tokenizer_of(last)
         data_collator = (
             transformers.default_data_collator if tokenizer is None else transformers.DataCollatorWithPadding(tokenizer)
         )
-    names = _label_names(find_labels(type(_base(model))) if label_names is None else label_names)
+    names = _label_names(find_labels(type(base_of(model))) if label_names is None else label_names)
     collate_fn = Collate(model, label_names=names, collate_fn=data_collator)
-    return {
-        "model": model,
-        "train_dataset": in_order(train_dataset, batch_size or BATCH_SIZE, collate_fn),
-        "checkpoints": found,
-        "loss_fn": loss_fn,
-        "label_names": names,
-    }
+    loader = in_order(train_dataset, batch_size or BATCH_SIZE, collate_fn)
+    loss = {} if "loss_fn" in given else {"loss_fn": loss_in_place(model, loader, names, "from_pretrained_run")}
+    return {"model": model, "train_dataset": loader, "checkpoints": found, "label_names": names, **loss}
 
 
 def _tokenizer_of(directory: Path) -> Any:
