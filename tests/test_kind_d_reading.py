@@ -328,12 +328,12 @@ def test_a_loader_of_the_very_data_set_without_its_unused_columns_is_the_same(be
 
 
 class Weighted(Trainer):
-    def _get_train_sampler(self, train_dataset=None):
+    def _get_train_sampler(self, train_dataset):
         return WeightedRandomSampler([1, 0, 0, 1, 0, 0, 1], 20)
 
 
 class Part(Trainer):
-    def _get_train_sampler(self, train_dataset=None):
+    def _get_train_sampler(self):  # as before transformers 4.50
         return SubsetRandomSampler([0, 2, 4])
 
 

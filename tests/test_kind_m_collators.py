@@ -167,7 +167,7 @@ def test_a_trainers_collator_leaves_its_data(bert, removes, tmp_path):
     data = lists(case.train)
     before = copy.deepcopy(data)
     arguments = TrainingArguments(str(tmp_path), report_to=[], remove_unused_columns=removes, use_cpu=True)
-    trainer = Trainer(case.model, arguments, train_dataset=data, data_collator=popping)
+    trainer = Trainer(case.model, arguments, train_dataset=data, data_collator=appending)
     tracin = TracInWE.from_trainer(trainer, checkpoints=paths, loss_fn=case.loss)
     found = tracin.influence(case.test).double()
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))

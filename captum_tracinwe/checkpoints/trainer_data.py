@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -55,7 +56,8 @@ def training_loader(trainer: Trainer, batch_size: int, label_names: Sequence[str
         batch_size = batch_size if loader.batch_sampler is not None else None  # type: ignore[assignment]
         sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     elif _overridden(trainer, "_get_train_sampler"):
-        sampler = trainer._get_train_sampler()
+        takes_data = inspect.signature(trainer._get_train_sampler).parameters  # as transformers 4.50 begins to give it
+        sampler = trainer._get_train_sampler(*([dataset] if takes_data else []))
     _say_uneven(sampler, dataset)
     changed = _overridden(trainer, "_prepare_inputs", "training_step")
     if changed:
