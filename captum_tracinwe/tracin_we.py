@@ -63,7 +63,8 @@ class TracInWE(TracInCP):
 
     Args:
         model (Module): any model with a word embedding.
-        train_dataset (Dataset or DataLoader): M examples in a fixed order. Batches are tuples ``(inputs..., labels)``, as in
+        train_dataset (Dataset or DataLoader): M examples in a fixed order. An index is that of an example in the data set, also
+            where a DataLoader's sampler has another order; of a stream it counts examples as they come. Batches are tuples ``(inputs..., labels)``, as in
             :class:`captum.influence.TracInCP`, or mappings (``model(**batch)``, labels under ``labels``). Examples of a data
             set may be mappings of lists (`datasets.Dataset`); wherever ``inputs`` are asked for, a data set or a list of such
             mappings will do.
@@ -226,7 +227,8 @@ class TracInWE(TracInCP):
                 left out, with a warning.
             batch_size (int, optional): texts to a pass; default 16.
             **options: any argument of :class:`TracInWE`, in place of what the Trainer says. The default ``loss_fn`` is the
-                model's own, or for language models and token classification its sum over each example's tokens.
+                model's own, or for language models and token classification its sum over each example's tokens; where the model's
+                own loss is another one, a warning says so.
 
         Raises:
             TypeError: it is no Trainer.
