@@ -64,10 +64,10 @@ class TracInWE(TracInCP):
     Args:
         model (Module): any model with a word embedding.
         train_dataset (Dataset or DataLoader): M examples in a fixed order. An index is that of an example in the data set, also
-            where a DataLoader's sampler has another order; of a stream it counts examples as they come. Batches are tuples ``(inputs..., labels)``, as in
-            :class:`captum.influence.TracInCP`, or mappings (``model(**batch)``, labels under ``labels``). Examples of a data
-            set may be mappings of lists (`datasets.Dataset`); wherever ``inputs`` are asked for, a data set or a list of such
-            mappings will do.
+            where a DataLoader's sampler has another order; of a stream it counts examples as they come. Batches are tuples
+            ``(inputs..., labels)``, as in :class:`captum.influence.TracInCP`, or mappings (``model(**batch)``, labels under
+            ``labels``). Examples of a data set may be mappings of lists (`datasets.Dataset`); wherever ``inputs`` are asked for,
+            a data set or a list of such mappings will do.
         checkpoints (str, Path or list): a directory, or the checkpoints.
         checkpoints_load_func (callable): ``(model, checkpoint) -> learning rate``. Default: :func:`load_checkpoint`.
         layers (list[str] or None): a list with the name of the embedding; None finds it.
