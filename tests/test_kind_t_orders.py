@@ -17,10 +17,12 @@ from torch.utils.data import (
     SequentialSampler,
     Subset,
 )
+from transformers import DataCollatorWithFlattening
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.app.testing import scatter_checkpoints, scores_by_loop
+from captum_tracinwe.app.testing import scatter_checkpoints, scores_by_loop, tiny_gpt2, toy_texts
+from captum_tracinwe.gradients.token_losses import TokenLoss
 
 ORDER = [4, 0, 6, 2, 5, 1, 3]
 
@@ -232,3 +234,18 @@ def test_what_workers_do_to_an_order_is_said_or_refused(bert):
         TracInWE(case.model, DataLoader(case.dataset(), 2, num_workers=2, in_order=False), paths, loss_fn=case.loss)
     with pytest.warns(UserWarning, match="2 workers over an IterableDataset: each worker reads all of it"):
         TracInWE(case.model, DataLoader(Stream(case.dataset()), 2, num_workers=2), paths, loss_fn=case.loss)
+
+
+def test_packed_rows_in_an_order_of_their_own_are_counted_as_the_data_set_does(tmp_path):
+    model = tiny_gpt2(tied=False)
+    paths = scatter_checkpoints(model, tmp_path)
+    ids, mask, _ = toy_texts(5, seed=1)
+    rows = [{"input_ids": i[: int(m.sum())].tolist()} for i, m in zip(ids, mask, strict=True)]
+    test = {"input_ids": ids[:2, :3], "labels": ids[:2, :3]}
+    collate = DataCollatorWithFlattening()
+    expected = TracInWE(model, [{**row, "labels": row["input_ids"]} for row in rows], paths, loss_fn=TokenLoss())
+    for sampler in ({"sampler": Listed([3, 0, 4, 1, 2]), "batch_size": 2}, {"batch_sampler": [[3, 0], [4, 1, 2]]}):
+        with pytest.warns(UserWarning, match="packs several examples into one row"):
+            tracin = TracInWE(model, DataLoader(rows, collate_fn=collate, **sampler), paths, loss_fn=TokenLoss())
+        torch.testing.assert_close(tracin.influence(test), expected.influence(test), rtol=1e-3, atol=1e-6)
+        assert tracin.training_set.alone(0)["input_ids"].tolist() == [rows[3]["input_ids"]]

@@ -20,8 +20,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.copies import on_copies
-from captum_tracinwe.batches.randomness import generators_kept
 
 __all__ = ["examples_loader", "in_order", "reads_in_order", "refuse_shuffling"]
 
@@ -65,7 +65,7 @@ def refuse_shuffling(loader: DataLoader[Any], what: str) -> None:
 def _repeats_itself(sampler: Sampler[Any], dataset: Any) -> bool:
     """Whether a sampler of an unknown kind gives the same indices when asked twice; more than there are examples are enough."""
     most = len(dataset) + 1 if hasattr(dataset, "__len__") else None
-    with generators_kept():
+    with chance_as_before():
         return list(islice(sampler, most)) == list(islice(sampler, most))
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from captum_tracinwe.batches.batch import Batch, is_mapping, size_of
 from captum_tracinwe.batches.chance import chance_as_before
+from captum_tracinwe.batches.copies import on_copies
 
 __all__ = ["a_row_for_each", "unpacked"]
 
@@ -100,7 +101,9 @@ def a_row_for_each(loader: DataLoader[Any], what: str) -> DataLoader[Any]:
         if loader.batch_size is not None
         else list(itertools.chain.from_iterable(loader.batch_sampler or []))
     )
-    return DataLoader(loader.dataset, 1, sampler=order, collate_fn=loader.collate_fn, generator=torch.Generator())
+    return DataLoader(
+        loader.dataset, 1, sampler=order, collate_fn=on_copies(loader.collate_fn), generator=torch.Generator()
+    )
 
 
 def _sizes(loader: DataLoader[Any]) -> tuple[int, int] | None:
@@ -116,7 +119,8 @@ def _sizes(loader: DataLoader[Any]) -> tuple[int, int] | None:
 def _rows_of(loader: DataLoader[Any], dataset: Dataset[Any]) -> tuple[int, int] | None:
     if len(dataset) < 2:  # type: ignore[arg-type]
         return None
-    return size_of(loader.collate_fn([dataset[0]])), size_of(loader.collate_fn([dataset[0], dataset[1]]))
+    collate_fn: Any = on_copies(loader.collate_fn)
+    return size_of(collate_fn([dataset[0]])), size_of(collate_fn([dataset[0], dataset[1]]))
 
 
 def _several(what: str, examples: int, rows: int) -> str:

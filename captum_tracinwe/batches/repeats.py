@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from captum_tracinwe.batches.batch import tensors_in
+from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.copies import on_copies
-from captum_tracinwe.batches.randomness import generators_kept
 
 __all__ = ["say_what_changes", "some_of"]
 
@@ -44,7 +44,7 @@ def say_what_changes(train_dataset: Dataset[Any] | DataLoader[Any], collate_fn: 
             stacklevel=5,
         )
         return  # its buffer would be filled for a few examples
-    with generators_kept():
+    with chance_as_before():
         changed = _changed(dataset, collate_fn, whole)
     if changed == "collator":
         warnings.warn(

@@ -69,9 +69,9 @@ class TrainingSet:
             ValueError: the DataLoader's order cannot be told by indices of its data set (:func:`order_of`).
         """
         if isinstance(train_dataset, DataLoader):
-            order = order_of(train_dataset, "train_dataset")
+            sampled = order_of(train_dataset, "train_dataset")
             loader = a_row_for_each(train_dataset, "train_dataset")
-            return cls(loader, sampled=order if loader is train_dataset else order_of(loader, "train_dataset"))
+            return cls(loader, sampled=sampled if loader is train_dataset else order_of(loader, "train_dataset"))
         if not by_length:
             return cls(a_row_for_each(in_order(train_dataset, batch_size, collate_fn), "train_dataset"))
         assert batch_size is not None

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.collate import Collate
 from captum_tracinwe.batches.loaders import in_order
 from captum_tracinwe.batches.orders import flat
-from captum_tracinwe.batches.randomness import generators_kept
 from captum_tracinwe.batches.repeats import some_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _same_examples(some: Any, others: Any) -> bool:
         return True
     if isinstance(some, IterableDataset) or isinstance(others, IterableDataset):
         return False
-    with generators_kept():
+    with chance_as_before():
         try:
             return len(some) == len(others) and all(
                 _same(one, others[index]) for index, one in some_of(some, EXAMPLES).items()
@@ -124,7 +124,7 @@ def _say_uneven(sampler: Any, dataset: Any) -> None:
     if sampler is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         return
     size = len(dataset)
-    with generators_kept():
+    with chance_as_before():
         drawn = list(islice(flat(sampler), 4 * size))
     if sorted(drawn) != list(range(size)):
         warnings.warn(

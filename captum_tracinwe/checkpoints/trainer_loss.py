@@ -12,10 +12,10 @@ from torch.nn import Module
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.batch import Batch, Loss, labels_of, move_to
+from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.collate import Collate
 from captum_tracinwe.batches.copies import copied
 from captum_tracinwe.batches.loaders import in_order
-from captum_tracinwe.batches.randomness import generators_kept
 from captum_tracinwe.batches.repeats import some_of
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.checkpoints.adapters import active_adapter
@@ -97,7 +97,7 @@ def _answers(model: Module, loader: Any, label_names: Sequence[str]) -> list[_An
     if loader.batch_sampler is None or parameter is None:
         return found
     # Only the forward pass is wanted: no copy of the weights is made.
-    with suppress(Exception), generators_kept(), untouched(model, copy_weights=False), torch.no_grad():
+    with suppress(Exception), chance_as_before(), untouched(model, copy_weights=False), torch.no_grad():
         for number, example in some_of(loader.dataset, EXAMPLES).items():
             batch: Batch = move_to(loader.collate_fn([copied(example)]), parameter.device)
             output = run_model(model, batch, label_names, own_loss=True)
