@@ -10,18 +10,21 @@ from typing import Annotated, Any
 import msgspec
 
 from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES
+from captum_tracinwe.checkpoints.folders import deepspeed_file, is_unread, refuse_unread, shards_folder
 from captum_tracinwe.checkpoints.metadata import read_json
 from captum_tracinwe.checkpoints.reading import check_file, opened
 from captum_tracinwe.checkpoints.run_states import different_runs
+from captum_tracinwe.checkpoints.sharded import opened_shards
 
-__all__ = ["check_whole", "exists", "find_checkpoints", "has_weights", "weight_files"]
+__all__ = ["WEIGHT_FILES", "check_whole", "exists", "find_checkpoints", "has_weights", "weight_files"]
 
-# What transformers writes into a checkpoint directory, preferred first.
+#: What transformers, accelerate and PEFT write into a checkpoint directory, preferred first.
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "pytorch_model_fsdp.bin",  # FSDP's weights, gathered
     *ADAPTER_FILES,
 )
 
@@ -81,6 +84,10 @@ def check_whole(path: Path) -> int:
     Raises:
         ValueError: no file of weights, a shard missing, or a file that is cut.
     """
+    folder = None if has_weights(path, sharded=False) else shards_folder(path)
+    if folder is not None:
+        with opened_shards(folder) as shards:
+            return shards.count
     paths = weight_files(path)
     with opened(paths) as files:
         return sum(check_file(file, path) for file, path in zip(files, paths, strict=True))
@@ -104,9 +111,11 @@ def exists(place: Path) -> bool:
     return True
 
 
-def has_weights(place: Path) -> bool:
-    """Whether a directory holds the weights of one model."""
-    return any((place / name).is_file() for name in WEIGHT_FILES)
+def has_weights(place: Path, sharded: bool = True) -> bool:
+    """Whether a directory holds the weights of one model; without ``sharded`` in files that transformers reads."""
+    return any((place / name).is_file() for name in WEIGHT_FILES) or (
+        sharded and (shards_folder(place) is not None or deepspeed_file(place) is not None)
+    )
 
 
 class _Index(msgspec.Struct):
@@ -126,6 +135,10 @@ def weight_files(path: Path) -> list[Path]:
     """
     name = next((name for name in WEIGHT_FILES if (path / name).is_file()), None)
     if name is None:
+        of_deepspeed = deepspeed_file(path)
+        if of_deepspeed is not None:
+            return [of_deepspeed]
+        refuse_unread(path)
         raise ValueError(
             f"The directory {str(path)!r} is not a checkpoint: expected one of {', '.join(WEIGHT_FILES)} in it."
         )
@@ -153,7 +166,7 @@ def _listed(names: list[str]) -> str:
 def _may_be_checkpoint(entry: Path) -> bool:
     if entry.name.startswith(".") or entry.name.lower() in OF_DESKTOP:
         return False
-    return has_weights(entry) if entry.is_dir() else entry.suffix not in NO_WEIGHTS
+    return has_weights(entry) or is_unread(entry) if entry.is_dir() else entry.suffix not in NO_WEIGHTS
 
 
 def _natural(paths: Iterable[Any]) -> list[Any]:

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from captum_tracinwe.checkpoints.metadata import shown
-from captum_tracinwe.checkpoints.rates import OPTIMIZER, of_shape
+from captum_tracinwe.checkpoints.rates import OPTIMIZER
 from captum_tracinwe.checkpoints.reading import opened, read_torch
+from captum_tracinwe.checkpoints.states import of_shape
 from captum_tracinwe.preconditioners import Adam
 
 __all__ = ["adam_of"]

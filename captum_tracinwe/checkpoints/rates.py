@@ -1,32 +1,36 @@
-"""Which learning rate the embedding had at a checkpoint of transformers' Trainer, from the files beside its weights."""
+"""Which learning rate the embedding had at a checkpoint: from the files beside its weights, or what stands with them in one."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from captum_tracinwe.checkpoints.metadata import checked_rate, read_json, shown
 from captum_tracinwe.checkpoints.reading import first_line, opened, read_torch
 from captum_tracinwe.checkpoints.run_states import STATE, TrainerState
+from captum_tracinwe.checkpoints.states import groups_of, of_table, scheduled, states_within
 
-__all__ = ["OPTIMIZER", "of_shape", "trainer_rate"]
+__all__ = ["OPTIMIZER", "rate_within", "trainer_rate"]
 
 #: The file in which Trainer keeps the state of its optimiser.
 OPTIMIZER = "optimizer.pt"
 SCHEDULER = "scheduler.pt"
+# Where accelerate's save_state puts one and the other; further ones have a number.
+NUMBERED = re.compile(r"(optimizer|scheduler)(_[0-9]{1,3})?\.bin")
 
 
-def trainer_rate(directory: Path, table: Tensor | None) -> float | None:
+def trainer_rate(directory: Path, table: Tensor | None, names: Collection[str] = ()) -> float | None:
     """η_c of ``directory``: what the scheduler would use for the step after it.
 
     Args:
-        directory (Path): a ``checkpoint-*`` of Trainer.
+        directory (Path): a ``checkpoint-*`` of Trainer, or what accelerate's ``save_state`` wrote.
         table (Tensor, optional): the word embedding, whose shape tells its parameter group in ``optimizer.pt``.
+        names (collection of str): the model's names for it, which tell its group where an optimiser was given names.
 
     Returns:
         float or None: None where the directory says nothing of a rate. Where groups have different rates and the
@@ -36,47 +40,94 @@ def trainer_rate(directory: Path, table: Tensor | None) -> float | None:
     Raises:
         ValueError: a file that should hold it cannot be read.
     """
-    rates = _scheduled(directory)
-    groups = _groups(directory) if rates is None or len(set(rates)) > 1 else None
-    if rates is None and groups is not None:
-        rates = [group["lr"] for group in groups]
-    if rates is None:
+    pairs = _pairs(directory)
+    rates = [_scheduled(scheduler) for scheduler, _ in pairs]
+    known = {rate for some in rates for rate in some or ()}
+    alike = len(known) == 1 and None not in rates
+    groups = [None if alike else _groups(optimizer) for _, optimizer in pairs]
+    found = [
+        some if some is not None else [group["lr"] for group in own or ()]
+        for some, own in zip(rates, groups, strict=True)
+    ]
+    if not any(found):
         return _logged(directory)
-    if len(set(rates)) == 1:
-        return rates[0]
-    of_table = _groups_of_shape(directory, groups, table) if groups is not None and table is not None else []
-    if len(of_table) == 1 and of_table[0] < len(rates):
-        return rates[of_table[0]]
-    warnings.warn(
-        f"The checkpoint {str(directory)!r} has parameter groups of different learning rates {shown(rates)}, and which of them "
-        f"trains the word embedding cannot be told: that of the first group, {rates[0]:.6g}, is used. Pass a "
-        f"checkpoints_load_func that returns the right one.",
-        stacklevel=5,
-    )
+    if len({rate for some in found for rate in some}) == 1:
+        return next(rate for some in found for rate in some)
+    of_embedding = [
+        some[i]
+        for (_, optimizer), own, some in zip(pairs, groups, found, strict=True)
+        for i in (of_table(own, _states(optimizer), table, names) if own is not None else ())
+        if i < len(some)
+    ]
+    return _the_one(of_embedding, found, directory)
+
+
+def rate_within(content: Any, beside: Any, table: Tensor | None, names: Collection[str], path: Path) -> float | None:
+    """η_c by the states of optimisers, else of schedulers, that stand in a file with the weights; as for `trainer_rate`.
+
+    Args:
+        content (any): of the file.
+        beside (any): the state dict in it, which is not searched.
+        table (Tensor, optional): the word embedding.
+        names (collection of str): the model's names for it.
+        path (Path): of the file, for messages.
+    """
+    optimisers, schedulers = states_within(content, beside)
+    groups = [groups_of(one) or [] for one in optimisers]
+    found = [[group["lr"] for group in some] for some in groups] or [scheduled(one) or [] for one in schedulers]
+    found = [[checked_rate(rate, f"checkpoint {str(path)!r}") for rate in some] for some in found]
+    if not found:
+        return None
+    states = [one.get("state") for one in optimisers]
+    of_embedding = [found[n][i] for n, some in enumerate(groups) for i in of_table(some, states[n], table, names)]
+    return _the_one(of_embedding, found, path)
+
+
+def _the_one(of_embedding: Sequence[float], found: Sequence[Sequence[float]], path: Path) -> float:
+    """The rate of the embedding's group; where it cannot be told the first one's, and a warning if they differ."""
+    rates = [rate for some in found for rate in some]
+    if len(set(of_embedding)) == 1:
+        return of_embedding[0]
+    if len(set(rates)) > 1:
+        warnings.warn(
+            f"The checkpoint {str(path)!r} has parameter groups of different learning rates {shown(rates)}, and which of them "
+            f"trains the word embedding cannot be told: that of the first group, {rates[0]:.6g}, is used. Pass a "
+            f"checkpoints_load_func that returns the right one.",
+            stacklevel=6,
+        )
     return rates[0]
 
 
-def _scheduled(directory: Path) -> list[float] | None:
-    content = _loaded(directory / SCHEDULER)
+def _pairs(directory: Path) -> list[tuple[Path, Path]]:
+    """The files of each scheduler and its optimiser; those of Trainer, which need not be there, where there are no others."""
+    matches = [NUMBERED.fullmatch(entry.name) for entry in directory.iterdir()]
+    numbers = sorted({match[2] or "" for match in matches if match})
+    theirs = [(directory / f"scheduler{number}.bin", directory / f"optimizer{number}.bin") for number in numbers]
+    own = (directory / SCHEDULER, directory / OPTIMIZER)
+    return [own] if not theirs or any(path.is_file() for path in own) else theirs
+
+
+def _scheduled(path: Path) -> list[float] | None:
+    content = _loaded(path)
     found = None if content is None else content.get("_last_lr")
     if not isinstance(found, (list, tuple, type(None))):
-        raise _odd(directory / SCHEDULER, f"has a _last_lr that is {shown(found)}, expected a list of numbers")
-    return [_rate(rate, directory / SCHEDULER) for rate in found] if found else None
+        raise _odd(path, f"has a _last_lr that is {shown(found)}, expected a list of numbers")
+    return [_rate(rate, path) for rate in found] if found else None
 
 
-def _groups(directory: Path) -> list[Mapping[str, Any]] | None:
+def _groups(path: Path) -> list[Mapping[str, Any]] | None:
     """Parameter groups, each with a rate; the optimiser's tensors are not read for it."""
-    content = _loaded(directory / OPTIMIZER, values=False)
+    content = _loaded(path, values=False)
     if content is not None and any(isinstance(rate, Tensor) for rate in _rates(content)):
-        content = _loaded(directory / OPTIMIZER)
+        content = _loaded(path)
     if content is None:
         return None
     groups = content.get("param_groups")
     if groups is not None and not (isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups)):
-        raise _odd(directory / OPTIMIZER, f"has param_groups that are {shown(groups)}, expected a list of dicts")
+        raise _odd(path, f"has param_groups that are {shown(groups)}, expected a list of dicts")
     if not groups or not all("lr" in group for group in groups):
         return None
-    return [{**group, "lr": _rate(group["lr"], directory / OPTIMIZER)} for group in groups]
+    return [{**group, "lr": _rate(group["lr"], path)} for group in groups]
 
 
 def _rates(content: Mapping[Any, Any]) -> list[Any]:
@@ -84,26 +135,9 @@ def _rates(content: Mapping[Any, Any]) -> list[Any]:
     return [group.get("lr") for group in groups if isinstance(group, Mapping)] if isinstance(groups, list) else []
 
 
-def _groups_of_shape(directory: Path, groups: Sequence[Mapping[str, Any]], table: Tensor) -> list[int]:
-    """Groups that hold a parameter with optimiser state of the table's shape."""
-    content = _loaded(directory / OPTIMIZER, values=False)
-    states = content.get("state") if content is not None else None
-    if not isinstance(states, Mapping):
-        return []
-    fitting = of_shape(states, table.shape)
-    members = [group.get("params") for group in groups]
-    held = [{p for p in some if isinstance(p, int)} if isinstance(some, list) else set() for some in members]
-    return [i for i, some in enumerate(held) if some & fitting]
-
-
-def of_shape(states: Mapping[Any, Any], shape: torch.Size) -> set[Any]:
-    """The numbers of the parameters of a shape, of those that an optimiser has state of."""
-    return {
-        parameter
-        for parameter, state in states.items()
-        if isinstance(state, Mapping)
-        and any(isinstance(value, Tensor) and value.shape == shape for value in state.values())
-    }
+def _states(path: Path) -> Any:
+    content = _loaded(path, values=False)
+    return None if content is None else content.get("state")
 
 
 def _loaded(path: Path, values: bool = True) -> Mapping[Any, Any] | None:

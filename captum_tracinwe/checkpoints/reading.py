@@ -17,7 +17,17 @@ import msgspec
 import torch
 from torch import Tensor
 
-__all__ = ["MAPPED_FROM", "check_file", "first_line", "in_words", "opened", "read_safetensors", "read_torch"]
+__all__ = [
+    "MAPPED_FROM",
+    "MOST_DESCRIPTION",
+    "Unread",
+    "check_file",
+    "first_line",
+    "in_words",
+    "opened",
+    "read_safetensors",
+    "read_torch",
+]
 
 #: Weights of more bytes are mapped instead of read: below it a copy costs half a second a gigabyte, above it perhaps the
 #: memory that there is. What is mapped has to stay as it is while it is in use.
@@ -29,6 +39,10 @@ MOST_DESCRIPTION, MOST_FOR_EACH = 8 << 20, 1 << 10
 MOST_EXPANDED = 100
 #: File systems date a change to some milliseconds: a file that is younger could change again without another date.
 TICK = 0.02
+
+
+class Unread(ValueError):
+    """Weights that may well be whole, in a form that has to be converted first: nothing to be thrown away."""
 
 
 @contextmanager
@@ -141,7 +155,7 @@ def _is_zip(file: BinaryIO) -> bool:
 
 def _refuse_shifted(file: BinaryIO) -> None:
     """An archive behind other bytes is none to torch, which would call it a pickle that could run code."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 22))
     if file.read(4) == b"PK\x05\x06":
         raise ValueError("it ends as an archive of torch.save does, and other bytes stand before its first entry")
@@ -149,7 +163,7 @@ def _refuse_shifted(file: BinaryIO) -> None:
 
 def _records(file: BinaryIO) -> list[zipfile.ZipInfo]:
     """The directory of an archive of ``torch.save``, seen to be in order before anything is read by it."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 22))
     if file.read(4) != b"PK\x05\x06":  # readers differ on what to make of an archive with something behind it
         raise ValueError("its end is missing, or has something behind it")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -17,30 +16,18 @@ from torch.nn import Module
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from captum_tracinwe.batches.wrapped import unwrap
-from captum_tracinwe.checkpoints import reading
-from captum_tracinwe.checkpoints.adapters import (
-    ADAPTER_FILES,
-    active_adapter,
-    adapter_state,
-    adapter_weights,
-    only_adapter_trains,
-)
-from captum_tracinwe.checkpoints.files import check_whole, exists, find_checkpoints, has_weights, weight_files
-from captum_tracinwe.checkpoints.metadata import checked_rate, shown
+from captum_tracinwe.checkpoints.adapters import adapter_state, only_adapter_trains
+from captum_tracinwe.checkpoints.contents import read, word_table
+from captum_tracinwe.checkpoints.files import WEIGHT_FILES, check_whole, exists, find_checkpoints
+from captum_tracinwe.checkpoints.metadata import checked_rate
 from captum_tracinwe.checkpoints.rates import trainer_rate
-from captum_tracinwe.checkpoints.reading import opened, read_safetensors, read_torch
-from captum_tracinwe.gradients.embedding import input_embeddings
 from captum_tracinwe.gradients.interrupts import whole
 from captum_tracinwe.gradients.turns import alone
 
 __all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
 
-# The names under which training scripts nest a state dict.
-NESTS = ("model_state_dict", "state_dict", "model")
-RATES = ("learning_rate", "lr")
-NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(inf|nan)", re.ASCII)
-
 _told_of_missing_rate: WeakSet[Module] = WeakSet()
+_told_of_rate_zero: WeakSet[Module] = WeakSet()
 
 
 def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step: int | None = None) -> None:
@@ -139,32 +126,34 @@ def _load(model: Module, path: str | Path, assign: bool) -> float:
     path = Path(path)
     if not exists(path):
         raise FileNotFoundError(f"No checkpoint at {str(path)!r}: expected a file or a directory with weights.")
-    own = unwrap(model).state_dict().keys()
-    content, rate = _read(path, own, active_adapter(model))
-    content = _stripped(content, own)
-    content, wanted = adapter_weights(model, content, path) or (content, own)
+    held = read(model, path)
     with alone(model):
-        whole(lambda: _load_into(model, content, wanted, path, assign))
-    if rate is None and path.is_dir():
-        given = input_embeddings(model)
-        rate = trainer_rate(path, getattr(given, "weight", None))
-        if rate == 0:
-            warnings.warn(
-                f"The checkpoint {path.name!r} has a learning rate of 0, as schedules end: it adds nothing to any score. Explain "
-                f"with checkpoints from before the end.",
-                stacklevel=3,
-            )
+        whole(lambda: _load_into(model, held.state, held.wanted, path, assign))
+    if held.given is not None:
+        return checked_rate(held.given, f"checkpoint {str(path)!r}")
+    rate = held.rate
+    beside = path if path.is_dir() else path.parent if path.name in WEIGHT_FILES else None
+    if rate is None and beside is not None:
+        rate = trainer_rate(beside, *word_table(model))
+    if rate == 0 and model not in _told_of_rate_zero:
+        _told_of_rate_zero.add(model)
+        warnings.warn(
+            f"The checkpoint {path.name!r} has a learning rate of 0, as schedules end: it adds nothing to any score, nor do "
+            f"others like it. Explain with checkpoints from before the end.",
+            stacklevel=3,
+        )
     if rate is None:
         if model not in _told_of_missing_rate:
             _told_of_missing_rate.add(model)
             warnings.warn(
                 f"The checkpoint {path.name!r} carries no learning rate: 1.0 is used, for it and for others like it. Scores "
                 f"then weigh all checkpoints alike, and their unit is that of a rate of 1. Save with "
-                f"captum_tracinwe.save_checkpoint(path, model, learning_rate), or put 'learning_rate' beside the state dict.",
+                f"captum_tracinwe.save_checkpoint(path, model, learning_rate), put 'learning_rate' beside the state dict, or "
+                f"pass checkpoints_load_func, a function of model and path that calls load_checkpoint and returns the right one.",
                 stacklevel=3,
             )
         return 1.0
-    return checked_rate(rate, f"checkpoint {str(path)!r}")
+    return rate
 
 
 def _umask() -> int:
@@ -173,73 +162,7 @@ def _umask() -> int:
     return mask
 
 
-# ----------------------------------------------------------------------------------------------------------- reading
-
-
-def _read(path: Path, own: Collection[str], adapter: str | None = None) -> tuple[dict[str, Tensor], Any]:
-    """State dict and learning rate (None if there is none) of a file or directory, for a model with keys ``own``."""
-    paths = [path]
-    if path.is_dir():
-        if adapter is not None and not has_weights(path) and has_weights(path / adapter):
-            path = path / adapter  # where PEFT puts an adapter of another name than "default"
-        paths = weight_files(path)
-        if paths[0].name in ADAPTER_FILES and adapter is None:
-            raise ValueError(
-                f"The checkpoint {str(path)!r} holds an adapter only ({paths[0].name}), and the model has none: expected a PEFT "
-                f"model. Wrap it with peft.PeftModel.from_pretrained(model, {str(path)!r})."
-            )
-    state: dict[str, Tensor] = {}
-    rate = None
-    with opened(paths) as files:
-        mapped = sum(os.fstat(file.fileno()).st_size for file in files) > reading.MAPPED_FROM
-        for file, part in zip(files, paths, strict=True):
-            if part.suffix == ".safetensors":
-                found, notes = read_safetensors(file, part, mapped)
-                rate = _noted_rate(notes, part)
-            else:
-                found, rate = _of_nest(read_torch(file, part, mapped), own, part)
-            state |= found
-    return state, rate if len(paths) == 1 else None
-
-
-def _noted_rate(notes: Mapping[str, str], path: Path) -> float | None:
-    said = notes.get("learning_rate")
-    if said is None:
-        return None
-    if not NUMBER.fullmatch(said):  # Python reads 1_0 and full-width digits, too
-        raise ValueError(
-            f"The learning rate of the checkpoint {str(path)!r} cannot be read: its metadata has learning_rate {shown(said)}, "
-            f"expected a finite number ≥ 0. Save it anew, or pass a checkpoints_load_func that returns the rate."
-        )
-    return float(said)
-
-
-def _of_nest(content: Any, own: Collection[str], path: Path) -> tuple[dict[str, Tensor], Any]:
-    """The state dict within what a file of ``torch.save`` holds, and the learning rate beside it."""
-    if not isinstance(content, Mapping):
-        raise ValueError(f"The checkpoint {str(path)!r} holds a {type(content).__name__}: expected a state dict.")
-    nest = next((content[key] for key in NESTS if isinstance(content.get(key), Mapping)), None)
-    # In a flat dict a model's own buffer may be called `step`.
-    notes = [key for key in (*RATES, "step", "epoch") if key in content and (nest is not None or key not in own)]
-    state = dict(nest) if nest is not None else {key: value for key, value in content.items() if key not in notes}
-    odd = next((key for key in state if not isinstance(key, str)), None)
-    if odd is not None:
-        raise ValueError(
-            f"The checkpoint {str(path)!r} has the key {shown(odd)}, a {type(odd).__name__}: expected the names of weights. "
-            f"Save model.state_dict(), or use captum_tracinwe.save_checkpoint."
-        )
-    return state, next((content[key] for key in RATES if key in notes), None)
-
-
 # ----------------------------------------------------------------------------------------------------------- loading
-
-
-def _stripped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """Keys without the prefixes that DataParallel and torch.compile put before them, unless the model's own have them."""
-    for prefix in ("module.", "_orig_mod."):
-        if state and all(key.startswith(prefix) for key in state) and not all(key.startswith(prefix) for key in own):
-            state = {key[len(prefix) :]: value for key, value in state.items()}
-    return state
 
 
 def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str], path: Path, assign: bool) -> None:
@@ -269,7 +192,8 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
     if problems:
         raise ValueError(
             f"The checkpoint {str(path)!r} does not fit the model {type(inner).__name__}: {'; '.join(problems[:5])}. Expected a "
-            f"checkpoint of this very architecture."
+            f"checkpoint of this very architecture, with its names: save this model's state_dict(), or pass a "
+            f"checkpoints_load_func that renames the weights, loads them and returns the learning rate."
         )
     if not assign:
         inner.load_state_dict(state, strict=False)
