@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES
-from captum_tracinwe.checkpoints.folders import deepspeed_file, is_unread, refuse_unread, shards_folder
+from captum_tracinwe.checkpoints.folders import gathered_file, is_unread, refuse_unread, shards_folder
 from captum_tracinwe.checkpoints.metadata import read_json
 from captum_tracinwe.checkpoints.reading import check_file, opened
 from captum_tracinwe.checkpoints.run_states import different_runs
@@ -24,7 +24,6 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
-    "pytorch_model_fsdp.bin",  # FSDP's weights, gathered
     *ADAPTER_FILES,
 )
 
@@ -114,7 +113,7 @@ def exists(place: Path) -> bool:
 def has_weights(place: Path, sharded: bool = True) -> bool:
     """Whether a directory holds the weights of one model; without ``sharded`` in files that transformers reads."""
     return any((place / name).is_file() for name in WEIGHT_FILES) or (
-        sharded and (shards_folder(place) is not None or deepspeed_file(place) is not None)
+        sharded and (shards_folder(place) is not None or gathered_file(place) is not None)
     )
 
 
@@ -135,9 +134,9 @@ def weight_files(path: Path) -> list[Path]:
     """
     name = next((name for name in WEIGHT_FILES if (path / name).is_file()), None)
     if name is None:
-        of_deepspeed = deepspeed_file(path)
-        if of_deepspeed is not None:
-            return [of_deepspeed]
+        gathered = gathered_file(path)
+        if gathered is not None:
+            return [gathered]
         refuse_unread(path)
         raise ValueError(
             f"The directory {str(path)!r} is not a checkpoint: expected one of {', '.join(WEIGHT_FILES)} in it."

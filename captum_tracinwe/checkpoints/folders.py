@@ -7,12 +7,12 @@ from pathlib import Path
 from captum_tracinwe.checkpoints.reading import Unread
 from captum_tracinwe.checkpoints.sharded import METADATA
 
-__all__ = ["DEEPSPEED", "deepspeed_file", "is_unread", "refuse_unread", "shards_folder"]
+__all__ = ["DEEPSPEED", "gathered_file", "is_unread", "refuse_unread", "shards_folder"]
 
 #: DeepSpeed's weights of a stage of ZeRO that leaves them whole.
 DEEPSPEED = "mp_rank_00_model_states.pt"
-# accelerate's and Trainer's folder for FSDP's weights.
-FSDP = "pytorch_model_fsdp_0"
+# What accelerate and Trainer call FSDP's weights, in parts and as one.
+FSDP, GATHERED = "pytorch_model_fsdp_0", "pytorch_model_fsdp.bin"
 # What FSDP writes for each process by itself, and DeepSpeed where the weights are cut: of ZeRO-3, of tensors, of pipelines.
 BY_RANK = ("pytorch_model_fsdp*rank*.bin",)
 CUT = ("zero_pp_rank_*_model_states.pt", "mp_rank_01_model_states.pt", "layer_*model_states.pt")
@@ -36,8 +36,10 @@ def shards_folder(place: Path) -> Path | None:
     return next((one for one in (place, place / FSDP) if (one / METADATA).is_file()), None)
 
 
-def deepspeed_file(place: Path) -> Path | None:
-    """DeepSpeed's whole weights: in this folder, or in the only one in it where `latest` names the last."""
+def gathered_file(place: Path) -> Path | None:
+    """FSDP's or DeepSpeed's whole weights: in this folder, or in the only one in it where `latest` names the last."""
+    if (place / GATHERED).is_file():
+        return place / GATHERED
     found = [place / DEEPSPEED] if (place / DEEPSPEED).is_file() else []
     if not found and (place / "latest").is_file():
         found = list(place.glob(f"*/{DEEPSPEED}"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import torch
 from torch.nn import Module
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
@@ -17,13 +18,14 @@ from transformers.utils.generic import find_labels
 from captum_tracinwe.batches.collate import Collate
 from captum_tracinwe.batches.loaders import in_order
 from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES, with_adapter
+from captum_tracinwe.checkpoints.files import has_weights
 from captum_tracinwe.checkpoints.metadata import model_config, read_json, shown
 from captum_tracinwe.checkpoints.rates import trainer_rate
-from captum_tracinwe.checkpoints.reading import first_line
+from captum_tracinwe.checkpoints.reading import Unread, first_line
 from captum_tracinwe.checkpoints.run_states import RunState, different_runs, names_of
 from captum_tracinwe.checkpoints.trainer_data import training_loader
 from captum_tracinwe.checkpoints.trainer_loss import base_of, loss_by_kind, loss_in_place, say_other_loss
-from captum_tracinwe.checkpoints.weights import check_whole, find_checkpoints, save_checkpoint
+from captum_tracinwe.checkpoints.weights import check_whole, find_checkpoints, load_weights, save_checkpoint
 from captum_tracinwe.gradients.embedding import input_embeddings
 from captum_tracinwe.gradients.token_losses import TokenLoss
 
@@ -175,6 +177,8 @@ def _checkpoints(output: Path, caller: str, state: Any = None) -> list[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said where they are loaded
             silent = [path.name for path in found if trainer_rate(path, None) is None]
+    except Unread as error:  # weights are there: nothing to remove
+        raise Unread(f"{caller}: {error}") from error
     except ValueError as error:
         raise ValueError(
             f"{caller}: {error} A run that is stopped while it saves leaves such a directory: remove it, or pass "
@@ -307,7 +311,12 @@ def _model_of(directory: Path, head: str = "") -> Module:
         )
     check_whole(directory)
     try:
-        found = kind.from_pretrained(directory, config=config, local_files_only=True)
+        if has_weights(directory, sharded=False):
+            found = kind.from_pretrained(directory, config=config, local_files_only=True)
+        else:  # FSDP's or DeepSpeed's, which transformers does not read
+            with torch.random.fork_rng(devices=[]):
+                found = kind.from_config(config) if head else kind(config)
+            load_weights(found, directory)
     except Exception as error:  # a model class raises whatever its config happens to lead to
         raise ValueError(
             f"from_pretrained_run: no model can be made of {str(directory)!r} ({first_line(error)}): expected the config.json "

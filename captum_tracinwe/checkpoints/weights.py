@@ -17,14 +17,21 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.checkpoints.adapters import adapter_state, only_adapter_trains
-from captum_tracinwe.checkpoints.contents import read, word_table
+from captum_tracinwe.checkpoints.contents import Held, read, word_table
 from captum_tracinwe.checkpoints.files import WEIGHT_FILES, check_whole, exists, find_checkpoints
 from captum_tracinwe.checkpoints.metadata import checked_rate
 from captum_tracinwe.checkpoints.rates import trainer_rate
 from captum_tracinwe.gradients.interrupts import whole
 from captum_tracinwe.gradients.turns import alone
 
-__all__ = ["assign_checkpoint", "check_whole", "find_checkpoints", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "assign_checkpoint",
+    "check_whole",
+    "find_checkpoints",
+    "load_checkpoint",
+    "load_weights",
+    "save_checkpoint",
+]
 
 _told_of_missing_rate: WeakSet[Module] = WeakSet()
 _told_of_rate_zero: WeakSet[Module] = WeakSet()
@@ -89,23 +96,26 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
 def load_checkpoint(model: Module, path: str | Path) -> float:
     """Load a checkpoint into ``model`` and return its learning rate: the default ``checkpoints_load_func``.
 
-    Reads what :func:`save_checkpoint` writes, plain and nested state dicts (``torch.save`` or safetensors; keys with the
-    prefixes of DataParallel and torch.compile too) and checkpoint directories of transformers' Trainer, whose rate is that of
-    the scheduler (:func:`captum_tracinwe.rates.trainer_rate`). Of a PEFT model's adapter the weights alone: the base model
+    Reads what :func:`save_checkpoint` writes; state dicts, plain or within what a training script or Lightning saves
+    (``torch.save`` or safetensors), with any wrapper's names and one prefix before all of them; and directories: of
+    transformers' Trainer, of accelerate, of torch.distributed as FSDP saves, and of DeepSpeed where the weights are whole. The
+    rate is that beside the state dict, else that of the optimiser's or scheduler's state (of the group of the word embedding,
+    where it can be told), in the file or in the directory (:func:`captum_tracinwe.rates.trainer_rate`). Layouts in which
+    transformers saves are turned by transformers itself. Of a PEFT model's adapter the weights alone: the base model
     stays as it is. Nothing pickled is run. Files are read whole, and one that is rewritten meanwhile is refused; from
     :data:`captum_tracinwe.checkpoints.reading.MAPPED_FROM` bytes on they are mapped, and must stay as they are while in use.
 
     Args:
         model (Module): takes the weights; unchanged if they do not fit.
-        path (str or Path): a file, or a directory that holds ``model.safetensors`` or ``pytorch_model.bin``.
+        path (str or Path): a file or a directory with weights.
 
     Returns:
-        float: η_c. 1.0 if the checkpoint carries none, with a warning once per model.
+        float: η_c. 1.0 if the checkpoint carries none, with a warning once per model; so for a rate of 0, as schedules end.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: truncated, rewritten meanwhile, not a checkpoint, of another architecture, a pickle that would run code, or
-            one that is out of proportion to its tensors.
+            one that is out of proportion to its tensors; several parts could be meant; or it has to be converted first, and how.
 
     Example:
         See :func:`save_checkpoint`.
@@ -122,13 +132,19 @@ def assign_checkpoint(model: Module, path: str | Path) -> float:
     return _load(model, path, assign=True)
 
 
+def load_weights(model: Module, path: Path, assign: bool = False) -> Held:
+    """As :func:`load_checkpoint`, but what is told of the learning rate comes back as it was read."""
+    held = read(model, path)
+    with alone(model):
+        whole(lambda: _load_into(model, held.state, held.wanted, path, assign))
+    return held
+
+
 def _load(model: Module, path: str | Path, assign: bool) -> float:
     path = Path(path)
     if not exists(path):
         raise FileNotFoundError(f"No checkpoint at {str(path)!r}: expected a file or a directory with weights.")
-    held = read(model, path)
-    with alone(model):
-        whole(lambda: _load_into(model, held.state, held.wanted, path, assign))
+    held = load_weights(model, path, assign)
     if held.given is not None:
         return checked_rate(held.given, f"checkpoint {str(path)!r}")
     rate = held.rate
