@@ -254,8 +254,8 @@ def _fitted(model: Module, state: dict[str, Any], path: Path) -> tuple[dict[str,
         if rest:
             _told_of_the_rest.add(model)
             warnings.warn(
-                f"The checkpoint {str(path)!r} holds more than the model {type(inner).__name__}: {len(rest)} others "
-                f"({', '.join(rest[:3])}{', ...' * (len(rest) > 3)}) are not used, here and in others like it.",
+                f"The checkpoint {str(path)!r} holds more than the model {type(inner).__name__}: "
+                f"{', '.join(rest[:3])}{', ...' * (len(rest) > 3)} ({len(rest)}). That is not used, here and in others like it.",
                 stacklevel=5,
             )
     return mended, wanted

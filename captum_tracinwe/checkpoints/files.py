@@ -29,7 +29,9 @@ WEIGHT_FILES = (
 
 # What a desktop leaves in every directory; that of others is hidden.
 OF_DESKTOP = ("thumbs.db", "desktop.ini")
-NO_WEIGHTS = (".txt", ".json", ".jsonl", ".md", ".csv", ".log", ".yaml", ".yml", ".html", ".png")
+# And DeepSpeed, beside its folders.
+OF_DEEPSPEED = ("latest",)
+NO_WEIGHTS = (".txt", ".py", ".json", ".jsonl", ".md", ".csv", ".log", ".yaml", ".yml", ".html", ".png")
 
 
 def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
@@ -163,7 +165,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _may_be_checkpoint(entry: Path) -> bool:
-    if entry.name.startswith(".") or entry.name.lower() in OF_DESKTOP:
+    if entry.name.startswith(".") or entry.name.lower() in (*OF_DESKTOP, *OF_DEEPSPEED):
         return False
     return has_weights(entry) or is_unread(entry) if entry.is_dir() else entry.suffix not in NO_WEIGHTS
 

@@ -53,7 +53,7 @@ def _first(place: Path, pattern: str) -> Path | None:
 
 def is_unread(place: Path) -> bool:
     """Whether a folder has weights in parts that cannot be put together here."""
-    return any(next(place.glob(pattern), None) for pattern in (*CUT, *BY_RANK))
+    return any(_first(place, pattern) for pattern in (*CUT, *BY_RANK))
 
 
 def refuse_unread(place: Path) -> None:

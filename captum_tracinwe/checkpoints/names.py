@@ -97,8 +97,8 @@ def _groups(own: Mapping[str, Any]) -> list[list[str]]:
     groups: dict[Any, list[str]] = {}
     for name, tensor in own.items():
         if not is_old_buffer(name, tensor):
-            tied = isinstance(tensor, Tensor) and tensor.numel() and not tensor.is_meta
-            groups.setdefault(tensor.data_ptr() if tied else name, []).append(name)
+            place = tensor.data_ptr() if isinstance(tensor, Tensor) and tensor.numel() else 0
+            groups.setdefault(place or name, []).append(name)
     return list(groups.values())
 
 

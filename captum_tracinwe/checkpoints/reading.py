@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
+import threading
 import time
 import zipfile
 import zlib
@@ -39,6 +41,10 @@ MOST_DESCRIPTION, MOST_FOR_EACH = 8 << 20, 1 << 10
 MOST_EXPANDED = 100
 #: File systems date a change to some milliseconds: a file that is younger could change again without another date.
 TICK = 0.02
+# What training scripts save of their arguments, as Lightning's save_hyperparameters does: it holds values and does nothing.
+HARMLESS: list[Any] = [argparse.Namespace]
+# torch has one list of such classes for all threads.
+_marking = threading.Lock()
 
 
 class Unread(ValueError):
@@ -142,9 +148,13 @@ def read_torch(file: BinaryIO, path: Path, mapped: bool = False, values: bool = 
         records = _records(file)
         plain = all(record.compress_type == zipfile.ZIP_STORED for record in records)
         file.seek(0)
-        if mapped and plain and values:
-            return torch.load(path, map_location=device, weights_only=True, mmap=True)
-        return torch.load(file, map_location=device, weights_only=True, mmap=False)
+        mmap = mapped and plain and values
+        try:
+            return torch.load(path if mmap else file, map_location=device, weights_only=True, mmap=mmap)
+        except pickle.UnpicklingError:
+            file.seek(0)
+            with _marking, torch.serialization.safe_globals(HARMLESS):
+                return torch.load(path if mmap else file, map_location=device, weights_only=True, mmap=mmap)
 
 
 def _is_zip(file: BinaryIO) -> bool:

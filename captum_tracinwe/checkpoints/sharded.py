@@ -66,9 +66,9 @@ def opened_shards(directory: Path) -> Iterator[Sharded]:
         names = sorted({place.file for place in stored.values()})
         missing = [name for name in names if not (directory / name).is_file()]
         if missing:
-            raise ValueError(
+            raise Unread(
                 f"The checkpoint {str(directory)!r} is not whole: expected the files {', '.join(names[:8])}, missing "
-                f"{', '.join(missing[:8])}."
+                f"{', '.join(missing[:8])}. Each machine of a run may have written its own: bring them together here."
             )
         with opened([directory / name for name in names]) as files:
             by_name = dict(zip(names, files, strict=True))

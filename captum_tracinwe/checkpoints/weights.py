@@ -190,13 +190,15 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
     for key, tensor in own.items():
         if isinstance(tensor, Tensor) and tensor.numel():
             places.setdefault(tensor.data_ptr(), []).append(key)
-    for names in places.values():
-        source = next((name for name in names if name in state), None)
-        if source is not None:
-            for name in names:
-                if own[name].shape == own[source].shape:
-                    state.setdefault(name, state[source])
     problems = []
+    for names in places.values():
+        given = [name for name in names if name in state]
+        for name in given[1:]:  # one would overwrite the other
+            if own[name].shape == own[given[0]].shape and _differ(state[name], state[given[0]]):
+                problems.append(f"{given[0]} and {name} are one tensor in the model, and two that differ here")
+        for name in names if given else ():
+            if own[name].shape == own[given[0]].shape:
+                state.setdefault(name, state[given[0]])
     missing, unexpected = [k for k in wanted if k not in state], [k for k in state if k not in own]
     for what, keys in (("missing", missing), ("unexpected", unexpected)):
         if keys:
@@ -243,6 +245,15 @@ def _misfit(given: Any, own: Tensor) -> str | None:
     if _family(given.dtype) != _family(own.dtype):  # numbers would be cut on the way
         return f"of {given.dtype}, expected {own.dtype}"
     return None
+
+
+def _differ(one: Any, two: Any) -> bool:
+    """Whether two tensors of a file have other numbers; what is no plain tensor is told elsewhere."""
+    if not all(
+        isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta for value in (one, two)
+    ):
+        return False
+    return one.shape == two.shape and one.data_ptr() != two.data_ptr() and not torch.equal(one, two)
 
 
 def _family(dtype: torch.dtype) -> int:
