@@ -188,14 +188,16 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
     # Tied weights are one tensor under several names; safetensors keeps the first only.
     places: dict[int, list[str]] = {}
     for key, tensor in own.items():
-        if isinstance(tensor, Tensor) and tensor.numel():
+        if isinstance(tensor, Tensor) and tensor.numel() and tensor.data_ptr():  # 0: made of other tensors
             places.setdefault(tensor.data_ptr(), []).append(key)
     problems = []
     for names in places.values():
         given = [name for name in names if name in state]
-        for name in given[1:]:  # one would overwrite the other
-            if own[name].shape == own[given[0]].shape and _differ(state[name], state[given[0]]):
-                problems.append(f"{given[0]} and {name} are one tensor in the model, and two that differ here")
+        problems += [  # one would overwrite the other
+            f"{given[0]} and {name} are one tensor in the model, and two that differ here"
+            for name in given[1:]
+            if own[name].shape == own[given[0]].shape and _differ(state[name], state[given[0]])
+        ]
         for name in names if given else ():
             if own[name].shape == own[given[0]].shape:
                 state.setdefault(name, state[given[0]])
