@@ -126,7 +126,7 @@ def with_adapter(model: Module, directory: Path) -> Module:
     # PEFT puts its layers into the model before it reads their weights.
     parts = [(part, [dict(one) for one in _fields(part)]) for part in model.modules()]
     configs = [(config, dict(vars(config))) for part in model.modules() if (config := getattr(part, "config", None))]
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    trained = [(parameter, parameter.data, parameter.requires_grad) for parameter in model.parameters()]
     try:
         _grow(model, directory)
         wrapped: Module = PeftModel.from_pretrained(model, directory)
@@ -137,7 +137,8 @@ def with_adapter(model: Module, directory: Path) -> Module:
                 fields.update(then)
         for config, then in configs:
             vars(config).update(then)
-        for parameter, wanted in trained:
+        for parameter, data, wanted in trained:
+            parameter.data = data  # transformers puts a larger table under the one there was
             parameter.requires_grad_(wanted)
         raise ValueError(
             f"The adapter in {str(directory)!r} cannot be put on the model {type(model).__name__} ({first_line(error)}): "

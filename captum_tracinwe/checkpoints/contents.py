@@ -21,7 +21,7 @@ from captum_tracinwe.checkpoints.files import has_weights, weight_files
 from captum_tracinwe.checkpoints.folders import DEEPSPEED, shards_folder
 from captum_tracinwe.checkpoints.layouts import converted
 from captum_tracinwe.checkpoints.metadata import shown
-from captum_tracinwe.checkpoints.names import Ambiguous, is_old_buffer, renamed, without_old_buffers
+from captum_tracinwe.checkpoints.names import Ambiguous, is_old_buffer, renamed, unwrapped, without_old_buffers
 from captum_tracinwe.checkpoints.rates import rate_within
 from captum_tracinwe.checkpoints.reading import Unread, opened, read_safetensors, read_torch
 from captum_tracinwe.checkpoints.sharded import opened_shards
@@ -244,10 +244,10 @@ def _fitted(model: Module, state: dict[str, Any], path: Path) -> tuple[dict[str,
     wanted = [name for name, value in own.items() if not is_old_buffer(name, value)]
     mended = without_old_buffers(inner, state if found is None else found, own)
     if found is None or mended.keys() - own.keys() or any(_other_shape(mended[name], own[name]) for name in mended):
-        theirs = converted(inner, state)
-        theirs = renamed(theirs, own) if theirs is not None else None
-        if theirs is not None:
-            return without_old_buffers(inner, theirs, own), wanted
+        for one in unwrapped(state):
+            theirs = converted(inner, one)
+            if theirs is not None and (theirs := renamed(theirs, own)) is not None:
+                return without_old_buffers(inner, theirs, own), wanted
     if found is not None and model not in _told_of_the_rest:
         used = {id(value) for value in found.values()}
         rest = [name for name, value in state.items() if id(value) not in used and not is_old_buffer(name, value)]

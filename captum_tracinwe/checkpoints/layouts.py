@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +67,8 @@ def _name_of_dtype() -> str:
 
 def _transformer(model: Module) -> tuple[str, Any] | None:
     """The transformers model that has all weights of ``model``, and its name there."""
+    if "transformers" not in sys.modules:  # whose import takes seconds: then no model is of it
+        return None
     from transformers import PreTrainedModel
 
     for name, part in model.named_modules():
@@ -80,7 +83,7 @@ def _quietly() -> Iterator[None]:
     """Without transformers' bar and report: what does not fit is told in our words."""
     from transformers.utils import logging as theirs
 
-    logger, bar = logging.getLogger("transformers.modeling_utils"), theirs.is_progress_bar_enabled()
+    logger, bar = logging.getLogger("transformers"), theirs.is_progress_bar_enabled()
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     theirs.disable_progress_bar()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-__all__ = ["Ambiguous", "is_old_buffer", "renamed", "without_old_buffers"]
+__all__ = ["Ambiguous", "is_old_buffer", "renamed", "unwrapped", "without_old_buffers"]
 
 # What torch puts around a module, or around a part of it: DataParallel and DDP, torch.compile, FSDP, activation checkpoints.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"})
@@ -59,6 +59,15 @@ def renamed(state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any] 
     if len(ways) > 1:
         raise Ambiguous(f"{' and '.join(sorted(map(repr, ways.values())))} each hold weights of all the model's names")
     return next(({name: state[key] for name, key in used} for used in ways), None)
+
+
+def unwrapped(state: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A state dict as it is, without wrappers' names, and without what all its names begin with, part by part."""
+    yield dict(state)
+    plain = _plain(state)
+    for front in _prefixes(plain):
+        if front or plain.keys() != state.keys():
+            yield {name[len(front) :]: state[key] for name, key in plain.items()}
 
 
 def without_old_buffers(model: Module, state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
