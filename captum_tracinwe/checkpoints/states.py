@@ -67,13 +67,14 @@ def of_table(
         return [i for i, has in enumerate(named) if has]
     if not isinstance(states, Mapping) or table is None:
         return []
-    fitting = of_shape(states, table.shape)
-    return [i for i, group in enumerate(groups) if fitting & {p for p in _members(group) if isinstance(p, (int, str))}]
+    # torch.distributed makes text of the numbers.
+    fitting = {str(parameter) for parameter in of_shape(states, table.shape)}
+    return [i for i, group in enumerate(groups) if fitting & {str(one) for one in _members(group)}]
 
 
 def _members(group: Mapping[str, Any]) -> list[Any]:
     held = [group.get("params"), group.get("param_names")]
-    return [one for some in held if isinstance(some, (list, tuple)) for one in some]
+    return [one for some in held if isinstance(some, (list, tuple)) for one in some if isinstance(one, (int, str))]
 
 
 def _same(name: str, own: str) -> bool:
