@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from captum_tracinwe.batches.batch import LABEL_KEYS
+from captum_tracinwe.batches.columns import WORDS, beside, columns_by_text
 from captum_tracinwe.batches.copies import copied, on_copies
+from captum_tracinwe.batches.padding import padded
 from captum_tracinwe.batches.repeats import say_what_changes
 from captum_tracinwe.batches.wrapped import unwrap
 
@@ -25,6 +28,7 @@ class Collate:
     Of examples that are mappings, the columns are kept that the model takes, as transformers' Trainer does, and those of
     labels; lists, arrays and tensors of different lengths are filled up on the right: labels with −100, words with the
     padding token, all else (``attention_mask``, ``token_type_ids``) with 0. Other examples go to torch's `default_collate`.
+    An example may have several texts: choices, lists in a list, or columns of their own (``a_input_ids``, ``input_ids_2``).
 
     Args:
         model (Module): its ``forward`` says which columns.
@@ -33,7 +37,8 @@ class Collate:
         collate_fn (callable, optional): makes the batch in place of the filling up, of the columns that are kept.
 
     Raises:
-        ValueError: no column is kept; texts of different lengths where nothing would tell the model what is padding.
+        ValueError: no column is kept; texts of different lengths where nothing would tell the model what is padding; other
+            numbers of choices in one batch.
         TypeError: a column that holds no numbers.
 
     Example:
@@ -65,6 +70,7 @@ class Collate:
         self.padding_idx, self.collate_fn = padding_idx, collate_fn
         pad = getattr(getattr(base, "config", None), "pad_token_id", None) if padding_idx is None else padding_idx
         self.pad = pad if isinstance(pad, int) else 0
+        self.of_choices = "MultipleChoice" in type(base).__name__
 
     def __call__(self, examples: list[Any]) -> Any:
         """A batch of a list of examples."""
@@ -85,7 +91,9 @@ class Collate:
                 key in self.taken or key in self.labels or (self.takes_any and not isinstance(value, (str, type(None))))
             )
 
-        kept = {key: value for key, value in example.items() if wanted(key, value)}
+        texts = columns_by_text(example, self.taken) if WORDS in self.taken else []
+        of_texts = {name for own in texts for name in own.values()} if len(texts) > 1 else ()
+        kept = {key: value for key, value in example.items() if key in of_texts or wanted(key, value)}
         if not kept.keys() - self.labels:
             raise ValueError(
                 f"The examples have the columns {', '.join(map(repr, example))}, and the model takes "
@@ -96,36 +104,54 @@ class Collate:
 
     def _filled(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = {}
-        ragged = False
-        lengths = [1] * len(examples)
+        masks: dict[str, Tensor] = {}  # of columns of words that were filled up: where the words are
         for key in examples[0]:
-            values = [_tensor(key, example, key in self.labels) for example in examples]
-            if len({value.shape for value in values}) == 1:
-                batch[key] = torch.stack(values)
+            values = [_value(key, example, key in self.labels) for example in examples]
+            first = values[0]
+            if isinstance(first, Tensor) and all(isinstance(v, Tensor) and v.shape == first.shape for v in values):
+                batch[key] = torch.stack(values)  # type: ignore[arg-type]
                 continue
-            of_words = key.endswith("input_ids")
-            fill = self.pad if of_words else -100 if key in self.labels and not values[0].is_floating_point() else 0
-            if key == "input_ids":
-                ragged, lengths = True, [len(value) for value in values]
-            batch[key] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=fill)
-        if ragged and "attention_mask" not in batch:
-            if "attention_mask" in self.taken:
-                batch["attention_mask"] = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+            fill = self.pad if WORDS in key else -100 if key in self.labels else 0
+            batch[key], mask = padded(values, fill)
+            if WORDS in key:
+                masks[key] = mask
+                self._check_choices(key, values)
+        for key, mask in masks.items():
+            name = beside(key, "attention_mask")
+            if name in batch or key.startswith("decoder_"):
+                continue
+            of_one_text = key not in self.taken and (self.takes_any or "attention_mask" in self.taken)
+            if name in self.taken or of_one_text:
+                batch[name] = mask
             elif self.padding_idx is None:
+                lengths = mask.sum(-1)
                 raise ValueError(
-                    f"Texts of different lengths ({min(lengths)} to {max(lengths)}) in one batch, and neither the model takes "
-                    f"an attention_mask nor the embedding has a padding_idx: expected one of them, or padding would count as "
+                    f"Texts of different lengths ({int(lengths.min())} to {int(lengths.max())}) in one batch, and neither the "
+                    f"model takes an {name} nor the embedding has a padding_idx: expected one of them, or padding would count as "
                     f"words. Pass batch_size=1, or collate_fn=..."
                 )
         return batch
 
+    def _check_choices(self, key: str, values: list[Tensor | list[Any]]) -> None:
+        """A choice that is padding alone would be one that the model may choose."""
+        counts = sorted({len(value) for value in values})
+        if self.of_choices and len(counts) > 1:
+            raise ValueError(
+                f"The column {key!r} has examples of {counts[0]} and of {counts[-1]} choices in one batch: expected as many for "
+                f"each, for choices of padding would be choices too. Pass batch_size=1, or a DataLoader whose batches have "
+                f"examples of one number of choices."
+            )
 
-def _tensor(key: str, example: Mapping[str, Any], is_label: bool) -> Tensor:
+
+def _value(key: str, example: Mapping[str, Any], is_label: bool) -> Tensor | list[Any]:
+    """What an example has in a column as a tensor; texts of different lengths, as of choices, as a list of lists."""
     if key not in example:
         raise ValueError(
             f"An example lacks the column {key!r} that the first of its batch has: got {', '.join(example)}."
         )
     value = example[key]
+    if _is_ragged(value):
+        return list(value)
     try:
         return value if isinstance(value, Tensor) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -135,6 +161,14 @@ def _tensor(key: str, example: Mapping[str, Any], is_label: bool) -> Tensor:
             f"The column {key!r} holds {value!r:.60}, which is no number or list of numbers: expected token ids, or for raw text "
             f"collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
         ) from error
+
+
+def _is_ragged(value: Any) -> bool:
+    """Whether it is a list of lists of numbers, not all of one length."""
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(row, (list, tuple)) for row in value):
+        return False
+    numbers = all(isinstance(number, Real) for row in value for number in row)
+    return numbers and len({len(row) for row in value}) > 1
 
 
 def not_a_label(name: str, value: Any) -> str:
@@ -169,10 +203,13 @@ class TokenizeTexts:
 
     Args:
         tokenizer: of transformers; it pads to the longest text of the batch.
-        text (str or pair of str): the column, or those of both sentences of a pair.
+        text (str or tuple of str): the column, or those of both sentences of a pair.
         label (str or None): the column of the labels, numbers; None for a language model, whose labels are its own tokens,
             −100 at padding.
         max_length (int, optional): texts are cut to that many tokens. It should be the length of training.
+        apart (bool): each of an example's texts by itself, of any number, for a model that reads one text and a loss of several
+            (pairs, triplets): columns ``sentence1_input_ids``, ``sentence2_input_ids`` and so on. With ``label=None`` there are
+            no labels.
 
     Raises:
         ValueError: a column is missing, or the tokenizer has no padding token.
@@ -191,9 +228,11 @@ class TokenizeTexts:
     def __init__(
         self,
         tokenizer: Any,
-        text: str | tuple[str, str] = "text",
+        text: str | tuple[str, ...] = "text",
         label: str | None = "label",
         max_length: int | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         if tokenizer.pad_token_id is None:
             raise ValueError(
@@ -202,21 +241,24 @@ class TokenizeTexts:
             )
         self.tokenizer, self.label, self.max_length = tokenizer, label, max_length
         self.columns = (text,) if isinstance(text, str) else tuple(text)
+        self.apart = apart
 
     def __call__(self, examples: Sequence[Any]) -> dict[str, Any]:
         """A batch for ``model(**batch)``, with ``labels``."""
         parts = [self._parts(example) for example in examples]
         texts = [list(column) for column in zip(*(text for text, _ in parts), strict=True)]
         labels = [label for _, label in parts]
-        batch = dict(
-            self.tokenizer(
-                *texts,
-                padding=True,
-                truncation=self.max_length is not None,
-                max_length=self.max_length,
-                return_tensors="pt",
-            )
-        )
+        if self.apart:
+            names = self.columns if len(self.columns) == len(texts) else [f"text{n}" for n in range(1, len(texts) + 1)]
+            batch = {
+                f"{name}_{key}": value
+                for name, column in zip(names, texts, strict=True)
+                for key, value in self._tokenized(column).items()
+            }
+        else:
+            batch = self._tokenized(*texts)
+        if self.label is None and self.apart:
+            return batch
         if self.label is None:
             labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         else:
@@ -226,6 +268,10 @@ class TokenizeTexts:
                     f"TokenizeTexts: {not_a_label(self.label, unfit)} For a language model pass label=None."
                 )
         return {**batch, "labels": torch.as_tensor(labels)}
+
+    def _tokenized(self, *texts: list[str]) -> dict[str, Any]:
+        cut = {"truncation": self.max_length is not None, "max_length": self.max_length}
+        return dict(self.tokenizer(*texts, padding=True, return_tensors="pt", **cut))
 
     def _parts(self, example: Any) -> tuple[tuple[str, ...], Any]:
         if not isinstance(example, Mapping):

@@ -63,20 +63,21 @@ def trim_padding(batch: Mapping[str, Any], label_names: Collection[str] = ()) ->
     the texts: the target of an encoder-decoder may be longer than its text, though both are padded alike.
     """
     mask = batch["attention_mask"]
-    columns = mask.shape[1]
-    used = (mask != 0).any(0).nonzero()
+    axis = mask.dim() - 1  # 2 where examples have several texts, as in a multiple choice
+    columns = mask.shape[axis]
+    used = (mask != 0).flatten(0, -2).any(0).nonzero()
     width = int(used.max()) + 1 if used.numel() else columns
     padded = {
         key: value
         for key, value in batch.items()
         if isinstance(value, Tensor)
-        and value.dim() >= 2
-        and value.shape[1] == columns
+        and value.dim() > axis
+        and value.shape[axis] == columns
         and not key.startswith("decoder_")
         # One number per class, not per position.
         and not (key in (*LABEL_KEYS, *label_names) and value.is_floating_point())
     }
     labels = [padded[key] for key in (*LABEL_KEYS, *label_names) if key in padded]
-    if any(bool((label[:, width:] != -100).any()) for label in labels):
+    if any(bool((label.narrow(axis, width, columns - width) != -100).any()) for label in labels):
         return dict(batch)
-    return {key: value[:, :width] if key in padded else value for key, value in batch.items()}
+    return {key: value.narrow(axis, 0, width) if key in padded else value for key, value in batch.items()}

@@ -37,11 +37,20 @@ def logits_of(output: Any, loss_fn: Loss | None, size: int) -> Tensor:
     return logits
 
 
-def occurrences(calls: Sequence[LookUp], batch: Batch) -> list[Tensor]:
+def occurrences(calls: Sequence[LookUp], batch: Batch, size: int) -> list[Tensor]:
     """Of each look-up, as its gradient would be: ``(N, ..., 1)``, 1 for a word that counts.
 
     What ``attention_mask`` leaves out does not: how much padding a text has depends on its batch.
+
+    Raises:
+        ValueError: texts of one example are looked up as if they were examples, as those of a multiple choice are.
     """
+    folded = next((call.ids for call in calls if call.bags is None and not call.across and call.ids.shape[0] != size), None)
+    if folded is not None:
+        raise ValueError(
+            f"table='bag' needs one text to an example, whose words may speak for any class; the model looks up ids of shape "
+            f"{tuple(folded.shape)} for a batch of {size}, several texts to an example. Take table='input'."
+        )
     mask = batch.get("attention_mask") if is_mapping(batch) else None
 
     def counted(call: LookUp) -> Tensor:

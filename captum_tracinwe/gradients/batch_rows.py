@@ -29,6 +29,7 @@ from captum_tracinwe.gradients.head import find_head, heard, only_call, predicte
 from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.look_ups import LookUp, recorded
 from captum_tracinwe.gradients.tables import Tables
+from captum_tracinwe.gradients.whose import examples_of
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["batch_row_gradients", "fold", "kept_positions", "own_loss_of", "unused"]
@@ -103,7 +104,7 @@ def batch_row_gradients(
         with diagnosed(model, batch, labels, prediction_of(output)):
             losses = example_losses(output, labels, batch, loss_fn, size, own_loss)
         if check and size > 1:
-            check_first(losses, output, labels, loss_fn, calls, size, table.name)
+            check_first(losses, output, labels, loss_fn, calls, batch, size, table.name)
         by_position = "input" in tables or ("bag" in tables and top_k is not None)
         looked_up = [call.output for call in calls] if by_position else []
         logits = [logits_of(output, loss_fn, size)] if "bag" in tables else []
@@ -115,10 +116,10 @@ def batch_row_gradients(
     errors = gradients[len(looked_up) :]
     columns = [gradients[: len(looked_up)]] if by_position else []
     if "bag" in tables:
-        columns.append(occurrences(calls, batch))
+        columns.append(occurrences(calls, batch, size))
     parts: list[RowGradients] = []
     if tables.of_text:
-        folded = fold(calls, columns, size, table.name, *chosen)
+        folded = fold(calls, columns, batch, size, table.name, *chosen)
         if tables.plain:
             return folded[0]
         if "input" in tables:
@@ -180,6 +181,7 @@ def _gradients(losses: Tensor, asked: list[Tensor], looked_up: int, name: str) -
 def fold(
     calls: list[LookUp],
     columns: list[list[Tensor]],
+    batch: Batch,
     size: int,
     name: str,
     exclude: Sequence[int],
@@ -193,7 +195,7 @@ def fold(
     examples, ids = [], []
     values: list[list[Tensor]] = [[] for _ in columns]
     for number, call in enumerate(calls):
-        call_ids, call_examples = call.ids.reshape(-1).to(torch.int64), _examples_of(call, size, name)
+        call_ids, call_examples = call.ids.reshape(-1).to(torch.int64), examples_of(call, size, name, batch)
         kept = None if call.padding_idx is None else call_ids != call.padding_idx
         for kind, given in zip(values, columns, strict=True):
             own = _wide(given[number].detach().reshape(call_ids.numel(), given[number].shape[-1]))
@@ -235,25 +237,6 @@ def _wide(values: Tensor) -> Tensor:
 
 def _scaled(rows: RowGradients, factor: float) -> RowGradients:
     return rows if factor == 1 else rows.scale(factor)
-
-
-def _examples_of(call: LookUp, size: int, name: str) -> Tensor:
-    """The example that each position of a call belongs to."""
-    if call.bags is not None:
-        if call.count != size:
-            raise ValueError(
-                f"The nn.EmbeddingBag {name!r} is called with offsets of {call.count} bags for a batch of {size}: expected one "
-                f"bag for each example, to tell whose gradient is whose."
-            )
-        return call.bags
-    if call.across:
-        return torch.arange(size, device=call.ids.device).repeat(call.ids.shape[0])
-    if call.ids.dim() == 0 or call.ids.shape[0] != size:
-        raise ValueError(
-            f"The embedding {name!r} is called with ids of shape {tuple(call.ids.shape)} for a batch of {size}: expected "
-            f"the examples along the first dimension, ({size}, ...), to tell whose gradient is whose."
-        )
-    return torch.arange(size, device=call.ids.device).repeat_interleave(call.ids.numel() // size)
 
 
 def _largest(examples: Tensor, norms: Tensor, k: int) -> Tensor:

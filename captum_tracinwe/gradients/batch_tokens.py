@@ -67,7 +67,7 @@ class TokenPass:
             if self.tables.of_text:
                 calls = [call.of_batch(tensors_in(batch), size) for call in self._calls(batch)]
                 columns = [nothing.new_empty((*call.ids.shape, 0)) for call in calls]
-                parts += fold(calls, [columns], size, self.table.name, *chosen)
+                parts += fold(calls, [columns], batch, size, self.table.name, *chosen)
             if "output" in self.tables:
                 words = words_to_predict(labels_of(batch, self.label_names), self.loss_fn)
                 examples, places = (words != -100).nonzero(as_tuple=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -83,10 +83,14 @@ def input_embeddings(model: Module) -> Module | None:
     """What a transformers model says is its word embedding; None for other models.
 
     Of one that PEFT has wrapped, the embedding within that does the look-up: what an adapter adds to its output has the
-    same gradient as the output.
+    same gradient as the output. Of a model that holds one of transformers, such as a SentenceTransformer, that one's.
     """
+    model = unwrap(model)
+    if not hasattr(model, "get_input_embeddings"):
+        inner = list(_of_transformers(model))
+        model = inner[0] if len(inner) == 1 else model
     try:
-        found = unwrap(model).get_input_embeddings()  # type: ignore[operator]
+        found = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError, TypeError):
         return None
     while not isinstance(found, nn.Embedding):
@@ -100,6 +104,15 @@ def input_embeddings(model: Module) -> Module | None:
             break
         found = inner
     return found if isinstance(found, Module) else None
+
+
+def _of_transformers(model: Module) -> Iterator[Module]:
+    """The outermost modules that can say which their word embedding is."""
+    for child in model.children():
+        if hasattr(child, "get_input_embeddings"):
+            yield child
+        else:
+            yield from _of_transformers(child)
 
 
 def stack(model: Module, side: str | None) -> Module | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,10 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, Loss, is_mapping
+from captum_tracinwe.gradients.coupled import check_uncoupled, part_of
 from captum_tracinwe.gradients.look_ups import LookUp
+from captum_tracinwe.gradients.several_texts import Answers
+from captum_tracinwe.gradients.whose import examples_of
 
 __all__ = ["check_first", "example_losses", "prediction_of"]
 
@@ -22,7 +24,9 @@ PER_EXAMPLE = (
 
 
 def prediction_of(output: Any) -> Any:
-    """What a loss is called with: the logits of a `ModelOutput`, if it has such."""
+    """What a loss is called with: the logits of a `ModelOutput`, if it has such; of several texts a tuple of them."""
+    if isinstance(output, Answers):
+        return Answers(prediction_of(answer) for answer in output)
     return output["logits"] if isinstance(output, Mapping) and "logits" in output else output
 
 
@@ -30,9 +34,11 @@ def example_losses(
     output: Any, labels: Any, batch: Batch, loss_fn: Loss | None, size: int, own_loss: str = "mean"
 ) -> Tensor:
     """Losses whose sum has, for each example, the gradient of its loss taken alone."""
-    if loss_fn is None or (labels is None and not is_mapping(batch)):  # a tuple with labels None, as in Captum
+    # Of several answers, as of the texts of a triplet, a loss may be made without labels.
+    several = isinstance(output, (tuple, list)) and len(output) > 1
+    if loss_fn is None or (labels is None and not is_mapping(batch) and not several):  # labels None, as in Captum
         return _output_as_loss(output, labels, size, own_loss)
-    if labels is None:
+    if labels is None and not several:
         raise ValueError(
             f"The batch has no labels for the loss: expected a key `labels` (or `label`), got {', '.join(batch)}. Labels of "
             f"another name are named by label_names=[...]."
@@ -41,6 +47,8 @@ def example_losses(
     losses = _call(loss_fn, prediction, labels)
     name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
     reduction = getattr(loss_fn, "reduction", None)
+    if losses.dim() == 0:
+        check_uncoupled(loss_fn, prediction, labels, size, name)
     if losses.dim() == 0 and size > 1:
         if reduction == "none":
             raise ValueError(
@@ -50,7 +58,9 @@ def example_losses(
         # A mean divides by the batch, a token mean by its tokens, a weighted mean by its weights; a sum over (N, 1)
         # minus (N,) has N² terms. Only the loss of an example alone has a meaning of its own. The model ran once;
         # calling the loss per example costs next to nothing.
-        parts = [_call(loss_fn, _slice(prediction, i, size, name), _slice(labels, i, size, name)) for i in range(size)]
+        parts = [
+            _call(loss_fn, part_of(prediction, i, size, name), part_of(labels, i, size, name)) for i in range(size)
+        ]
         losses = torch.stack([part.sum() for part in parts])
     elif losses.dim() > 0 and losses.shape[0] != size:
         raise ValueError(
@@ -69,26 +79,6 @@ def _call(loss_fn: Loss, prediction: Any, labels: Any) -> Tensor:
             f"The loss must be a floating-point tensor, one number per example or one for the batch; got {got}."
         )
     return loss
-
-
-def _slice(value: Any, index: int, size: int, name: str) -> Any:
-    """Example ``index`` of a batched value, still with a batch dimension (of 1)."""
-    if value is None:
-        return None
-    if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == size:
-        return value[index : index + 1]
-    if isinstance(value, Mapping):
-        part = copy.copy(value)
-        for key, item in value.items():
-            part[key] = _slice(item, index, size, name)  # type: ignore[index]
-        return part
-    if isinstance(value, (tuple, list)):
-        return type(value)(_slice(item, index, size, name) for item in value)
-    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    raise ValueError(
-        f"The loss {name!r} gives one number for the batch, and what it takes cannot be cut into {size} examples (got {got}): "
-        f"give a loss with one number per example (reduction='none')."
-    )
 
 
 def _output_as_loss(output: Any, labels: Any, size: int, own_loss: str) -> Tensor:
@@ -130,7 +120,14 @@ def _output_as_loss(output: Any, labels: Any, size: int, own_loss: str) -> Tenso
 
 
 def check_first(
-    losses: Tensor, output: Any, labels: Any, loss_fn: Loss | None, calls: list[LookUp], size: int, name: str
+    losses: Tensor,
+    output: Any,
+    labels: Any,
+    loss_fn: Loss | None,
+    calls: list[LookUp],
+    batch: Batch,
+    size: int,
+    name: str,
 ) -> None:
     """Raise ValueError unless the first example's loss is that of the example alone and knows no other example's words.
 
@@ -143,7 +140,7 @@ def check_first(
     if loss_fn is not None and labels is not None:
         prediction = prediction_of(output)
         try:
-            first = _slice(prediction, 0, size, name), _slice(labels, 0, size, name)
+            first = part_of(prediction, 0, size, name), part_of(labels, 0, size, name)
         except ValueError:
             first = None  # what cannot be cut cannot be looked at alone
         if first is not None:
@@ -159,11 +156,10 @@ def check_first(
     for call, gradient in zip(
         calls, torch.autograd.grad(losses[0].sum(), outputs, retain_graph=True, allow_unused=True), strict=True
     ):
-        if call.across and gradient is not None:
-            gradient = gradient.transpose(0, 1)
-        elif gradient is None or call.bags is not None or call.ids.dim() == 0 or call.ids.shape[0] != size:
-            continue  # bags say whose words they hold; the rest is refused where rows are folded
-        if float(gradient[1:].abs().max()) > 1e-5 * float(gradient.abs().max()):
+        if gradient is None or call.bags is not None or call.ids.dim() == 0:
+            continue  # bags say whose words they hold
+        of_others = gradient.reshape(call.ids.numel(), -1)[examples_of(call, size, name, batch) > 0]
+        if float(of_others.abs().max()) > 1e-5 * float(gradient.abs().max()):
             raise ValueError(
                 f"The loss of the first example depends on the words of others in its batch: expected the examples along the "
                 f"first dimension of the ids that {name!r} is called with (got {tuple(call.ids.shape)}), and a model in which "

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, is_mapping
+from captum_tracinwe.gradients.several_texts import read_one_by_one, texts_of
 
 __all__ = ["run_model"]
 
@@ -25,7 +26,11 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
 
     With ``own_loss``, labels of another single name are passed as ``labels`` to a model that takes these. Without it, a model of
     transformers gets no labels unless its decoder's inputs are made of them: its own loss would double the memory.
+    A model of one text reads several texts of an example one by one.
     """
+    texts = texts_of(model, batch)
+    if texts is not None:
+        return read_one_by_one(model, texts)
     if not is_mapping(batch):
         return model(*batch[:-1])
     parameters = inspect.signature(model.forward).parameters.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_tracinwe.batches.batch import Batch, Loss, labels_of
+from captum_tracinwe.batches.columns import WORDS
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.head import find_head
+from captum_tracinwe.gradients.several_texts import texts_of
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.preconditioners import Cooccurrence, Idf, Length, Preconditioner
 
@@ -49,6 +52,9 @@ def of_model(model: Module, batch: Batch, label_names: Sequence[str], loss_fn: L
         except ValueError:
             return WORDS_READ
         return LANGUAGE_MODEL
+    several = isinstance(batch, Mapping) and isinstance(batch.get(WORDS), Tensor) and batch[WORDS].dim() > 2
+    if several or texts_of(unwrap(model), batch) is not None:  # choices, pairs: no word may speak for any class
+        return WORDS_READ
     answers_with_its_loss = loss_fn is None and not hasattr(unwrap(model), "config")
     return CLASSIFIER if isinstance(labels, Tensor) and not answers_with_its_loss else WORDS_READ
 

@@ -3,19 +3,25 @@
 A *word* here is what a person reads, found in the text alone and therefore the same under every tokenizer:
 letters and digits in a row ("don't" and "3.5" included), one ideograph, or one punctuation mark (repeated:
 "…", "!!"). Where a token covers several such words, they count as one, because the token cannot be divided.
+
+Of languages that write no blanks between words (Thai, Lao, Khmer, Burmese, Japanese, Chinese) the text alone does not say
+where a word ends: there a word is what a segmenter says that you pass; else what the tokenizer takes for one, where it divides
+such texts into words (as Japanese BERTs do); else a token (in XLM-RoBERTa much like words, in a byte-level one a character).
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from captum_tracinwe.words.alignment import aligned
 from captum_tracinwe.words.characters import Span
 from captum_tracinwe.words.positions import spans_and_words
+from captum_tracinwe.words.segmenting import Segmenter, spans_of
 
 __all__ = ["SEPARATOR", "TokenizedText", "from_ids", "tokenize"]
 
@@ -106,6 +112,7 @@ def tokenize(
     predictions: Sequence[object] | None = None,
     max_length: int | None = None,
     vocab_size: int | None = None,
+    segmenter: Segmenter | None = None,
 ) -> list[TokenizedText]:
     """Tokenize texts and keep, for every position, its characters and its word.
 
@@ -117,13 +124,16 @@ def tokenize(
             tokens.
         vocab_size (int, optional): rows of the model's embedding; ids beyond it are an error here, not a
             crash later.
+        segmenter (callable, optional): finds the words of one text, a list of str in order or of ``(start, end)``: for languages
+            without blanks, ``jieba.lcut`` or PyThaiNLP's ``word_tokenize``.
 
     Returns:
         list of TokenizedText: M of them.
 
     Raises:
         TypeError: a single str in place of a list of texts, or a text that is neither str nor a pair of str.
-        ValueError: wrong number of labels or predictions, or an id beyond ``vocab_size``.
+        ValueError: wrong number of labels or predictions, an id beyond ``vocab_size``, or a word of ``segmenter`` that is not
+            in its text.
 
     Example:
         >>> from captum_tracinwe.training import words_tokenizer
@@ -151,9 +161,10 @@ def tokenize(
         if not chosen:
             continue
         converted = convert([inputs[number] for number in chosen], tokenizer, max_length)
-        for number, (text, ids, names, raw) in zip(chosen, converted, strict=True):
+        for number, (text, ids, names, raw, known) in zip(chosen, converted, strict=True):
             _check_ids(ids, names, vocab_size, number)
-            spans, words = spans_and_words(text, raw, names)
+            segments = None if segmenter is None else _segments(inputs[number], segmenter)
+            spans, words = spans_and_words(text, raw, names, known, segments)
             results[number] = TokenizedText(
                 text, ids, spans, words, names, _shown(labels, number), _shown(predictions, number), padding
             )
@@ -216,7 +227,17 @@ def from_ids(
 
 # ---------------------------------------------------------------------------------------------------- helpers
 
-_Converted: TypeAlias = tuple[str, tuple[int, ...], tuple[str, ...], list[Span | None]]
+_Converted: TypeAlias = tuple[str, tuple[int, ...], tuple[str, ...], list[Span | None], list[Hashable]]
+
+
+def _segments(parts: tuple[str, ...], segmenter: Segmenter) -> list[Span]:
+    """The words of a text, or of each of a pair, as they stand where it is joined."""
+    found: list[Span] = []
+    start = 0
+    for part in parts:
+        found += [(start + first, start + end) for first, end in spans_of(part, segmenter)]
+        start += len(part) + len(SEPARATOR)
+    return found
 
 
 def _shown(values: Sequence[object] | None, number: int) -> str | None:
@@ -250,7 +271,8 @@ def _tokenize_fast(inputs: list[tuple[str, ...]], tokenizer: Any, max_length: in
             None if part is None else (shift[part] + start, shift[part] + end)
             for part, (start, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
         ]
-        yield SEPARATOR.join(parts), tuple(encoding.ids), tuple(encoding.tokens), spans
+        known: list[Hashable] = list(zip(encoding.sequence_ids, encoding.word_ids, strict=True))
+        yield SEPARATOR.join(parts), tuple(encoding.ids), tuple(encoding.tokens), spans, known
 
 
 def _tokenize_slow(inputs: list[tuple[str, ...]], tokenizer: Any, max_length: int | None) -> Iterable[_Converted]:
@@ -268,4 +290,6 @@ def _tokenize_slow(inputs: list[tuple[str, ...]], tokenizer: Any, max_length: in
         special = row.get("special_tokens_mask") or [0] * len(ids)
         text = SEPARATOR.join(parts)
         gap = (len(parts[0]), len(parts[0]) + len(SEPARATOR)) if len(parts) == 2 else (0, 0)
-        yield text, ids, names, aligned(text, gap, ids, names, special, tokenizer)
+        # A piece that goes on with a word says so by its name, where the tokenizer knows words.
+        known: list[Hashable] = list(accumulate(int(not name.startswith("##")) for name in names))
+        yield text, ids, names, aligned(text, gap, ids, names, special, tokenizer), known

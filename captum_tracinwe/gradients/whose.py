@@ -1,0 +1,59 @@
+"""Whose each position of a look-up is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_tracinwe.batches.batch import Batch, tensors_in
+from captum_tracinwe.gradients.look_ups import LookUp
+
+__all__ = ["examples_of"]
+
+
+def examples_of(call: LookUp, size: int, name: str, batch: Batch) -> Tensor:
+    """The example that each position of a call belongs to, ``(positions,)``.
+
+    Examples are along the first dimension; or the ids are the batch's own, folded (N choices of C texts each to N · C texts) or
+    one under the other (both texts of N pairs as 2 · N texts).
+
+    Raises:
+        ValueError: they are neither.
+    """
+    if call.bags is not None:
+        if call.count != size:
+            raise ValueError(
+                f"The nn.EmbeddingBag {name!r} is called with offsets of {call.count} bags for a batch of {size}: expected one "
+                f"bag for each example, to tell whose gradient is whose."
+            )
+        return call.bags
+    if call.across:
+        return torch.arange(size, device=call.ids.device).repeat(call.ids.shape[0])
+    if call.ids.dim() > 0 and call.ids.shape[0] == size:
+        return torch.arange(size, device=call.ids.device).repeat_interleave(call.ids.numel() // size)
+    found = _of_batch(call.ids, size, batch)
+    if found is None:
+        raise ValueError(
+            f"The embedding {name!r} is called with ids of shape {tuple(call.ids.shape)} for a batch of {size}: expected "
+            f"the examples along the first dimension, ({size}, ...), to tell whose gradient is whose."
+        )
+    return found
+
+
+def _of_batch(ids: Tensor, size: int, batch: Batch) -> Tensor | None:
+    """The same where the ids are tensors of the batch, folded and one behind the other; None where they are not."""
+    if ids.dim() == 0 or ids.shape[0] % size:  # examples within a row meet there
+        return None
+    flat, found, start = ids.reshape(-1), [], 0
+    given = [
+        tensor.to(flat.device)
+        for tensor in tensors_in(batch)
+        if tensor.dim() > 1 and tensor.shape[0] == size and tensor.numel() and not tensor.is_floating_point()
+    ]
+    while start < len(flat):
+        own = next((one for one in given if torch.equal(one.reshape(-1), flat[start : start + one.numel()])), None)
+        if own is None:
+            return None
+        found.append(torch.arange(size, device=flat.device).repeat_interleave(own.numel() // size))
+        start += own.numel()
+    return torch.cat(found) if found else None
