@@ -61,8 +61,8 @@ def check_uncoupled(loss_fn: Loss, prediction: Any, labels: Any, size: int, name
     if not isinstance(prediction, Tensor) and loss_fn not in _seen_alone:
         _seen_alone.add(loss_fn)
         with suppress(Exception):  # what a loss makes of predictions that nobody gave it is no matter
-            first = [_with_others(part_of(value, 0, size, name)) for value in (prediction, labels)]
-            alone, _ = _coupled(loss_fn, *first, OTHERS + 1, 1, name)
+            own, label = (_with_others(part_of(value, 0, size, name)) for value in (prediction, labels))
+            alone, _ = _coupled(loss_fn, own, label, OTHERS + 1, 1, name)
             found = alone if found is None else found
     if found is not None:
         raise ValueError(

@@ -87,8 +87,8 @@ def input_embeddings(model: Module) -> Module | None:
     """
     model = unwrap(model)
     if not hasattr(model, "get_input_embeddings"):
-        inner = list(_of_transformers(model))
-        model = inner[0] if len(inner) == 1 else model
+        within = list(_of_transformers(model))
+        model = within[0] if len(within) == 1 else model
     try:
         found = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError, TypeError):

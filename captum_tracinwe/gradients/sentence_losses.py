@@ -54,7 +54,8 @@ class SentenceLoss:
                 f"expected a loss of the texts' embeddings, and as many texts to an example as it takes. Else give a function "
                 f"(texts, labels) -> losses as loss_fn."
             ) from error
-        return next(iter(found.values())) if isinstance(found, Mapping) and len(found) == 1 else found
+        loss: Tensor = next(iter(found.values())) if isinstance(found, Mapping) and len(found) == 1 else found
+        return loss
 
 
 def _of_embeddings(loss: Module, stand_in: Module) -> Module:

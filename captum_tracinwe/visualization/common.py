@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -22,6 +23,7 @@ __all__ = [
     "TestGroup",
     "Texts",
     "carried",
+    "columns_of",
     "first_words",
     "group",
     "largest_others",
@@ -253,3 +255,9 @@ def signed(value: float) -> str:
         return "0"
     shown = f"{abs(value):#.3g}".removesuffix(".")
     return f"{'−' if value < 0 else '+'}{shown}"
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes: ideographs two, marks none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Cf") for character in text)

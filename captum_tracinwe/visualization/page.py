@@ -31,6 +31,7 @@ from captum_tracinwe.visualization.common import (
     signed,
 )
 from captum_tracinwe.visualization.style import STYLE
+from captum_tracinwe.words.characters import Span
 from captum_tracinwe.words.influence import WordInfluence, WordShare
 from captum_tracinwe.words.legible import DIRECTION_MARKS, marks_by_number, printable, visible
 from captum_tracinwe.words.texts import TokenizedText
@@ -268,6 +269,9 @@ def _column(side: str, name: str, note: str, pairs: list[_Pair], look: _Look) ->
 def tags_html(text: TokenizedText | None) -> str:
     """Label and prediction of a text; a wrong prediction is marked."""
     out = []
+    if text is not None and text.asked:
+        words = ", ".join(visible(word) for word in text.asked_words)
+        out.append(f'<span class="tag">asked about <b><bdi>{escaped(words)}</bdi></b></span>')
     if text is not None and text.label is not None:
         out.append(f'<span class="tag">label <b><bdi>{escaped(visible(text.label))}</bdi></b></span>')
     if text is not None and text.prediction is not None:
@@ -333,12 +337,32 @@ def _marked(of: TokenizedText, shares: list[Mark], scale: float, end: int) -> st
         title = escaped(signed(mark.share) + (f" [{tokens}]" if tokens != visible(mark.name) else ""))
         level = f' style="--a:{level_of(mark.share, scale)}"' if mark.share else ""
         out.append(_unmarked(of, cursor, start))
+        inner = f'<span class="asked">{inner}</span>' if start < mark.span[1] and _is_asked(of, start) else inner
         out.append(f'<mark class="{side_of(mark.share)}"{level} title="{title}">{inner}</mark>')
         cursor = max(cursor, mark.span[1])
     return "".join([*out, _unmarked(of, cursor, end)])
 
 
+def _is_asked(text: TokenizedText, character: int) -> bool:
+    return any(start <= character < end for start, end in _asked(text))
+
+
+def _asked(text: TokenizedText) -> list[Span]:
+    """The characters of words that are asked about, in order."""
+    spans, numbers = text.word_spans(), {text.words[place] for place in text.asked}
+    return sorted(spans[number] for number in numbers if number is not None)
+
+
 def _unmarked(text: TokenizedText, start: int, end: int) -> str:
+    out = []
+    for begin, stop in _asked(text):
+        if start <= begin < stop <= end:
+            out += [_plain(text, start, begin), f'<span class="asked">{_plain(text, begin, stop)}</span>']
+            start = stop
+    return "".join([*out, _plain(text, start, end)])
+
+
+def _plain(text: TokenizedText, start: int, end: int) -> str:
     return "".join(
         running(text.text[begin:stop])
         if read

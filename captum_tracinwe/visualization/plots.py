@@ -26,8 +26,8 @@ from captum_tracinwe.visualization.common import (
     signed,
     with_label,
 )
+from captum_tracinwe.visualization.glyphs import Lettering
 from captum_tracinwe.words.influence import Vocabulary, names_by_id
-from captum_tracinwe.words.legible import as_lines, visible
 from captum_tracinwe.words.report import WordReport
 
 if TYPE_CHECKING:
@@ -87,13 +87,13 @@ def plot_word_influence(
     check_count("top", top)
     shown, rest = sums[:top], sums[top:]
     fig, ax = _axes(ax, show, (6.4, 1.5 + 0.27 * max(1, len(shown))))
-    _draw_bars(ax, [name for name, _ in shown], [value for _, value in shown])
+    lettering = Lettering()
+    _draw_bars(ax, [name for name, _ in shown], [value for _, value in shown], lettering)
     also = f"; {len(rest)} more words add {signed(math.fsum(value for _, value in rest))}" if rest else ""
     ax.set_xlabel(f"share of the score (+ proponent, − opponent{also})\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
-    ax.set_title(
-        as_lines(str(title)) if title is not None else _title(pairs), fontsize=10, loc="left", parse_math=False
-    )
-    return _finished(fig, ax, show)
+    heading = lettering.lines(str(title)) if title is not None else _title(pairs, lettering)
+    ax.set_title(heading, fontsize=10, loc="left", parse_math=False)
+    return _finished(fig, ax, show, lettering)
 
 
 def plot_word_report(
@@ -127,7 +127,8 @@ def plot_word_report(
     others = largest_others(report, first)
     shown = (*first, *others)
     fig, ax = _axes(ax, show, (7.2, 1.7 + 0.27 * max(1, len(shown))))
-    _draw_bars(ax, [word.word for word in shown], [word.total for word in shown])
+    lettering = Lettering()
+    _draw_bars(ax, [word.word for word in shown], [word.total for word in shown], lettering)
     for label, word in zip(ax.get_yticklabels(), shown, strict=True):
         if word.sticks:
             label.set_fontweight("bold")
@@ -135,7 +136,7 @@ def plot_word_report(
         ax.axhline(len(first) - 0.5, color="0.4", linewidth=0.8, linestyle="--")
     for row, word in enumerate(shown):
         before, after = with_label(word.label, f"{word.label_share:.0%}")
-        label = f"{before}{_name(word.label, 16)}{after}, " if word.label else ""
+        label = f"{before}{lettering(word.label, 16)}{after}, " if word.label else ""
         ax.annotate(
             f"{label}{counted(word.count, 'text')}",
             (1.02, row),
@@ -152,8 +153,9 @@ def plot_word_report(
         "bold: sticks to a label, by total × steadiness × certainty;\n"
         f"{'below the line: largest of the others' if others else 'then the others, by total'}"
     )
-    ax.set_title(as_lines(str(title)) if title is not None else default, fontsize=10, loc="left", parse_math=False)
-    return _finished(fig, ax, show)
+    heading = lettering.lines(str(title)) if title is not None else default
+    ax.set_title(heading, fontsize=10, loc="left", parse_math=False)
+    return _finished(fig, ax, show, lettering)
 
 
 def plot_influence_matrix(
@@ -217,6 +219,7 @@ def plot_influence_matrix(
     ends = [VERMILION, "#FFFFFF", BLUE]
     colours = LinearSegmentedColormap.from_list("proponent_opponent", ends).with_extremes(bad="0.75")
     fig, ax = _axes(ax, show, (min(12.0, 2.6 + 0.42 * columns), max(2.7, min(9.0, 1.7 + 0.34 * rows))))
+    lettering = Lettering()
     image = ax.imshow(values.numpy(), cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     bar = fig.colorbar(image, ax=ax, pad=0.02)
     bar.ax.ticklabel_format(style="sci", scilimits=(-3, 4), useMathText=True)
@@ -241,7 +244,7 @@ def plot_influence_matrix(
         axis.set_label_text(name)
         if labels is not None:
             axis.set_ticks(range(length))
-            axis.set_ticklabels([_name(label) for label in labels], parse_math=False, fontsize=8)
+            axis.set_ticklabels([lettering(label, _MAX_NAME) for label in labels], parse_math=False, fontsize=8)
         elif length <= 20:
             axis.set_ticks(range(length))
     if train_labels is not None:
@@ -250,8 +253,8 @@ def plot_influence_matrix(
     for spine in ax.spines.values():
         spine.set_color("0.6")
     if title:
-        ax.set_title(as_lines(str(title)), fontsize=10, loc="left", parse_math=False)
-    return _finished(fig, ax, show)
+        ax.set_title(lettering.lines(str(title)), fontsize=10, loc="left", parse_math=False)
+    return _finished(fig, ax, show, lettering)
 
 
 def _axes(ax: Axes | None, show: bool, size: tuple[float, float]) -> tuple[Figure, Any]:
@@ -269,7 +272,7 @@ def _axes(ax: Axes | None, show: bool, size: tuple[float, float]) -> tuple[Figur
     return fig, fig.add_subplot()
 
 
-def _draw_bars(ax: Axes, names: Sequence[str], values: Sequence[float]) -> None:
+def _draw_bars(ax: Axes, names: Sequence[str], values: Sequence[float], lettering: Lettering) -> None:
     """Bars to the right for positive, hatched to the left for negative values, each with its number."""
     bars = ax.barh(
         range(len(values)),
@@ -298,7 +301,7 @@ def _draw_bars(ax: Axes, names: Sequence[str], values: Sequence[float]) -> None:
     ax.set_xlim(low - room if low < 0 else -0.02 * limit, high + room if high > 0 or low == 0 else 0.02 * limit)
     ax.set_ylim(max(1, len(values)) - 0.4, -0.6)
     ax.set_yticks(range(len(values)))
-    ax.set_yticklabels([_name(name) for name in names], parse_math=False)
+    ax.set_yticklabels([lettering(name, _MAX_NAME) for name in names], parse_math=False)
     ax.axvline(0, color="0.2", linewidth=0.8, zorder=3)
     ax.tick_params(axis="y", length=0, labelsize=9)
     ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
@@ -309,7 +312,8 @@ def _draw_bars(ax: Axes, names: Sequence[str], values: Sequence[float]) -> None:
         ax.text(0.5, 0.5, "no word in common", transform=ax.transAxes, ha="center", va="center", color="0.4")
 
 
-def _finished(fig: Figure, ax: Axes, show: bool) -> tuple[Figure, Axes]:
+def _finished(fig: Figure, ax: Axes, show: bool, lettering: Lettering | None = None) -> tuple[Figure, Axes]:
+    (lettering or Lettering()).finish(ax)
     if show:
         from matplotlib import pyplot
 
@@ -317,14 +321,11 @@ def _finished(fig: Figure, ax: Axes, show: bool) -> tuple[Figure, Axes]:
     return fig, ax
 
 
-def _name(text: object, longest: int = _MAX_NAME) -> str:
-    shown = visible(str(text))
-    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
-
-
-def _title(pairs: list[Any]) -> str:
+def _title(pairs: list[Any], lettering: Lettering) -> str:
     if len(pairs) == 1:
         pair = pairs[0]
         names = f"Training example {pair.train_index} on test example {pair.test_index}"
+        if pair.test_text is not None and pair.test_text.asked:
+            names += f", asked about {lettering(', '.join(pair.test_text.asked_words), _MAX_NAME)}"
         return f"{names}: score {signed(pair.score)}"
     return f"Shares added up over {len(pairs)} pairs" if pairs else "No pairs"

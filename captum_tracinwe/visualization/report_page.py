@@ -9,6 +9,7 @@ from captum_tracinwe.visualization.common import (
     ORDER,
     UNIT,
     carried,
+    columns_of,
     counted,
     first_words,
     largest_others,
@@ -126,11 +127,15 @@ def word_report_text(report: WordReport, *, top: int = 8) -> str:
         )
     if len(rows) == 1:
         return "No test text shares a word with a training text."
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [
-        f"  {word:<{widths[0]}}  {total:>{widths[1]}}  {texts:>{widths[2]}}  {label:<{widths[3]}}  {p:>{widths[4]}}"
-        for word, total, texts, label, p in rows
-    ]
+    widths = [max(columns_of(row[column]) for row in rows) for column in range(5)]
+    lines = []
+    for row in rows:
+        blanks = [" " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            f"{cell}{blank}" if at in (0, 3) else f"{blank}{cell}"
+            for at, (cell, blank) in enumerate(zip(row, blanks, strict=True))
+        ]
+        lines.append(f"  {'  '.join(cells)}")
     if others:
         lines.insert(1 + len(shown), f"  {OTHERS}:")
     order = f"Words that stick to a label come first, {ORDER}. {_carried(report, shown, others)}"

@@ -55,6 +55,7 @@ border-bottom:2px solid rgb(var(--pro)/calc(.25 + var(--a)*.75))}
 .ctwe mark.o{background:rgb(var(--opp)/calc(var(--a)*var(--most)));
 border-bottom:2px dashed rgb(var(--opp)/calc(.35 + var(--a)*.65))}
 .ctwe mark.z{border-bottom:2px dotted var(--soft)}
+.ctwe .asked{outline:1.5px solid var(--soft);outline-offset:1px;border-radius:2px}
 .ctwe .cut{color:var(--soft);opacity:.75}
 .ctwe mark:has(>bdi.s){margin-inline:.25em}
 .ctwe bdi.s{white-space:nowrap;font:.78em/1.3 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;

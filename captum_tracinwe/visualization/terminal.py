@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import textwrap
-import unicodedata
 
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.visualization.common import (
@@ -16,6 +15,7 @@ from captum_tracinwe.visualization.common import (
     Mark,
     Texts,
     check_count,
+    columns_of,
     group,
     marks,
     read_or_not,
@@ -111,18 +111,19 @@ def _pair(pair: WordInfluence, scale: float, color: bool, width: int, top_words:
         shares = marks(pair, pair.train_text)
         lines += _text(pair.train_text, shares, scale, color, width, max_chars, "    ")
     words = [word for word in pair.words()[:top_words] if word.share]
-    longest = max((_columns(visible(word.text)[:20]) for word in words), default=0)
+    longest = max((columns_of(visible(word.text)[:20]) for word in words), default=0)
     for word in words:
         name = visible(word.text)[:20]
         bar = "█" * max(1, round(abs(word.share) / scale * min(24, width - 26 - longest)))
-        padding = " " * (longest - _columns(name))
+        padding = " " * (longest - columns_of(name))
         painted = _paint(bar, _BLUE if word.share > 0 else _ORANGE, color)
         lines.append(f"    {signed(word.share):>9}  {name}{padding}  {painted}")
     return lines
 
 
 def _tags(text: TokenizedText | None) -> str:
-    said = [("label", text.label), ("predicted", text.prediction)] if text else []
+    asked = f"{', '.join(text.asked_words)} at {text.asked[0]}" if text and text.asked else None
+    said = [("asked about", asked), ("label", text.label), ("predicted", text.prediction)] if text else []
     return "".join(f"  [{name}: {shortened(value, _LONGEST, quoted=False)}]" for name, value in said if value)
 
 
@@ -159,7 +160,7 @@ def _text(
             words[-1].append((shown, style))
     lines, line, used = [], indent, len(indent)
     for word in (word for word in words if word):
-        size = sum(_columns(shown) for shown, _ in word)
+        size = sum(columns_of(shown) for shown, _ in word)
         if used > len(indent) and used + 1 + size > width:
             lines.append(line)
             line, used = indent, len(indent)
@@ -199,8 +200,3 @@ def _shown_mark(name: str, share: float, scale: float, color: bool) -> tuple[str
 
 def _paint(text: str, style: str, color: bool) -> str:
     return f"{style}{text}{_RESET}" if color and style else text
-
-
-def _columns(text: str) -> int:
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Cf") for character in text)

@@ -1,5 +1,6 @@
 """From scores to words: texts and their words, a score's exact shares, synonyms, and the report on words and labels."""
 
+from captum_tracinwe.words.asking import ask_about
 from captum_tracinwe.words.influence import (
     Vocabulary,
     WordInfluence,
@@ -7,6 +8,7 @@ from captum_tracinwe.words.influence import (
     names_by_id,
     position_shares,
 )
+from captum_tracinwe.words.joining import joined
 from captum_tracinwe.words.report import ReportedWord, WordReport, word_report
 from captum_tracinwe.words.splitting import split_by_token
 from captum_tracinwe.words.synonyms import SynonymInfluence, WordMatch, synonym_influence, synonym_scores
@@ -22,7 +24,9 @@ __all__ = [
     "WordMatch",
     "WordReport",
     "WordShare",
+    "ask_about",
     "from_ids",
+    "joined",
     "names_by_id",
     "position_shares",
     "split_by_token",

@@ -29,11 +29,10 @@ def spans_of(text: str, segmenter: Segmenter) -> list[Span]:
     end = 0
     for word in words:
         if isinstance(word, str):
-            word = word.strip()
-            start = text.find(word, end)
-            stop = start + len(word)
+            start = text.find(word.strip(), end)
+            stop = start + len(word.strip())
         elif isinstance(word, Sequence) and len(word) == 2 and all(isinstance(place, int) for place in word):
-            start, stop = word
+            start, stop = int(word[0]), int(word[1])
         else:
             raise TypeError(
                 f"tokenize: expected `segmenter` to give words, or their first character and the one behind the last, got "

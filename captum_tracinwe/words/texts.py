@@ -43,9 +43,10 @@ class TokenizedText:
         label, prediction (str, optional): what the data and the model say about the text.
         padding (tuple of int and str, optional): id and name of the padding token. It has no position here,
             but where the embedding has no ``padding_idx`` it takes part in the scores.
+        asked (tuple of int): positions whose labels are asked about, see :func:`ask_about`; empty: the text's own, or all.
 
     Raises:
-        ValueError: lengths differ, or a span lies outside the text.
+        ValueError: lengths differ, a span lies outside the text, or a position that is asked about.
     """
 
     text: str
@@ -56,6 +57,7 @@ class TokenizedText:
     label: str | None = None
     prediction: str | None = None
     padding: tuple[int, str] | None = None
+    asked: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.token_names:
@@ -63,6 +65,11 @@ class TokenizedText:
         lengths = {name: len(getattr(self, name)) for name in ("token_ids", "spans", "words", "token_names")}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"TokenizedText: expected one entry per position in each field, got {lengths}.")
+        outside = [place for place in self.asked if not 0 <= place < len(self.token_ids)]
+        if outside:
+            raise ValueError(
+                f"TokenizedText: expected positions below {len(self.token_ids)} in `asked`, got {outside[0]}."
+            )
         for position, (span, word) in enumerate(zip(self.spans, self.words, strict=True)):
             if (span is None) != (word is None):
                 raise ValueError(
@@ -80,6 +87,16 @@ class TokenizedText:
         if position == len(self.token_ids) and self.padding is not None:
             return (*self.padding, None)
         return self.token_ids[position], self.token_names[position], self.words[position]
+
+    @property
+    def asked_words(self) -> list[str]:
+        """What is asked about, as it is written in the text; a token without characters by its name."""
+        spans = self.word_spans()
+        numbers = dict.fromkeys((self.words[place], self.token_names[place]) for place in self.asked)
+        found = {
+            number: name if number is None else self.text[slice(*spans[number])] or name for number, name in numbers
+        }
+        return list(found.values())
 
     @cached_property
     def unread(self) -> list[Span]:

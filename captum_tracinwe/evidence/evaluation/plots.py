@@ -13,6 +13,7 @@ from captum_tracinwe.evidence.evaluation.deletion import DeletionCurve
 from captum_tracinwe.evidence.evaluation.intervals import Interval
 from captum_tracinwe.evidence.evaluation.noise import NoiseCurve, RocCurve
 from captum_tracinwe.visualization.common import BLUE, VERMILION
+from captum_tracinwe.visualization.glyphs import Lettering
 from captum_tracinwe.visualization.plots import _axes, _finished, plot_influence_matrix
 from captum_tracinwe.words.legible import as_lines
 
@@ -155,10 +156,11 @@ def plot_intervals(
         ax.plot([interval.estimate], [row], "o", color=colour)
     ax.axvline(0, color="0.2", linewidth=0.8)
     ax.set_yticks(range(len(intervals)))
-    ax.set_yticklabels([as_lines(str(name)) for name in intervals], parse_math=False)
+    lettering = Lettering()
+    ax.set_yticklabels([lettering.lines(str(name)) for name in intervals], parse_math=False)
     ax.set_ylim(max(1, len(intervals)) - 0.5, -0.5)
-    ax.set_xlabel(as_lines(label), parse_math=False)
-    return _finished(fig, ax, show)
+    ax.set_xlabel(lettering.lines(label), parse_math=False)
+    return _finished(fig, ax, show, lettering)
 
 
 def plot_agreement(scores: Mapping[str, Tensor], show: bool = False, *, ax: Axes | None = None) -> tuple[Figure, Axes]:
