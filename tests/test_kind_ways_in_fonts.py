@@ -189,3 +189,11 @@ def test_columns_of_a_printed_report_are_straight_beside_wide_letters():
     lines = viz.word_report_text(report(KANJI, THAI, "crimson", "น้ำ"), top=4).split("\n")[:5]
     assert {columns_of(line) for line in lines} == {columns_of(lines[0])}
     assert len({len(line) for line in lines}) > 1
+
+
+def test_what_cannot_be_seen_is_drawn_by_number_where_no_font_has_its_sign(installed):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fig, ax = viz.plot_word_influence(pair("a\x1bb", "c\x7f"))
+        fig.savefig(os.devnull, format="png")
+    assert [text.get_text() for text in ax.get_yticklabels()] == [r"c\x7f", r"a\x1bb"]

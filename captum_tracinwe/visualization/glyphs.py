@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 import warnings
 from functools import lru_cache
@@ -20,6 +21,9 @@ _NAMED = 8
 _NO_FONTS = ("last resort", "lastresort", "notdef")
 # Joiners and selectors of a form, of which nothing is seen.
 _UNSEEN = {chr(code) for code in (0x200C, 0x200D, *range(0xFE00, 0xFE10))}
+# What stands for what cannot be seen (see `visible`), by its number where no font has the sign.
+_SIGNS = {chr(0x2400 + code): f"\\x{code:02x}" for code in range(32)}
+_SIGNS |= {"\u2421": "\\x7f", "⏎": "\\n", "␍": "\\r", "⇥": "\\t", "␣": "\\x20", "\ufffd": "?"}
 
 
 class Lettering:
@@ -70,7 +74,7 @@ class Lettering:
                 f"stand for them in the figure. Expected a font that has them: install one, for instance Noto Sans CJK, Noto "
                 f"Sans Thai or Noto Emoji, or name its file by matplotlib.font_manager.fontManager.addfont(path). A page "
                 f"(word_influence_html, word_report_html) shows them as the browser does.",
-                stacklevel=4,
+                stacklevel=_of_caller(),
             )
 
     def _look_up(self, characters: set[str]) -> None:
@@ -84,8 +88,18 @@ class Lettering:
             return character
         if character in _UNSEEN:
             return ""
+        if character in _SIGNS:
+            return _SIGNS[character]
         self._missing[character] = None
         return _by_name(character)
+
+
+def _of_caller() -> int:
+    """The warning's stacklevel for the line of the user's that asked for a figure."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("captum_tracinwe."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _by_name(character: str) -> str:

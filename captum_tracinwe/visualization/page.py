@@ -349,6 +349,8 @@ def _is_asked(text: TokenizedText, character: int) -> bool:
 
 def _asked(text: TokenizedText) -> list[Span]:
     """The characters of words that are asked about, in order."""
+    if not text.asked:
+        return []
     spans, numbers = text.word_spans(), {text.words[place] for place in text.asked}
     return sorted(spans[number] for number in numbers if number is not None)
 
