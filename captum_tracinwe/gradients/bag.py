@@ -45,7 +45,9 @@ def occurrences(calls: Sequence[LookUp], batch: Batch, size: int) -> list[Tensor
     Raises:
         ValueError: texts of one example are looked up as if they were examples, as those of a multiple choice are.
     """
-    folded = next((call.ids for call in calls if call.bags is None and not call.across and call.ids.shape[0] != size), None)
+    folded = next(
+        (call.ids for call in calls if call.bags is None and not call.across and call.ids.shape[0] != size), None
+    )
     if folded is not None:
         raise ValueError(
             f"table='bag' needs one text to an example, whose words may speak for any class; the model looks up ids of shape "
