@@ -64,6 +64,7 @@ class Collate:
         base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
         parameters = inspect.signature(base.forward).parameters.values()
         self.taken = {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        self.needs_mask = any(p.name == "attention_mask" and p.default is p.empty for p in parameters)
         of_transformers = hasattr(getattr(base, "config", None), "model_type")  # its **kwargs are not for columns
         self.takes_any = not of_transformers and any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.labels = {*LABEL_KEYS, *label_names}
@@ -110,6 +111,8 @@ class Collate:
             first = values[0]
             if isinstance(first, Tensor) and all(isinstance(v, Tensor) and v.shape == first.shape for v in values):
                 batch[key] = torch.stack(values)  # type: ignore[arg-type]
+                if WORDS in key and self.needs_mask:
+                    masks[key] = torch.ones_like(batch[key])
                 continue
             fill = self.pad if WORDS in key else -100 if key in self.labels else 0
             batch[key], mask = padded(values, fill)

@@ -56,14 +56,15 @@ def check_uncoupled(loss_fn: Loss, prediction: Any, labels: Any, size: int, name
     found = None
     if size > 1 and loss_fn not in _seen:
         found, told = _coupled(loss_fn, prediction, labels, size, LOOKED_AT, name)
-        if told:
+        if told and found is None:
             _seen.add(loss_fn)
     if not isinstance(prediction, Tensor) and loss_fn not in _seen_alone:
-        _seen_alone.add(loss_fn)
         with suppress(Exception):  # what a loss makes of predictions that nobody gave it is no matter
             own, label = (_with_others(part_of(value, 0, size, name)) for value in (prediction, labels))
             alone, _ = _coupled(loss_fn, own, label, OTHERS + 1, 1, name)
             found = alone if found is None else found
+    if found is None and not isinstance(prediction, Tensor):
+        _seen_alone.add(loss_fn)
     if found is not None:
         raise ValueError(
             f"The loss {name!r} couples the examples of a batch: alone, one has another gradient than beside others (are these "

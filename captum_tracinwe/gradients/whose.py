@@ -44,16 +44,28 @@ def _of_batch(ids: Tensor, size: int, batch: Batch) -> Tensor | None:
     """The same where the ids are tensors of the batch, folded and one behind the other; None where they are not."""
     if ids.dim() == 0 or ids.shape[0] % size:  # examples within a row meet there
         return None
-    flat, found, start = ids.reshape(-1), [], 0
     given = [
-        tensor.to(flat.device)
+        tensor.to(ids.device)
         for tensor in tensors_in(batch)
         if tensor.dim() > 1 and tensor.shape[0] == size and tensor.numel() and not tensor.is_floating_point()
     ]
-    while start < len(flat):
-        own = next((one for one in given if torch.equal(one.reshape(-1), flat[start : start + one.numel()])), None)
+    found, rest = [], ids
+    while len(rest):
+        own = next((one for one in given if _begins(rest, one)), None)
         if own is None:
             return None
-        found.append(torch.arange(size, device=flat.device).repeat_interleave(own.numel() // size))
-        start += own.numel()
-    return torch.cat(found) if found else None
+        rows = own.numel() if ids.dim() == 1 else own.numel() // own.shape[-1]
+        found.append(torch.arange(size, device=ids.device).repeat_interleave(rest[:rows].numel() // size))
+        rest = rest[rows:]
+    return torch.cat(found)
+
+
+def _begins(ids: Tensor, one: Tensor) -> bool:
+    """Whether the first of the ids are those of a tensor, in as many rows, which the model may have filled up on the right."""
+    if ids.dim() == 1:
+        return torch.equal(ids[: one.numel()], one.reshape(-1))
+    rows, width = one.reshape(-1, one.shape[-1]), one.shape[-1]
+    part = ids[: len(rows)]
+    if ids.dim() != 2 or part.shape[0] != len(rows) or part.shape[1] < width or not torch.equal(part[:, :width], rows):
+        return False
+    return width == part.shape[1] or bool((part[:, width:] == part[0, -1]).all())
