@@ -177,17 +177,17 @@ def pooled(loss):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("loss", [cosine, contrastive, classified])
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_scores_are_those_of_single_pairs(way, loss, batch_size, tmp_path):
+def test_scores_are_those_of_single_pairs(way, loss, tmp_path):
     make, collate, of_output = WAYS[way]
     model = make().eval()
-    paths = scatter_checkpoints(model, tmp_path)
-    train, test = rows(6, seed=1), rows(3, seed=2)
+    paths = scatter_checkpoints(model, tmp_path, (0.3, 1.7))
+    train, test = rows(4, seed=1), rows(2, seed=2)
     expected = by_loop(model, paths, test, train, loss)
     given = pooled(loss) if of_output else loss
-    tracin = TracInWE(model, train, paths, loss_fn=given, batch_size=batch_size, collate_fn=collate)
-    found = tracin.influence(collate(test))
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-6 * float(expected.abs().max()))
+    for batch_size in (1, 3):
+        tracin = TracInWE(model, train, paths, loss_fn=given, batch_size=batch_size, collate_fn=collate)
+        found = tracin.influence(collate(test))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("labels", [True, False])
@@ -200,9 +200,9 @@ def test_triplets_need_no_labels(labels, batch_size, tmp_path):
     collate = TokenizeTexts(TOKENIZER, ("text1", "text2", "text3"), "label" if labels else None, apart=True)
     assert ("labels" in collate(train)) == labels
     tracin = TracInWE(model, train, paths, loss_fn=triplet, batch_size=batch_size, collate_fn=collate)
-    torch.testing.assert_close(tracin.influence(test), expected, rtol=1e-3, atol=2e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(tracin.influence(test), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
     triples = (in_a_list(test)[0], None)  # with a tuple labels may be None
-    torch.testing.assert_close(tracin.influence(triples), expected, rtol=1e-3, atol=2e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(tracin.influence(triples), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_lists_of_ids_are_filled_up_each_with_a_mask_of_its_own(tmp_path):
@@ -224,7 +224,7 @@ def test_lists_of_ids_are_filled_up_each_with_a_mask_of_its_own(tmp_path):
     paths = scatter_checkpoints(model, tmp_path)
     expected = by_loop(model, paths, rows(6, seed=1)[:2], rows(6, seed=1), cosine)
     found = TracInWE(model, data, paths, loss_fn=cosine, batch_size=4).influence(data[:2])
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
 class WithoutMask(Columns):
@@ -314,7 +314,7 @@ def test_the_way_out_works(tmp_path):
     train = rows(6, 3, seed=1)
     found = TracInWE(model, train, paths, loss_fn=one_negative, batch_size=3, collate_fn=collate).influence(train[:2])
     expected = by_loop(model, paths, train[:2], train, one_negative)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_words_of_both_texts_share_the_score(tmp_path):

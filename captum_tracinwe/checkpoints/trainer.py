@@ -27,6 +27,8 @@ from captum_tracinwe.checkpoints.trainer_data import training_loader
 from captum_tracinwe.checkpoints.trainer_loss import base_of, loss_by_kind, loss_in_place, say_other_loss
 from captum_tracinwe.checkpoints.weights import check_whole, find_checkpoints, load_weights, save_checkpoint
 from captum_tracinwe.gradients.embedding import input_embeddings
+from captum_tracinwe.gradients.sentence_losses import SentenceLoss
+from captum_tracinwe.gradients.several_texts import is_sentence_transformer
 from captum_tracinwe.gradients.token_losses import TokenLoss
 
 if TYPE_CHECKING:
@@ -217,7 +219,9 @@ def live_run(trainer: Trainer, batch_size: int | None, given: Mapping[str, Any])
         if "checkpoints" in given
         else {"checkpoints": _checkpoints(Path(trainer.args.output_dir), "from_trainer", trainer.state)}
     )
-    if "loss_fn" not in given:
+    if "loss_fn" not in given and is_sentence_transformer(trainer.model):
+        found["loss_fn"] = SentenceLoss(trainer.loss)  # type: ignore[attr-defined]
+    elif "loss_fn" not in given:
         say_other_loss(trainer)
         found["loss_fn"] = loss_in_place(trainer.model, loader, names, "from_trainer")
     return {"model": trainer.model, "train_dataset": loader, "label_names": names, **found}

@@ -17,6 +17,7 @@ from captum_tracinwe.batches.collate import Collate
 from captum_tracinwe.batches.loaders import in_order
 from captum_tracinwe.batches.orders import flat
 from captum_tracinwe.batches.repeats import some_of
+from captum_tracinwe.gradients.several_texts import is_sentence_transformer
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -66,9 +67,8 @@ def training_loader(trainer: Trainer, batch_size: int, label_names: Sequence[str
             f"is not done here: gradients may not be those of training. Have collate_fn or the data set do it.",
             stacklevel=4,
         )
-    if (
-        batch_size and trainer.args.remove_unused_columns
-    ):  # Trainer takes them from its data; `inputs` come as the user has them
+    # Trainer takes them from its data; `inputs` come as the user has them. Columns of sentences are named after the texts'.
+    if batch_size and trainer.args.remove_unused_columns and not is_sentence_transformer(trainer.model):
         collate_fn = Collate(trainer.model, label_names=label_names, collate_fn=collate_fn)
     return in_order(dataset, batch_size, collate_fn)
 
