@@ -12,7 +12,7 @@ from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.words.characters import Span
 from captum_tracinwe.words.influence import WordInfluence, position_shares
 from captum_tracinwe.words.report import ReportedWord, WordReport
-from captum_tracinwe.words.texts import TokenizedText
+from captum_tracinwe.words.texts import SEPARATOR, TokenizedText
 
 __all__ = [
     "MEANING",
@@ -180,8 +180,10 @@ def marks(influence: WordInfluence, text: TokenizedText) -> list[Mark]:
         if position in shares and word is not None:
             found.setdefault(word, []).append(position)
         elif position in shares:
-            name = text.token_names[position]
-            result.append(Mark((cursor, cursor), shares[position], name, True, (name,)))
+            name, place = text.token_names[position], cursor
+            if position and text.words[position - 1] is None and text.text.startswith(SEPARATOR, cursor):
+                place += len(SEPARATOR)  # behind the end of a text is the beginning of the next
+            result.append(Mark((place, place), shares[position], name, True, (name,)))
     if len(text.words) in shares and text.padding is not None:
         name = text.padding[1]
         result.append(Mark((cursor, cursor), shares[len(text.words)], name, True, (name,)))

@@ -68,8 +68,10 @@ def ask_about(
     kept = torch.full_like(given, -100)
     for place in asked:
         kept[start + place] = given[start + place]
-    number, token = int(given[start + asked[0]]), text.token_ids[asked[0]]
-    shown = text.label if names is None and number == token else _name(number, names)
+    of_words = names is None and bool(
+        ((given == -100) | (given == ids)).all()
+    )  # a language model predicts the text itself
+    shown = text.label if of_words else _name(int(given[start + asked[0]]), names)
     return {**example, labels: kept}, dataclasses.replace(text, asked=asked, label=shown)
 
 
