@@ -220,7 +220,7 @@ def live_run(trainer: Trainer, batch_size: int | None, given: Mapping[str, Any])
         else {"checkpoints": _checkpoints(Path(trainer.args.output_dir), "from_trainer", trainer.state)}
     )
     if "loss_fn" not in given and is_sentence_transformer(trainer.model):
-        found["loss_fn"] = SentenceLoss(trainer.loss)  # type: ignore[attr-defined]
+        found["loss_fn"] = SentenceLoss(trainer.loss)
     elif "loss_fn" not in given:
         say_other_loss(trainer)
         found["loss_fn"] = loss_in_place(trainer.model, loader, names, "from_trainer")
