@@ -16,6 +16,7 @@ from transformers.utils.generic import find_labels
 
 from captum_tracinwe.batches.batch import Loss
 from captum_tracinwe.batches.collate import Collate
+from captum_tracinwe.batches.data_sets import as_dataset
 from captum_tracinwe.batches.loaders import in_order
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES, active_adapter, with_adapter
@@ -309,7 +310,7 @@ def finished_run(
     collate_fn = Collate(model, label_names=names, collate_fn=data_collator)
     return {
         "model": model,
-        "train_dataset": in_order(train_dataset, batch_size or BATCH_SIZE, collate_fn),
+        "train_dataset": in_order(as_dataset(train_dataset, True), batch_size or BATCH_SIZE, collate_fn),
         "checkpoints": found,
         "loss_fn": loss_fn,
         "label_names": names,
