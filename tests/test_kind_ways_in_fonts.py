@@ -119,6 +119,12 @@ def test_the_glyph_that_is_drawn_is_the_fonts(installed):
     assert (part < 100).mean() > 0.25
 
 
+def saved(kind, name):
+    fig, _ = FIGURES[kind](name, "crimson", name)
+    fig.savefig(os.devnull, format="png")
+    return fig
+
+
 @pytest.mark.parametrize("kind", FIGURES)
 @pytest.mark.parametrize(
     ("name", "drawn"),
@@ -126,8 +132,7 @@ def test_the_glyph_that_is_drawn_is_the_fonts(installed):
 )
 def test_without_a_font_there_is_a_name_or_a_number_and_it_is_said_once(kind, name, drawn, installed):
     with pytest.warns(UserWarning, match=r"No font that matplotlib finds has glyphs for .*Noto") as told:
-        fig, _ = FIGURES[kind](name, "crimson", name)
-        fig.savefig(os.devnull, format="png")
+        fig = saved(kind, name)
     assert [name[0] in str(one.message) for one in told] == [True]
     assert any(drawn in text.get_text() for text in shown(fig))
     assert not any(set(name) & set(text.get_text()) for text in shown(fig))

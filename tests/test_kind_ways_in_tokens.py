@@ -149,7 +149,8 @@ def test_a_trainer_of_tokens_is_asked_about_one_word(tmp_path):
         asked, _ = ask_about(data[0], texts()[0], "paris")
         found = tracin.influence([asked])
         plain = TracInWE(model, data, tracin.checkpoints, loss_fn=TokenLoss(shift=False)).influence([asked])
-    assert isinstance(tracin.loss_fn, TokenLoss) and not tracin.loss_fn.shift
+    assert isinstance(tracin.loss_fn, TokenLoss)
+    assert not tracin.loss_fn.shift
     torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-5 * float(plain.abs().max()))
 
 
@@ -193,7 +194,8 @@ def test_pictures_show_which_word_was_asked_about(tmp_path):
     [[pair]] = tracin.word_influence([asked], [[0]])
     pair = pair.with_texts(shown, texts()[0])
     page = visualization.word_influence_html(pair)
-    assert "asked about <b><bdi>paris</bdi></b>" in page and "label <b><bdi>LOC</bdi></b>" in page
+    assert "asked about <b><bdi>paris</bdi></b>" in page
+    assert "label <b><bdi>LOC</bdi></b>" in page
     said, marked = page.split("<details", 1)
     assert 'paris met anna in <span class="asked">paris</span>' in said  # the second, not the first
     assert marked.count('class="asked"') == 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -17,6 +18,7 @@ from captum_tracinwe.batches.columns import WORDS, beside, columns_by_text
 from captum_tracinwe.batches.copies import copied, on_copies
 from captum_tracinwe.batches.padding import padded
 from captum_tracinwe.batches.repeats import say_what_changes
+from captum_tracinwe.batches.tokenizing import TokenizeTexts, no_tokens, not_a_label
 from captum_tracinwe.batches.wrapped import unwrap
 
 __all__ = ["Collate", "TokenizeTexts", "collate_of"]
@@ -80,11 +82,18 @@ class Collate:
                 f"The examples are raw text ({examples[0]!r:.60}): expected token ids, or "
                 f"collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
             )
-        if isinstance(examples[0], Mapping):
+        is_mapping = isinstance(examples[0], Mapping)
+        other = next((example for example in examples if isinstance(example, Mapping) != is_mapping), examples[0])
+        if other is not examples[0]:
+            first, kind = type(examples[0]).__name__, type(other).__name__
+            raise TypeError(
+                f"An example is a {kind} where the first of its batch is a {first}: expected examples alike."
+            )
+        if is_mapping:
             examples = [self._kept(example) for example in examples]
         if self.collate_fn is not None:
             return self.collate_fn(copied(examples))
-        return self._filled(examples) if isinstance(examples[0], Mapping) else default_collate(examples)
+        return self._filled(examples) if is_mapping else default_collate(_with_ids(examples))
 
     def _kept(self, example: Mapping[str, Any]) -> dict[str, Any]:
         def wanted(key: str, value: Any) -> bool:
@@ -108,13 +117,23 @@ class Collate:
         masks: dict[str, Tensor] = {}  # of columns of words that were filled up: where the words are
         for key in examples[0]:
             values = [_value(key, example, key in self.labels) for example in examples]
+            depths = {value.dim() for value in values if isinstance(value, Tensor)}
+            if len(depths) > 1:
+                shapes = " and ".join(str(tuple(value.shape)) for value in values[:2] if isinstance(value, Tensor))
+                raise ValueError(
+                    f"The column {key!r} has examples of shapes {shapes}: expected as many dimensions in each."
+                )
+            fill = self.pad if WORDS in key else -100 if key in self.labels else 0
+            if key == "input_ids":
+                self._check_empty(examples, values)
+            if all(isinstance(value, Tensor) and value.shape == (0,) for value in values):
+                values = [torch.full((1,), fill) for _ in values]  # no model takes a batch without a position
             first = values[0]
             if isinstance(first, Tensor) and all(isinstance(v, Tensor) and v.shape == first.shape for v in values):
                 batch[key] = torch.stack(values)  # type: ignore[arg-type]
                 if WORDS in key and self.needs_mask:
                     masks[key] = torch.ones_like(batch[key])
                 continue
-            fill = self.pad if WORDS in key else -100 if key in self.labels else 0
             batch[key], mask = padded(values, fill)
             if WORDS in key:
                 masks[key] = mask
@@ -145,6 +164,14 @@ class Collate:
                 f"examples of one number of choices."
             )
 
+    def _check_empty(self, examples: list[dict[str, Any]], ids: Sequence[Tensor | list[Any]]) -> None:
+        """A text without tokens has nothing to say of its class; as a language model's own labels, it has no target either."""
+        for example, value in zip(examples, ids, strict=True):
+            labels = [example[key] for key in self.labels if key in example]
+            if isinstance(value, Tensor) and value.shape == (0,) and not any(np.ndim(label) for label in labels):
+                rest = ", ".join(f"{key}={value!r:.40}" for key, value in example.items() if key != "input_ids")
+                raise no_tokens(f"An example has no token in 'input_ids' ({rest})")
+
 
 def _value(key: str, example: Mapping[str, Any], is_label: bool) -> Tensor | list[Any]:
     """What an example has in a column as a tensor; texts of different lengths, as of choices, as a list of lists."""
@@ -156,7 +183,10 @@ def _value(key: str, example: Mapping[str, Any], is_label: bool) -> Tensor | lis
     if _is_ragged(value):
         return list(value)
     try:
-        return value if isinstance(value, Tensor) else torch.as_tensor(value)
+        found = value if isinstance(value, Tensor) else torch.as_tensor(value)
+        return (
+            found if found.numel() or isinstance(value, Tensor) else found.long()
+        )  # of an empty list torch makes floats
     except (TypeError, ValueError, RuntimeError) as error:
         if is_label:
             raise TypeError(not_a_label(key, value)) from error
@@ -174,12 +204,20 @@ def _is_ragged(value: Any) -> bool:
     return numbers and len({len(row) for row in value}) > 1
 
 
-def not_a_label(name: str, value: Any) -> str:
-    """In words: a label that is missing, or a name."""
-    return (
-        f"The column {name!r} of an example holds {value!r:.60} for a label: expected a number. Leave out examples without a "
-        f"label, and number names as in training, for instance by model.config.label2id."
-    )
+def _with_ids(examples: list[Any]) -> list[Any]:
+    """Tuples whose ids are a list of numbers with a tensor in its place: torch would make a tensor of each position."""
+    if isinstance(examples[0], list) and len(examples[0]) > 2 and all(isinstance(item, int) for item in examples[0]):
+        raise TypeError(
+            f"An example is a list of numbers ({examples[0]!r:.60}), with nothing that says which is the label: expected (ids, "
+            f"label), or a mapping such as {{'input_ids': ids, 'labels': label}}."
+        )
+
+    def made(example: Any) -> Any:
+        ids = example[0] if isinstance(example, tuple) and len(example) > 1 else None
+        numbers = isinstance(ids, list) and all(isinstance(item, int) for item in ids)
+        return (torch.tensor(ids, dtype=torch.int64), *example[1:]) if numbers else example
+
+    return [made(example) for example in examples]
 
 
 def collate_of(
@@ -197,104 +235,3 @@ def collate_of(
     assert collate is not None
     say_what_changes(train_dataset, collate)
     return collate
-
-
-class TokenizeTexts:
-    """Make a batch of raw texts: ``TracInWE(..., collate_fn=TokenizeTexts(tokenizer, max_length=64))``.
-
-    Examples are mappings, or tuples (text, label), where a pair of texts is a tuple itself.
-
-    Args:
-        tokenizer: of transformers; it pads to the longest text of the batch.
-        text (str or tuple of str): the column, or those of both sentences of a pair.
-        label (str or None): the column of the labels, numbers; None for a language model, whose labels are its own tokens,
-            −100 at padding.
-        max_length (int, optional): texts are cut to that many tokens. It should be the length of training.
-        apart (bool): each of an example's texts by itself, of any number, for a model that reads one text and a loss of several
-            (pairs, triplets): columns ``sentence1_input_ids``, ``sentence2_input_ids`` and so on. With ``label=None`` there are
-            no labels.
-
-    Raises:
-        ValueError: a column is missing, or the tokenizer has no padding token.
-
-    Example:
-        >>> from captum_tracinwe.training import words_tokenizer
-        >>> collate = TokenizeTexts(words_tokenizer(["a dog runs"]))
-        >>> batch = collate([{"text": "A dog runs", "label": 2}])
-        >>> batch["input_ids"].shape, batch["labels"].tolist()  # [CLS] and [SEP] besides
-        (torch.Size([1, 5]), [2])
-    """
-
-    #: Examples are as they were afterwards.
-    leaves_examples = True
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        text: str | tuple[str, ...] = "text",
-        label: str | None = "label",
-        max_length: int | None = None,
-        *,
-        apart: bool = False,
-    ) -> None:
-        if tokenizer.pad_token_id is None:
-            raise ValueError(
-                "TokenizeTexts: the tokenizer has no padding token: expected one, for texts of different lengths. Set "
-                "tokenizer.pad_token = tokenizer.eos_token."
-            )
-        self.tokenizer, self.label, self.max_length = tokenizer, label, max_length
-        self.columns = (text,) if isinstance(text, str) else tuple(text)
-        self.apart = apart
-
-    def __call__(self, examples: Sequence[Any]) -> dict[str, Any]:
-        """A batch for ``model(**batch)``, with ``labels``."""
-        parts = [self._parts(example) for example in examples]
-        texts = [list(column) for column in zip(*(text for text, _ in parts), strict=True)]
-        labels = [label for _, label in parts]
-        if self.apart:
-            names = self.columns if len(self.columns) == len(texts) else [f"text{n}" for n in range(1, len(texts) + 1)]
-            batch = {
-                f"{name}_{key}": value
-                for name, column in zip(names, texts, strict=True)
-                for key, value in self._tokenized(column).items()
-            }
-        else:
-            batch = self._tokenized(*texts)
-        if self.label is None and self.apart:
-            return batch
-        if self.label is None:
-            labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        else:
-            unfit = next((y for y in labels if y is None or isinstance(y, str)), 0)
-            if unfit != 0:
-                raise TypeError(
-                    f"TokenizeTexts: {not_a_label(self.label, unfit)} For a language model pass label=None."
-                )
-        return {**batch, "labels": torch.as_tensor(labels)}
-
-    def _tokenized(self, *texts: list[str]) -> dict[str, Any]:
-        cut = {"truncation": self.max_length is not None, "max_length": self.max_length}
-        return dict(self.tokenizer(*texts, padding=True, return_tensors="pt", **cut))
-
-    def _parts(self, example: Any) -> tuple[tuple[str, ...], Any]:
-        if not isinstance(example, Mapping):
-            text, label = example if self.label is not None and not isinstance(example, str) else (example, None)
-            return _texts((text,) if isinstance(text, str) else text), label
-        missing = [name for name in (*self.columns, self.label) if name is not None and name not in example]
-        if missing:
-            raise ValueError(
-                f"TokenizeTexts: an example has the columns {', '.join(map(repr, example))}: expected {missing[0]!r}. Name "
-                f"columns by TokenizeTexts(tokenizer, text=..., label=...)."
-            )
-        texts = _texts([example[name] for name in self.columns])
-        return texts, None if self.label is None else example[self.label]
-
-
-def _texts(values: Any) -> tuple[str, ...]:
-    """The text of an example, or its pair of texts."""
-    if not isinstance(values, (tuple, list)) or not all(isinstance(value, str) for value in values):
-        raise TypeError(
-            f"TokenizeTexts: an example has {values!r:.60} for its text: expected a text, or two of them. Leave out examples "
-            f"without one."
-        )
-    return tuple(values)
