@@ -278,7 +278,7 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
     shared = shared_memory(inner)
     quantised = set()
     for key, tensor in inner.state_dict(keep_vars=True).items():
-        if not isinstance(tensor, Tensor) or key not in state:
+        if not isinstance(tensor, Tensor) or key not in state or key.endswith("_extra_state"):
             continue
         if _is_quantised(tensor):  # its values lie in tensors of its own, and setting `data` changes none of them
             quantised.add(key)
@@ -289,7 +289,9 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
             tensor.detach().copy_(state[key])
         else:
             tensor.data = state[key].to(device=tensor.device, dtype=tensor.dtype)
-    if has_own_loading(inner):  # what runs there makes something of the weights; copied onto themselves, they take no time
+    if has_own_loading(
+        inner
+    ):  # what runs there makes something of the weights; copied onto themselves, they take no time
         inner.load_state_dict({key: value for key, value in state.items() if key not in quantised}, strict=False)
 
 

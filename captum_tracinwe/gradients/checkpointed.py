@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from captum_tracinwe.batches.arguments import is_rate
 from captum_tracinwe.gradients.interrupts import unbroken
-from captum_tracinwe.gradients.model_state import ModelState, as_saved
+from captum_tracinwe.gradients.model_state import ModelState, as_saved, fit_for_autograd
 from captum_tracinwe.gradients.untouched import forget_computed, untouched
 
 __all__ = ["CheckpointedModel"]
@@ -67,6 +67,7 @@ class CheckpointedModel:
         assert checkpoint is not None, "None returned from `checkpoints`, cannot load."
         if self._given:
             self._given[-1].put_back()
+            fit_for_autograd(self.model)
         as_saved(self.model)
         with torch.inference_mode(False):  # weights made within the caller's inference_mode could not be differentiated
             rate = self.load(self.model, checkpoint)
@@ -86,8 +87,8 @@ class CheckpointedModel:
         for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
             if tensor.is_meta:
                 raise ValueError(
-                    f"The model's weight {name!r} is on the meta device, without numbers, after a checkpoint was loaded: hooks such "
-                    f"as those of accelerate's offloading (cpu_offload, disk_offload, device_map with 'cpu' or 'disk') bring "
-                    f"others in at each pass, and the checkpoint would play no part. Expected a model whose weights are in it: load "
-                    f"it without a device_map, or take accelerate.hooks.remove_hook_from_submodules(model)."
+                    f"The model's weight {name!r} is on the meta device, without numbers, after a checkpoint was loaded: hooks "
+                    f"such as those of accelerate's offloading (cpu_offload, disk_offload, device_map with 'cpu' or 'disk') "
+                    f"bring others in at each pass, and the checkpoint would play no part. Expected a model whose weights are in "
+                    f"it: load it without a device_map, or take accelerate.hooks.remove_hook_from_submodules(model)."
                 )

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from captum_tracinwe.batches.wrapped import unwrap
 
-__all__ = ["ModelState", "as_saved", "has_own_loading", "memory_of", "shared_memory"]
+__all__ = ["ModelState", "as_saved", "fit_for_autograd", "has_own_loading", "memory_of", "shared_memory"]
 
 _CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 _ATOMS = (int, float, bool, str, bytes, type(None))
@@ -43,11 +43,13 @@ class ModelState:
         weights, plain = _tensors_of(model, self._containers)
         copied, shared = _written_to(model), shared_memory(model)
         for tensor in weights:
+            if tensor.is_inference():  # nobody can write into it
+                continue
             kept = copy_weights or id(tensor) in copied or memory_of(tensor) in shared
             numbers = tensor.detach().clone() if kept else None
             self._tensors.append((tensor, tensor.data, numbers, tensor.requires_grad))
         for tensor in plain:
-            if not tensor.is_meta and (memory_of(tensor) not in shared):
+            if not (tensor.is_meta or tensor.is_inference() or memory_of(tensor) in shared):
                 self._tensors.append((tensor, tensor.detach(), tensor.detach().clone(), None))
 
     def give_back(self) -> None:
@@ -66,12 +68,12 @@ class ModelState:
         for container, before in self._containers:
             _refill(container, before)
         for tensor, home, numbers, wanted in self._tensors:
-            if wanted is None:  # of no weight
+            if (numbers is None and wanted is not None) or not _same_place(tensor, home):
+                tensor.data = home
+            if wanted is None:  # no weight; where nothing was written, somebody's graph may still need it as it is
                 if numbers is not None and _differ(home, numbers):
                     home.copy_(numbers)
                 continue
-            if numbers is None or not _same_place(tensor, home):
-                tensor.data = home
             if numbers is not None:
                 tensor.copy_(numbers)
             tensor.requires_grad_(wanted)
@@ -91,6 +93,21 @@ def as_saved(model: Module) -> None:
         unmerge = getattr(module, "unmerge", None)
         if callable(unmerge) and getattr(module, "merged", False) is True:
             unmerge()
+
+
+def fit_for_autograd(model: Module) -> None:
+    """In place of weights that were made within the caller's ``inference_mode``, which cannot be written to, copies of them."""
+    made: dict[int, Tensor] = {}
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for name, tensor in list(store.items()):
+                if tensor is None or not tensor.is_inference():
+                    continue
+                if id(tensor) not in made:
+                    with torch.inference_mode(False):
+                        copy = tensor.clone()
+                        made[id(tensor)] = Parameter(copy, False) if isinstance(tensor, Parameter) else copy
+                setattr(module, name, made[id(tensor)])  # and not in the dict: an LSTM has a list of them, too
 
 
 def has_own_loading(model: Module, known: tuple[str, ...] = ()) -> bool:
@@ -183,8 +200,7 @@ def _walk(value: Any, containers: list[tuple[Any, Any]], seen: set[int]) -> Iter
         for one in value:
             yield from _walk(one, containers, seen)
     elif isinstance(value, SimpleNamespace) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        if hasattr(value, "__dict__"):
-            yield from _walk(vars(value), containers, seen)
+        yield from _walk(getattr(value, "__dict__", None), containers, seen)
 
 
 def _refill(container: Any, before: Any) -> None:

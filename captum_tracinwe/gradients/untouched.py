@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.interrupts import unbroken
-from captum_tracinwe.gradients.model_state import ModelState
+from captum_tracinwe.gradients.model_state import ModelState, fit_for_autograd
 from captum_tracinwe.gradients.turns import alone
 
 __all__ = ["forget_computed", "untouched"]
@@ -40,6 +40,7 @@ def untouched(model: Module, copy_weights: bool = True) -> Iterator[ModelState]:
         state = ModelState(model, copy_weights)
         stack.callback(forget_computed)
         stack.callback(state.give_back)
+        fit_for_autograd(model)
         model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)

@@ -1,0 +1,92 @@
+"""Which ids a model looks up are words of the texts, and which are not: kinds of token, words for classes, places."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, size_of, tensors_in
+
+__all__ = ["TextWords"]
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_KINDS = ("token_type_ids", "segment_ids", "position_ids")
+# Of their argument these take the shape alone.
+_SHAPES = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randint_like", "randn_like")
+
+
+class TextWords:
+    """Follows whole numbers from a batch through one forward pass.
+
+    A model may cut, shift, join or renumber a text's ids before it looks them up, as a decoder does: what is made of the texts'
+    ids are words of theirs. What is made of ``token_type_ids``, positions or masks alone is not, nor is what comes from elsewhere
+    and which the batch does not hold, such as the words that a verbaliser has for classes. The label of a whole text is no text.
+
+    Args:
+        model (Module): its ``forward`` names the inputs of a tuple.
+        batch: on the model's device.
+        label_names (sequence of str): as in :class:`TracInWE`.
+    """
+
+    def __init__(self, model: Module, batch: Batch, label_names: Any = ()) -> None:
+        self._size = size_of(batch)
+        # What is followed, by id, and whether it is made of words. Held here, or another tensor might get its id.
+        self._known: dict[int, tuple[Tensor, bool]] = {}
+        self._texts: list[Tensor] = []
+        labels = {id(one) for one in tensors_in([labels_of(batch, label_names)]) if one.dim() < 2}
+        for name, given in _named(model, batch):
+            for tensor in tensors_in([given]):
+                words = name not in _KINDS and not name.endswith("mask")
+                if id(tensor) not in labels:
+                    self._known[id(tensor)] = tensor, words
+                if words and tensor.dtype in _WHOLE and tensor.dim() > 0:
+                    self._texts.append(tensor)
+
+    def follow(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], made: Any) -> None:
+        """Told of each step of the pass and of what it made."""
+        if isinstance(made, Tensor) and made.dtype not in _WHOLE:  # nearly all
+            return
+        name = function.__name__
+        outputs = [one for one in tensors_in([made]) if one.dtype in _WHOLE]
+        if (name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))) and isinstance(args[0], Tensor):
+            outputs.append(args[0])
+        if not outputs or name in _SHAPES or name.startswith("new_"):
+            return
+        of_words = [self._known[id(one)][1] for one in tensors_in([args, kwargs]) if id(one) in self._known]
+        if of_words:
+            self._known.update((id(one), (one, any(of_words))) for one in outputs)
+
+    def hold(self, ids: Tensor) -> bool:
+        """Whether ids that are looked up are words of the texts."""
+        known = self._known.get(id(ids))
+        if known is not None:
+            return known[1]
+        if not ids.numel() or not self._texts:
+            return True
+        # Through a list, NumPy or a compiled part nothing can be followed: then the ids tell, which may have got a [CLS] before.
+        rows, texts = [ids], [self._texts]
+        if ids.dim() > 0 and len(ids) == self._size and all(len(text) == self._size for text in self._texts):
+            rows, texts = list(ids), [[text[i] for text in self._texts] for i in range(self._size)]
+        held = [
+            torch.isin(row, torch.cat([text.flatten() for text in of])) for row, of in zip(rows, texts, strict=True)
+        ]
+        return bool(torch.cat([one.flatten() for one in held]).double().mean() > 0.5)
+
+
+def _named(model: Module, batch: Batch) -> Iterator[tuple[str, Any]]:
+    """The entries of a batch that go to the model, by the names it has for them; of a tuple the last one does not."""
+    if is_mapping(batch):
+        yield from batch.items()
+        return
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    for i, given in enumerate(batch[:-1]):
+        if is_mapping(given):
+            yield from given.items()
+        else:
+            yield names[i] if i < len(names) else "", given
