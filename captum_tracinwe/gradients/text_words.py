@@ -24,8 +24,9 @@ class TextWords:
     """Follows whole numbers from a batch through one forward pass.
 
     A model may cut, shift, join or renumber a text's ids before it looks them up, as a decoder does: what is made of the texts'
-    ids are words of theirs. What is made of ``token_type_ids``, positions or masks alone is not, nor is what comes from elsewhere
-    and which the batch does not hold, such as the words that a verbaliser has for classes. The label of a whole text is no text.
+    ids are words of theirs. What is made of ``token_type_ids``, positions or masks alone is not, nor is what the model has of its
+    own, such as the words that a verbaliser has for classes. The label of a whole text is no text. Where nobody can follow, as
+    through NumPy, the ids tell: words of a text are those that its batch holds.
 
     Args:
         model (Module): its ``forward`` names the inputs of a tuple.
@@ -36,9 +37,10 @@ class TextWords:
     def __init__(self, model: Module, batch: Batch, label_names: Any = ()) -> None:
         self._size = size_of(batch)
         # What is followed, by id, and whether it is made of words. Held here, or another tensor might get its id.
-        self._known: dict[int, tuple[Tensor, bool]] = {}
+        self._known = {id(tensor): (tensor, False) for tensor in _own(model)}
         self._texts: list[Tensor] = []
         labels = {id(one) for one in tensors_in([labels_of(batch, label_names)]) if one.dim() < 2}
+        self._labels = labels
         for name, given in _named(model, batch):
             for tensor in tensors_in([given]):
                 words = name not in _KINDS and not name.endswith("mask")
@@ -57,9 +59,12 @@ class TextWords:
             outputs.append(args[0])
         if not outputs or name in _SHAPES or name.startswith("new_"):
             return
-        of_words = [self._known[id(one)][1] for one in tensors_in([args, kwargs]) if id(one) in self._known]
-        if of_words:
-            self._known.update((id(one), (one, any(of_words))) for one in outputs)
+        whole = [one for one in tensors_in([args, kwargs]) if id(one) in self._known or one.dtype in _WHOLE]
+        of_words = [self._known.get(id(one), (one, None))[1] for one in whole if id(one) not in self._labels]
+        if True in of_words:
+            self._known.update((id(one), (one, True)) for one in outputs)
+        elif of_words and None not in of_words:
+            self._known.update((id(one), (one, False)) for one in outputs)
 
     def hold(self, ids: Tensor) -> bool:
         """Whether ids that are looked up are words of the texts."""
@@ -68,7 +73,7 @@ class TextWords:
             return known[1]
         if not ids.numel() or not self._texts:
             return True
-        # Through a list, NumPy or a compiled part nothing can be followed: then the ids tell, which may have got a [CLS] before.
+        # Not all of them: the model may have put a [CLS] before.
         rows, texts = [ids], [self._texts]
         if ids.dim() > 0 and len(ids) == self._size and all(len(text) == self._size for text in self._texts):
             rows, texts = list(ids), [[text[i] for text in self._texts] for i in range(self._size)]
@@ -76,6 +81,13 @@ class TextWords:
             torch.isin(row, torch.cat([text.flatten() for text in of])) for row, of in zip(rows, texts, strict=True)
         ]
         return bool(torch.cat([one.flatten() for one in held]).double().mean() > 0.5)
+
+
+def _own(model: Module) -> Iterator[Tensor]:
+    """Whole numbers that a model has of its own."""
+    for module in model.modules():
+        for store in (module._buffers, vars(module)):
+            yield from (one for one in store.values() if isinstance(one, Tensor) and one.dtype in _WHOLE)
 
 
 def _named(model: Module, batch: Batch) -> Iterator[tuple[str, Any]]:
