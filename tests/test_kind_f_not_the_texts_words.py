@@ -127,6 +127,24 @@ def test_words_that_stand_for_classes_are_none_of_the_text(reading, batch_size, 
     assert_near(found, expected)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+@pytest.mark.parametrize("given", ["a list", "a buffer", "counted"])
+def test_the_same_words_before_every_text_are_none_of_it(given, batch_size, tmp_path):
+    class Prompted(TinyCNN):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("prompt", torch.tensor([3, 4]), persistent=False)
+
+        def forward(self, ids):
+            words = {"a list": torch.tensor([3, 4]), "a buffer": self.prompt, "counted": torch.arange(3, 5)}[given]
+            return super().forward(ids) + self.embedding(words).mean(0)[:3]
+
+    make = lambda: (torch.manual_seed(0), Prompted())[1]  # noqa: E731
+    paths = checkpoints(make, tmp_path)
+    expected = scores_one_by_one(make, paths, lambda m: m.embedding, TRAIN, TEST, counts=lambda ids: ids.dim() == 2)
+    assert_near(explained(make(), paths, TRAIN, batch_size=batch_size).influence(TEST), expected)
+
+
 def test_rows_of_the_table_that_are_read_for_classes_are_no_look_up(tmp_path):
     ways = {
         "rows": lambda m, ids: m.table.weight[m.class_words],
@@ -202,6 +220,16 @@ def packed(model, ids):
     return torch.stack([torch.cat([one[:3], one[5:]]) for one in ids.unbind()])
 
 
+def written_into_a_part(model, ids):
+    moved = torch.full(ids.shape, 28)
+    moved[:, 1:].copy_(ids[:, :-1])
+    return moved
+
+
+def row_by_row(model, ids):
+    return torch.stack([torch.cat([torch.tensor([28]), row[row > 0]]) for row in ids])
+
+
 def hot(model, ids):
     return functional.one_hot(ids, V).float().argmax(-1)
 
@@ -209,6 +237,8 @@ def hot(model, ids):
 MADE = {
     "cut": lambda m, ids: ids[:, 2:],
     "shifted": shifted,
+    "written into a part": written_into_a_part,
+    "row by row": row_by_row,
     "with a start": with_a_start,
     "started by cat": lambda m, ids: torch.cat([torch.full((len(ids), 1), 28), ids], 1),
     "renumbered": lambda m, ids: m.other[ids],

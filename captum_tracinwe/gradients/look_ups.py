@@ -149,13 +149,15 @@ class RecordLookUps(TorchFunctionMode):
                 f"The model reads rows of the embedding by {getattr(func, '__name__', func)}: expected look-ups by the "
                 f"nn.Embedding module or torch.nn.functional.embedding, which are all that is counted."
             )
-        output = func(*args, **kwargs)
+        output: Any = func(*args, **kwargs)
+        if func is torch.Tensor.__iter__:
+            output = list(output)
         if isinstance(output, Tensor) and output.dim() == 2 and output.shape == self.table.shape:
             if func not in _NO_TABLE and any(self._is_table(one) for one in tensors_in([args, kwargs])):
                 self._made[id(output)] = output
         elif self._words is not None:
             self._words.follow(func, args, kwargs, output)
-        return output
+        return iter(output) if func is torch.Tensor.__iter__ else output
 
     def _is_table(self, weight: Any) -> bool:
         return weight is self.table or id(weight) in self._made or weight is getattr(self._module, "weight", self.table)
