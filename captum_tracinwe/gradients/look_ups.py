@@ -140,10 +140,10 @@ class RecordLookUps(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is look_up or func is embedding_bag:
             before = len(self.calls)
-            output = (self._look_up if func is look_up else self._bag)(*args, **kwargs)
+            found = (self._look_up if func is look_up else self._bag)(*args, **kwargs)
             if self._enough is not None and len(self.calls) > before and self._enough(self.calls[-1]):
                 raise AllSeen
-            return output
+            return found
         if func in _OTHER_LOOK_UPS and args and self._is_table(args[0]) and self._reads_words(*args[1:], **kwargs):
             raise ValueError(
                 f"The model reads rows of the embedding by {getattr(func, '__name__', func)}: expected look-ups by the "
