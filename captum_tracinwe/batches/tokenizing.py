@@ -57,13 +57,11 @@ class TokenizeTexts:
                 f"AutoTokenizer.from_pretrained(...)."
             )
         columns = (text,) if isinstance(text, str) else text
-        if (
-            not isinstance(columns, (tuple, list))
-            or (len(columns) not in (1, 2) and not apart)
-            or not all(map(_is_name, columns))
-        ):
+        most = 99 if apart else 2
+        if not isinstance(columns, (tuple, list)) or not 0 < len(columns) <= most or not all(map(_is_name, columns)):
             raise TypeError(
-                f"TokenizeTexts: expected `text` as the name of a column, or of two of them (of more with apart=True), got {text!r:.60}."
+                f"TokenizeTexts: expected `text` as the name of a column, or of two of them, or with apart=True of any number; "
+                f"got {text!r:.60}."
             )
         if label is not None and not _is_name(label):
             raise TypeError(f"TokenizeTexts: expected `label` as the name of a column, or None, got {label!r:.60}.")

@@ -15,13 +15,15 @@ from torch.nn import Module
 from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, is_mapping
 from captum_tracinwe.gradients.several_texts import read_one_by_one, texts_of
 
-__all__ = ["run_model"]
+__all__ = ["NotTogether", "run_model"]
 
 # What a recurrent model of transformers calls the state that it keeps for generation: RWKV writes into it, and a gradient
-# through what was overwritten is an error of torch's.
-RECURRENT = {"state", "cache_params"}
 # Of each model the keys of batches that it was said to drop.
 _told_of_dropped: WeakKeyDictionary[Module, set[str]] = WeakKeyDictionary()
+
+
+class NotTogether(ValueError):
+    """Raised of a model that takes no two texts at once."""
 
 
 def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_loss: bool = False) -> Any:
@@ -35,7 +37,7 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
     if texts is not None:
         return read_one_by_one(model, texts)
     if not is_mapping(batch):
-        return model(*batch[:-1])
+        return _run(model, *batch[:-1])
     parameters = inspect.signature(model.forward).parameters.values()
     names = {parameter.name for parameter in parameters}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -53,9 +55,23 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
         _say_dropped(model, [key for key in given if key not in names and isinstance(given[key], Tensor)], label_names)
     if own_loss and len(label_names) == 1 and label_names[0] not in given and "labels" in names:
         given["labels"] = batch[label_names[0]]
-    if hasattr(config, "model_type") and "use_cache" in names and names & RECURRENT:
+    if "use_cache" in names and hasattr(config, "model_type"):
+        # In eval mode a model keeps states for tokens to come. RWKV writes them over those that its gradient needs.
         given.setdefault("use_cache", False)
-    return model(**given)
+    return _run(model, **given)
+
+
+def _run(model: Module, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return model(*args, **kwargs)
+    except ValueError as error:
+        if "batch sizes > 1" not in str(error):  # transformers' classifiers that read the last token of a text
+            raise
+        raise NotTogether(
+            f"The {type(model).__name__} has no padding token, by which it would tell where each text of a batch ends: expected "
+            f"model.config.pad_token_id, or one text at a time. Set it to the id that your batches are padded with; or take "
+            f"batch_size=1, and `inputs` as a DataLoader(..., batch_size=1)."
+        ) from error
 
 
 def _say_dropped(model: Module, keys: Iterable[str], label_names: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from captum_tracinwe.gradients.batch_rows import batch_row_gradients, own_loss_o
 from captum_tracinwe.gradients.batch_tokens import TokenPass
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import EmbeddingTable
+from captum_tracinwe.gradients.forward import NotTogether
 from captum_tracinwe.gradients.head import find_head, head_size
 from captum_tracinwe.gradients.movement import moved
 from captum_tracinwe.gradients.probe import Found, Probes, all_singles
@@ -193,9 +194,7 @@ class LiveRows:
                 for batch in block.batches:
                     try:
                         found.append(tokens(batch))
-                    except ValueError as error:
-                        if "batch size" not in str(error).lower():  # of a classifier without a padding token
-                            raise
+                    except NotTogether:
                         places = range(place, place + size_of(batch))
                         found += [tokens(one) for one in all_singles(batch, places, asked.examples)]
                     place += size_of(batch)

@@ -21,6 +21,7 @@ from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, position
 from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.cutting import taken, without_left_padding
 from captum_tracinwe.batches.training_set import TrainingSet
+from captum_tracinwe.gradients.forward import NotTogether
 from captum_tracinwe.gradients.ways import AS_IT_IS, EQUAL_LENGTHS, ONE_BY_ONE, Way, of_left_padding
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -157,9 +158,7 @@ class _Probe:
         """The batch as it is: what is wrong with it is said first, and in the words of the pass."""
         try:
             self.together = self._rows(self.batch, "mean", check=True)
-        except ValueError as error:
-            if "batch size" not in str(error).lower():  # of a classifier without a padding token, by transformers
-                raise
+        except NotTogether as error:
             self.failure = error
 
     def found(self) -> Found:
