@@ -21,7 +21,7 @@ def texts(family: Family, count: int, seed: int, types: bool) -> list[dict[str, 
     for length in torch.randint(3, LONGEST + 1, (count,), generator=generator).tolist():
         ids = [FIRST, *torch.randint(2, VOCABULARY, (length - 1,), generator=generator).tolist()]
         example: dict[str, Any] = {"input_ids": ids}
-        if not family.own:
+        if family.masked and not family.own:
             example["attention_mask"] = [1] * length
         if types:
             example["token_type_ids"] = [3] * (length // 2) + [4] * (length - length // 2)

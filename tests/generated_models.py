@@ -132,6 +132,7 @@ class Family:
         kinds: letters of the kinds of trouble that it has by itself.
         left, right: what padding on that side adds to them; encoders read their answer at the first place.
         own: a module of the user's, which takes ids alone.
+        masked: whether it heeds an ``attention_mask``.
         takes_places: whether ``position_ids`` count from 0 in it.
     """
 
@@ -141,6 +142,7 @@ class Family:
     left: str = ""
     right: str = ""
     own: bool = False
+    masked: bool = True
     takes_places: bool = False
 
 
@@ -204,7 +206,10 @@ FAMILIES = {
         right="E",  # it reads its answer at the last place
     ),
     "fnet": Family(
-        of_transformers("FNetForSequenceClassification", ENCODER | {"tpu_short_seq_length": 32}), left="E", right="E"
+        of_transformers("FNetForSequenceClassification", ENCODER | {"tpu_short_seq_length": 32}),
+        left="E",
+        right="E",
+        masked=False,
     ),
     "gpt2 that classifies": Family(of_transformers("GPT2ForSequenceClassification", GPT2), left="E", takes_places=True),
     "gpt2 that classifies, without a pad token": Family(
