@@ -20,7 +20,6 @@ KNOWN = {
     "plain_loop": "kind L: the rate in optimizer_state_dict",
     "with_accelerate": "kind L: the rate in scheduler.bin",
     "with_lightning": "kinds I and L: the prefix and the rate in a .ckpt",
-    "xlnet": "kind N: examples along the second dimension",
     "pythia": "kind I: saved keys of another layout",
     "mixtral": "kind I: experts saved in another layout",
     "qwen2 with experts": "kind I: experts saved in another layout",
