@@ -6,8 +6,9 @@ from cases import Examples, bert_mapping, cnn
 from torch.utils.data import DataLoader, IterableDataset
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.app.testing import scatter_checkpoints
+from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert, tiny_t5, toy_texts
 from captum_tracinwe.batches.lengths import order_by_length, trim_padding
+from captum_tracinwe.gradients.token_losses import TokenLoss
 
 
 @pytest.fixture
@@ -76,6 +77,36 @@ def test_a_label_behind_the_texts_is_not_cut_off(name):
     assert {value.shape[1] for value in trim_padding(batch, label_names=("target",)).values()} == {2}
     decoder = {**batch, "decoder_input_ids": torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0]])}
     assert trim_padding(decoder, label_names=("target",))["decoder_input_ids"].shape == (2, 4)
+
+
+def loss_by_views(logits, labels):
+    losses = torch.nn.functional.cross_entropy(logits.reshape(-1, 3), labels.view(-1), reduction="none")
+    return losses.view(labels.shape).sum(1)
+
+
+@pytest.mark.parametrize("name", ["T5", "Bart", "BERT, a loss of one's own"])
+def test_a_trimmed_batch_may_be_viewed_in_another_shape(name, tmp_path):
+    """As T5's and Bart's own losses do, and many people's: ``labels.view(-1)``."""
+    from transformers import BartConfig, BartForConditionalGeneration, BertForTokenClassification
+
+    bart = {f"{side}_{what}": 1 for side in ("encoder", "decoder") for what in ("layers", "attention_heads", "ffn_dim")}
+    model, loss = {
+        "T5": lambda: (tiny_t5(), TokenLoss(shift=False)),
+        "Bart": lambda: (
+            BartForConditionalGeneration(BartConfig(vocab_size=30, d_model=8, pad_token_id=0, **bart)),
+            TokenLoss(shift=False),
+        ),
+        "BERT, a loss of one's own": lambda: (BertForTokenClassification(tiny_bert().config), loss_by_views),
+    }[name]()
+    ids, mask, _ = toy_texts(6, seed=1)
+    ids, mask = (torch.nn.functional.pad(one, (0, 3)) for one in (ids, mask))
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": (ids % 3).masked_fill(mask == 0, -100)}
+    paths = scatter_checkpoints(model, tmp_path, rates=(0.3,))
+    plain, ordered = (
+        TracInWE(model, Examples(batch), paths, batch_size=2, loss_fn=loss, order_by_length=by_length).self_influence()
+        for by_length in (False, True)
+    )
+    torch.testing.assert_close(ordered, plain, rtol=1e-4, atol=1e-6 * float(plain.max()))
 
 
 def test_a_broken_example_is_named_by_its_own_index(both):

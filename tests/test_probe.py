@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert
-from captum_tracinwe.gradients.probe import TRIED
+from captum_tracinwe.gradients.tried import TRIED
 
 # class, config class, changes: models of which nothing else is asked in the tests
 MORE = {

@@ -46,7 +46,7 @@ def without_left_padding(batch: Batch) -> Batch:
         is_label = key in LABEL_KEYS or value.is_floating_point()
         if key.startswith("decoder_") or (is_label and bool((value[:, :first] != -100).any())):
             return value
-        return value[:, first:]
+        return value[:, first:].contiguous()
 
     return {key: kept(key, value) for key, value in batch.items()}
 

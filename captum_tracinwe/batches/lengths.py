@@ -80,4 +80,5 @@ def trim_padding(batch: Mapping[str, Any], label_names: Collection[str] = ()) ->
     labels = [padded[key] for key in (*LABEL_KEYS, *label_names) if key in padded]
     if any(bool((label.narrow(axis, width, columns - width) != -100).any()) for label in labels):
         return dict(batch)
-    return {key: value.narrow(axis, 0, width) if key in padded else value for key, value in batch.items()}
+    # Contiguous as a collator's own: T5's loss takes `labels.view(-1)`.
+    return {key: value.narrow(axis, 0, width).contiguous() if key in padded else value for key, value in batch.items()}

@@ -50,7 +50,7 @@ def _starts(batch: Mapping[str, Any], length: int) -> list[int]:
 
 def _columns(value: Any, ids: Tensor, start: int, stop: int) -> Any:
     of_tokens = isinstance(value, Tensor) and value.dim() >= 2 and value.shape[:2] == ids.shape
-    return value[:, start:stop] if of_tokens else value
+    return value[:, start:stop].contiguous() if of_tokens else value
 
 
 class _Unpacked(IterableDataset[Batch]):

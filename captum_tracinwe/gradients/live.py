@@ -26,10 +26,11 @@ from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.forward import NotTogether
 from captum_tracinwe.gradients.head import find_head, head_size
 from captum_tracinwe.gradients.movement import moved
-from captum_tracinwe.gradients.probe import Found, Probes, all_singles
+from captum_tracinwe.gradients.probe import Found, Probes
 from captum_tracinwe.gradients.round_trip import refuse_changed
 from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.gradients.tables import Tables
+from captum_tracinwe.gradients.tried import all_singles
 from captum_tracinwe.gradients.ways import Part
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients

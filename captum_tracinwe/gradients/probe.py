@@ -17,18 +17,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, positions_of, size_of, tensors_in
+from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, size_of, tensors_in
 from captum_tracinwe.batches.chance import chance_as_before
-from captum_tracinwe.batches.cutting import taken, without_left_padding
+from captum_tracinwe.batches.cutting import taken
 from captum_tracinwe.batches.training_set import TrainingSet
+from captum_tracinwe.gradients.forms import covers, form_of, padded_sides
 from captum_tracinwe.gradients.forward import NotTogether
+from captum_tracinwe.gradients.tried import TRIED, chosen_of, each_of, lengths_in, singles_of
 from captum_tracinwe.gradients.ways import AS_IT_IS, EQUAL_LENGTHS, ONE_BY_ONE, Way, of_left_padding
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["Found", "Passes", "Probes", "all_singles"]
+__all__ = ["Found", "Passes", "Probes"]
 
-#: Examples that are taken alone, and how many are read to choose them from.
-TRIED, READ = 4, 16
 #: The largest difference that rounding explains, as a part of the largest number: in float32 and float64 (a model in float64
 #: may compute its positions in float32), and in halves. Over the 24 models of the tests rounding stays below 1e-4, and what is
 #: put into them on purpose begins at 1e-2.
@@ -89,7 +89,7 @@ class Probes:
 
     def of(self, passes: Passes, batch: Batch, loss: Any, what: str, start: int, examples: TrainingSet | None) -> Found:
         """What holds for a batch; ``examples`` are those that it was made of, its first being the one at place ``start``."""
-        key = (id(loss), what, _form(batch))
+        key = (id(loss), what, form_of(batch))
         if key not in self.found:
             size = size_of(batch)
             if not self.wanted:
@@ -100,7 +100,7 @@ class Probes:
                     self._try_sample(passes, key, what, size, examples)
                     self.sampled.add((id(loss), what))  # what is refused is refused again
                 known = self.known(batch, loss, what)
-                if not known.passes and (size > 1 or any(_padded(batch))):
+                if not known.passes and (size > 1 or any(padded_sides(batch))):
                     places = [start + place for place in range(size)]
                     known = self._told(_Probe(passes, batch, what, singles_of(batch, places, examples)))
             self.found[key] = known
@@ -109,14 +109,14 @@ class Probes:
 
     def known(self, batch: Batch, loss: Any, what: str) -> Found:
         """What was found of a form of batch so far; nothing is tried."""
-        key = (id(loss), what, _form(batch))
-        return next((one for other, one in self.found.items() if _covers(other, key)), Found(what))
+        key = (id(loss), what, form_of(batch))
+        return next((one for other, one in self.found.items() if covers(other, key)), Found(what))
 
     def _try_sample(self, passes: Passes, key: Any, what: str, size: int, examples: TrainingSet) -> None:
         """Examples from all over the set, for a first batch may be of one label, or of one length."""
         if not examples.readable or (size == 1 and key[0] != id(None)):
             return
-        chosen = _chosen(examples, TRIED if size == 1 else min(size, TRIED))
+        chosen = chosen_of(examples, TRIED if size == 1 else min(size, TRIED))
         together = examples.together(chosen)
         if together is None or size_of(together) != len(chosen):
             return
@@ -131,7 +131,7 @@ class Probes:
         if size == 1:
             probe.own_loss(range(len(chosen)), len(chosen))
             return
-        self.found[(key[0], key[1], _form(together))] = self._told(probe)
+        self.found[(key[0], key[1], form_of(together))] = self._told(probe)
 
     def _told(self, probe: _Probe) -> Found:
         found = probe.found()
@@ -233,7 +233,7 @@ class _Probe:
     def _places(self, size: int) -> list[int]:
         if size <= TRIED:
             return list(range(size))
-        lengths = _lengths(self.batch, size)
+        lengths = lengths_in(self.batch, size)
         order = sorted(range(size), key=lengths.__getitem__)
         between = torch.randperm(size - 2, generator=torch.Generator().manual_seed(size))[: TRIED - 2].tolist()
         return sorted({order[0], order[-1], *(order[1 + place] for place in between)})
@@ -243,7 +243,7 @@ class _Probe:
         return self.passes.rows(batch, own, check)
 
     def _by(self, way: Way, own: str) -> RowGradients:
-        parts = way.parts(self.batch, lambda: _all(self.single, size_of(self.batch)))
+        parts = way.parts(self.batch, lambda: each_of(self.single, size_of(self.batch)))
         order = torch.argsort(torch.tensor([place for places, _ in parts for place in places]))
         return RowGradients.cat([self._rows(part, own) for _, part in parts]).select(order)
 
@@ -304,72 +304,6 @@ class _Probe:
             )
 
 
-def singles_of(batch: Batch, places: Sequence[int], examples: TrainingSet | None) -> Callable[[int], Batch | None]:
-    """Number in the batch → that example alone: made anew by the collator where it can be, else cut out of the batch.
-
-    None where neither can be done.
-    """
-
-    def single(number: int) -> Batch | None:
-        found = None if examples is None else examples.alone(places[number])
-        if found is None:
-            found = taken(batch, [number], size_of(batch))
-            return None if found is None else without_left_padding(found)
-        if size_of(found) != 1:
-            raise ValueError(
-                f"The collator makes {size_of(found)} rows of one example: expected one for each, to tell whose gradient is "
-                f"whose. Let it make a mapping or tuple in which all that belongs to an example stands in one row, such as "
-                f"input_ids (N, 2, T) for pairs, or give each row as an example of its own."
-            )
-        return without_left_padding(found)
-
-    return single
-
-
-def all_singles(batch: Batch, places: Sequence[int], examples: TrainingSet | None) -> list[Batch]:
-    """Each example of a batch alone.
-
-    Raises:
-        ValueError: they can't be had.
-    """
-    return _all(singles_of(batch, places, examples), size_of(batch))
-
-
-def _all(single: Callable[[int], Batch | None], size: int) -> list[Batch]:
-    found = [one for place in range(size) if (one := single(place)) is not None]
-    if len(found) < size:
-        raise ValueError(
-            f"The batch cannot be cut into its {size} examples: expected tensors whose first dimension counts examples. Pass "
-            f"batches of one example."
-        )
-    return found
-
-
-def _chosen(examples: TrainingSet, count: int) -> list[int]:
-    """Places of the shortest, the longest and others of a sample, with more than one label if it has them."""
-    total = examples.readable or 0
-    read = sorted({place * total // min(total, READ) for place in range(min(total, READ))})
-    alone = {place: one for place in read if (one := examples.alone(place)) is not None}
-    count = min(count, len(alone))
-    by_length = sorted(alone, key=lambda place: positions_of(alone[place]))
-    chosen = [by_length[0], by_length[-1]][:count]
-    seen = {_label(alone[place]) for place in chosen}
-    rest = sorted(by_length[1:-1], key=lambda place: _label(alone[place]) in seen)
-    return sorted({*chosen, *rest[: count - len(chosen)]})
-
-
-def _label(batch: Batch) -> Any:
-    labels = labels_of(batch)
-    return labels.item() if isinstance(labels, Tensor) and labels.numel() == 1 else None
-
-
-def _lengths(batch: Batch, size: int) -> list[int]:
-    mask = batch.get("attention_mask") if is_mapping(batch) else None
-    if isinstance(mask, Tensor) and mask.dim() == 2 and len(mask) == size:
-        return [int(length) for length in (mask != 0).sum(1)]
-    return list(range(size))
-
-
 def _plain(batch: Batch) -> Any:
     return dict(batch) if is_mapping(batch) else batch
 
@@ -383,33 +317,3 @@ def _difference(one: RowGradients, other: RowGradients) -> float:
 def _rounding(model: torch.nn.Module) -> float:
     kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     return ROUNDING if kinds <= {torch.float32, torch.float64} else ROUNDING_OF_HALVES
-
-
-# ---------------------------------------------------------------------------------------------------- forms of batches
-
-
-def _padded(batch: Batch) -> tuple[bool, bool]:
-    """Whether texts of a batch are padded on the left, and on the right, by its ``attention_mask``."""
-    mask = batch.get("attention_mask") if is_mapping(batch) else None
-    if not isinstance(mask, Tensor) or mask.dim() != 2 or not mask.numel():
-        return False, False
-    return bool((mask[:, 0] == 0).any()), bool((mask[:, -1] == 0).any())
-
-
-def _form(batch: Batch) -> tuple[Any, ...]:
-    """What makes a batch go through a model otherwise than another: its entries and their dimensions, several texts, padding."""
-    items = batch.items() if is_mapping(batch) else enumerate(batch)
-    entries = tuple((key, tuple(part.dim() for part in tensors_in(value))) for key, value in items)
-    return entries, size_of(batch) > 1, _padded(batch)
-
-
-def _covers(known: tuple[Any, ...], asked: tuple[Any, ...]) -> bool:
-    """Whether what was found of one form holds for another: of the same entries, and padded where the other is."""
-    if known[:2] != asked[:2]:
-        return False
-    entries, several, padded = known[2]
-    return bool(
-        entries == asked[2][0]
-        and (several or not asked[2][1])
-        and all(mine or not other for mine, other in zip(padded, asked[2][2], strict=True))
-    )
