@@ -15,24 +15,8 @@ WAYS = {
     "with_peft": ("accelerate", "peft"),
     "with_fsdp": (),
 }
-# Not yet right: way or architecture → what is left to do.
-KNOWN = {
-    "plain_loop": "kind L: the rate in optimizer_state_dict",
-    "with_accelerate": "kind L: the rate in scheduler.bin",
-    "with_lightning": "kinds I and L: the prefix and the rate in a .ckpt",
-    "pythia": "kind I: saved keys of another layout",
-    "mixtral": "kind I: experts saved in another layout",
-    "qwen2 with experts": "kind I: experts saved in another layout",
-}
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-
-
-def known(names):
-    """Test parameters, those that are not yet right marked; under another release of a library some of them are."""
-    return [
-        pytest.param(name, marks=[pytest.mark.xfail(reason=KNOWN[name])] if name in KNOWN else []) for name in names
-    ]
 
 
 def families():
@@ -52,7 +36,7 @@ def whole(loss):
     return total
 
 
-@pytest.mark.parametrize("way", known(WAYS))
+@pytest.mark.parametrize("way", WAYS)
 def test_a_way_of_training_leads_to_a_page_of_words(script, tmp_path, way):
     for library in WAYS[way]:
         pytest.importorskip(library)
@@ -66,7 +50,7 @@ def test_a_way_of_training_leads_to_a_page_of_words(script, tmp_path, way):
     assert "bread" in common.write_page(tracin, tmp_path).read_text()
 
 
-@pytest.mark.parametrize("family", known(families()))
+@pytest.mark.parametrize("family", families())
 def test_an_architecture_leads_to_a_page_of_words(script, tmp_path, family):
     pytest.importorskip("accelerate")
     module, common = script("architectures"), script("common")
