@@ -6,10 +6,11 @@ import pytest
 import torch
 import transformers
 from captum_tracinwe.collate import Collate
-from cases import cross_entropy
+from cases import Stream, cross_entropy
 from loops import alone, assert_close, looped, ragged
 from test_models import SMALL
 from torch import nn
+from torch.utils.data import DataLoader
 
 from captum_tracinwe import TracInWE
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints
@@ -104,3 +105,21 @@ def test_a_text_too_short_to_be_taken_alone_leaves_batches_as_they_are_and_says_
     tracin = TracInWE(model, train, scatter_checkpoints(model, tmp_path), loss_fn=cross_entropy(), batch_size=3)
     with pytest.warns(UserWarning, match="some texts cannot be taken alone"):
         assert tracin.influence(train).shape == (3, 3)
+
+
+@pytest.mark.parametrize("made", [fnet, cnn, reader])
+def test_a_stream_which_cannot_be_read_text_by_text_is_refused(made, tmp_path):
+    torch.manual_seed(0)
+    model, _ = made()
+    model.eval()
+    train = [{**one, "labels": max(0, one["labels"])} for one in ragged(9, seed=1)]
+    checkpoints = scatter_checkpoints(model, tmp_path)
+    loader = DataLoader(Stream(train), 3, collate_fn=right_filled(model))
+    tracin = TracInWE(model, loader, checkpoints, loss_fn=cross_entropy())
+    with pytest.raises(ValueError, match="a stream cannot be read text by text"):
+        tracin.self_influence()
+    singly = TracInWE(
+        model, DataLoader(Stream(train), 1, collate_fn=right_filled(model)), checkpoints, loss_fn=cross_entropy()
+    )
+    plain = TracInWE(model, train, checkpoints, loss_fn=cross_entropy())
+    torch.testing.assert_close(singly.self_influence(), plain.self_influence())

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 import transformers
-from cases import cross_entropy
+from cases import Stream, cross_entropy
 from loops import alone, assert_close, looped, ragged
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
@@ -176,3 +176,12 @@ def test_kind_o_a_collator_that_sorts_its_batch_gives_each_example_its_own_score
         assert_close(tracin.self_influence(), tracin.self_influence(train))
     assert bool(said) == (batch_size > 1)
     assert all("a collator sorts its batch" in str(one.message) for one in said)
+
+
+def test_kind_o_a_stream_whose_collator_sorts_is_refused(tmp_path):
+    model = Packed()
+    train = [{**one, "labels": max(0, one["labels"])} for one in ragged(11, seed=1)]
+    loader = DataLoader(Stream(train), 4, collate_fn=from_long_to_short)
+    tracin = TracInWE(model, loader, scatter_checkpoints(model, tmp_path), loss_fn=cross_entropy())
+    with pytest.raises(ValueError, match="a collator sorts its batch.*a stream cannot be read text by text"):
+        tracin.self_influence()

@@ -15,7 +15,7 @@ from captum_tracinwe.batches.batch import Batch, is_mapping, size_of
 from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.copies import on_copies
 
-__all__ = ["a_row_for_each", "unpacked"]
+__all__ = ["Unpacked", "a_row_for_each", "unpacked"]
 
 # What says where texts begin, and so has no place in the batch of a single one.
 OF_ALL = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "max_length_q", "max_length_k", "max_seqlen", "seq_idx")
@@ -53,7 +53,7 @@ def _columns(value: Any, ids: Tensor, start: int, stop: int) -> Any:
     return value[:, start:stop].contiguous() if of_tokens else value
 
 
-class _Unpacked(IterableDataset[Batch]):
+class Unpacked(IterableDataset[Batch]):
     """The batches of a loader that cannot be read example by example, packed rows taken apart."""
 
     def __init__(self, loader: DataLoader[Any], what: str) -> None:
@@ -66,6 +66,14 @@ class _Unpacked(IterableDataset[Batch]):
             if most is not None and (size > most or len(parts) > most):
                 raise ValueError(_several(self.what, most, max(size, len(parts))))
             yield from parts
+
+    def first(self, count: int) -> list[Batch] | None:
+        """The first examples of the stream, each alone as the collator makes it; None of one that can be read but once."""
+        stream: Any = self.loader.dataset
+        collate_fn = on_copies(self.loader.collate_fn)
+        if self.loader.batch_size is None or collate_fn is None or iter(stream) is stream:
+            return None
+        return [collate_fn([example]) for example in itertools.islice(stream, count)]
 
 
 def a_row_for_each(loader: DataLoader[Any], what: str) -> DataLoader[Any]:
@@ -85,7 +93,7 @@ def a_row_for_each(loader: DataLoader[Any], what: str) -> DataLoader[Any]:
     if isinstance(loader.dataset, IterableDataset):
         if loader.batch_size is None:
             return loader
-        return DataLoader(_Unpacked(loader, what), batch_size=None, generator=torch.Generator())
+        return DataLoader(Unpacked(loader, what), batch_size=None, generator=torch.Generator())
     sizes = _sizes(loader)
     if sizes is None or sizes[1] == 2:
         return loader

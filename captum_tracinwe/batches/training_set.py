@@ -15,7 +15,7 @@ from captum_tracinwe.batches.batch import Batch, size_of
 from captum_tracinwe.batches.lengths import order_by_length
 from captum_tracinwe.batches.loaders import examples_loader, in_order, reads_in_order
 from captum_tracinwe.batches.orders import by_index, order_of
-from captum_tracinwe.batches.packed import a_row_for_each
+from captum_tracinwe.batches.packed import Unpacked, a_row_for_each
 
 __all__ = ["ByLength", "TrainingSet"]
 
@@ -110,6 +110,11 @@ class TrainingSet:
     def alone(self, place: int) -> Batch | None:
         """A batch of just the example at a place, made as those of the loader are; None where others cannot be left unread."""
         return self.together([place])
+
+    def first(self, count: int) -> list[Batch] | None:
+        """Of a stream that can be read anew the first examples, each alone as its collator makes it; None of anything else."""
+        stream = self.loader.dataset
+        return stream.first(count) if isinstance(stream, Unpacked) else None
 
     def together(self, places: Sequence[int]) -> Batch | None:
         """A batch of the examples at some places; None where others cannot be left unread, or these are never in one batch."""

@@ -102,7 +102,8 @@ class Probes:
                 known = self.known(batch, loss, what)
                 if not known.passes and (size > 1 or any(padded_sides(batch))):
                     places = [start + place for place in range(size)]
-                    known = self._told(_Probe(passes, batch, what, singles_of(batch, places, examples)))
+                    stream = examples is not None and examples.first(0) is not None
+                    known = self._told(_Probe(passes, batch, what, singles_of(batch, places, examples), stream))
             self.found[key] = known
             self.seconds += time.perf_counter() - begun
         return self.found[key]
@@ -150,6 +151,7 @@ class _Probe:
     batch: Batch
     what: str
     single: Callable[[int], Batch | None]
+    stream: bool = False
     count: int = 0
     together: RowGradients | None = None
     failure: ValueError | None = None
@@ -190,9 +192,16 @@ class _Probe:
                 self._refuse_coupling(tried[0], own, scale, most)
             if len(rows) < len(tried):
                 return found(AS_IT_IS, first)
-            for way in (*of_left_padding(self.passes.model, self.batch), EQUAL_LENGTHS):
+            for way in of_left_padding(self.passes.model, self.batch):
                 if far(self._by(way, own)) <= most:
                     return found(way, first)
+        if self.stream:
+            raise ValueError(
+                f"{self._why(first)}: expected batches that do not matter, for a stream cannot be read text by text. Pass a "
+                f"DataLoader(..., batch_size=1) of it, or a collate_fn, attention_mask or position_ids for which they do not."
+            )
+        if together is not None and far(self._by(EQUAL_LENGTHS, own)) <= most:
+            return found(EQUAL_LENGTHS, first)
         return found(ONE_BY_ONE, first)
 
     def _alone(self, tried: Sequence[int]) -> dict[int, RowGradients]:
@@ -207,16 +216,19 @@ class _Probe:
             raise self.failure
         return rows
 
+    def _why(self, difference: float) -> str:
+        if difference == math.inf:
+            return "The model does not take several texts at once"
+        return (
+            f"The gradients of {self.what} examples in a batch differ from those of each text alone, by {difference:.2g} of the "
+            f"largest number (because the model sees padding, or a collator sorts its batch)"
+        )
+
     def said(self, found: Found) -> str:
         """The warning; empty where there is nothing to say."""
         if found.difference <= _rounding(self.passes.model):
             return ""
-        why = "The model does not take several texts at once"
-        if found.difference < math.inf:
-            why = (
-                f"The gradients of {self.what} examples in a batch differ from those of each text alone, by "
-                f"{found.difference:.2g} of the largest number (because the model sees padding, or a collator sorts its batch)"
-            )
+        why = self._why(found.difference)
         if not found.way.done:
             return (
                 f"{why}. They are left as they are, for some texts cannot be taken alone: scores hang on what a text shares its "

@@ -23,8 +23,12 @@ def singles_of(batch: Batch, places: Sequence[int], examples: TrainingSet | None
     None where neither can be done.
     """
 
+    first = examples.first(len(places)) if examples is not None and not places[0] else None
+
     def single(number: int) -> Batch | None:
         found = None if examples is None else examples.alone(places[number])
+        if first is not None:
+            found = first[number] if number < len(first) else None
         if found is None:
             found = taken(batch, [number], size_of(batch))
             return None if found is None else without_left_padding(found)
@@ -49,6 +53,7 @@ def all_singles(batch: Batch, places: Sequence[int], examples: TrainingSet | Non
 
 
 def each_of(single: Callable[[int], Batch | None], size: int) -> list[Batch]:
+    """All examples of a batch of ``size``, each alone; errors as of :func:`all_singles`."""
     found = [one for place in range(size) if (one := single(place)) is not None]
     if len(found) < size:
         raise ValueError(
@@ -77,6 +82,7 @@ def _label(batch: Batch) -> Any:
 
 
 def lengths_in(batch: Batch, size: int) -> list[int]:
+    """By what the texts of a batch are ordered: their words, where an ``attention_mask`` tells; else their places."""
     mask = batch.get("attention_mask") if is_mapping(batch) else None
     if isinstance(mask, Tensor) and mask.dim() == 2 and len(mask) == size:
         return [int(length) for length in (mask != 0).sum(1)]
