@@ -202,7 +202,7 @@ def test_a_checkpoint_of_its_first_part_alone_is_refused(models, tmp_path):
     tracin = tracin_of(
         model, rows(3, 2, "number"), [tmp_path / "saved"], losses.CosineSimilarityLoss(model), 2, True, 1
     )
-    with pytest.raises(ValueError, match=r"2\.linear\.weight"):
+    with pytest.raises(ValueError, match="does not fit the model SentenceTransformer.*save this model's state_dict"):
         tracin.self_influence()
 
 
