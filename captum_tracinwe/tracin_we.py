@@ -15,10 +15,19 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 
-from captum_tracinwe.batches.arguments import check_arguments, index_lists, is_whole
+from captum_tracinwe.batches.arguments import (
+    as_memory_limit,
+    check_arguments,
+    check_flags,
+    check_paths,
+    index_lists,
+    is_whole,
+)
 from captum_tracinwe.batches.batch import Batch, Loss
 from captum_tracinwe.batches.collate import collate_of
+from captum_tracinwe.batches.data_sets import as_dataset
 from captum_tracinwe.batches.inputs import as_batches
+from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.checkpoints.weights import assign_checkpoint, find_checkpoints, load_checkpoint
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
@@ -63,11 +72,11 @@ class TracInWE(TracInCP):
 
     Args:
         model (Module): any model with a word embedding.
-        train_dataset (Dataset or DataLoader): M examples in a fixed order. An index is that of an example in the data set, also
-            where a DataLoader's sampler has another order; of a stream it counts examples as they come. Batches are tuples
-            ``(inputs..., labels)``, as in :class:`captum.influence.TracInCP`, or mappings (``model(**batch)``, labels under
-            ``labels``). Examples of a data set may be mappings of lists (`datasets.Dataset`); wherever ``inputs`` are asked for,
-            a data set or a list of such mappings will do.
+        train_dataset (Dataset, DataLoader or DataFrame): M examples in a fixed order. An index is that of an example in the data
+            set, also where a DataLoader's sampler has another order; of a stream it counts examples as they come. Batches are
+            tuples ``(inputs..., labels)``, as in :class:`captum.influence.TracInCP`, or mappings (``model(**batch)``, labels
+            under ``labels``). Examples of a data set may be mappings of lists (`datasets.Dataset`), or the rows of a
+            `pandas.DataFrame`; wherever ``inputs`` are asked for, a data set, a DataFrame or a list of such mappings will do.
         checkpoints (str, Path or list): a directory, or the checkpoints.
         checkpoints_load_func (callable): ``(model, checkpoint) -> learning rate``. Default: :func:`load_checkpoint`.
         layers (list[str] or None): a list with the name of the embedding; None finds it.
@@ -157,7 +166,7 @@ class TracInWE(TracInCP):
         shares: str | Sequence[float] | None = None,
         probe: bool = True,
     ) -> None:
-        self.index, train_dataset = _opened(index, train_dataset)
+        self.index, train_dataset = _opened(index, as_dataset(train_dataset, collate_fn is not None))
         auto = isinstance(preconditioner, str) and preconditioner == "auto"
         if isinstance(preconditioner, str):
             preconditioner = None if auto else named(preconditioner)
@@ -165,6 +174,7 @@ class TracInWE(TracInCP):
         check_arguments(
             *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
+            checkpoints_load_func,
             preconditioner,
         )
         assert train_dataset is not None  # refused above
@@ -179,6 +189,8 @@ class TracInWE(TracInCP):
         TracInCPBase.__init__(
             self, model, self.training_set.loader, checkpoints, checkpoints_load_func, loss_fn, batch_size, test_loss_fn
         )
+        if checkpoints_load_func is load_checkpoint:
+            check_paths(self.checkpoints)
         if self.train_dataloader_len == 0:
             raise ValueError("`train_dataset` is empty: expected at least one training batch.")
         self.sample_wise_grads_per_batch = sample_wise_grads_per_batch
@@ -189,7 +201,7 @@ class TracInWE(TracInCP):
         self.layer_modules = [self.embedding.module]
         self.exclude_tokens = tuple(int(token) for token in exclude_tokens)
         self.top_k_words = top_k_words
-        self.memory_limit = memory_limit
+        self.memory_limit = as_memory_limit(memory_limit)
         if auto:
             best = self._recommended(table)
             preconditioner = best.preconditioner
@@ -314,8 +326,9 @@ class TracInWE(TracInCP):
 
     def question(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> Question:
         """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn``, preconditioner and length."""
+        check_flags(aggregate=aggregate)
         loader = self._batches(inputs)
-        batches: list[Batch] = list(loader)
+        batches: list[Batch] = list(reading(loader, "inputs"))
         source, given, fitting = self.source, self.preconditioner, self._fitting
         with alone(self.model):  # threads that ask at once wait for one pass
             preconditioner = fitting.preconditioner(given, source, self.live, self.index)
@@ -349,6 +362,7 @@ class TracInWE(TracInCP):
         )
         if k is not None and (not is_whole(k) or k < 1):
             raise ValueError(f"`k` should be a whole number of at least 1 (or None for all scores), got {k!r}.")
+        check_flags(proponents=proponents)
         question = self.question(inputs, aggregate)
         if k is None:
             return self.source.scores(question, show_progress)
@@ -366,6 +380,7 @@ class TracInWE(TracInCP):
         As :meth:`captum.influence.TracInCP.self_influence`. ``outer_loop_by_checkpoints`` reads the data once per
         checkpoint and loads each checkpoint exactly once; without it, data are read once, in blocks.
         """
+        check_flags(outer_loop_by_checkpoints=outer_loop_by_checkpoints)
         if inputs is None:
             return self.source.self_influence(show_progress, outer_loop_by_checkpoints)
         live = self.live
@@ -384,6 +399,7 @@ class TracInWE(TracInCP):
         ``test_loss_fn``. For BERT-base this is 94 MB per example and checkpoint: :meth:`row_gradients` holds the same
         numbers without the zeros.
         """
+        check_flags(aggregate=aggregate, test=test)
         rows = self._given_rows(inputs, self.test_loss_fn if test else self.loss_fn)
         if aggregate:
             rows = rows.sum()
@@ -442,6 +458,7 @@ class TracInWE(TracInCP):
         Raises:
             ValueError: not one list of indices per test example; an index that the training set does not have.
         """
+        check_flags(per_checkpoint=per_checkpoint)
         source, question = self.source, self.question(inputs)
         asked = source.of_question(question)
         wanted = index_lists(train_indices, len(asked))
@@ -506,13 +523,14 @@ class TracInWE(TracInCP):
         from captum_tracinwe.index.estimate import Options
         from captum_tracinwe.index.files.disk import folder_of
 
+        check_flags(resume=resume, append=append)
         options = Options(
             dtype=dtype,
             rank=rank,
             segment_examples=segment_examples,
-            memory_limit=self.memory_limit if memory_limit is None else memory_limit,
+            memory_limit=self.memory_limit if memory_limit is None else as_memory_limit(memory_limit),
             project=project,
-            metadata=metadata or {},
+            metadata={} if metadata is None else metadata,
             show_progress=show_progress,
         )
         return build(self.live_source, folder_of(path), resume, append, options)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 from torch.nn import CrossEntropyLoss, Module, NLLLoss
 from torch.nn.modules.loss import _Loss
 from torch.utils.data import DataLoader
 
-__all__ = ["check_arguments", "index_lists", "is_rate", "is_whole", "no_targets", "out_of_range"]
+__all__ = [
+    "as_memory_limit",
+    "check_arguments",
+    "check_flags",
+    "check_paths",
+    "index_lists",
+    "is_list",
+    "is_rate",
+    "is_whole",
+    "no_targets",
+    "out_of_range",
+]
 
 
 # Where torch keeps layers that compute in int8 forwards only.
@@ -32,6 +46,7 @@ def check_arguments(
     collate_fn: Any,
     order_by_length: Any,
     memory_limit: Any,
+    load: Any,
     preconditioner: Any = None,
 ) -> None:
     """What the types say, said at run time."""
@@ -57,15 +72,21 @@ def check_arguments(
         if collate_fn is not None:
             raise ValueError("`collate_fn` needs a Dataset as `train_dataset`: a DataLoader has its own collate_fn.")
     else:
-        if not is_whole(batch_size) or batch_size < 1:
+        if not is_whole(batch_size) or not 1 <= batch_size <= sys.maxsize:
             raise ValueError(f"`batch_size` should be a whole number of at least 1, got {batch_size!r}.")
         if hasattr(train_dataset, "__len__") and len(train_dataset) == 0:
             raise ValueError("`train_dataset` is empty: expected at least one training example.")
-    if collate_fn is not None and not callable(collate_fn):
-        raise TypeError(f"`collate_fn` should be a function (list of examples) -> batch, got {collate_fn!r}.")
-    if not isinstance(label_names, Iterable) or not all(isinstance(name, str) for name in label_names):
+    if collate_fn is not None and (not callable(collate_fn) or isinstance(collate_fn, type)):
+        raise TypeError(f"`collate_fn` should be a function (list of examples) -> batch, got {collate_fn!r:.80}.")
+    if not callable(load) or isinstance(load, type):
+        raise TypeError(
+            f"`checkpoints_load_func` should be a function (model, checkpoint) -> learning rate, got {load!r:.80}. Leave it out "
+            f"for checkpoints of save_checkpoint, of transformers or of torch.save."
+        )
+    check_flags(order_by_length=order_by_length)
+    if not is_list(label_names) or not all(isinstance(name, str) for name in label_names):
         raise TypeError(f"`label_names` should be a name or a list of names, got {label_names!r}.")
-    if isinstance(exclude_tokens, str) or not isinstance(exclude_tokens, Iterable):
+    if isinstance(exclude_tokens, (str, bytes)) or not is_list(exclude_tokens):
         raise TypeError(f"`exclude_tokens` should be a list of token ids, got {exclude_tokens!r}.")
     if isinstance(exclude_tokens, Collection):
         wrong = next((token for token in exclude_tokens if not _is_id(token)), 0)
@@ -74,13 +95,11 @@ def check_arguments(
                 f"`exclude_tokens` should be a list of token ids, got {wrong!r} in it. Ids of tokens: "
                 f"tokenizer.convert_tokens_to_ids(['[CLS]', '[SEP]'])."
             )
-    if top_k_words is not None and (not is_whole(top_k_words) or top_k_words < 1):
+    if top_k_words is not None and (not is_whole(top_k_words) or not 1 <= top_k_words <= sys.maxsize):
         raise ValueError(
             f"`top_k_words` should be a whole number of at least 1 (or None for all), got {top_k_words!r}."
         )
-    if not isinstance(memory_limit, Real) or memory_limit < 1:
-        raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
-
+    as_memory_limit(memory_limit)
     if preconditioner is not None and not all(
         callable(getattr(preconditioner, name, None)) for name in ("apply", "at")
     ):
@@ -88,6 +107,40 @@ def check_arguments(
             f"`preconditioner` should be a name such as 'idf', an object with apply(rows) and at(checkpoint), as in "
             f"captum_tracinwe.preconditioners, or None; got {preconditioner!r:.80}."
         )
+
+
+def as_memory_limit(value: Any) -> int:
+    """A number of bytes; of infinitely many the largest whole number that memory is counted in.
+
+    Raises:
+        ValueError: it is no number, or below 1.
+    """
+    if type(value) is bool or not isinstance(value, Real) or not float(value) >= 1:
+        raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {value!r:.80}.")
+    return int(min(float(value), sys.maxsize)) if not isinstance(value, int) else min(value, sys.maxsize)
+
+
+def check_paths(checkpoints: Iterable[Any]) -> None:
+    """Raise TypeError unless all are paths, which is what the loader takes that is used where none is given."""
+    wrong = next((one for one in checkpoints if not isinstance(one, (str, os.PathLike))), None)
+    if wrong is not None:
+        raise TypeError(
+            f"`checkpoints` holds a {type(wrong).__name__} ({wrong!r:.60}): expected paths, for that is what is read where "
+            f"`checkpoints_load_func` is left out. Save it by save_checkpoint, or pass a function (model, checkpoint) -> rate "
+            f"that takes it."
+        )
+
+
+def check_flags(**flags: Any) -> None:
+    """Raise TypeError unless each is True or False: ``proponents="opponents"`` would be true."""
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
+            raise TypeError(f"`{name}` should be True or False, got {value!r:.80}.")
+
+
+def is_list(value: Any) -> bool:
+    """Whether it can be gone through; arrays and tensors without a dimension say so too, and cannot."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
 
 
 def _check_loss(name: str, loss: Any) -> None:
@@ -134,8 +187,8 @@ def index_lists(train_indices: Any, size: int) -> list[list[int]]:
     if isinstance(train_indices, Tensor):
         given = train_indices.tolist()
     else:
-        given = list(train_indices) if isinstance(train_indices, Iterable) else train_indices
-    if not isinstance(given, list) or len(given) != size or not all(isinstance(row, Iterable) for row in given):
+        given = list(train_indices) if is_list(train_indices) else train_indices
+    if not isinstance(given, list) or len(given) != size or not all(map(is_list, given)):
         raise ValueError(
             f"`train_indices` should hold one list of training indices for each of the {size} test examples, got {given!r:.80}. "
             f"For example: influence(inputs, k=5).indices."

@@ -43,6 +43,9 @@ def is_mapping(batch: Batch) -> TypeIs[Mapping[str, Any]]:
 def check_batch(batch: Batch) -> None:
     """Raise TypeError unless ``batch`` is a mapping or a sequence of at least inputs and labels."""
     if is_mapping(batch):
+        wrong = next((key for key in batch if not isinstance(key, str)), None)
+        if wrong is not None:
+            raise TypeError(f"The batch has a key {wrong!r:.60}: expected names, for model(**batch).")
         return
     if not isinstance(batch, (tuple, list)):
         raise TypeError(
@@ -110,7 +113,11 @@ def size_of(batch: Batch) -> int:
         tensors = list(tensors_in(batch))
     sized = [tensor for tensor in tensors if tensor.dim() > 0]
     if not sized:
-        raise TypeError("Expected a batch with at least one tensor of one or more dimensions, got none.")
+        got = [type(value).__name__ for value in (batch.values() if is_mapping(batch) else batch)]
+        raise TypeError(
+            f"Expected a batch with at least one tensor of one or more dimensions, got none ({', '.join(got[:6])}). Make tensors "
+            f"of its lists or arrays, torch.tensor(ids)."
+        )
     size, labels = int(sized[0].shape[0]), labels_of(batch)
     if sized[0].dim() == 1 and isinstance(labels, Tensor) and labels.dim() > 0 and len(labels) != size:
         # All words of the batch in a row, as nn.EmbeddingBag takes them; the offsets of the texts are as many as labels.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from captum_tracinwe.batches.batch import Batch, nbytes, size_of
+from captum_tracinwe.batches.loaders import reading
 
 __all__ = ["Block", "blocks"]
 
@@ -25,7 +26,7 @@ def blocks(
     """Batches grouped so that they and ``bytes_per_example`` together stay within ``limit`` bytes; one batch at least."""
     held: list[Batch] = []
     start, used, size = 0, 0, 0
-    for batch in loader:
+    for batch in reading(loader, what):
         examples = size_of(batch)
         each = bytes_per_example if isinstance(bytes_per_example, int) else bytes_per_example(batch)
         needed = nbytes(batch) + examples * each

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
+import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from captum_tracinwe.batches.batch import Batch, check_batch, tensors_in
+from captum_tracinwe.batches.data_sets import of_columns, one_split
 from captum_tracinwe.batches.loaders import in_order, refuse_shuffling
 from captum_tracinwe.batches.packed import a_row_for_each, unpacked
 
@@ -34,20 +36,24 @@ def as_batches(
     """A DataLoader of batches.
 
     Args:
-        inputs: one batch or a DataLoader; with ``collate`` also a data set, a list of examples (mappings, texts, tuples that
-            begin with a text), or a mapping of columns (``dataset[:3]``).
+        inputs: one batch or a DataLoader; with ``collate`` also a data set, a `pandas.DataFrame`, a list of examples (mappings,
+            texts, tuples that begin with a text or with the ids of one), or a mapping of columns (``dataset[:3]``).
         what (str): names the argument in errors.
         collate (callable, optional): makes a batch of a list of examples.
         batch_size (int): examples to a batch.
 
     Raises:
-        ValueError: there is nothing in it; a DataLoader that shuffles.
+        ValueError: there is nothing in it; a DataLoader that shuffles; several data sets.
         TypeError: it is a single example, or nothing of the kind.
     """
     if isinstance(inputs, DataLoader):
         refuse_shuffling(inputs, what)
         return a_row_for_each(inputs, what)
-    if isinstance(inputs, (Sized, Tensor)) and not isinstance(inputs, (str, bytes)) and not len(inputs):
+    if isinstance(inputs, IterableDataset) and collate is not None:
+        return a_row_for_each(in_order(inputs, batch_size, collate), what)
+    inputs = one_split(inputs, what)
+    is_sized = isinstance(inputs, (Sized, Tensor)) and not isinstance(inputs, (str, bytes, type))
+    if is_sized and not len(inputs):
         raise ValueError(f"`{what}` is empty: expected at least one example.")
     examples = None if collate is None else _examples(inputs, what)
     if examples is not None:
@@ -59,11 +65,12 @@ def as_batches(
 def _examples(inputs: Any, what: str) -> Sequence[Any] | None:
     """Single examples, where ``inputs`` hold such; None: a batch."""
     if isinstance(inputs, (list, tuple)):
-        texts = isinstance(inputs, list) and all(_is_text(item) for item in inputs)
-        return list(inputs) if texts or all(isinstance(item, Mapping) for item in inputs) else None
+        kinds: tuple[Callable[[Any], bool], ...] = (_is_text, _is_labelled) if isinstance(inputs, list) else ()
+        told = any(all(map(kind, inputs)) for kind in kinds)
+        return list(inputs) if told or all(isinstance(item, Mapping) for item in inputs) else None
     if isinstance(inputs, Mapping):
-        return None if any(True for _ in tensors_in(dict(inputs))) else _of_columns(inputs, what)
-    is_batch = isinstance(inputs, (str, bytes, Tensor))
+        return None if any(True for _ in tensors_in(dict(inputs))) else of_columns(inputs, what)
+    is_batch = isinstance(inputs, (str, bytes, Tensor, np.ndarray, type))
     return inputs if not is_batch and hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__") else None
 
 
@@ -72,24 +79,13 @@ def _is_text(item: Any) -> bool:
     return isinstance(item, str) or (isinstance(item, tuple) and bool(item) and _is_text(item[0]))
 
 
-def _of_columns(columns: Mapping[str, Any], what: str) -> list[dict[str, Any]]:
-    """The examples of a mapping of lists, one item for each example."""
-    lengths = {name: len(column) for name, column in columns.items() if _is_list(column)}
-    ids = columns.get("input_ids")
-    if len(lengths) < len(columns) or (lengths.get("input_ids") and not _is_list(ids[0])):  # type: ignore[index]
-        raise TypeError(
-            f"`{what}` is a mapping without tensors, whose columns ({', '.join(map(repr, columns))}) are not lists with one item "
-            f"for each example: expected a batch for model(**batch), or several examples. For a single example pass [example]."
-        )
-    if not any(lengths.values()):
-        raise ValueError(f"`{what}` is empty: expected at least one example, got columns without any.")
-    if len(set(lengths.values())) > 1:
-        raise ValueError(
-            f"`{what}` is a mapping of columns of different lengths: expected as many items in each as there are examples, got "
-            f"{', '.join(f'{length} in {name!r}' for name, length in lengths.items())}."
-        )
-    return [dict(zip(columns, items, strict=True)) for items in zip(*columns.values(), strict=True)]
-
-
-def _is_list(value: Any) -> bool:
-    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, Mapping))
+def _is_labelled(item: Any) -> bool:
+    """A tuple (ids, ..., label) whose ids are those of one text."""
+    if not isinstance(item, tuple) or len(item) < 2:
+        return False
+    ids = item[0]
+    if isinstance(ids, (Tensor, np.ndarray)):
+        return ids.ndim == 1
+    return (
+        isinstance(ids, Iterable) and not isinstance(ids, (str, Mapping)) and all(isinstance(one, int) for one in ids)
+    )

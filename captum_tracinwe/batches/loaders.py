@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.utils.data import (
 from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.copies import on_copies
 
-__all__ = ["examples_loader", "in_order", "reads_in_order", "refuse_shuffling"]
+__all__ = ["examples_loader", "in_order", "reading", "reads_in_order", "refuse_shuffling"]
 
 
 def in_order(
@@ -34,6 +34,35 @@ def in_order(
     With a generator of its own: each pass of a plain one draws a number from torch's, which another thread may have seeded.
     """
     return DataLoader(dataset, batch_size, collate_fn=on_copies(collate_fn), generator=torch.Generator())
+
+
+def reading(batches: Iterable[Any], what: str) -> Iterator[Any]:
+    """The batches, one pass; where torch's own collating fails, its error is told with what it was given.
+
+    Raises:
+        ValueError: examples that torch cannot put into one batch. What a data set itself raises stays as it is.
+    """
+    try:
+        yield from batches
+    except (RuntimeError, TypeError, KeyError) as error:
+        said = str(error)
+        if not any(words in said for words in ("default_collate", "stack expects", "list of batch")) and not _collates(
+            error
+        ):
+            raise
+        raise ValueError(
+            f"torch cannot make one batch of the examples of `{what}`: {(said or type(error).__name__).splitlines()[-1]}. "
+            f"Expected examples alike, of tensors or numbers, with texts of one length. Pass a data set of mappings (lists of "
+            f"different lengths are filled up), batch_size=1, or collate_fn=...; leave out None."
+        ) from error
+
+
+def _collates(error: Exception) -> bool:
+    """Whether it comes from torch's `default_collate` itself."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "torch.utils.data._utils.collate"
 
 
 def refuse_shuffling(loader: DataLoader[Any], what: str) -> None:

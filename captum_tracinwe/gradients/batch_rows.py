@@ -21,7 +21,7 @@ from captum_tracinwe.batches.batch import (
 )
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.bag import logits_of, occurrences
-from captum_tracinwe.gradients.diagnosis import diagnosed
+from captum_tracinwe.gradients.diagnosis import diagnosed, reported
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.example_losses import check_first, example_losses, prediction_of
 from captum_tracinwe.gradients.forward import run_model
@@ -91,7 +91,7 @@ def batch_row_gradients(
     """
     model = unwrap(model)
     size = size_of(batch)
-    with _differentiable(model):
+    with _differentiable(model), reported(model, batch):
         batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
         labels = labels_of(batch, label_names)
         head = find_head(model) if "output" in tables else None

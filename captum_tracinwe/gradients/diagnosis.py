@@ -1,7 +1,8 @@
-"""What a model or a loss most likely stumbled over, in the user's terms: texts or labels of another kind than it takes."""
+"""What a model or a loss stumbled over, in the user's terms: its cause where one is found, else torch's words and the batch."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-__all__ = ["diagnosed", "positions_of"]
+from captum_tracinwe.gradients.odd_labels import no_such_class, odd_labels
+from captum_tracinwe.gradients.odd_texts import odd_input, other_arguments, positions_of, too_long
+
+__all__ = ["diagnosed", "positions_of", "reported"]
+
+ERRORS = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, MemoryError)
+# What torch says where there is no room left: on a GPU, on a CPU of Linux and of Windows, in a library of NVIDIA's.
+NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+DEVICES = ("on the same device", "not on the expected device", "meta tensor", "Tensor on device")
+TYPES = ("same dtype", "scalar type", "type should be the same", "mismatched types", "but found Half", "have dtype")
 
 
 @contextmanager
@@ -18,155 +28,113 @@ def diagnosed(model: Module, batch: Any, labels: Any, prediction: Any = None) ->
     """Turn an error of the model, or of the loss of its ``prediction``, into one that names its cause, where one is found.
 
     Only looked for once there is an error, whose own words have to fit: a model that goes on where positions or classes run
-    out is taken at its word.
+    out is taken at its word. Of what is left a ValueError stays as it is, for its words are meant for a reader; of all else it
+    is told what happened, and with what batch. The first error is the ``__cause__`` of the one that is raised.
 
     Raises:
-        ValueError: more tokens than positions; labels outside the classes, of another type or shape than the loss takes; ids
-            that are no whole numbers or of a single text; inputs that are a mapping within a tuple.
+        ValueError: more tokens than positions, or none; labels outside the classes, of another type or shape than the loss
+            takes; ids that are no whole numbers or not ``(N, T)``; inputs that are a mapping within a tuple.
+        TypeError: entries of the batch that the model's forward does not take.
+        RuntimeError, MemoryError: all else, memory that ran out among it.
     """
     try:
         yield
-    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        said = str(error)
-        cause = None
-        if isinstance(error, (IndexError, RuntimeError)):
-            cause = _too_long(model, batch) or _no_such_class(model, labels, prediction)
-        if prediction is None:
-            cause = cause or _mapping_in_tuple(batch, said) or _no_ids(batch, said)
-        cause = cause or _odd_labels(model, batch, labels, prediction, said) or _one_text(batch, said)
-        if cause is None:
+    except ERRORS as error:
+        if _is_ours(error):
             raise
-        raise ValueError(cause) from error
+        if not _no_room(error):
+            said = str(error)
+            call = other_arguments(model, batch, said) if prediction is None else None
+            if call is not None:
+                raise TypeError(call) from error
+            cause = too_long(model, batch, error) if isinstance(error, (IndexError, RuntimeError)) else None
+            cause = cause or no_such_class(model, labels, prediction, said)
+            if prediction is None:
+                cause = cause or odd_input(batch, said)
+            cause = cause or odd_labels(model, batch, labels, prediction, said)
+            if cause is not None:
+                raise ValueError(cause) from error
+            if isinstance(error, ValueError) and "values to unpack" not in said:
+                raise
+        if prediction is None:
+            raise _told("The model's forward pass", model, _shown(batch), error) from error
+        given = f"a prediction {_shown(prediction)} and labels {_shown(labels)}"
+        raise _told("The loss", model, given, error) from error
 
 
-def _ids(batch: Any) -> Any:
-    return batch.get("input_ids") if isinstance(batch, Mapping) else batch[0]
+@contextmanager
+def reported(model: Module, batch: Any) -> Iterator[None]:
+    """Around all of a batch, its backward pass above all: torch's errors with the batch that they happened with.
+
+    Raises:
+        RuntimeError, MemoryError: as in :func:`diagnosed`.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if _is_ours(error):
+            raise
+        raise _told("The gradient pass", model, _shown(batch), error) from error
 
 
-def _mapping_in_tuple(batch: Any, said: str) -> str | None:
-    taken_for_tensor = "dict" in said or "slice" in said  # {...}.size(), {...}[:, 0]
-    if isinstance(batch, Mapping) or not isinstance(batch[0], Mapping) or not taken_for_tensor:
-        return None
-    return (
-        f"The first element of the batch is a mapping ({', '.join(map(str, batch[0]))}), and the model does not take one: "
-        f"expected a mapping that holds the labels too, {{**inputs, 'labels': labels}}, or a tuple of tensors "
-        f"(inputs..., labels)."
-    )
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error says what is to be said: it was made of another one, or in this package, of its own kinds."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    home = "" if last is None else str(last.tb_frame.f_globals.get("__name__"))
+    # What torch itself raises of a call in `__torch_function__`, which each call of a pass goes through, seems to be from there.
+    through = last is not None and last.tb_frame.f_code.co_name == "__torch_function__"
+    of_package = home.partition(".")[0] == "captum_tracinwe" and not through
+    return error.__cause__ is not None or (of_package and isinstance(error, (ValueError, TypeError)))
 
 
-def _no_ids(batch: Any, said: str) -> str | None:
-    ids = _ids(batch)
-    if not isinstance(ids, Tensor) or "indices" not in said or ids.dtype in (torch.int64, torch.int32):
-        return None
-    return (
-        f"The token ids are of type {ids.dtype}: expected whole numbers, torch.int64. Make them by "
-        f"torch.tensor(..., dtype=torch.int64), or ids.long() where they are whole."
-    )
+def _no_room(error: BaseException) -> bool:
+    said = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in said for words in NO_ROOM)
 
 
-def _one_text(batch: Any, said: str) -> str | None:
-    """Of an nn.EmbeddingBag all words stand in a row, with the offsets of the texts."""
-    ids = _ids(batch)
-    if not isinstance(ids, Tensor) or ids.dim() != 1:
-        return None
-    in_a_row = "offsets" in batch if isinstance(batch, Mapping) else len(batch) > 2
-    if in_a_row or not any(word in said for word in ("unpack", "imension", "size", "shape")):
-        return None
-    return (
-        f"The token ids have shape {tuple(ids.shape)}: expected (N, T), N texts of T tokens. Of a single text pass ids[None], "
-        f"and all else that belongs to it likewise, its label as a tensor of one number."
-    )
-
-
-# What torch says of targets that a loss over classes does not take, in its several versions; and other losses.
-OF_CLASSES = ("Long", "not implemented for", "multi-target", "target batch_size", "for target with class")
-OF_NUMBERS = ("must be the same as input size", "must match the size")
-OF_TOKENS = "xpected target size"
-
-
-def _odd_labels(model: Module, batch: Any, labels: Any, prediction: Any, said: str) -> str | None:
-    """Labels of a type or shape that the loss does not take."""
-    if not isinstance(labels, Tensor):
-        if prediction is None or "must be Tensor" not in said:
-            return None
-        return (
-            f"The labels are of type {type(labels).__name__} ({labels!r:.60}): expected a tensor of one number for each example, "
-            f"for instance torch.tensor(labels)."
+def _told(what: str, model: Module, given: str, error: Exception) -> Exception:
+    """What happened, with what, in torch's words, and the way out; of a kind that is caught where the first one was."""
+    said = str(error).strip() or type(error).__name__
+    if _no_room(error):
+        kind = next((kind for kind in (torch.OutOfMemoryError, MemoryError) if isinstance(error, kind)), RuntimeError)
+        return kind(
+            f"There is not enough memory. {what} on {given} needs more than there is: expected room for one batch. Pass a "
+            f"smaller batch_size, `inputs` in smaller batches, or shorter texts (max_length); a smaller memory_limit leaves "
+            f"more of it to the pass. It was said: {said}"
         )
-    given, own = tuple(labels.shape), not isinstance(prediction, Tensor)
-    if own:  # the loss within a classifier, which transformers chooses by the type of the labels
-        ids, classes = _ids(batch), getattr(getattr(model, "config", None), "num_labels", None)
-        if "SequenceClassification" not in type(model).__name__ or not isinstance(ids, Tensor) or classes == 1:
-            return None
-        shape: tuple[int, ...] = (len(ids), int(classes or 2))
-    else:
-        shape = tuple(prediction.shape)
-    if len(shape) == 3 and given == shape[:2] and OF_TOKENS in said:
-        return (
-            f"The prediction has shape {shape} and the labels {given}: the loss takes classes along the second dimension, and "
-            f"expected is one loss per example. Pass loss_fn=captum_tracinwe.losses.TokenLoss() for a causal language model, "
-            f"TokenLoss(shift=False) for an encoder-decoder or for labels of tokens."
+    if any(words in said for words in DEVICES):
+        return RuntimeError(
+            f"Tensors lie on several devices. {what} on {given} met them; the model's weights are on {_kinds(model, 'device')}: "
+            f"expected one device, that of the word embedding, to which each batch is moved. Move the model, model.to(device), "
+            f"and what its forward makes itself. It was said: {said}"
         )
-    of_numbers, of_classes = (any(words in said for words in known) for known in (OF_NUMBERS, OF_CLASSES))
-    if of_numbers and not own:
-        return (
-            f"The labels have shape {given} where the prediction has {shape}: expected labels of the prediction's shape, a "
-            f"number for each of its numbers, which is what this loss takes."
+    if any(words in said for words in TYPES):
+        return RuntimeError(
+            f"Numbers are of several types. {what} on {given} met them; the model's weights are {_kinds(model, 'dtype')}: "
+            f"expected types that go together. Take model.float(), or make what the batch holds of the model's type. It was "
+            f"said: {said}"
         )
-    if len(shape) != 2 or not (of_numbers or of_classes):
-        return None
-    size, classes = shape
-    wanted = f"expected one class number for each example, shape ({size},), torch.int64"
-    if not given or given[0] != size:
-        return f"The labels have shape {given} for a batch of {size}: {wanted}."
-    if given == (size, 1) and classes > 1:
-        return f"The labels have shape {given}: {wanted}. Take labels.squeeze(1)."
-    if given == shape and not labels.is_floating_point():
-        return (
-            f"The labels are one number for each class, shape {given}, of type {labels.dtype}: {wanted}. Take labels.argmax(1) "
-            f"where they are one-hot; of several classes at once, or probabilities, labels.float() and a loss that takes them."
-        )
-    if given != (size,):
-        return f"The labels have shape {given} where the prediction has {shape}: {wanted}."
-    if labels.dtype == torch.int64:
-        return None
-    part = labels[labels != labels.round()] if labels.is_floating_point() else labels[:0]
-    way = f"{float(part[0]):.6g} is no class number" if len(part) else "Take labels.long()"
-    return f"The labels are of type {labels.dtype}, and the loss takes class numbers: {wanted}. {way}."
-
-
-def _too_long(model: Module, batch: Any) -> str | None:
-    limit, ids = positions_of(getattr(model, "config", None)), _ids(batch)
-    if limit is None or not isinstance(ids, Tensor) or ids.dim() < 2 or ids.shape[1] <= limit:
-        return None
-    return (
-        f"A text of {ids.shape[1]} tokens, and the model has {limit} positions: expected texts of at most that length. Cut them "
-        f"as in training: tokenizer(..., truncation=True, max_length={limit}), or TokenizeTexts(tokenizer, max_length={limit})."
+    return (TypeError if isinstance(error, TypeError) else RuntimeError)(
+        f"{what} on {given} ended in {type(error).__name__}: {said}. Expected a batch that the model takes as it is, and labels "
+        f"that the loss takes. Call them with it yourself, or read the first of the two errors here."
     )
 
 
-def positions_of(config: Any) -> int | None:
-    """For how many tokens a model of transformers has positions, by its config; None where that is not known."""
-    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if not isinstance(limit, int) or limit < 1:
-        return None
-    padding = getattr(config, "pad_token_id", None)
-    of_roberta = "roberta" in str(getattr(config, "model_type", "")) and isinstance(padding, int)
-    return limit - padding - 1 if of_roberta else limit  # type: ignore[operator]  # it counts from padding + 1
+def _kinds(model: Module, name: str) -> str:
+    """Devices or types of the model's weights, and how many are of each."""
+    found = Counter(str(getattr(one, name)) for one in model.parameters() if one.is_floating_point())
+    return ", ".join(f"{kind} ({count})" for kind, count in found.most_common())
 
 
-def _no_such_class(model: Module, labels: Any, prediction: Any) -> str | None:
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
-        return None
-    classes = getattr(getattr(model, "config", None), "num_labels", None)
-    if isinstance(prediction, Tensor) and prediction.dim() == labels.dim() + 1:
-        classes = prediction.shape[1 if labels.dim() == 1 else -1]
-    if not isinstance(classes, int):
-        return None
-    wrong = labels[(labels != -100) & ((labels < 0) | (labels >= classes))]
-    if not len(wrong):
-        return None
-    return (
-        f"The label {int(wrong[0])} of an example, and the model has {classes} classes: expected labels from 0 to {classes - 1}, "
-        f"or −100 for none. Number the labels as in training; a head of another size is set by num_labels=..."
-    )
+def _shown(value: Any) -> str:
+    """Shapes and types of what a batch or a prediction holds."""
+    if isinstance(value, Tensor):
+        device = "" if value.device.type == "cpu" else f" on {value.device}"
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}{device}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_shown(one)}' for key, one in value.items())}}}"
+    if isinstance(value, (tuple, list)) and any(isinstance(one, Tensor) for one in value):
+        return f"({', '.join(map(_shown, value))})"
+    return "None" if value is None else f"a {type(value).__name__}"

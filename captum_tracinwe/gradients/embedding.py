@@ -110,7 +110,7 @@ def stack(model: Module, side: str | None) -> Module | None:
     """
     if side is None:
         return None
-    if side not in ("encoder", "decoder"):
+    if not isinstance(side, str) or side not in ("encoder", "decoder"):
         raise ValueError(f"`side` should be 'encoder', 'decoder' or None for both, got {side!r}.")
     inner = unwrap(model)
     given = getattr(inner, f"get_{side}", None)

@@ -17,6 +17,7 @@ from torch.nn import Module
 from captum_tracinwe.batches.arguments import no_targets
 from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of, without_targets
 from captum_tracinwe.batches.blocks import Block, blocks
+from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.batch_rows import batch_row_gradients, own_loss_of
 from captum_tracinwe.gradients.batch_tokens import TokenPass
@@ -57,6 +58,11 @@ class Asked:
     what: str = "given"
     index_of: Callable[[int], int] = _as_counted
     examples: TrainingSet | None = None
+
+    @property
+    def argument(self) -> str:
+        """The name that the user gave them by."""
+        return "inputs" if self.what in ("given", "test") else "train_dataset"
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +156,7 @@ class LiveRows:
     ) -> Iterator[tuple[Block, RowGradients]]:
         """Block by block the batches and their rows at all checkpoints; the model is untouched whenever a block is out."""
         limit = self.memory_limit if limit is None else limit
-        for block in self.blocks(batches, "inputs", bytes_per_example, limit):
+        for block in self.blocks(batches, asked.argument, bytes_per_example, limit):
             at_checkpoints = []
             with self.weights.untouched():
                 for checkpoint in self.weights.checkpoints:
@@ -178,7 +184,9 @@ class LiveRows:
             *(self.weights.model, self.table, asked.loss_fn, self.exclude_tokens, self.within, self.label_names),
             self.tables,
         )
-        for block in blocks(batches, "inputs", lambda batch: TOKEN_BYTES * positions_of(batch), self.memory_limit):
+        for block in blocks(
+            batches, asked.argument, lambda batch: TOKEN_BYTES * positions_of(batch), self.memory_limit
+        ):
             with self.weights.untouched():
                 self.weights.at(self.weights.checkpoints[0])
                 place, found = block.start, []
@@ -209,7 +217,7 @@ class LiveRows:
             ValueError: a gradient is not finite; the message names the example.
         """
         loss_fn = asked.loss_fn
-        for batch in batches:
+        for batch in reading(batches, asked.argument):
             parts, found = self.parts_of(batch, asked, start)
             computed = [
                 batch_row_gradients(
@@ -269,7 +277,7 @@ class LiveRows:
         desc = f"Using {self.name} to compute self influence. Processing batch"
         scores = []
         with self.bar(batches, desc, show_progress) as bar:
-            for block in self.blocks(batches, "inputs", 8):
+            for block in self.blocks(batches, asked.argument, 8):
                 total: Tensor | None = None
                 with self.weights.untouched():
                     for checkpoint in self.weights.checkpoints:
@@ -310,7 +318,7 @@ class LiveRows:
         rate = self.weights.at(checkpoint)
         norms = [rows.squared_norms() for rows in self.rows_at(checkpoint, batches, asked, start, bar)]
         if not norms:
-            raise ValueError("`inputs` is empty: expected at least one example.")
+            raise ValueError(f"`{asked.argument}` is empty: expected at least one example.")
         return _finite(torch.cat(norms) * rate, asked, start)
 
     # ------------------------------------------------------------------------------------------------------- progress

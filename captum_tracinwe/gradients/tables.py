@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
+
+from captum_tracinwe.batches.arguments import is_list
 
 __all__ = ["Tables"]
 
@@ -43,7 +44,7 @@ class Tables:
             ValueError, TypeError: an unknown name, one named twice, or shares that are not one number above 0 for each.
         """
         known = "'input', 'output', 'bag', a tuple of these, or 'both' for ('input', 'output')"
-        if table == "both":
+        if isinstance(table, str) and table == "both":
             table = ("input", "output")
         given = (table,) if isinstance(table, str) else table
         if not isinstance(given, (tuple, list)) or not given or not all(isinstance(name, str) for name in given):
@@ -100,7 +101,7 @@ def _is_equal(shares: Any) -> bool:
 def _checked(shares: Any, names: tuple[str, ...] | list[str]) -> tuple[float, ...]:
     if shares is None or _is_equal(shares):
         return (1.0,) * len(names)
-    given = tuple(shares) if isinstance(shares, Iterable) and not isinstance(shares, str) else None
+    given = tuple(shares) if is_list(shares) and not isinstance(shares, (str, bytes, set)) else None
     numbers = given is not None and all(isinstance(share, Real) and not isinstance(share, bool) for share in given)
     if given is None or not numbers or len(given) != len(names) or not all(0 < share < math.inf for share in given):
         raise ValueError(

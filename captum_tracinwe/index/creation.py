@@ -32,7 +32,7 @@ __all__ = ["check_form", "create", "random_projection", "read_projections", "ref
 
 def check_form(dtype: Any, rank: Any, segment_examples: Any, project: Any, width: int) -> None:
     """Raise ValueError for a form that an index cannot have."""
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"`dtype` should be one of {', '.join(DTYPES)}, got {dtype!r}.")
     for name, value, most in (("rank", rank, 4096), ("segment_examples", segment_examples, 1 << 24)):
         if type(value) is not int or not 1 <= value <= most:

@@ -157,7 +157,16 @@ def _segments(
 
 def check_columns(metadata: Mapping[str, Sequence[Any]], examples: int) -> None:
     """Raise ValueError unless each column has one plain value for each example."""
+    if not isinstance(metadata, Mapping):
+        raise TypeError(
+            f"`metadata` should be a mapping of names and lists, one value for each example, got a {type(metadata).__name__}. Of "
+            f"a DataFrame take .to_dict('list')."
+        )
     for name, values in metadata.items():
+        if not isinstance(name, str) or not hasattr(values, "__len__") or isinstance(values, (str, Mapping)):
+            raise TypeError(
+                f"`metadata` should name lists, one value for each example, got {name!r:.60}: {values!r:.60}."
+            )
         if name.startswith(RESERVED):
             raise ValueError(
                 f"`metadata` has a column {name!r}: names that begin with {RESERVED!r} are the index's own. Give it another."

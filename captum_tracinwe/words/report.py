@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.batches.arguments import is_list, is_whole
 from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.source import times
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
@@ -173,6 +173,10 @@ def word_report(
         >>> word.total == word.proponent + word.opponent, word.count >= len(word.examples)
         (True, True)
     """
+    if train_texts is not None and not is_list(train_texts):
+        raise TypeError(
+            f"word_report: expected `train_texts` as a list of TokenizedText, got {type(train_texts).__name__}."
+        )
     train_texts = None if train_texts is None else list(train_texts)
     _check(tracin, train_texts, examples, draws, seed)
     labels = label_names(train_labels)

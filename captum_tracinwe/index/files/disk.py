@@ -366,8 +366,11 @@ def folder_of(path: str | Path) -> Path:
 
     Raises:
         NotADirectoryError: it is a file.
+        TypeError: it is no path.
         OSError, ValueError: no directory can have that name, or it may not be looked into.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"An index is named by its directory: expected a path, got {path!r:.80}.")
     try:
         folder = Path(path).expanduser().absolute()
         os.stat(folder / name_of("projections", "0" * 64))  # the longest name that is looked for
