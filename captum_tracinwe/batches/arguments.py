@@ -115,9 +115,10 @@ def as_memory_limit(value: Any) -> int:
     Raises:
         ValueError: it is no number, or below 1.
     """
-    if type(value) is bool or not isinstance(value, Real) or not float(value) >= 1:
+    given: Any = value
+    if type(given) is bool or not isinstance(given, Real) or not float(given) >= 1:  # nor is NaN
         raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {value!r:.80}.")
-    return int(min(float(value), sys.maxsize)) if not isinstance(value, int) else min(value, sys.maxsize)
+    return int(min(float(value), sys.maxsize))
 
 
 def check_paths(checkpoints: Iterable[Any]) -> None:

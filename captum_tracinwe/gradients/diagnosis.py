@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +19,9 @@ __all__ = ["diagnosed", "positions_of", "reported"]
 
 ERRORS = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, MemoryError)
 # What torch says where there is no room left: on a GPU, on a CPU of Linux and of Windows, in a library of NVIDIA's.
-NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
-DEVICES = ("on the same device", "not on the expected device", "meta tensor", "Tensor on device")
-TYPES = ("same dtype", "scalar type", "type should be the same", "mismatched types", "but found Half", "have dtype")
+NO_ROOM = "out of memory|can't allocate memory|not enough memory|ALLOC_FAILED"
+DEVICES = "on the same device|not on the expected device|Tensor on device|meta tensor"
+TYPES = "the same dtype|scalar type|type .* should be the same|mismatched types|have dtype"
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def _is_ours(error: BaseException) -> bool:
 
 def _no_room(error: BaseException) -> bool:
     said = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in said for words in NO_ROOM)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(re.search(NO_ROOM, said))
 
 
 def _told(what: str, model: Module, given: str, error: Exception) -> Exception:
@@ -104,13 +105,13 @@ def _told(what: str, model: Module, given: str, error: Exception) -> Exception:
             f"smaller batch_size, `inputs` in smaller batches, or shorter texts (max_length); a smaller memory_limit leaves "
             f"more of it to the pass. It was said: {said}"
         )
-    if any(words in said for words in DEVICES):
+    if re.search(DEVICES, said):
         return RuntimeError(
             f"Tensors lie on several devices. {what} on {given} met them; the model's weights are on {_kinds(model, 'device')}: "
             f"expected one device, that of the word embedding, to which each batch is moved. Move the model, model.to(device), "
             f"and what its forward makes itself. It was said: {said}"
         )
-    if any(words in said for words in TYPES):
+    if re.search(TYPES, said):
         return RuntimeError(
             f"Numbers are of several types. {what} on {given} met them; the model's weights are {_kinds(model, 'dtype')}: "
             f"expected types that go together. Take model.float(), or make what the batch holds of the model's type. It was "

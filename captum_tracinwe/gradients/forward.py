@@ -16,6 +16,9 @@ from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, is_mapping
 
 __all__ = ["run_model"]
 
+# What a recurrent model of transformers calls the state that it keeps for generation: RWKV writes into it, and a gradient
+# through what was overwritten is an error of torch's.
+RECURRENT = {"state", "cache_params"}
 # Of each model the keys of batches that it was said to drop.
 _told_of_dropped: WeakKeyDictionary[Module, set[str]] = WeakKeyDictionary()
 
@@ -45,6 +48,8 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
         _say_dropped(model, [key for key in given if key not in names and isinstance(given[key], Tensor)], label_names)
     if own_loss and len(label_names) == 1 and label_names[0] not in given and "labels" in names:
         given["labels"] = batch[label_names[0]]
+    if hasattr(config, "model_type") and "use_cache" in names and names & RECURRENT:
+        given.setdefault("use_cache", False)
     return model(**given)
 
 
