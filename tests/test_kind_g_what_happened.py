@@ -164,12 +164,11 @@ def test_an_error_that_was_told_is_not_told_again():
 BEYOND = [{"input_ids": [4, 9, 11], "labels": [4, 31, 11]}, {"input_ids": [7, 5, 29], "labels": [7, 5, 29]}]
 
 
-@pytest.mark.parametrize("loss", [TokenLoss(), None], ids=["TokenLoss", "the model's own"])
-def test_a_word_that_a_language_model_does_not_have_is_named_with_the_number_of_its_words(loss, tmp_path):
-    model, paths = tiny_gpt2(), None
+def test_a_word_that_a_language_model_does_not_have_is_named_with_the_number_of_its_words(tmp_path):
+    model = tiny_gpt2()
     paths = scatter_checkpoints(model, tmp_path)
     with pytest.raises(ValueError, match="The label 31 of an example, and the model has 30 classes.*0 to 29"):
-        TracInWE(model, BEYOND, paths, loss_fn=loss, batch_size=2 if loss else 1).self_influence()
+        TracInWE(model, BEYOND, paths).self_influence()
 
 
 def test_a_label_that_the_loss_ignores_is_not_the_one_that_is_named(tmp_path):

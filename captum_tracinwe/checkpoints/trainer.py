@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from transformers.utils.generic import find_labels
 
 from captum_tracinwe.batches.collate import Collate
+from captum_tracinwe.batches.data_sets import as_dataset
 from captum_tracinwe.batches.loaders import in_order
 from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES, with_adapter
 from captum_tracinwe.checkpoints.files import has_weights
@@ -269,7 +270,7 @@ def finished_run(
         )
     names = _label_names(find_labels(type(base_of(model))) if label_names is None else label_names)
     collate_fn = Collate(model, label_names=names, collate_fn=data_collator)
-    loader = in_order(train_dataset, batch_size or BATCH_SIZE, collate_fn)
+    loader = in_order(as_dataset(train_dataset, True), batch_size or BATCH_SIZE, collate_fn)
     loss = {} if "loss_fn" in given else {"loss_fn": loss_in_place(model, loader, names, "from_pretrained_run")}
     return {"model": model, "train_dataset": loader, "checkpoints": found, "label_names": names, **loss}
 

@@ -97,7 +97,7 @@ def _no_room(error: BaseException) -> bool:
 
 def _told(what: str, model: Module, given: str, error: Exception) -> Exception:
     """What happened, with what, in torch's words, and the way out; of a kind that is caught where the first one was."""
-    said = str(error).strip() or type(error).__name__
+    said = str(error).strip()[:1000] or type(error).__name__  # torch may list sixty backends; the first error has them
     if _no_room(error):
         kind = next((kind for kind in (torch.OutOfMemoryError, MemoryError) if isinstance(error, kind)), RuntimeError)
         return kind(

@@ -61,19 +61,24 @@ def _look_up_in(error: Exception) -> tuple[Tensor, Tensor] | None:
 
 
 def _beyond_table(model: Module, batch: Any, tokens: int, table: Tensor, asked: Tensor) -> str | None:
-    if asked.is_floating_point() or not asked.numel():
+    if asked.dtype not in (torch.int64, torch.int32) or asked.layout is not torch.strided or not asked.numel():
         return None
     rows, least, most = len(table), int(asked.min()), int(asked.max())
     if least >= 0 and most < rows:
         return None
     name = next((name for name, one in model.named_parameters() if one is table), "an embedding")
+    entries = batch.items() if isinstance(batch, Mapping) else ()
+    same = (
+        key
+        for key, one in entries
+        if isinstance(one, Tensor) and one.shape == asked.shape and bool((one == asked).all())
+    )
+    entry = next(same, None)
     row = asked.reshape(-1, asked.shape[-1])[0] if asked.dim() else asked
-    if tokens > 1 and row.numel() == tokens and bool((row.diff() > 0).all()) and least >= 0:
+    if entry is None and tokens > 1 and row.numel() == tokens and bool((row.diff() > 0).all()) and least >= 0:
         return _cut(
             tokens, f"the model's {name!r} has {rows - least} rows, one for each position from {least}", rows - least
         )
-    entries = batch.items() if isinstance(batch, Mapping) else ()
-    entry = next((key for key, one in entries if isinstance(one, Tensor) and one.shape == asked.shape), None)
     where = "" if entry is None else f" by the batch's {entry!r}"
     return (
         f"The model's {name!r}, a table of {rows} rows, is asked for row {least if least < 0 else most}{where}: expected numbers "
@@ -170,8 +175,8 @@ def other_arguments(model: Module, batch: Any, said: str) -> str | None:
     takes = ", ".join(name for name in signature(model.forward).parameters)
     if not isinstance(batch, Mapping):
         return (
-            f"The batch is a {type(batch).__name__} of {len(batch)}: the last is taken for the labels, and {forward} gets the "
-            f"{len(batch) - 1} before. It takes {takes}: expected (inputs..., labels) of that many inputs, or a mapping."
+            f"The batch has {len(batch)} entries: the last is taken for the labels, and {forward} gets the {len(batch) - 1} "
+            f"before. It takes {takes}: expected (inputs..., labels) of that many inputs, or a mapping."
         )
     extra = re.search(r"unexpected keyword argument '(.*?)'", said)
     fact = f"{extra[1]!r}, which {forward} does not take" if extra else f"{', '.join(map(repr, batch))}"
