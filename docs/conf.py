@@ -10,6 +10,7 @@ sys.path.insert(0, str(HERE))
 import figures  # noqa: E402
 import mathml  # noqa: E402
 import reference  # noqa: E402
+import refusals  # noqa: E402
 
 from captum_tracinwe import __version__  # noqa: E402
 
@@ -37,6 +38,7 @@ html_math_renderer = "mathml"
 html_title = f"captum_tracinwe {release}"
 html_static_path = ["_static"]
 html_css_files = ["extra.css"]
+html_js_files = ["errors.js"]
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -44,6 +46,7 @@ copybutton_prompt_is_regexp = True
 myst_enable_extensions = ["dollarmath", "deflist", "substitution", "colon_fence"]
 myst_heading_anchors = 3
 myst_substitutions = figures.substitutions(HERE.parent / "benchmarks" / "results")
+myst_substitutions |= refusals.substitutions(HERE.parent / "captum_tracinwe")
 
 autodoc_default_options = {"members": True, "undoc-members": True}
 autodoc_member_order = "bysource"
