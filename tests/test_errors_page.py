@@ -61,6 +61,14 @@ def test_the_page_has_a_place_for_each_part_of_the_package(refusals):
     assert "guide/errors" in (DOCS / "index.md").read_text()
 
 
+def test_what_the_page_explains_is_said(found):
+    page = (DOCS / "guide" / "errors.md").read_text()
+    quoted = re.findall(r'\*\*"(.*?)"\*\*', page)
+    assert len(quoted) > 8
+    messages = [one.text for one in found[0]]
+    assert not [words for words in quoted if not any(words in text for text in messages)]
+
+
 def _raised(call):
     with pytest.raises(Exception) as caught:  # noqa: PT011
         call()

@@ -111,12 +111,17 @@ OTHER = {
     ),
     "a key": (lambda x: {}["gate"], "ended in KeyError: 'gate'"),
     "an index": (lambda x: [][2], "ended in IndexError: list index out of range"),
+    "one of its own from another": (lambda x: _raise_from(), "ended in RuntimeError: no expert is awake"),
     "its own": (lambda x: _raise(RuntimeError("expert 3 is asleep")), "ended in RuntimeError: expert 3 is asleep"),
 }
 
 
 def _raise(error):
     raise error
+
+
+def _raise_from():
+    raise RuntimeError("no expert is awake") from KeyError("gate")
 
 
 @pytest.mark.parametrize("kind", OTHER)

@@ -297,7 +297,7 @@ class TokenizeTexts:
             fills = {"input_ids": self.tokenizer.pad_token_id}
             batch = {key: torch.full((len(value), 1), fills.get(key, 0)) for key, value in batch.items()}
             words = batch["attention_mask"] != 0
-        if "attention_mask" not in self.tokenizer.model_input_names:
+        if "attention_mask" not in getattr(self.tokenizer, "model_input_names", batch):
             del batch["attention_mask"]
         if self.label is None:  # a text without tokens has no target, which is told where it is asked about
             return {**batch, "labels": batch["input_ids"].masked_fill(~words, -100)}

@@ -79,7 +79,7 @@ def reported(model: Module, batch: Any) -> Iterator[None]:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether an error says what is to be said: it was made of another one, or in this package, of its own kinds."""
+    """Whether an error says what is to be said: it was told here, or raised in this package, of its own kinds."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
@@ -87,7 +87,7 @@ def _is_ours(error: BaseException) -> bool:
     # What torch itself raises of a call in `__torch_function__`, which each call of a pass goes through, seems to be from there.
     through = last is not None and last.tb_frame.f_code.co_name == "__torch_function__"
     of_package = home.partition(".")[0] == "captum_tracinwe" and not through
-    return error.__cause__ is not None or (of_package and isinstance(error, (ValueError, TypeError)))
+    return home == __name__ or (of_package and isinstance(error, (ValueError, TypeError)))
 
 
 def _no_room(error: BaseException) -> bool:
