@@ -40,6 +40,7 @@ class Scope:
     module: str
     nodes: list
     bound: dict = field(default_factory=dict)
+    within: tuple = ()  # the functions that are being read
 
 
 @functools.cache
@@ -48,9 +49,11 @@ def _assigned(node):
     found = {}
     for one in ast.walk(node) if isinstance(node, ast.FunctionDef) else node.body:
         if isinstance(one, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) and one.value is not None:
-            for target in one.targets if isinstance(one, ast.Assign) else [one.target]:
-                if isinstance(target, ast.Name):
-                    found.setdefault(target.id, []).append(one.value)
+            target = one.targets[0] if isinstance(one, ast.Assign) else one.target
+            several = isinstance(target, ast.Tuple) and isinstance(one.value, ast.Tuple)
+            for name, value in zip(target.elts, one.value.elts, strict=False) if several else [(target, one.value)]:
+                if isinstance(name, ast.Name):
+                    found.setdefault(name.id, []).append(value)
     return found
 
 
@@ -121,7 +124,7 @@ class Package:
 
     def _has_no_words(self, node, module):
         """A class alone, which is caught in the package or is Python's own; an error that is passed on, or its words."""
-        if not isinstance(node, ast.Raise) or isinstance(node.exc, ast.Name):
+        if not isinstance(node, ast.Raise) or isinstance(node.exc, (ast.Name, ast.Attribute)):
             return isinstance(node, ast.Raise)
         return any(isinstance(one, ast.Name) and one.id in _caught(self.trees[module]) for one in ast.walk(node.exc))
 
@@ -189,7 +192,7 @@ class Package:
                 return [text for value in found for text in self._texts(value, scope, depth)]
         home = self.imports[scope.module].get(name)
         if home and home[0] in self.trees:
-            return self._named(home[1], Scope(home[0], [self.trees[home[0]]]), depth)
+            return self._named(home[1], Scope(home[0], [self.trees[home[0]]], {}, scope.within), depth)
         return []
 
     def _called(self, node, scope, depth):
@@ -201,11 +204,13 @@ class Package:
             every = [self._texts(one, scope, depth) for one in node.args] if self._makes_error(node) else []
             return next((texts for texts in every if texts), [])
         module, made = function
+        if made in scope.within:
+            return []
         names = [a.arg for a in made.args.args]
         names = names[1:] if names[:1] in (["self"], ["cls"]) else names
         given = dict(zip(names, node.args, strict=False)) | {k.arg: k.value for k in node.keywords if k.arg}
         bound = {name: texts for name, value in given.items() if (texts := self._texts(value, scope, depth))}
-        inner = Scope(module, [made, self.trees[module]], bound)
+        inner = Scope(module, [made, self.trees[module]], bound, (*scope.within, made))
         return [text for value in _returned(made) for text in self._texts(value, inner, depth)]
 
     def _table(self, node, module):
@@ -217,7 +222,7 @@ class Package:
     def _makes_error(self, node):
         """A class of errors, named or chosen by a condition."""
         name = ast.unparse(node.func).rpartition(".")[2]
-        return name[:1].isupper() or name == "kind" or not isinstance(node.func, (ast.Name, ast.Attribute))
+        return bool(ERROR.fullmatch(name)) or name == "kind" or not isinstance(node.func, (ast.Name, ast.Attribute))
 
 
 def lines(said, sections=SECTIONS):

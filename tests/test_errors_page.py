@@ -127,7 +127,8 @@ def told(value):
         raise ValueError(str(error)) from error
     except OSError as error:
         raise
-    warnings.warn("This is slow.", stacklevel=2)
+    said, other = "This is slow.", value
+    warnings.warn(said, stacklevel=2)
     raise RuntimeError(SAID.get(value, "unknown"))
 
 class Odd:
