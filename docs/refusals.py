@@ -3,7 +3,6 @@
 import ast
 import functools
 import itertools
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,6 @@ SECTIONS = {
 }
 GAP = "…"
 MOST = 24  # forms of one message
-ERROR = re.compile(r"\b[A-Z]\w*(?:Error|Damaged|Mismatch|Interrupt)\b")
 
 
 @dataclass(frozen=True, order=True)
@@ -73,7 +71,7 @@ class Package:
 
     def __init__(self, folder):
         folder = Path(folder)
-        self.trees, self.functions, self.imports, self.owners = {}, {}, {}, {}
+        self.trees, self.functions, self.imports, self.owners, self.errors = {}, {}, {}, {}, set()
         for path in sorted(folder.rglob("*.py")):
             parts = path.relative_to(folder).with_suffix("").parts
             module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -82,7 +80,9 @@ class Package:
             for node in ast.walk(tree):
                 for child in ast.iter_child_nodes(node):
                     self.owners[child] = node
-                if isinstance(node, ast.FunctionDef):
+                if isinstance(node, ast.ClassDef) and any(self._is_error(ast.unparse(base)) for base in node.bases):
+                    self.errors.add(node.name)
+                elif isinstance(node, ast.FunctionDef):
                     self.functions.setdefault((module, node.name), node)
                 elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{folder.name}."):
                     home = node.module.partition(".")[2]
@@ -118,7 +118,8 @@ class Package:
         call = node.exc if isinstance(node, ast.Raise) else node
         function = self._function(call, module)
         if function is None or depth > 3:
-            return " or ".join(sorted(set(ERROR.findall(ast.unparse(getattr(call, "func", call))))))
+            named = (getattr(one, "id", getattr(one, "attr", "")) for one in ast.walk(getattr(call, "func", call)))
+            return " or ".join(sorted({name for name in named if self._is_error(name)}))
         kinds = {self._kind("raise", value, function[0], depth + 1) for value in _returned(function[1])}
         return " or ".join(sorted({kind for one in kinds for kind in one.split(" or ") if kind}))
 
@@ -222,7 +223,10 @@ class Package:
     def _makes_error(self, node):
         """A class of errors, named or chosen by a condition."""
         name = ast.unparse(node.func).rpartition(".")[2]
-        return bool(ERROR.fullmatch(name)) or name == "kind" or not isinstance(node.func, (ast.Name, ast.Attribute))
+        return self._is_error(name) or name == "kind" or not isinstance(node.func, (ast.Name, ast.Attribute))
+
+    def _is_error(self, name):
+        return name in self.errors or name.endswith("Error") or name in ("KeyboardInterrupt", "Exception")
 
 
 def lines(said, sections=SECTIONS):

@@ -196,6 +196,16 @@ def test_what_is_no_loss_of_embeddings_is_refused(models):
         loss([torch.ones(2, 4)] * 2, None)
 
 
+def test_a_checkpoint_of_its_first_part_alone_is_refused(models, tmp_path):
+    model, _ = models["dense"]
+    model.save(str(tmp_path / "saved"))  # the layer behind the pooling stands in a folder of its own
+    tracin = tracin_of(
+        model, rows(3, 2, "number"), [tmp_path / "saved"], losses.CosineSimilarityLoss(model), 2, True, 1
+    )
+    with pytest.raises(ValueError, match="does not fit the model SentenceTransformer.*save this model's state_dict"):
+        tracin.self_influence()
+
+
 def test_a_trainer_of_sentence_transformers_is_understood(models, tmp_path):
     datasets = pytest.importorskip("datasets")
     model = copy.deepcopy(models["BERT"][0])
@@ -210,7 +220,7 @@ def test_a_trainer_of_sentence_transformers_is_understood(models, tmp_path):
         use_cpu=True,
         lr_scheduler_type="constant",
         learning_rate=1e-3,
-        save_strategy="no",
+        save_steps=2,
     )
     loss = losses.CosineSimilarityLoss(model)
     light = SaveCheckpoints(tmp_path / "light", every=2)
@@ -221,6 +231,10 @@ def test_a_trainer_of_sentence_transformers_is_understood(models, tmp_path):
         warnings.simplefilter("ignore")
         tracin = TracInWE.from_trainer(trainer, checkpoints=tmp_path / "light")
         found = tracin.influence([data[0], data[1]])
+        own = TracInWE.from_trainer(trainer).influence(
+            [data[0], data[1]]
+        )  # its own checkpoints, of the inner model's names
+    torch.testing.assert_close(own, found)
     assert len(tracin.checkpoints) == 2
     table = next(part for part in model.modules() if isinstance(part, torch.nn.Embedding))
     plain = [{"text0": row["anchor"], "text1": row["other"], "label": row["score"]} for row in train]

@@ -78,6 +78,8 @@ def _as_trainer_does(trainer: Trainer) -> tuple[Any, Any, Any]:
     from transformers.utils import is_datasets_available
 
     dataset, collate_fn = trainer.train_dataset, trainer.data_collator
+    if is_sentence_transformer(trainer.model):  # its columns are texts, of which its collator takes all
+        return dataset, collate_fn, None
     if is_datasets_available() and isinstance(dataset, importlib.import_module("datasets").Dataset):
         return trainer._remove_unused_columns(dataset, description="training"), collate_fn, None
     return dataset, trainer._get_collator_with_removed_columns(collate_fn, description="training"), None
