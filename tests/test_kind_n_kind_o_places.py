@@ -175,7 +175,7 @@ def test_kind_o_a_collator_that_sorts_its_batch_gives_each_example_its_own_score
         assert_close(tracin.influence(test), expected)
         assert_close(tracin.self_influence(), tracin.self_influence(train))
     assert bool(said) == (batch_size > 1)
-    assert all("a collator sorts its batch" in str(one.message) for one in said)
+    assert all("sorts its batch" in str(one.message) or "changes the order" in str(one.message) for one in said)
 
 
 def test_kind_o_a_stream_whose_collator_sorts_is_refused(tmp_path):
@@ -183,5 +183,5 @@ def test_kind_o_a_stream_whose_collator_sorts_is_refused(tmp_path):
     train = [{**one, "labels": max(0, one["labels"])} for one in ragged(11, seed=1)]
     loader = DataLoader(Stream(train), 4, collate_fn=from_long_to_short)
     tracin = TracInWE(model, loader, scatter_checkpoints(model, tmp_path), loss_fn=cross_entropy())
-    with pytest.raises(ValueError, match="a collator sorts its batch.*a stream cannot be read text by text"):
+    with pytest.raises(ValueError, match="sorts its batch.*a stream cannot be read text by text"):
         tracin.self_influence()

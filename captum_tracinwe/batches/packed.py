@@ -67,13 +67,17 @@ class Unpacked(IterableDataset[Batch]):
                 raise ValueError(_several(self.what, most, max(size, len(parts))))
             yield from parts
 
-    def first(self, count: int) -> list[Batch] | None:
-        """The first examples of the stream, each alone as the collator makes it; None of one that can be read but once."""
+    def first(self, count: int) -> list[Any] | None:
+        """The first examples of the stream; None of one that can be read but once."""
         stream: Any = self.loader.dataset
-        collate_fn = on_copies(self.loader.collate_fn)
-        if self.loader.batch_size is None or collate_fn is None or iter(stream) is stream:
+        if self.loader.batch_size is None or iter(stream) is stream:
             return None
-        return [collate_fn([example]) for example in itertools.islice(stream, count)]
+        return list(itertools.islice(stream, count))
+
+    def made(self, examples: list[Any]) -> Batch:
+        """A batch of some examples, by the stream's collator."""
+        collate_fn: Any = on_copies(self.loader.collate_fn)
+        return collate_fn(examples)  # type: ignore[no-any-return]
 
 
 def a_row_for_each(loader: DataLoader[Any], what: str) -> DataLoader[Any]:

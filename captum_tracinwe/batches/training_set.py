@@ -11,13 +11,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from captum_tracinwe.batches.arguments import out_of_range
-from captum_tracinwe.batches.batch import Batch, size_of
+from captum_tracinwe.batches.batch import Batch, is_mapping, size_of, tensors_in
 from captum_tracinwe.batches.lengths import order_by_length
 from captum_tracinwe.batches.loaders import examples_loader, in_order, reads_in_order
 from captum_tracinwe.batches.orders import by_index, order_of
 from captum_tracinwe.batches.packed import Unpacked, a_row_for_each
 
 __all__ = ["ByLength", "TrainingSet"]
+
+# Examples by which a collator shows whether it sorts: of so many two differ.
+FEW = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +114,37 @@ class TrainingSet:
         """A batch of just the example at a place, made as those of the loader are; None where others cannot be left unread."""
         return self.together([place])
 
-    def first(self, count: int) -> list[Batch] | None:
-        """Of a stream that can be read anew the first examples, each alone as its collator makes it; None of anything else."""
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is a stream that can be read anew, and only from its beginning."""
         stream = self.loader.dataset
-        return stream.first(count) if isinstance(stream, Unpacked) else None
+        return isinstance(stream, Unpacked) and stream.first(0) is not None
+
+    def first(self, count: int) -> list[Batch]:
+        """Of a stream the first examples, each alone as its collator makes it."""
+        stream: Any = self.loader.dataset
+        return [stream.made([example]) for example in stream.first(count) or []]
+
+    def sorts(self) -> bool:
+        """Whether the collator has an order of its own: handed the examples in reverse, it does not reverse its batch."""
+        stream: Any = self.loader.dataset
+        if isinstance(stream, Unpacked):
+            examples = stream.first(FEW) or []
+            size = len(examples)
+            made: list[Any] = [stream.made(some) for some in (examples, examples, examples[::-1])] if size > 1 else []
+        else:
+            size = min(FEW, self.readable or 0)
+            places = list(range(size))
+            made = [self.together(some) for some in (places, places, places[::-1])] if size > 1 else []
+        if not made or any(batch is None for batch in made):
+            return False
+        parts = zip(*(list(tensors_in(dict(batch) if is_mapping(batch) else batch)) for batch in made), strict=False)
+        told = [part for part in parts if part[0].dim() and not torch.equal(part[0], part[0].flip(0))]
+        if any(
+            len({one.shape for one in part}) > 1 or len(part[0]) != size or not torch.equal(*part[:2]) for part in told
+        ):
+            return False  # no rows of examples, or others each time
+        return bool(told) and not any(torch.equal(there.flip(0), back) for there, _, back in told)
 
     def together(self, places: Sequence[int]) -> Batch | None:
         """A batch of the examples at some places; None where others cannot be left unread, or these are never in one batch."""

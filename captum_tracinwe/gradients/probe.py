@@ -60,6 +60,7 @@ class Found:
         difference (float): of the gradients alone and in the batch as it is, the largest, as a part of the largest number.
         passes (int): forward passes that the probe took.
         seconds (float): how long it took.
+        sorts (bool): whether the collator has an order of its own.
     """
 
     what: str
@@ -68,6 +69,7 @@ class Found:
     difference: float = 0.0
     passes: int = 0
     seconds: float = 0.0
+    sorts: bool = False
 
 
 @dataclass(eq=False)
@@ -102,8 +104,7 @@ class Probes:
                 known = self.known(batch, loss, what)
                 if not known.passes and (size > 1 or any(padded_sides(batch))):
                     places = [start + place for place in range(size)]
-                    stream = examples is not None and examples.first(0) is not None
-                    known = self._told(_Probe(passes, batch, what, singles_of(batch, places, examples), stream))
+                    known = self._told(_Probe(passes, batch, what, singles_of(batch, places, examples), examples))
             self.found[key] = known
             self.seconds += time.perf_counter() - begun
         return self.found[key]
@@ -121,7 +122,7 @@ class Probes:
         together = examples.together(chosen)
         if together is None or size_of(together) != len(chosen):
             return
-        probe = _Probe(passes, together, what, singles_of(together, chosen, examples))
+        probe = _Probe(passes, together, what, singles_of(together, chosen, examples), examples)
         try:
             if size == 1:  # batches of one are as good as alone, but what the model's own loss weighs is lost in them
                 passes.loss(together)
@@ -151,7 +152,7 @@ class _Probe:
     batch: Batch
     what: str
     single: Callable[[int], Batch | None]
-    stream: bool = False
+    examples: TrainingSet | None = None
     count: int = 0
     together: RowGradients | None = None
     failure: ValueError | None = None
@@ -171,8 +172,10 @@ class _Probe:
         rows = self._alone(tried)
         most, first = _rounding(self.passes.model), math.inf
 
+        sorts = size > 1 and self.examples is not None and self.examples.sorts()
+
         def found(way: Way, difference: float) -> Found:
-            return Found(self.what, way, own, difference, self.count, time.perf_counter() - begun)
+            return Found(self.what, way, own, difference, self.count, time.perf_counter() - begun, sorts)
 
         if together is not None and not all(bool(one.values.isfinite().all()) for one in (together, *rows.values())):
             return found(AS_IT_IS, 0.0)  # refused by the pass, which knows the example
@@ -184,21 +187,22 @@ class _Probe:
         if together is not None:
             own = self.own_loss(tried, size)
             first = far(together if own == "mean" else self._rows(self.batch, own))
-            if first <= most:
+            if first <= most and not sorts:
                 return found(AS_IT_IS, first)
-            if self._refuse_chance(rows, own, scale):
+            if first > most and self._refuse_chance(rows, own, scale):
                 return found(AS_IT_IS, 0.0)
-            if size > 1:
+            if size > 1 and first > most and not sorts:
                 self._refuse_coupling(tried[0], own, scale, most)
             if len(rows) < len(tried):
                 return found(AS_IT_IS, first)
-            for way in of_left_padding(self.passes.model, self.batch):
+            for way in () if sorts else of_left_padding(self.passes.model, self.batch):
                 if far(self._by(way, own)) <= most:
                     return found(way, first)
-        if self.stream:
+        if self.examples is not None and self.examples.is_stream:
             raise ValueError(
-                f"{self._why(first)}: expected batches that do not matter, for a stream cannot be read text by text. Pass a "
-                f"DataLoader(..., batch_size=1) of it, or a collate_fn, attention_mask or position_ids for which they do not."
+                f"{self._why(first, sorts)}: expected batches that do not matter, for a stream cannot be read text by text. "
+                f"Pass a DataLoader(..., batch_size=1) of it, or a collate_fn, attention_mask or position_ids for which they "
+                f"do not."
             )
         if together is not None and far(self._by(EQUAL_LENGTHS, own)) <= most:
             return found(EQUAL_LENGTHS, first)
@@ -216,19 +220,23 @@ class _Probe:
             raise self.failure
         return rows
 
-    def _why(self, difference: float) -> str:
+    def _why(self, difference: float, sorts: bool) -> str:
+        if sorts:
+            return (
+                f"The collator of the {self.what} examples sorts its batch: rows do not stand in the order of examples"
+            )
         if difference == math.inf:
             return "The model does not take several texts at once"
         return (
             f"The gradients of {self.what} examples in a batch differ from those of each text alone, by {difference:.2g} of the "
-            f"largest number (because the model sees padding, or a collator sorts its batch)"
+            f"largest number (because the model sees padding, or a collator changes the order of its batch)"
         )
 
     def said(self, found: Found) -> str:
         """The warning; empty where there is nothing to say."""
-        if found.difference <= _rounding(self.passes.model):
+        if found.difference <= _rounding(self.passes.model) and not found.sorts:
             return ""
-        why = self._why(found.difference)
+        why = self._why(found.difference, found.sorts)
         if not found.way.done:
             return (
                 f"{why}. They are left as they are, for some texts cannot be taken alone: scores hang on what a text shares its "

@@ -23,12 +23,12 @@ def singles_of(batch: Batch, places: Sequence[int], examples: TrainingSet | None
     None where neither can be done.
     """
 
-    first = examples.first(len(places)) if examples is not None and not places[0] else None
+    of_stream = examples is not None and examples.is_stream and not places[0]
 
     def single(number: int) -> Batch | None:
         found = None if examples is None else examples.alone(places[number])
-        if first is not None:
-            found = first[number] if number < len(first) else None
+        if of_stream and examples is not None:
+            found = next(iter(examples.first(number + 1)[number:]), None)
         if found is None:
             found = taken(batch, [number], size_of(batch))
             return None if found is None else without_left_padding(found)
