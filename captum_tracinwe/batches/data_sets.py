@@ -58,7 +58,7 @@ def one_split(given: Any, what: str) -> Any:
             f"`{what}` of type {type(given).__name__} holds data sets by name ({', '.join(map(repr, given))}): expected one. "
             f"Choose a split, for instance {what}=data[{first!r}]."
         )
-    if isinstance(given, (Iterator, set, frozenset)):
+    if isinstance(given, (Iterator, set, frozenset)) and not isinstance(given, IterableDataset):
         why = "can be read only once" if isinstance(given, Iterator) else "has no order"
         raise TypeError(
             f"`{what}` of type {type(given).__name__} {why}: expected a data set or a list. Pass list(...)."
