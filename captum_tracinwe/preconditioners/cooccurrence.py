@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -15,6 +16,10 @@ from captum_tracinwe.preconditioners.text_gram import InverseGram, Occurrences
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["Cooccurrence"]
+
+# Of texts whose size is measured: distinct words that are solved for, each 1 to 4 ms of one core with 1,500 to 16,000 texts of
+# 100 words, and how many texts there have to be whatever it takes.
+MOST_WORDS, FEWEST_TEXTS = 2500, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +147,32 @@ class Cooccurrence(Learned[Occurrences]):
         """
         self._checked(rows)
         return self._finite(self._mapped(rows, tokens))
+
+    def with_itself(self, texts: RowGradients) -> Tensor:
+        """Σ_w q_w · q'_w of a text, float64 ``(C * D,)``, the mean over some texts; each distinct word is solved for once.
+
+        Of texts with more than 2,500 distinct words fewer are taken, spread over those given: at 100 words a text 64 of 128.
+        """
+        self._checked(texts)
+        inverse, count = self._inverse, len(texts)
+        while count > FEWEST_TEXTS and len(torch.unique(texts.ids)) > MOST_WORDS:
+            count //= 2
+            texts = texts.select(range(0, 2 * count, 2))
+        known, there = inverse.places(texts.ids.cpu())
+        weights = there.double() * (inverse.weights.sqrt()[known] if len(inverse.words) else 0)
+        values = texts.values.cpu().double() * weights[:, None]
+        wanted = torch.unique(known[weights > 0])
+        ends, found = texts.ptr.tolist(), torch.zeros(texts.width, dtype=torch.float64)
+        for part in wanted.split(inverse.at_once):
+            columns = inverse.columns(part.tolist(), wanted).double()
+            for start, stop in pairwise(ends):
+                own = (weights[start:stop] > 0).nonzero().flatten() + start
+                solved = own[torch.isin(known[own], part)]
+                if len(solved):
+                    place = torch.searchsorted(wanted, known[own])
+                    mapped = columns[torch.searchsorted(part, known[solved])][:, place] @ values[own]
+                    found += (mapped * values[solved]).sum(0)
+        return found / max(1, len(texts))
 
     def _map(self, learned: Occurrences, rows: RowGradients) -> RowGradients:
         return self._mapped(rows, None)

@@ -171,6 +171,11 @@ class InverseGram:
         """Words whose columns are kept."""
         return max(1, KEPT_BYTES // (8 * max(1, len(self.words))))
 
+    @property
+    def at_once(self) -> int:
+        """Words whose columns may be asked for at a time, none of which is solved for twice."""
+        return max(WORDS_AT_ONCE, min(self.most, 4 * WORDS_AT_ONCE))
+
     def groups(self, known: Tensor, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Runs of examples whose words are no more than are kept; an example with more is alone."""
         start = 0
