@@ -129,7 +129,12 @@ def main() -> None:
         run = subprocess.run([sys.executable, __file__, "--one", size], capture_output=True, text=True, check=True)
         sizes[size] = json.loads(run.stdout.splitlines()[-1])
         print(size, json.dumps(sizes[size], indent=1), flush=True)
-    facts = {"date": str(datetime.date.today()), "machine": platform.machine(), "torch": torch.__version__, "threads": 1}
+    facts = {
+        "date": str(datetime.date.today()),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        "threads": 1,
+    }
     args.json.write_text(json.dumps({**facts, "checkpoints": CHECKPOINTS, "k": K, "sizes": sizes}, indent=1) + "\n")
 
 

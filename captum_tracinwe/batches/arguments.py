@@ -32,7 +32,6 @@ def check_arguments(
     collate_fn: Any,
     order_by_length: Any,
     memory_limit: Any,
-    preconditioner: Any = None,
 ) -> None:
     """What the types say, said at run time."""
     if not isinstance(model, Module):
@@ -80,14 +79,6 @@ def check_arguments(
         )
     if not isinstance(memory_limit, Real) or memory_limit < 1:
         raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {memory_limit!r}.")
-
-    if preconditioner is not None and not all(
-        callable(getattr(preconditioner, name, None)) for name in ("apply", "at")
-    ):
-        raise TypeError(
-            f"`preconditioner` should be a name such as 'idf', an object with apply(rows) and at(checkpoint), as in "
-            f"captum_tracinwe.preconditioners, or None; got {preconditioner!r:.80}."
-        )
 
 
 def _check_loss(name: str, loss: Any) -> None:

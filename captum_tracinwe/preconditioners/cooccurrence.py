@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_whole
-from captum_tracinwe.preconditioners.learned import Learned, check_positive
+from captum_tracinwe.preconditioners.learned import Learned, check_positive, check_power
 from captum_tracinwe.preconditioners.text_gram import InverseGram, Occurrences
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -28,15 +28,18 @@ class Cooccurrence(Learned[Occurrences]):
 
     X ``(N, W)`` holds for each training text the tf-idf vector of its words, x_jw = a_w^½ / L_j, with a_w = idf_w^power · m_w,
     idf_w = log(N / n_w) and L_j = √Σ_w a_w, so that each text has length 1; λ = damping · N, that is, damping times the sum of
-    the eigenvalues of XᵀX. A is the diagonal of a. m_w is 1; or, ``by_moved``, how far training moved the word's vector from the
-    first checkpoint to the last, divided by the median of the words that stand in about as many texts, and at most 1. Texts may
-    hold a word that this model did not learn, because it was not shown them, or forgot them: its vector stays where it was.
-    Without the inverse, and with m_w = 1, it is :class:`Idf`.
+    the eigenvalues of XᵀX. A is the diagonal of a. m_w is 1; with ``by_moved``, how far training moved the word's vector from
+    the first checkpoint to the last, divided by the median of the words that stand in about as many texts, and at most 1. Weight
+    decay shrinks all vectors, used or not, and is left out: moved is the last vector less the first as decay alone would have
+    left it. By how much it shrinks them, words that no training text holds tell, by the median; where the texts hold all words
+    of the vocabulary, no decay is taken off. Texts may hold a word that this model did not learn, because it was not shown them,
+    or forgot them: its vector stays where it was. Without the inverse, and with m_w = 1, it is :class:`Idf`.
 
     The plain score, and :class:`Idf`, take each word for itself: a training text that shares three words of one phrase counts
-    three times, and a word counts in full although others of the text say the same. A model is trained on whole texts: what
-    one word explains is not left for the next. The Hessian of a layer that leads from word counts to the logits has XᵀX as
-    its factor on the words' side; here it is taken for the word table's too, where a text's error reaches all of its words.
+    three times, and a word counts in full although others of the text say the same. A model is trained on whole texts: two
+    words that always stand together share one effect and are not counted twice. The Hessian of a layer that leads from word
+    counts to the logits has XᵀX as its factor on the words' side; here it is taken for the word table's too, where a text's error
+    reaches all of its words.
     It is what the influence function of a regression on words has and TracIn lacks.
 
     q' has a row for **every word of the training set**: also a word that the test text does not have may speak for or against
@@ -53,7 +56,7 @@ class Cooccurrence(Learned[Occurrences]):
     used 40 more, and of a question W · C · D numbers.
 
     Args:
-        power (float): above 0, of idf.
+        power (float): above 0 and at most 64, of idf.
         by_moved (bool): whether words count less whose vectors training moved less than those of equally frequent words. A
             TracInWE measures that, from its first checkpoint to its last: what a word taught before the first is not seen. Who
             fits by hand says it, :meth:`with_moved`. Of a frozen table, or of one checkpoint, nothing is known, and m_w is 1.
@@ -84,8 +87,11 @@ class Cooccurrence(Learned[Occurrences]):
     by_word: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("power", "damping", "tolerance"):
+        check_power("power", self.power)
+        for name in ("damping", "tolerance"):
             check_positive(name, getattr(self, name))
+        if not isinstance(self.by_moved, bool):
+            raise TypeError(f"`by_moved` should be True or False, got {self.by_moved!r:.80}.")
         if not is_whole(self.most_iterations) or self.most_iterations < 1:
             raise ValueError(f"`most_iterations` should be a whole number of at least 1, got {self.most_iterations!r}.")
 
@@ -101,9 +107,15 @@ class Cooccurrence(Learned[Occurrences]):
         """The same, fitted, with how far training moved each word's vector, ``(V,)``.
 
         Raises:
+            TypeError: no tensor.
             ValueError: not fitted yet; a number below 0 or not finite; fewer than the training words ask for.
         """
-        known = self._known()
+        known, given = self._known(), moved
+        if not isinstance(given, Tensor):
+            raise TypeError(
+                f"Cooccurrence.with_moved: expected a torch.Tensor (V,), how far each of the vocabulary's vectors moved, got "
+                f"{type(given).__name__}."
+            )
         moved = moved.detach().cpu().double()
         most = int(known.ids.max()) if len(known.ids) else -1
         if moved.dim() != 1 or len(moved) <= most:

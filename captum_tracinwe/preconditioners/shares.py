@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_tracinwe.preconditioners.cooccurrence import Cooccurrence
 from captum_tracinwe.preconditioners.learned import check_rows
-from captum_tracinwe.preconditioners.preconditioner import Preconditioner, leads_from_word_to_word
+from captum_tracinwe.preconditioners.preconditioner import Preconditioner, applied, leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -82,17 +82,11 @@ class EqualShares:
         # On either side of the map, so that it stays symmetric where it mixes columns.
         by_column = self.factors.sqrt().repeat_interleave(torch.tensor(self.widths), dim=1).flatten()
         by_column = by_column.to(rows.values.device, rows.values.dtype)
-        mapped = _mapped(self.inner, RowGradients(rows.ptr, rows.ids, rows.values * by_column), tokens)
+        mapped = applied(self.inner, RowGradients(rows.ptr, rows.ids, rows.values * by_column), tokens)
         values = mapped.values * by_column
         if first_not_finite(values) is not None:
             raise overflow("What EqualShares makes of the gradient of a test example", values.dtype)
         return RowGradients(mapped.ptr, mapped.ids, values)
-
-
-def _mapped(preconditioner: Preconditioner, rows: RowGradients, tokens: Tensor | None) -> RowGradients:
-    if leads_from_word_to_word(preconditioner):
-        return preconditioner.apply(rows, tokens)
-    return preconditioner.apply(rows)
 
 
 def _with_itself(inner: Preconditioner, sample: RowGradients) -> Tensor:
@@ -100,10 +94,10 @@ def _with_itself(inner: Preconditioner, sample: RowGradients) -> Tensor:
     if isinstance(inner, Cooccurrence):
         return inner.with_itself(sample)
     if not leads_from_word_to_word(inner):
-        return (_mapped(inner, sample, None).values * sample.values).sum(0) / len(sample)
+        return (applied(inner, sample).values * sample.values).sum(0) / len(sample)
     found = sample.values.new_zeros(sample.width)
     for text in (sample.select([j]) for j in range(len(sample))):
-        mapped = inner.apply(text, text.ids)
+        mapped = applied(inner, text, text.ids)
         there = torch.isin(text.ids, mapped.ids)
         found += (mapped.values * text.values[there]).sum(0) / len(sample)
     return found

@@ -45,6 +45,11 @@ class Occurrences:
         return len(self.counts)
 
     @property
+    def largest(self) -> int:
+        """The largest token id; −1 where there is none."""
+        return int(self.ids.max()) if len(self.ids) else -1
+
+    @property
     def words(self) -> Tensor:
         """The training words, int64 ``(W,)``, ascending."""
         words: Tensor = torch.unique(self.ids).long()
