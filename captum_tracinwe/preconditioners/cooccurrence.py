@@ -18,7 +18,8 @@ from captum_tracinwe.rows.row_gradients import RowGradients
 __all__ = ["Cooccurrence"]
 
 # Of texts whose size is measured: distinct words that are solved for, each 1 to 4 ms of one core with 1,500 to 16,000 texts of
-# 100 words, and how many texts there have to be whatever it takes.
+# 100 words, and how many texts there have to be whatever it takes. Half of 128 toxic comments moved factors by 1 to 6 %, and 0.3 of
+# the 100 best texts of a question.
 MOST_WORDS, FEWEST_TEXTS = 2500, 16
 
 
