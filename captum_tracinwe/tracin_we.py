@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from captum_tracinwe.batches.data_sets import as_dataset
 from captum_tracinwe.batches.inputs import as_batches
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.training_set import TrainingSet
+from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.checkpoints.weights import assign_checkpoint, find_checkpoints, load_checkpoint
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import find_embedding, stack
@@ -42,7 +44,7 @@ from captum_tracinwe.gradients.source import Question, RowSource
 from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.turns import alone
-from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, named
+from captum_tracinwe.preconditioners import Length, Preconditioner, applied, chosen, leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.words.influence import WordInfluence
@@ -170,14 +172,12 @@ class TracInWE(TracInCP):
     ) -> None:
         self.index, train_dataset = _opened(index, as_dataset(train_dataset, collate_fn is not None))
         auto = isinstance(preconditioner, str) and preconditioner == "auto"
-        if isinstance(preconditioner, str):
-            preconditioner = None if auto else named(preconditioner)
-        self.normalize = Length.of(normalize)
+        self.preconditioner = None if auto else preconditioner
+        self.normalize = normalize
         check_arguments(
             *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
             checkpoints_load_func,
-            preconditioner,
         )
         assert train_dataset is not None  # refused above
         self.embedding = find_embedding(model, layers)
@@ -206,11 +206,10 @@ class TracInWE(TracInCP):
         self.memory_limit = as_memory_limit(memory_limit)
         if auto:
             best = self._recommended(table)
-            preconditioner = best.preconditioner
+            self.preconditioner = best.preconditioner
             self.normalize = self.normalize or best.normalize
             shares = best.shares if shares is None else shares
             table = best.table if table is None else table
-        self.preconditioner: Preconditioner = Identity() if preconditioner is None else preconditioner
         self.tables = Tables.of("input" if table is None else table, shares)
         if "output" in self.tables:
             find_head(model)
@@ -228,9 +227,17 @@ class TracInWE(TracInCP):
             kept = Tables.parse(self.index.manifest.source.table)
             best = of_tables(kept, self.index.projection is None)
             equal = best.shares if len(kept.names) > 1 and set(kept.shares) == {1.0} else None
+            if kept.plain and (self.loss_fn is not None or hasattr(unwrap(self.model), "config")):
+                warnings.warn(
+                    f"The index {str(self.index.path)!r} holds the rows of the words read alone, of which preconditioner='auto' "
+                    f"then is. As a rule it is of more: of a classifier of a bag of words too, of a language model of the words "
+                    f"predicted. For that build the index with preconditioner='auto' (`captum-tracinwe index` without --plain); "
+                    f"table='input' says that this is meant.",
+                    stacklevel=3,
+                )
             return replace(best, table=kept.names, shares=equal or kept.shares)
         batch = next(iter(self.train_dataloader))
-        return of_model(self.model, batch, self.label_names, self.loss_fn)
+        return of_model(self.model, batch, self.label_names, (self.loss_fn, self.test_loss_fn))
 
     @classmethod
     def from_trainer(cls, trainer: Trainer, *, batch_size: int | None = None, **options: Any) -> Self:
@@ -290,6 +297,30 @@ class TracInWE(TracInCP):
     def checkpoints(self, checkpoints: str | Path | Iterable[Any]) -> None:
         self._checkpoints = find_checkpoints(checkpoints)
         self._fitting = Fitting()  # what was learned from the gradients at these
+        self._rates: dict[int, float] = {}
+
+    @property
+    def preconditioner(self) -> Preconditioner:
+        """What multiplies the rows of ``inputs``; may be set, to a name, an object or None."""
+        return self._preconditioner
+
+    @preconditioner.setter
+    def preconditioner(self, preconditioner: str | Preconditioner | None) -> None:
+        if isinstance(preconditioner, str) and preconditioner == "auto":
+            raise ValueError(
+                "tracin.preconditioner = 'auto': it chooses table, shares and normalize too, with which rows are made: expected "
+                "it where a TracInWE is made, TracInWE(..., preconditioner='auto')."
+            )
+        self._preconditioner = chosen(preconditioner)
+
+    @property
+    def normalize(self) -> Length | None:
+        """By what scores are divided; may be set, to a name, a Length or None."""
+        return self._normalize
+
+    @normalize.setter
+    def normalize(self, normalize: str | Length | None) -> None:
+        self._normalize = Length.of(normalize)
 
     # ------------------------------------------------------------------------------------------- what scores come from
 
@@ -299,7 +330,7 @@ class TracInWE(TracInCP):
         assigns = self.checkpoints_load_func is load_checkpoint
         load = assign_checkpoint if assigns else self.checkpoints_load_func
         return LiveRows(
-            CheckpointedModel(self.model, self.checkpoints, load, assigns),
+            CheckpointedModel(self.model, self.checkpoints, load, assigns, self._rates),
             self.embedding,
             self.exclude_tokens,
             self.top_k_words,
@@ -334,7 +365,7 @@ class TracInWE(TracInCP):
         source, given, fitting = self.source, self.preconditioner, self._fitting
         with alone(self.model):  # threads that ask at once wait for one pass
             preconditioner = fitting.preconditioner(given, source, self.live, self.index)
-            length = fitting.length(self.normalize, given, source, self.index)
+            length = fitting.length(self.normalize, given, source, self.live, self.index)
         read_from = TrainingSet(loader)
         return Question(batches, self.test_loss_fn, aggregate, preconditioner, length, read_from=read_from)
 
@@ -381,13 +412,15 @@ class TracInWE(TracInCP):
     ) -> Tensor:
         """Σ_c η_c‖g_c(x)‖², shape ``(M,)``, of the training examples or of ``inputs`` (with ``loss_fn`` in both cases).
 
+        With ``shares="equal"``, and so with "auto" for a classifier, it is of the rows of the first table alone ("input" where it
+        is one of them): what makes tables equal acts on questions, and a bag's rows, as they are, outweigh all others.
         As :meth:`captum.influence.TracInCP.self_influence`. ``outer_loop_by_checkpoints`` reads the data once per
         checkpoint and loads each checkpoint exactly once; without it, data are read once, in blocks.
         """
         check_flags(outer_loop_by_checkpoints=outer_loop_by_checkpoints)
         if inputs is None:
             return self.source.self_influence(show_progress, outer_loop_by_checkpoints)
-        live = self.live
+        live = self.live.of_one_unit
         compute = live.self_influence_by_checkpoints if outer_loop_by_checkpoints else live.self_influence
         loader = self._batches(inputs)
         return compute(loader, Asked(self.loss_fn, examples=TrainingSet(loader)), show_progress)
@@ -420,7 +453,8 @@ class TracInWE(TracInCP):
     def row_gradients(self, inputs: Batch | DataLoader[Any] | None = None, show_progress: bool = False) -> RowGradients:
         """The sparse gradients from which all scores are made.
 
-        ``tracin.row_gradients(inputs).dot(tracin.row_gradients())`` is ``tracin.influence(inputs)``.
+        ``tracin.row_gradients(inputs).dot(tracin.row_gradients())`` is ``tracin.influence(inputs)`` of the plain score. They know
+        nothing of ``preconditioner``, ``normalize`` and ``shares="equal"``: :meth:`question_rows` does.
 
         Args:
             inputs (batch or DataLoader, optional): test examples, with ``test_loss_fn``; None: the training set, with
@@ -433,6 +467,21 @@ class TracInWE(TracInCP):
         if inputs is None:
             return self.source.rows(show_progress=show_progress)
         return self._given_rows(inputs, self.test_loss_fn, show_progress)
+
+    def question_rows(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> RowGradients:
+        """The rows of ``inputs`` as they meet training rows: preconditioned, with the shares of tables, divided by their lengths.
+
+        ``tracin.question_rows(inputs).dot(tracin.row_gradients())`` is ``tracin.influence(inputs)``, but for the lengths of the
+        training examples, if ``normalize`` has them count. To search an index of this TracInWE's table under any option:
+        ``index.search(tracin.question_rows(inputs), k, length=tracin.question(inputs).length)``.
+
+        Returns:
+            RowGradients: as of :meth:`row_gradients`. After a map from word to word, such as that of "auto", a row for each word
+            of the training set: 4 · C · D bytes each.
+        """
+        question = self.question(inputs, aggregate)
+        rows = self.source.of_question(question)
+        return applied(question.preconditioner, rows) if leads_from_word_to_word(question.preconditioner) else rows
 
     def _given_rows(
         self, inputs: Batch | DataLoader[Any], loss_fn: Loss | None, show_progress: bool = False

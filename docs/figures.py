@@ -9,6 +9,7 @@ def substitutions(results):
     found = {
         name: json.loads((Path(results) / f"{name}.json").read_text()) for name in ("collect", "drop_in", "row_dot")
     }
+    found |= {name: json.loads((Path(results) / f"{name}.json").read_text()) for name in ("auto", "index")}
     found["end"] = json.loads((Path(results) / "end_to_end.json").read_text())
     cost = {name: row["cost, of bare"] for name, row in found["collect"]["rows"].items()}
     sides, ratio = found["drop_in"]["sides"], found["drop_in"]["captum / ours"]
@@ -36,6 +37,23 @@ def substitutions(results):
         "linear": f"{found['row_dot']['exponent_of_time_over_pairs']:.3f}",
         "bfloat16_least": f"{min(case['bfloat16_times_faster'] for case in lists.values()):.1f}",
         "bfloat16_most": f"{max(case['bfloat16_times_faster'] for case in lists.values()):.1f}",
+    }
+    for size, one in found["auto"]["sizes"].items():
+        name = size.replace("-", "_")
+        figures |= {
+            f"auto_plain_{name}": f"{one['plain question, seconds']:.1f}",
+            f"auto_first_{name}": f"{one['first question, seconds']:.1f}",
+            f"auto_further_{name}": f"{one['further question, seconds']:.1f}",
+            f"auto_memory_{name}": f"{one['extra memory, bytes'] / 1e6:,.0f}",
+        }
+    stored = found["index"]["recommended"]
+    figures |= {
+        "auto_texts": f"{stored['texts']:,}",
+        "auto_payload": f"{stored['ratio']['payload_bytes']:.2f}",
+        "auto_build": f"{stored['ratio']['build_seconds']:.2f}",
+        "auto_stored_plain": f"{stored['plain']['question_seconds']:.3f}",
+        "auto_stored_first": f"{stored['recommended']['first_question_seconds']:.2f}",
+        "auto_stored_further": f"{stored['recommended']['question_seconds']:.3f}",
     }
     for width in lists:
         figures |= {

@@ -47,6 +47,16 @@ def test_the_recommended_score_is_set_beside_the_plain_one(script, tmp_path, mon
     assert found["ratio"]["payload_bytes"] > 1  # a bag's columns beside the word's
 
 
+def test_the_first_question_and_further_ones_are_told_apart(script, tmp_path, monkeypatch):
+    stored = tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["auto", "--sizes", "30x5", "--json", str(stored)])
+    script("auto").main()
+    found = json.loads(stored.read_text())["sizes"]["30x5"]
+    assert found["first question, seconds"] > 0
+    assert found["further question, seconds"] > 0
+    assert [len(factors) for factors in found["factors"]] == [2, 2, 2]
+
+
 def joined(examples):
     return {name: torch.cat([example[name] for example in examples]) for name in examples[0]}
 

@@ -69,19 +69,30 @@ def test_index_then_query(options, capsys):
             assert "harbour" in out or "storm" in out or "barked" in out
 
 
+@pytest.mark.filterwarnings("default::UserWarning")
 def test_the_papers_score_is_one_word_away(options, capsys):
     run(capsys, "index", "--train", "train.csv", "--out", "index", "--plain", *options)
     asked = ["query", "--index", "index", "--test", "test.csv", "--k", "2"]
     code, out, _ = run(capsys, *asked, "--plain", *options)
     assert code == 0
     assert "Of 12 training texts" in out
-    code, other, _ = run(capsys, *asked, *options)  # an index of words read answers by the recommended score too
+    code, other, err = run(capsys, *asked, *options)  # an index of words read answers by the recommended score too
     assert code == 0
     assert "All 12 training texts were scored." in other
-    run(capsys, "index", "--train", "train.csv", "--out", "both", *options)
-    code, _, err = run(capsys, "query", "--index", "both", "--test", "test.csv", "--plain", *options)
-    assert code == 2
-    assert "table: 'input + bag' here, 'input' there" in err
+    assert "holds the rows of the words read alone" in err
+    assert "without --plain" in err
+
+
+def test_an_index_of_the_recommended_score_answers_by_the_papers_as_one_of_its_own_does(options, capsys):
+    for name, extra in (("both", []), ("alone", ["--plain"])):
+        run(capsys, "index", "--train", "train.csv", "--out", name, *extra, *options)
+    found = []
+    for name in ("both", "alone"):
+        code, out, err = run(capsys, "query", "--index", name, "--test", "test.csv", "--k", "2", "--plain", *options)
+        assert (code, err) == (0, "")
+        assert "Of 12 training texts" in out
+        found.append(out.partition("Numbers are lines")[0])
+    assert found[0] == found[1]
 
 
 def test_query_names_the_lines_that_python_finds(options, capsys, monkeypatch):

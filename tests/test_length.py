@@ -313,7 +313,7 @@ def test_one_pass_over_the_tokens_serves_words_and_idf(monkeypatch):
     assert torch.equal(live.influence(test), first)
     assert passes == [False]
     # What was fitted elsewhere may know other texts.
-    live.preconditioner = Idf().fit([random_rows(5)])
+    live.preconditioner = Idf().fit([random_rows(5, vocabulary=30).columns(0, 0)], len(live.checkpoints))
     live.normalize = Length()
     assert live.question(test).length.statistics.examples == 12
     assert passes == [False, False]

@@ -20,6 +20,7 @@ from captum_tracinwe.preconditioners import (
     GaussNewton,
     Idf,
     Kfac,
+    Length,
     RowFisher,
     leads_from_word_to_word,
 )
@@ -283,6 +284,20 @@ def test_settings_that_make_no_sense_are_refused(value):
             if wrong is not True and wrong != 0:
                 with pytest.raises(ValueError, match=f"`{setting}` should be a whole number of at least {least}, got"):
                     GaussNewton(**{setting: wrong})
+
+
+def test_settings_beyond_reason_are_refused():
+    for kind, setting in ((Idf, "power"), (Cooccurrence, "power"), (Length, "idf_power")):
+        with pytest.raises(
+            ValueError, match=rf"`{setting}` should be a number above 0 and at most 64, got 1000000000\.0"
+        ):
+            kind(**{setting: 1e9})
+        assert kind(**{setting: 64})
+    for wrong in ("yes", None, 1):
+        with pytest.raises(TypeError, match=f"`by_moved` should be True or False, got {wrong!r}"):
+            Cooccurrence(by_moved=wrong)
+    with pytest.raises(TypeError, match=r"with_moved: expected a torch.Tensor \(V,\).*, got list"):
+        Cooccurrence().fit(rows_of(0, 40), C).with_moved([1.0, 2.0])
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -9,11 +9,7 @@ from cases import CASES
 
 from captum_tracinwe import RowGradients, TracInWE, word_report
 from captum_tracinwe.app.testing import scatter_checkpoints
-from captum_tracinwe.preconditioners import (
-    Identity,
-    RowFisher,
-    named,
-)
+from captum_tracinwe.preconditioners import Adam, Cooccurrence, Identity, Idf, Length, RowFisher, named
 
 
 @dataclass(frozen=True)
@@ -249,3 +245,161 @@ def test_an_index_of_projections_says_which_preconditioners_it_can_have(asked, t
     plain = make(index=index)
     mapped = named("idf").fit(plain.row_gradients(), len(plain.checkpoints)).apply(plain.row_gradients(case.test))
     torch.testing.assert_close(scores, index.scores(mapped))
+
+
+# ---------------------------------------------------------------------------------------------- what does not belong here
+
+
+def other_rows(columns, vocabulary):
+    """Rows of another model: six texts with one word each, the last its largest."""
+    ids = torch.tensor([1, 2, 1, 2, 1, vocabulary - 1])
+    return RowGradients(torch.arange(7), ids, torch.rand(6, columns, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_was_fitted_on_rows_of_another_model_is_refused(name, tmp_path):
+    case = CASES["cnn"]()
+    paths = scatter_checkpoints(case.model, tmp_path)
+    options = {"loss_fn": case.loss, "batch_size": 3}
+    plain = TracInWE(case.model, case.dataset(), paths, **options)
+    index = plain.build_index(tmp_path / "index", rank=3)
+    size, width = plain.embedding.weight.shape
+    kind, count = type(named(name)).__name__, len(paths)
+    wrong = [
+        (
+            other_rows(count * width, size + 30),
+            count,
+            rf"a {kind} that was fitted on rows of token {size + 29}.* has {size} words",
+        ),
+        (
+            other_rows(width, size),
+            1,
+            rf"a {kind} that was fitted on rows of 1 checkpoint\(s\), and there are {count} here",
+        ),
+        (
+            other_rows(count * (width + 2), size),
+            count,
+            rf"a {kind} that was fitted on rows of {width + 2} columns .* have {width}",
+        ),
+    ]
+    for rows, checkpoints, match in wrong:
+        fitted = named(name).fit(rows, checkpoints)
+        for source in ({}, {"index": index}):
+            tracin = TracInWE(case.model, case.dataset(), paths, **options, **source, preconditioner=fitted)
+            with pytest.raises(ValueError, match=match + ".*Or pass it before fit"):
+                tracin.influence(case.test)
+    # A sample of the training set, merged or not, is as good as all of it.
+    half = [named(name).fit(plain.source.rows(part), count) for part in (range(3), range(3, 6))]
+    for fitted in (half[0], half[0].merge(half[1])):
+        assert TracInWE(case.model, case.dataset(), paths, **options, preconditioner=fitted).influence(case.test).any()
+
+
+def test_a_length_and_moments_of_another_model_are_refused(asked):
+    case, make, _ = asked
+    size, width = make().embedding.weight.shape
+    length = Length().fit([other_rows(width, size + 30)])
+    with pytest.raises(ValueError, match=rf"`normalize` is a Length that was fitted on rows of token {size + 29}"):
+        make(normalize=length).influence(case.test)
+    for moments in ([torch.rand(size, width)] * 7, [torch.rand(size + 1, width)] * len(make().checkpoints)):
+        with pytest.raises(ValueError, match=r"an Adam with second moments of .* expected those of this model, "):
+            make(preconditioner=Adam(moments)).influence(case.test)
+
+
+def test_idf_may_come_from_the_word_table_where_other_rows_stand_beside_it(tmp_path):
+    case = CASES["cnn"]()
+    paths, options = scatter_checkpoints(case.model, tmp_path), {"loss_fn": case.loss, "batch_size": 3}
+    rows = TracInWE(case.model, case.dataset(), paths, **options).row_gradients()
+    both = {"table": ("input", "bag"), **options}
+    found, expected = (
+        TracInWE(case.model, case.dataset(), paths, preconditioner=given, **both).influence(case.test)
+        for given in (Idf(power=2.0).fit(rows, len(paths)), "idf")
+    )
+    assert torch.equal(found, expected)
+
+
+def test_what_is_set_later_is_checked_as_what_is_given(asked):
+    case, make, _ = asked
+    tracin = make()
+    tracin.preconditioner = "idf"
+    tracin.normalize = "words"
+    assert torch.equal(tracin.influence(case.test), make(preconditioner="idf", normalize="words").influence(case.test))
+    tracin.preconditioner = tracin.normalize = None
+    assert torch.equal(tracin.influence(case.test), make().influence(case.test))
+    for given in (Idf, Cooccurrence):
+        for act in (lambda g=given: setattr(tracin, "preconditioner", g), lambda g=given: make(preconditioner=g)):
+            with pytest.raises(
+                TypeError, match=rf"is the class {given.__name__}: expected an object.* {given.__name__}\("
+            ):
+                act()
+    with pytest.raises(
+        ValueError, match=r"expected it where a TracInWE is made, TracInWE\(..., preconditioner='auto'\)"
+    ):
+        tracin.preconditioner = "auto"
+    with pytest.raises(ValueError, match="no preconditioner 'tfidf'"):
+        tracin.preconditioner = "tfidf"
+    with pytest.raises(ValueError, match="`normalize` names 'cosine'"):
+        tracin.normalize = "cosine"
+    with pytest.raises(TypeError, match="`normalize` should be"):
+        tracin.normalize = Length
+
+
+class Odd:
+    """An own preconditioner that gives something else than it should."""
+
+    def __init__(self, give, part=None):
+        self.give, self.part = give, part
+
+    def apply(self, rows):
+        return self.give(rows)
+
+    def at(self, checkpoint):
+        return self if self.part is None else self.part[0]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_an_own_preconditioner_that_gives_no_rows_is_named(asked, tmp_path, stored):
+    case, make, _ = asked
+    source = {"index": make().build_index(tmp_path / "index", rank=3)} if stored else {}
+    for give, match in (
+        (lambda rows: rows.values, r"Odd.apply\(rows\) returned Tensor: expected captum_tracinwe.RowGradients"),
+        (lambda rows: None, r"Odd.apply\(rows\) returned NoneType"),
+        (lambda rows: rows.select([0]), r"Odd.apply\(rows\) returned 1 examples of \d+ columns: expected those given"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=match):
+            make(preconditioner=Odd(give), **source).influence(case.test)
+    if not stored:
+        with pytest.raises(
+            TypeError, match=r"at\(checkpoint\) returned NoneType: expected the part for one checkpoint"
+        ):
+            make(preconditioner=Odd(lambda rows: rows, [None])).influence(case.test)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"preconditioner": "idf"}, {"normalize": "words"}, {"preconditioner": "cooccurrence"}]
+)
+def test_the_questions_rows_meet_training_rows_as_scores_do(asked, tmp_path, given):
+    case, make, _ = asked
+    index = make().build_index(tmp_path / "index", rank=3)
+    for tracin in (make(**given), make(**given, index=index)):
+        rows, length = tracin.question_rows(case.test), tracin.question(case.test).length
+        factors = 1 if length is None else length.factors(tracin.row_gradients())
+        expected = tracin.influence(case.test)
+        close = {"rtol": 1e-5, "atol": 1e-6 * float(expected.abs().max())}
+        torch.testing.assert_close((rows.dot(tracin.row_gradients()) * factors).to(expected), expected, **close)
+    found, best = index.search(rows.to(dtype=torch.float32), 3, length=length), tracin.influence(case.test, k=3)
+    assert torch.equal(found.indices, best.indices)
+
+
+def test_rates_of_0_at_all_checkpoints_are_said_once(tmp_path):
+    case = CASES["cnn"]()
+    paths = scatter_checkpoints(case.model, tmp_path, rates=(0.0, 0.0))
+    tracin = TracInWE(case.model, case.dataset(), paths, loss_fn=case.loss)
+    with pytest.warns(
+        UserWarning, match=r"The learning rate is 0 at each of the 2 checkpoint\(s\).*all scores are 0"
+    ) as seen:
+        scores = tracin.influence(case.test)
+    assert len(seen) == 1
+    assert not scores.any()
+    assert not tracin.self_influence().any()  # a second warning would be an error
+    paths = scatter_checkpoints(case.model, tmp_path, rates=(0.0, 0.1))
+    assert TracInWE(case.model, case.dataset(), paths, loss_fn=case.loss).influence(case.test).any()

@@ -103,7 +103,12 @@ def test_an_index_is_asked_by_the_rows_that_it_holds(tmp_path):
     torch.testing.assert_close(stored.influence(test), expected, **close)
     report = word_report(stored, test, labels, draws=20)
     assert report.score == pytest.approx(float(expected.sum()), rel=1e-5)
-    plain = TracInWE(cnn, None, paths, preconditioner="auto", index=tmp_path / "plain", **options)
+    with pytest.warns(
+        UserWarning, match=r"holds the rows of the words read alone.*build the index with preconditioner"
+    ):
+        plain = TracInWE(cnn, None, paths, preconditioner="auto", index=tmp_path / "plain", **options)
+    meant = TracInWE(cnn, None, paths, preconditioner="auto", table="input", index=tmp_path / "plain", **options)
+    assert asked(meant) == of(WORDS_READ)
     assert asked(plain) == of(WORDS_READ)
     kept = TracInWE(cnn, None, paths, preconditioner="auto", index=tmp_path / "halves", **options)
     assert kept.tables == Tables.of(("input", "bag"), (1, 0.5))
@@ -195,3 +200,33 @@ def test_texts_that_no_word_tells_apart_are_said(tmp_path, options):
     tracin = TracInWE(cnn, pairs, paths, loss_fn=LOSS, **options)
     with pytest.warns(UserWarning, match=r"No word tells the 3 training text\(s\) apart.*all scores are 0"):
         assert not tracin.influence((ids, labels)).any()
+
+
+@pytest.mark.parametrize("loss", [None, nn.CrossEntropyLoss()])
+def test_a_language_model_whose_loss_tells_no_words_is_told_what_auto_needs(tmp_path, loss):
+    gpt, data = tiny_gpt2(), rows(mappings(8, 1, of_tokens=True))
+    paths = scatter_checkpoints(gpt, tmp_path)
+    expected = r"preconditioner='auto' takes the words predicted.*`loss_fn` \(.*TokenLoss\(\).*add table='input'"
+    with pytest.raises(ValueError, match=expected):
+        TracInWE(gpt, data, paths, loss_fn=loss, preconditioner="auto")
+    with pytest.raises(ValueError, match=r"`test_loss_fn` \(CrossEntropyLoss\)"):
+        TracInWE(gpt, data, paths, loss_fn=TokenLoss(), test_loss_fn=nn.CrossEntropyLoss(), preconditioner="auto")
+    read = TracInWE(gpt, data, paths, preconditioner="auto", table="input")
+    assert asked(read) == of(WORDS_READ)
+
+
+@pytest.mark.parametrize("kind", [torch.long, torch.float32])
+def test_texts_of_several_labels_get_a_bag_whatever_the_type_of_their_labels(tmp_path, kind):
+    ids, _, _ = toy_texts(8, seed=1)
+    labels = torch.randint(0, 2, (8, 3), generator=torch.Generator().manual_seed(0)).to(kind)
+    cnn = TinyCNN(padding_idx=0)
+    paths = scatter_checkpoints(cnn, tmp_path)
+
+    def loss(logits, given):
+        return nn.functional.binary_cross_entropy_with_logits(logits, given.float(), reduction="none").sum(1)
+
+    tracin = TracInWE(cnn, Examples((ids, labels)), paths, loss_fn=loss, preconditioner="auto")
+    assert asked(tracin) == of(CLASSIFIER)
+    assert tracin.influence((ids[:2], labels[:2])).isfinite().all()
+    of_tokens = Examples((ids, torch.zeros_like(ids)))  # one for each token
+    assert asked(TracInWE(cnn, of_tokens, paths, loss_fn=loss, preconditioner="auto")) == of(WORDS_READ)

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from captum_tracinwe import RowGradients, TracInWE
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
 from captum_tracinwe.gradients.source import spread
-from captum_tracinwe.preconditioners import EqualShares, Identity
+from captum_tracinwe.preconditioners import Cooccurrence, EqualShares, Identity, cooccurrence, text_gram
 from captum_tracinwe.preconditioners.shares import SAMPLE
+from captum_tracinwe.preconditioners.text_gram import InverseGram
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 BOTH = "input", "bag"
@@ -117,3 +118,56 @@ def test_what_cannot_be_measured_is_refused_by_name(model, tmp_path):
     alone = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table="bag", shares="equal")
     plain = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table="bag")
     assert torch.equal(alone.influence(test), plain.influence(test))
+
+
+def test_a_word_of_the_measured_texts_is_solved_for_once_for_all_checkpoints(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 60, (40, 6), generator=generator)
+    owners = torch.arange(40).repeat_interleave(6)
+    rows = RowGradients.from_positions(owners, ids.flatten(), torch.randn(240, 9, generator=generator).double(), 40)
+    inner, widths = Cooccurrence().fit(rows, 3), (2, 1)
+    sizes = torch.zeros(3, 2, dtype=torch.float64)
+    for text in (rows.select([j]) for j in range(40)):
+        mapped = inner.apply(text, text.ids)
+        products = (mapped.values * text.values).sum(0).view(3, 3)
+        sizes += torch.stack([products[:, :2].sum(1), products[:, 2]], dim=1)
+    solved, solve = [], InverseGram._solve
+    monkeypatch.setattr(text_gram, "KEPT_BYTES", 8 * 60 * 10)  # ten words
+    monkeypatch.setattr(text_gram, "WORDS_AT_ONCE", 4)
+    monkeypatch.setattr(InverseGram, "_solve", lambda self, words: (solved.extend(words), solve(self, words))[1])
+    found = EqualShares.of(Cooccurrence().fit(rows, 3), rows, 3, widths).factors
+    torch.testing.assert_close(found, sizes[:, :1] / sizes, rtol=1e-7, atol=0)
+    assert sorted(solved) == list(range(len(inner.words)))
+
+
+def test_texts_of_very_many_words_are_measured_by_fewer(monkeypatch):
+    rows = RowGradients(torch.arange(65) * 2, torch.arange(128), torch.rand(128, 3).double())
+    given = Cooccurrence().fit(rows)
+    monkeypatch.setattr(cooccurrence, "MOST_WORDS", 50)
+    half = rows.select(range(0, 64, 4))  # 16 of 64 texts, 32 words
+    torch.testing.assert_close(given.with_itself(rows), given.with_itself(half), rtol=0, atol=0)
+    monkeypatch.setattr(cooccurrence, "MOST_WORDS", 5)
+    torch.testing.assert_close(given.with_itself(rows), given.with_itself(half), rtol=0, atol=0)  # the fewest
+
+
+def test_self_influence_is_that_of_the_word_table_where_shares_are_equal(tmp_path):
+    model = TinyCNN(padding_idx=0)
+    paths, train, test = scatter_checkpoints(model, tmp_path), texts(20, 1), texts(4, 2)
+
+    def make(**options):
+        return TracInWE(model, Examples(train), paths, loss_fn=LOSS, batch_size=7, **options)
+
+    plain = make()
+    make(table=BOTH).build_index(tmp_path / "index", segment_examples=8)
+    for options in ({"table": BOTH, "shares": "equal"}, {"preconditioner": "auto"}):
+        live, stored = make(**options), make(**options, index=tmp_path / "index")
+        assert torch.equal(live.self_influence(), plain.self_influence())
+        assert torch.equal(live.self_influence(outer_loop_by_checkpoints=True), plain.self_influence())
+        assert torch.equal(live.self_influence(test), plain.self_influence(test))
+        torch.testing.assert_close(stored.self_influence(), plain.self_influence(), rtol=1e-6, atol=0)
+    stored.index.delete([3])
+    left = make(preconditioner="auto", index=tmp_path / "index").self_influence()
+    assert left[3] == -torch.inf
+    torch.testing.assert_close(left[4:], plain.self_influence()[4:], rtol=1e-6, atol=0)
+    both = make(table=BOTH).self_influence()
+    assert not torch.allclose(both, plain.self_influence(), rtol=0.1)  # shares of 1 each: of both

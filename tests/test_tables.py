@@ -337,13 +337,46 @@ def test_an_index_of_several_tables_answers_as_the_model_does(several):
     manifest = stored.index.manifest
     assert (manifest.source.width, manifest.source.table) == (width, str(Tables.of(tables, (1, 0.5))))
     assert live.estimate_index().examples == 20
-    with pytest.raises(IndexMismatch, match=r"table: .* here, 'input' there"):
-        make(index=folder / "index")
+    if tables != ("input", "bag"):  # of which the word table's columns can be taken
+        with pytest.raises(IndexMismatch, match=r"table: .* here, 'input' there"):
+            make(index=folder / "index")
     with pytest.raises(IndexMismatch, match=r"table: .* here, .* there"):
         make(table=tables, index=folder / "index")
     with pytest.raises(IndexMismatch, match="table: "):
         make(table=tables).build_index(folder / "index", append=True)
     make(table=tables[::-1], shares=(0.5, 1)).build_index(folder / "index", append=True, rank=3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_index_with_a_bag_answers_for_the_word_table_as_one_of_its_own(tmp_path, dtype):
+    make, test, tables, _ = classifier(tmp_path)
+    options = {"rank": 3, "segment_examples": 8, "dtype": dtype}
+    make(table=tables, shares=(1, 0.5)).build_index(tmp_path / "both", **options)
+    make().build_index(tmp_path / "alone", **options)
+    for given in (
+        *({}, {"preconditioner": "kfac"}, {"preconditioner": "cooccurrence"}, {"normalize": "gradient"}),
+        *({"preconditioner": "idf", "normalize": "words"}, {"preconditioner": "auto", "table": "input"}),
+    ):
+        found, expected = (make(index=tmp_path / name, **given) for name in ("both", "alone"))
+        scores = expected.influence(test)
+        close = {"rtol": 1e-5, "atol": 1e-6 * float(scores.abs().max())}
+        torch.testing.assert_close(found.influence(test), scores, **close)
+        for proponents in (True, False):
+            best = found.influence(test, k=5, proponents=proponents)
+            other = expected.influence(test, k=5, proponents=proponents)
+            assert torch.equal(best.indices, other.indices)
+            torch.testing.assert_close(best.influence_scores, other.influence_scores, **close)
+        for mine, others in zip(*(one.word_influence(test, best.indices) for one in (found, expected)), strict=True):
+            for one, two in zip(mine, others, strict=True):
+                torch.testing.assert_close(one.token_shares, two.token_shares, rtol=1e-5, atol=close["atol"])
+        torch.testing.assert_close(found.self_influence(), expected.self_influence(), rtol=1e-5, atol=0)
+        assert torch.equal(found.row_gradients().values, expected.row_gradients().values)
+        labels = [str(i % 3) for i in range(20)]
+        reports = [word_report(one, test, labels, draws=20).score for one in (found, expected)]
+        assert reports[0] == pytest.approx(reports[1], rel=1e-4, abs=close["atol"])
+    make(table=tables).build_index(tmp_path / "few", project=4)
+    with pytest.raises(IndexMismatch, match=r"table: 'input \+ bag' here, 'input' there.*index --plain"):
+        make(index=tmp_path / "few")
 
 
 def test_an_index_alone_answers_for_a_table_whose_width_the_model_must_tell(tmp_path):

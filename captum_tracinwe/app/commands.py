@@ -19,6 +19,7 @@ from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, label
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.index.files.manifest import NAME
+from captum_tracinwe.index.stored_source import StoredSource
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import word_influence_text
 from captum_tracinwe.words.legible import shortened, visible
@@ -169,7 +170,9 @@ def _best(
         found = tracin.influence(batches, k, proponents)
         assert not isinstance(found, Tensor)
         return found.indices, f"All {len(index):,} training texts were scored."
-    best = index.search(tracin.row_gradients(batches), k, proponents)
+    source = tracin.source
+    assert isinstance(source, StoredSource)
+    best = source.search(tracin.question(batches), k, proponents)
     stats = best.stats
     return best.indices, (
         f"Of {stats.examples:,} training texts {stats.verified:,.0f} were verified per question. That read "

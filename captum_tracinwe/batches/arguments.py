@@ -47,7 +47,6 @@ def check_arguments(
     order_by_length: Any,
     memory_limit: Any,
     load: Any,
-    preconditioner: Any = None,
 ) -> None:
     """What the types say, said at run time."""
     if not isinstance(model, Module):
@@ -100,13 +99,6 @@ def check_arguments(
             f"`top_k_words` should be a whole number of at least 1 (or None for all), got {top_k_words!r}."
         )
     as_memory_limit(memory_limit)
-    if preconditioner is not None and not all(
-        callable(getattr(preconditioner, name, None)) for name in ("apply", "at")
-    ):
-        raise TypeError(
-            f"`preconditioner` should be a name such as 'idf', an object with apply(rows) and at(checkpoint), as in "
-            f"captum_tracinwe.preconditioners, or None; got {preconditioner!r:.80}."
-        )
 
 
 def as_memory_limit(value: Any) -> int:

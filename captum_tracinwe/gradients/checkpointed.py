@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +28,14 @@ class CheckpointedModel:
         checkpoints (sequence): what ``load`` takes.
         load (callable): ``(model, checkpoint) -> learning rate``.
         assigns (bool): ``load`` puts other storage under the weights and writes into none: then no copy of them is made.
+        rates (dict): the learning rates that were met so far, by ``id`` of the checkpoint.
     """
 
     model: Module
     checkpoints: Sequence[Any]
     load: Callable[[Module, Any], float]
     assigns: bool = False
+    rates: dict[int, float] = field(default_factory=dict, repr=False)
     _given: list[ModelState] = field(default_factory=list, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -81,6 +84,7 @@ class CheckpointedModel:
         self.model.eval()
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
+        self._note(checkpoint, float(rate))
         return float(rate)
 
     def _refuse_offloaded(self) -> None:
@@ -92,3 +96,15 @@ class CheckpointedModel:
                     f"bring others in at each pass, and the checkpoint would play no part. Expected a model whose weights are in "
                     f"it: load it without a device_map, or take accelerate.hooks.remove_hook_from_submodules(model)."
                 )
+
+    def _note(self, checkpoint: Any, rate: float) -> None:
+        """Warn, once, where the learning rates turn out to be 0 at all checkpoints."""
+        known = len(self.rates)
+        self.rates[id(checkpoint)] = rate
+        if known < len(self.rates) == len({id(one) for one in self.checkpoints}) and not any(self.rates.values()):
+            warnings.warn(
+                f"The learning rate is 0 at each of the {len(self.checkpoints)} checkpoint(s), by which the score of each is "
+                f"multiplied, so that all scores are 0. Save checkpoints with the rate that was in force there "
+                f"(save_checkpoint(path, model, learning_rate)), or pass a checkpoints_load_func that returns it.",
+                stacklevel=2,
+            )

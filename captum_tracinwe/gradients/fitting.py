@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from captum_tracinwe.gradients.live import LiveRows
 from captum_tracinwe.gradients.source import RowSource
-from captum_tracinwe.preconditioners import Cooccurrence, EqualShares, Idf, Length, Preconditioner, Unfitted
+from captum_tracinwe.preconditioners import Adam, Cooccurrence, EqualShares, Idf, Length, Preconditioner, Unfitted
+from captum_tracinwe.preconditioners.learned import Learned, Statistics
 from captum_tracinwe.preconditioners.moments import Moments
 from captum_tracinwe.preconditioners.shares import SAMPLE
 from captum_tracinwe.preconditioners.text_gram import Occurrences
@@ -17,6 +18,8 @@ from captum_tracinwe.preconditioners.text_gram import Occurrences
 __all__ = ["Fitting"]
 
 T = TypeVar("T")
+
+UNFITTED = "Or pass it before fit(...), and it is fitted at the first question."
 
 
 @dataclass(eq=False)
@@ -40,9 +43,13 @@ class Fitting:
 
         return self._once("shares", (given, of), measured)
 
-    def length(self, given: Length | None, preconditioner: Preconditioner, source: RowSource, of: Any) -> Length | None:
+    def length(
+        self, given: Length | None, preconditioner: Preconditioner, source: RowSource, live: LiveRows, of: Any
+    ) -> Length | None:
         """One that can be asked. Words are counted in the pass for the preconditioner, where it has counted them here."""
         if given is None or given.fitted:
+            if given is not None and given.statistics is not None:
+                _check_words(given, given.statistics, live)
             return given
 
         def counted() -> Length:
@@ -61,6 +68,7 @@ class Fitting:
 
     def _inner(self, given: Preconditioner, source: RowSource, live: LiveRows, of: Any) -> Preconditioner:
         if not isinstance(given, Unfitted) or given.fitted:
+            self._once("checked", (given, of), lambda: check_fits(given, source, live))
             return given
         unfitted = given
 
@@ -82,6 +90,53 @@ class Fitting:
             self._kept[name] = kept
         found: T = kept[1]
         return found
+
+
+def check_fits(given: Preconditioner, source: RowSource, live: LiveRows) -> None:
+    """That what was fitted elsewhere was fitted on rows of this model: by its vocabulary, checkpoints and widths.
+
+    The number of training texts is not looked at: statistics may be merged, or of a sample.
+
+    Raises:
+        ValueError: it was not; the message says what was given, and the way out.
+    """
+    name, checkpoints = type(given).__name__, len(live.weights)
+    if isinstance(given, Adam):
+        found, size = len(given.second_moments), len(given.second_moments[0])
+        if found != checkpoints or size != live.vocabulary:
+            raise ValueError(
+                f"`preconditioner` is an Adam with second moments of {found} checkpoint(s) and a table of {size} words: expected "
+                f"those of this model, {checkpoints} checkpoint(s) and {live.vocabulary} words "
+                f"(captum_tracinwe.checkpoints.moments.adam_of reads them)."
+            )
+    if not isinstance(given, Learned) or given.statistics is None:
+        return
+    known = given.statistics
+    _check_words(given, known, live)
+    if known.checkpoints != checkpoints:
+        raise ValueError(
+            f"`preconditioner` is a {name} that was fitted on rows of {known.checkpoints} checkpoint(s), and there are "
+            f"{checkpoints} here: expected one fitted at these, {name}(...).fit(tracin.row_gradients(), "
+            f"checkpoints={checkpoints}). {UNFITTED}"
+        )
+    # Tokens alone have no width, and are the same for the word table and for what stands beside it.
+    if known.width in ((0, int(live.table.weight.shape[1])) if not given.by_value else ()):
+        return
+    if known.width not in source.widths:
+        raise ValueError(
+            f"`preconditioner` is a {name} that was fitted on rows of {known.width} columns at a checkpoint, and those here have "
+            f"{source.widths[0]} (table: {live.tables}): expected one fitted on tracin.row_gradients() of this model and table. "
+            f"{UNFITTED}"
+        )
+
+
+def _check_words(given: Preconditioner | Length, known: Statistics, live: LiveRows) -> None:
+    if known.largest >= live.vocabulary:
+        option = "normalize" if isinstance(given, Length) else "preconditioner"
+        raise ValueError(
+            f"`{option}` is a {type(given).__name__} that was fitted on rows of token {known.largest}, and this model's "
+            f"vocabulary has {live.vocabulary} words: expected one fitted on this model's training rows. {UNFITTED}"
+        )
 
 
 def _warn_if_alike(seen: Moments | Occurrences) -> None:

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -108,6 +108,11 @@ class LiveRows:
             return None
         read = int(self.table.weight.shape[1]) if "input" in self.tables else 0
         return read + (head_size(find_head(self.weights.model))[1] if "output" in self.tables else 0)
+
+    @property
+    def of_one_unit(self) -> LiveRows:
+        """Of which self-influence is made: the first table alone where others are only made as large as it for a question."""
+        return replace(self, tables=self.tables.first) if self.tables.equal else self
 
     def widths(self, width: int) -> tuple[int, ...]:
         """Columns of each table, of the ``width`` that a row has at one checkpoint."""

@@ -76,6 +76,11 @@ class LiveSource:
             live.weights.at(checkpoint)
             return next(live.rows_at(checkpoint, self.examples.loader, self.asked)).width
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """D."""
+        return (self.width,)
+
     def scores(self, question: Question, show_progress: bool = False) -> Tensor:
         """All scores, ``(N, M)``."""
         desc = f"Using {self.live.name} to compute influence for training batches"
@@ -165,8 +170,9 @@ class LiveSource:
         return question.mapped(rows, question.preconditioner.at(number)).scale(rate)
 
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
-        """Σ_c η_c‖g_c(x)‖² of each training example, ``(M,)``."""
-        compute = self.live.self_influence_by_checkpoints if by_checkpoints else self.live.self_influence
+        """Σ_c η_c‖g_c(x)‖² of each training example, ``(M,)``; with equal shares of the first table alone."""
+        live = self.live.of_one_unit
+        compute = live.self_influence_by_checkpoints if by_checkpoints else live.self_influence
         found, places = compute(self.examples.loader, self.asked, show_progress), self.examples.places()
         return found if places is None else found[places]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import Module
 
-from captum_tracinwe.batches.batch import Batch, Loss, labels_of
+from captum_tracinwe.batches.batch import Batch, Loss, is_mapping, labels_of
 from captum_tracinwe.batches.columns import WORDS
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.head import find_head
@@ -43,20 +43,52 @@ WORDS_READ = Recommended("input", Cooccurrence(by_moved=True), Length("words"))
 LANGUAGE_MODEL = Recommended("output", Idf(power=2.0), Length("words", sides="train", idf_power=12.0))
 
 
-def of_model(model: Module, batch: Batch, label_names: Sequence[str], loss_fn: Loss | None) -> Recommended:
-    """By the labels of a training batch: one to a text is a classifier's, one to a token a language model's if it has a head."""
-    labels = labels_of(batch, label_names)
+def of_model(
+    model: Module, batch: Batch, label_names: Sequence[str], losses: tuple[Loss | None, Loss | None]
+) -> Recommended:
+    """By the labels of a training batch: one to a text is a classifier's, one to a token a language model's if it has a head.
+
+    Args:
+        losses: of training and of test examples.
+
+    Raises:
+        ValueError: a language model with a loss that does not tell which word each position has to predict.
+    """
+    labels, loss_fn = labels_of(batch, label_names), losses[0]
     if isinstance(labels, Tensor) and labels.dim() > 1 and not labels.is_floating_point():
         try:
             find_head(model)
         except ValueError:
-            return WORDS_READ
-        return LANGUAGE_MODEL
+            if not _several_labels(labels, batch):
+                return WORDS_READ
+        else:
+            _check_tells_words(losses)
+            return LANGUAGE_MODEL
     several = isinstance(batch, Mapping) and isinstance(batch.get(WORDS), Tensor) and batch[WORDS].dim() > 2
     if several or texts_of(unwrap(model), batch) is not None:  # choices, pairs: no word may speak for any class
         return WORDS_READ
     answers_with_its_loss = loss_fn is None and not hasattr(unwrap(model), "config")
     return CLASSIFIER if isinstance(labels, Tensor) and not answers_with_its_loss else WORDS_READ
+
+
+def _several_labels(labels: Tensor, batch: Batch) -> bool:
+    """Whether whole-number labels ``(N, K)`` are yes or no of each of K classes, and not one for each token."""
+    fields = batch.values() if is_mapping(batch) else batch
+    inputs = [one for one in fields if isinstance(one, Tensor) and one is not labels]
+    yes_or_no = bool(((labels == 0) | (labels == 1)).all())
+    return labels.dim() == 2 and yes_or_no and all(one.shape != labels.shape for one in inputs)
+
+
+def _check_tells_words(losses: tuple[Loss | None, Loss | None]) -> None:
+    for name, loss in zip(("loss_fn", "test_loss_fn"), losses, strict=True):
+        if not callable(getattr(loss, "target_words", None)):
+            given = "None, the model's own" if loss is None else getattr(loss, "__name__", type(loss).__name__)
+            raise ValueError(
+                f"preconditioner='auto' takes the words predicted of a language model, and `{name}` ({given}) does not tell "
+                f"which word each position has to predict: expected captum_tracinwe.losses.TokenLoss() (a causal model), "
+                f"TokenLoss(shift=False) (an encoder-decoder or a masked model), or a loss with target_words(labels). To keep "
+                f"this loss, add table='input': the words read alone."
+            )
 
 
 def of_tables(tables: Tables, whole_rows: bool = True) -> Recommended:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, Loss, size_of
 from captum_tracinwe.batches.training_set import TrainingSet
-from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, leads_from_word_to_word
+from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, applied, leads_from_word_to_word
 from captum_tracinwe.rows import ops
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -93,14 +93,14 @@ class Question:
 
     def mapped(self, rows: RowGradients, preconditioner: Preconditioner) -> RowGradients:
         """Rows of the test examples, preconditioned; as they are where that leads from word to word, until they :meth:`meet`."""
-        return rows if leads_from_word_to_word(preconditioner) else preconditioner.apply(rows)
+        return rows if leads_from_word_to_word(preconditioner) else applied(preconditioner, rows)
 
     def meet(self, rows: RowGradients, train: RowGradients, checkpoint: int | None = None) -> RowGradients:
         """Rows of the test examples as they meet some training rows, at all checkpoints or at one: those of their words alone."""
         preconditioner = self.preconditioner if checkpoint is None else self.preconditioner.at(checkpoint)
         if not leads_from_word_to_word(preconditioner):
             return rows
-        return preconditioner.apply(rows, torch.unique(train.ids))
+        return applied(preconditioner, rows, torch.unique(train.ids))
 
     def train_factors(self, rows: RowGradients) -> Tensor | None:
         """By what the scores of training examples are multiplied, float64 ``(m,)``, of their rows at all checkpoints."""
@@ -122,6 +122,10 @@ class RowSource(Protocol):
     @property
     def size(self) -> int | None:
         """M, deleted examples included; None where only reading tells."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Columns of a row at one checkpoint: as they are computed, and, where that differs, as they are kept."""
 
     @property
     def passes(self) -> int:

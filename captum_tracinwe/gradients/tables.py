@@ -75,6 +75,11 @@ class Tables:
         """By what a part's rows are multiplied on either side: √share."""
         return math.sqrt(self.shares[self.names.index(name)])
 
+    @property
+    def first(self) -> Tables:
+        """The first table alone."""
+        return Tables(self.names[:1], self.shares[:1])
+
     def __contains__(self, name: str) -> bool:
         return name in self.names
 

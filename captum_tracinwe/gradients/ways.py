@@ -54,8 +54,11 @@ def _by_length(batch: Batch, singles: Singles) -> list[Part]:
     return [(places, joined([found[place] for place in places])) for places in groups.values()]
 
 
+#: All together, as they come.
 AS_IT_IS = Way("as it is", _whole)
+#: Those of one length together, so that nothing is filled up.
 EQUAL_LENGTHS = Way("equal lengths", _by_length, "texts of equal length are taken together, without padding")
+#: Each by itself.
 ONE_BY_ONE = Way("one by one", _alone, "each text is taken alone")
 
 

@@ -122,7 +122,8 @@ class GradientIndex(Snapshot):
         Scores are :func:`captum_tracinwe.ops.row_dot` of the float32 test rows with the stored rows, bit for bit.
 
         Args:
-            rows (RowGradients): N test examples, values ``(R, C * D)``, on the CPU (``tracin.row_gradients(inputs)``).
+            rows (RowGradients): N test examples, values ``(R, C * D)``, on the CPU: ``tracin.row_gradients(inputs)`` for the
+                plain score, ``tracin.question_rows(inputs)`` for any.
             k (int): how many; fewer come back where fewer are there.
             proponents (bool): False for the most negative scores.
             where (mapping, optional): metadata column → the value, or a collection of values, that may take part.

@@ -13,13 +13,16 @@ from torch.utils.data import Dataset
 from captum_tracinwe.gradients.live import LiveRows
 from captum_tracinwe.gradients.live_source import of_question
 from captum_tracinwe.gradients.source import Product, Question, dot, spread, times
+from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.index.gradient_index import GradientIndex
+from captum_tracinwe.index.search import SearchResult
+from captum_tracinwe.index.snapshot import Snapshot
 from captum_tracinwe.preconditioners import leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.ranking import merge_top_k, top_k
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["StandIn", "StoredSource"]
+__all__ = ["StandIn", "StoredSource", "holds_more"]
 
 
 class StandIn(Dataset[Any]):
@@ -39,9 +42,20 @@ class StandIn(Dataset[Any]):
         )
 
 
+def holds_more(index: Snapshot, tables: Tables) -> bool:
+    """Whether the word table alone is asked, and an index has its rows, whole, beside those of a bag of words."""
+    if str(tables) != "input" or index.projection is not None or " + " not in index.manifest.source.table:
+        return False
+    kept = Tables.parse(index.manifest.source.table)
+    return kept.names == ("input", "bag") and kept.shares[0] == 1
+
+
 @dataclass(frozen=True, eq=False)
 class StoredSource:
     """Row gradients of a training set as an index holds them.
+
+    An index of the word table and a bag of words answers for the word table alone too (:func:`holds_more`): of its rows the
+    leading columns of each checkpoint are taken, and a question that it searches has zeros in the others.
 
     Args:
         index (GradientIndex): M training examples.
@@ -62,14 +76,49 @@ class StoredSource:
         return self.index.total
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """D, and where random projections are kept, how many."""
+        manifest = self.index.manifest
+        if self._columns is not None:
+            return (self._columns,)
+        return tuple(dict.fromkeys((manifest.source.width, manifest.stored_width)))
+
+    @property
+    def _columns(self) -> int | None:
+        """How many leading columns of a checkpoint are asked for, where the index has more."""
+        return int(self.live.table.weight.shape[1]) if holds_more(self.index, self.live.tables) else None
+
+    def _taken(self, rows: RowGradients, columns: int | None) -> RowGradients:
+        """Rows of the index, of which the leading ``columns`` of each checkpoint are wanted; None: all."""
+        if columns is None or not rows.width:
+            return rows
+        values = rows.values.view(rows.num_rows, len(self.live.weights), -1)[:, :, :columns]
+        return RowGradients(rows.ptr, rows.ids, values.flatten(1))
+
+    def _padded(self, rows: RowGradients) -> RowGradients:
+        """A question's rows, with zeros in the columns that are not asked for, so that scores and bounds stay true."""
+        columns = self._columns
+        if columns is None:
+            return rows
+        values = rows.values.new_zeros((rows.num_rows, len(self.live.weights), self.index.manifest.source.width))
+        values[:, :, :columns] = rows.values.view(rows.num_rows, len(self.live.weights), columns)
+        return RowGradients(rows.ptr, rows.ids, values.flatten(1))
+
+    def _scans(self, question: Question) -> bool:
+        """Whether no bound sorts texts out: a question with rows of all training words, or norms that the index does not have."""
+        length = question.length
+        by_norm = self._columns is not None and length is not None and length.by == "gradient" and length.of_train
+        return leads_from_word_to_word(question.preconditioner) or by_norm
+
+    @property
     def passes(self) -> int:
         """Each training example is multiplied once: its checkpoints lie side by side."""
         return 1
 
     def scores(self, question: Question, show_progress: bool = False) -> Tensor:
         """All scores, ``(N, M)``; −∞ for training examples that were deleted."""
-        if not leads_from_word_to_word(question.preconditioner):
-            return self.index.scores(self._asked(question, show_progress), question.length)
+        if not self._scans(question):
+            return self.index.scores(self._padded(self._asked(question, show_progress)), question.length)
         self.index.warn_unfinished()
         shape = len(question), self.index.total
         scores = self.index.nothing_yet("scores", shape, "with fewer test examples at a time, or for the best with k")
@@ -83,7 +132,7 @@ class StoredSource:
         """The k highest (lowest) of each test example, by reading a part of the index; by scoring all where a question's rows are
         of all training words, which no bound sorts out.
         """
-        if leads_from_word_to_word(question.preconditioner):
+        if self._scans(question):
             self.index.warn_unfinished()
             best = torch.empty((len(question), 0), dtype=torch.int64), torch.empty((len(question), 0))
             for numbers, scores, factors in self.score_blocks(question, show_progress=show_progress):
@@ -91,8 +140,13 @@ class StoredSource:
                 size = min(k, best[0].shape[1] + places.shape[1])
                 best = merge_top_k(best, (numbers[places], values), size, proponents)
             return best
-        found = self.index.search(self._asked(question, show_progress), k, proponents, length=question.length)
+        found = self.search(question, k, proponents, show_progress)
         return found.indices, found.influence_scores
+
+    def search(self, question: Question, k: int, proponents: bool = True, show_progress: bool = False) -> SearchResult:
+        """The same by the bounds, and what was read for it; not for a question that leads from word to word."""
+        rows = self._padded(self._asked(question, show_progress))
+        return self.index.search(rows, k, proponents, length=question.length)
 
     def score_blocks(
         self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
@@ -106,8 +160,10 @@ class StoredSource:
 
     def _blocks(self, test: RowGradients, question: Question) -> Iterator[tuple[Tensor, RowGradients]]:
         """Those of the index, cut where a test example may have a row for each word of a block, to stay within the limit."""
+        columns = self._columns
         if not leads_from_word_to_word(question.preconditioner):
-            yield from self.index.blocks(copy=False)
+            for numbers, rows in self.index.blocks(copy=False):
+                yield numbers, self._taken(rows, columns)
             return
         most = self.live.memory_limit // max(1, 4 * len(test) * test.width)
         for numbers, rows in self.index.blocks(copy=False):
@@ -115,16 +171,27 @@ class StoredSource:
             while start < len(rows):
                 fits = int(torch.searchsorted(rows.ptr, int(rows.ptr[start]) + most, right=True)) - 1
                 stop = max(start + 1, min(fits, len(rows)))
-                yield numbers[start:stop], rows.part(start, stop)
+                yield numbers[start:stop], self._taken(rows.part(start, stop), columns)
                 start = stop
 
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
-        """Of each training example, ``(M,)``; −∞ for those that were deleted. Reads no gradients."""
-        return self.index.self_influence()
+        """Of each training example, ``(M,)``; −∞ for those that were deleted. Reads no gradients, unless of a part of them."""
+        equal = self.live.tables.equal
+        if equal:
+            self._refuse_projections()
+        if not equal and self._columns is None:
+            return self.index.self_influence()
+        self.index.warn_unfinished()
+        otherwise = "by row_gradients(), and take their squared_norms()"
+        found = self.index.nothing_yet("self_influence", (self.index.total,), otherwise)
+        first = self.live.widths(self.index.manifest.source.width)[0] if equal else self._columns
+        for numbers, rows in self.index.blocks(copy=False):
+            found[numbers] = self._taken(rows, first).squared_norms()
+        return found
 
     def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
         """Row gradients of training examples, values ``(R, C * D)``."""
-        return self.index.rows(indices)
+        return self._taken(self.index.rows(indices), self._columns)
 
     def sample(self, count: int) -> RowGradients:
         """Of about ``count`` training examples that are there, spread over all of them.
@@ -132,25 +199,29 @@ class StoredSource:
         Raises:
             ValueError: the index keeps random projections, in which the columns of several tables are mixed.
         """
+        self._refuse_projections()
+        numbers = self.index.numbers
+        return self._taken(self.index.rows(numbers[spread(len(numbers), count)]), self._columns)
+
+    def _refuse_projections(self) -> None:
         if self.index.projection is not None:
             raise ValueError(
                 "shares='equal' measures the columns of each table, and this index was built with project=..., which mixes them: "
                 "expected an index with whole rows. Build one without project, or with shares as numbers."
             )
-        numbers = self.index.numbers
-        return self.index.rows(numbers[spread(len(numbers), count)])
 
     def row_blocks(self, values: bool = True) -> Iterator[RowGradients]:
         """Those of all training examples that are there, by reading the index once; tokens alone are a small part of it."""
         for _, rows in self.index.blocks(values):
-            yield rows
+            yield self._taken(rows, self._columns)
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, as the index keeps rows."""
         return self._as_kept(self._asked(question, False))
 
     def _as_kept(self, rows: RowGradients) -> RowGradients:
-        return self.index.project(rows.to("cpu", torch.float32))
+        rows = rows.to("cpu", torch.float32)
+        return rows if self._columns is not None else self.index.project(rows)
 
     def _asked(self, question: Question, show_progress: bool) -> RowGradients:
         with torch.no_grad():

@@ -11,12 +11,13 @@ from captum_tracinwe.preconditioners.gauss_newton import GaussNewton
 from captum_tracinwe.preconditioners.idf import Idf
 from captum_tracinwe.preconditioners.kfac import Kfac
 from captum_tracinwe.preconditioners.length import Length
-from captum_tracinwe.preconditioners.names import named
+from captum_tracinwe.preconditioners.names import chosen, named
 from captum_tracinwe.preconditioners.preconditioner import (
     Identity,
     Preconditioner,
     Unfitted,
     WordToWord,
+    applied,
     leads_from_word_to_word,
 )
 from captum_tracinwe.preconditioners.row_fisher import RowFisher
@@ -36,6 +37,8 @@ __all__ = [
     "RowFisher",
     "Unfitted",
     "WordToWord",
+    "applied",
+    "chosen",
     "leads_from_word_to_word",
     "named",
 ]

@@ -37,6 +37,11 @@ class KeptRows:
         """D."""
         return self.blocks[0].width // self.checkpoints
 
+    @property
+    def largest(self) -> int:
+        """The largest token id; −1 where there is none."""
+        return max((int(block.ids.max()) for block in self.blocks if block.num_rows), default=-1)
+
     def merge(self, other: KeptRows) -> KeptRows:
         """Those of both."""
         return KeptRows(self.blocks + other.blocks, self.checkpoints)
@@ -57,8 +62,8 @@ class GaussNewton(Learned[KeptRows]):
     (Woodbury): N unknowns instead of V · D.
 
     q' has a row for **every word of the training set**, for words are bound to each other by the texts that hold both. Shares by
-    word still add up to the score, but a share may then be that of a word which the test text does not have, and views that
-    show the test text refuse such a pair.
+    word still add up to the score, but a share may then be that of a word which the test text does not have. Views show each
+    text by its own split: the training text by ``token_shares``, the test text by ``asked_shares``.
 
     Source: Koh and Liang, *Understanding Black-box Predictions via Influence Functions*, arXiv 1703.04730; by the Gram matrix:
     Ren and Goldfarb, *Efficient Subsampled Gauss-Newton and Natural Gradient Methods*, arXiv 1906.02353.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from captum_tracinwe.preconditioners.learned import Learned, check_positive
+from captum_tracinwe.preconditioners.learned import Learned, check_power
 from captum_tracinwe.preconditioners.moments import Moments
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -26,7 +26,7 @@ class Idf(Learned[Moments]):
     ``top_k_words`` asks for it. One multiplication a number of the question. Memory: 8 · (2 + C) bytes a word.
 
     Args:
-        power (float): above 0.
+        power (float): above 0, at most 64.
 
     Example:
         >>> import torch
@@ -43,7 +43,7 @@ class Idf(Learned[Moments]):
     by_value: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_positive("power", self.power)
+        check_power("power", self.power)
 
     def _learn(self, rows: RowGradients, checkpoints: int) -> Moments:
         return Moments.of(rows, checkpoints)

@@ -19,7 +19,7 @@ from captum_tracinwe.rows.row_gradients import RowGradients
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Learned", "Statistics", "check_positive", "check_rows"]
+__all__ = ["Learned", "Statistics", "check_positive", "check_power", "check_rows"]
 
 
 class Statistics(Protocol):
@@ -36,6 +36,10 @@ class Statistics(Protocol):
     @property
     def width(self) -> int:
         """D, columns of a row at one checkpoint."""
+
+    @property
+    def largest(self) -> int:
+        """The largest token id among the rows; −1 where there are none."""
 
     def merge(self, other: Self) -> Self:
         """Those of both parts."""
@@ -207,6 +211,17 @@ def check_positive(name: str, value: Any) -> None:
     """ValueError unless ``value`` is a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
         raise ValueError(f"`{name}` should be a finite number above 0, got {value!r}.")
+
+
+# log(10⁹) to this power is 10⁸⁴, whose square float64 still holds.
+MOST_POWER = 64
+
+
+def check_power(name: str, value: Any) -> None:
+    """ValueError unless ``value`` is a number above 0 by which an idf can be raised."""
+    check_positive(name, value)
+    if value > MOST_POWER:
+        raise ValueError(f"`{name}` should be a number above 0 and at most {MOST_POWER}, got {value!r}.")
 
 
 def check_rows(where: str, rows: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.preconditioners.idf import Idf
-from captum_tracinwe.preconditioners.learned import check_positive
+from captum_tracinwe.preconditioners.learned import check_power
 from captum_tracinwe.preconditioners.moments import Moments
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -49,7 +49,7 @@ class Length:
         by (str): "words" or "gradient".
         power (float): above 0, at most 1.
         sides (str): whose length counts: "both", or that of the "train" or the "test" text alone.
-        idf_power (float): above 0; of "words" alone. 2 is that of a tf-idf vector.
+        idf_power (float): above 0, at most 64; of "words" alone. 2 is that of a tf-idf vector.
         statistics (Moments, optional): what "words" needs of the training texts; None before :meth:`fit`.
 
     Example:
@@ -81,7 +81,7 @@ class Length:
                 f"`power` of a Length should be a number above 0 and at most 1, got {power!r:.80}. A score that is not to be "
                 f"divided has normalize=None."
             )
-        check_positive("idf_power", self.idf_power)
+        check_power("idf_power", self.idf_power)
 
     @classmethod
     def of(cls, normalize: Any) -> Length | None:

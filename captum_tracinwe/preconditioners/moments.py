@@ -59,6 +59,11 @@ class Moments:
         return int(self.squares.shape[1])
 
     @property
+    def largest(self) -> int:
+        """The largest token id; −1 where there is none."""
+        return int(self.ids[-1]) if len(self.ids) else -1
+
+    @property
     def rows(self) -> float:
         """R, rows of all texts."""
         return float(self.counts.sum())

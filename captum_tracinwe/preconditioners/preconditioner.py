@@ -12,7 +12,7 @@ from captum_tracinwe.rows.row_gradients import RowGradients
 if TYPE_CHECKING:
     from typing import TypeGuard
 
-__all__ = ["Identity", "Preconditioner", "Unfitted", "WordToWord", "leads_from_word_to_word"]
+__all__ = ["Identity", "Preconditioner", "Unfitted", "WordToWord", "applied", "leads_from_word_to_word"]
 
 
 class Preconditioner(Protocol):
@@ -58,9 +58,38 @@ class WordToWord(Protocol):
         """The mapped rows, at each checkpoint of the same tokens; with ``tokens`` (ascending, distinct) only those of them."""
 
 
-def leads_from_word_to_word(preconditioner: Preconditioner) -> TypeGuard[WordToWord]:
+def leads_from_word_to_word(preconditioner: Preconditioner | WordToWord) -> TypeGuard[WordToWord]:
     """Whether a test example may have rows of words that it does not hold."""
     return bool(getattr(preconditioner, "by_word", False))
+
+
+def applied(
+    preconditioner: Preconditioner | WordToWord, rows: RowGradients, tokens: Tensor | None = None
+) -> RowGradients:
+    """The rows of N examples, mapped; of a map from word to word those of ``tokens`` alone.
+
+    Raises:
+        TypeError, ValueError: what the preconditioner gives are no rows of N examples and as many columns.
+    """
+    name = type(preconditioner).__name__
+    if not callable(getattr(preconditioner, "apply", None)):
+        raise TypeError(
+            f"The preconditioner's at(checkpoint) returned {name}: expected the part for one checkpoint, an object with "
+            f"apply(rows)."
+        )
+    by_word = leads_from_word_to_word(preconditioner)
+    found: object = preconditioner.apply(rows, tokens) if by_word else preconditioner.apply(rows)  # type: ignore[call-arg]
+    if not isinstance(found, RowGradients):
+        raise TypeError(
+            f"{name}.apply(rows) returned {type(found).__name__}: expected captum_tracinwe.RowGradients of the same examples, "
+            f"such as RowGradients(rows.ptr, rows.ids, rows.values * weights)."
+        )
+    if (len(found), found.width) != (len(rows), rows.width):
+        raise ValueError(
+            f"{name}.apply(rows) returned {len(found)} examples of {found.width} columns: expected those given, {len(rows)} of "
+            f"{rows.width}."
+        )
+    return found
 
 
 class Identity:

@@ -45,6 +45,11 @@ class Occurrences:
         return len(self.counts)
 
     @property
+    def largest(self) -> int:
+        """The largest token id; −1 where there is none."""
+        return int(self.ids.max()) if len(self.ids) else -1
+
+    @property
     def words(self) -> Tensor:
         """The training words, int64 ``(W,)``, ascending."""
         words: Tensor = torch.unique(self.ids).long()
@@ -170,6 +175,11 @@ class InverseGram:
     def most(self) -> int:
         """Words whose columns are kept."""
         return max(1, KEPT_BYTES // (8 * max(1, len(self.words))))
+
+    @property
+    def at_once(self) -> int:
+        """Words whose columns may be asked for at a time, none of which is solved for twice."""
+        return max(WORDS_AT_ONCE, min(self.most, 4 * WORDS_AT_ONCE))
 
     def groups(self, known: Tensor, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Runs of examples whose words are no more than are kept; an example with more is alone."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from captum_tracinwe.batches.wrapped import unwrap
@@ -19,7 +20,7 @@ from captum_tracinwe.index.identity.loss import describe_loss
 from captum_tracinwe.index.identity.same_examples import FEW, check_examples
 from captum_tracinwe.index.identity.settings import Settings
 from captum_tracinwe.index.snapshot import Snapshot
-from captum_tracinwe.index.stored_source import StandIn
+from captum_tracinwe.index.stored_source import StandIn, holds_more
 
 __all__ = ["check_match", "source_of"]
 
@@ -30,6 +31,11 @@ BESIDE = {
     *("return_dict", "output_hidden_states", "output_attentions", "use_cache", "torchscript", "finetuning_task"),
     *("task_specific_params",),
 }
+
+
+OTHER_TABLE = (
+    " (build_index of a TracInWE with this `table`; `captum-tracinwe index --plain` for 'input', the words read alone)"
+)
 
 
 def source_of(training: LiveSource, width: int | None = None) -> Source:
@@ -89,7 +95,10 @@ def check_match(training: LiveSource, index: Snapshot) -> None:
 
     Of a training set that is at hand a few examples are read.
     """
-    wrong = differences(index.manifest.source, source_of(training, index.manifest.source.width))
+    here, live = index.manifest.source, training.live
+    if holds_more(index, live.tables):
+        here = replace(here, table=str(live.tables), width=live.width or here.width)
+    wrong = differences(here, source_of(training, here.width))
     if not index.complete:
         wrong.append("it is not complete: go on with tracin.build_index(path, resume=True)")
     size = _dataset_size(training)
@@ -98,7 +107,8 @@ def check_match(training: LiveSource, index: Snapshot) -> None:
     if wrong:
         raise IndexMismatch(
             f"The index {str(index.path)!r} does not fit this TracInWE (here: the index; there: the arguments): "
-            f"{'; '.join(wrong)}. Pass what it was built with, or build another."
+            f"{'; '.join(wrong)}. Pass what it was built with, or build another"
+            f"{'' if here.table == str(live.tables) else OTHER_TABLE}."
         )
     if not isinstance(training.examples.loader.dataset, StandIn):
         check_examples(training, index.segments, FEW)
