@@ -22,6 +22,7 @@ from captum_tracinwe.checkpoints.files import WEIGHT_FILES, check_whole, exists,
 from captum_tracinwe.checkpoints.metadata import checked_rate
 from captum_tracinwe.checkpoints.rates import trainer_rate
 from captum_tracinwe.gradients.interrupts import whole
+from captum_tracinwe.gradients.model_state import has_own_loading, memory_of, shared_memory
 from captum_tracinwe.gradients.turns import alone
 
 __all__ = [
@@ -218,15 +219,24 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
     if not assign:
         inner.load_state_dict(state, strict=False)
         return
+    shared = shared_memory(inner)
+    quantised = set()
     for key, tensor in inner.state_dict(keep_vars=True).items():
-        if not isinstance(tensor, Tensor) or key not in state:
+        if not isinstance(tensor, Tensor) or key not in state or key.endswith("_extra_state"):
             continue
         if _is_quantised(tensor):  # its values lie in tensors of its own, and setting `data` changes none of them
+            quantised.add(key)
             owner, _, name = key.rpartition(".")
             new = torch.nn.Parameter(state[key].to(tensor.device), requires_grad=False)
             inner.get_submodule(owner).register_parameter(name, new)
+        elif memory_of(tensor) in shared:
+            tensor.detach().copy_(state[key])
         else:
             tensor.data = state[key].to(device=tensor.device, dtype=tensor.dtype)
+    if has_own_loading(
+        inner
+    ):  # what runs there makes something of the weights; copied onto themselves, they take no time
+        inner.load_state_dict({key: value for key, value in state.items() if key not in quantised}, strict=False)
 
 
 def _misfit(given: Any, own: Tensor) -> str | None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import Module
 
 from captum_tracinwe.batches.arguments import is_rate
 from captum_tracinwe.gradients.interrupts import unbroken
-from captum_tracinwe.gradients.untouched import untouched
+from captum_tracinwe.gradients.model_state import ModelState, as_saved, fit_for_autograd
+from captum_tracinwe.gradients.untouched import forget_computed, untouched
 
 __all__ = ["CheckpointedModel"]
 
@@ -33,7 +33,7 @@ class CheckpointedModel:
     checkpoints: Sequence[Any]
     load: Callable[[Module, Any], float]
     assigns: bool = False
-    _own: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False, repr=False)
+    _given: list[ModelState] = field(default_factory=list, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.checkpoints)
@@ -41,13 +41,12 @@ class CheckpointedModel:
     @unbroken
     def untouched(self) -> Iterator[None]:
         """The model given back as it was after the block; within it, :meth:`at` may be called."""
-        with untouched(self.model, copy_weights=not self.assigns):
-            if self.assigns:
-                self._own[:] = [(one, one.data) for one in (*self.model.parameters(), *self.model.buffers())]
+        with untouched(self.model, copy_weights=not self.assigns) as state:
+            self._given.append(state)
             try:
                 yield
             finally:
-                self._own.clear()
+                self._given.pop()
 
     def named(self, checkpoint: Any) -> str:
         """A checkpoint as the user knows it: its path in full, else its place among all."""
@@ -59,12 +58,17 @@ class CheckpointedModel:
     def at(self, checkpoint: Any) -> float:
         """Load a checkpoint; its learning rate. The model is in eval mode and frozen again, whatever the loader did.
 
+        It is loaded into the model as that was given, in the state in which checkpoints are saved: what the checkpoint before
+        left behind has no part in it. That is let go of first, too, or two would be in memory while one is read.
+
         Raises:
-            ValueError: the loader gives no learning rate.
+            ValueError: the loader gives no learning rate; weights that are elsewhere until they are used.
         """
         assert checkpoint is not None, "None returned from `checkpoints`, cannot load."
-        for tensor, own in self._own:  # lets go of the checkpoint before, or two would be in memory while one is read
-            tensor.data = own
+        if self._given:
+            self._given[-1].put_back()
+            fit_for_autograd(self.model)
+        as_saved(self.model)
         with torch.inference_mode(False):  # weights made within the caller's inference_mode could not be differentiated
             rate = self.load(self.model, checkpoint)
         if not is_rate(rate):
@@ -72,7 +76,19 @@ class CheckpointedModel:
                 f"`checkpoints_load_func` returned {rate!r:.80} for the checkpoint {self.named(checkpoint)}: expected the "
                 f"learning rate at that checkpoint, a finite number ≥ 0."
             )
+        self._refuse_offloaded()
+        forget_computed()
         self.model.eval()
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
         return float(rate)
+
+    def _refuse_offloaded(self) -> None:
+        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+            if tensor.is_meta:
+                raise ValueError(
+                    f"The model's weight {name!r} is on the meta device, without numbers, after a checkpoint was loaded: hooks "
+                    f"such as those of accelerate's offloading (cpu_offload, disk_offload, device_map with 'cpu' or 'disk') "
+                    f"bring others in at each pass, and the checkpoint would play no part. Expected a model whose weights are in "
+                    f"it: load it without a device_map, or take accelerate.hooks.remove_hook_from_submodules(model)."
+                )
