@@ -30,6 +30,7 @@ from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.probe import Probes
 from captum_tracinwe.gradients.recommended import Recommended, of_model, of_tables
 from captum_tracinwe.gradients.source import Question, RowSource
+from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.turns import alone
 from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, named
@@ -131,6 +132,7 @@ class TracInWE(TracInCP):
         torch.Size([1, 2])
     """
 
+    @undisturbed
     def __init__(
         self,
         model: Module,
@@ -330,6 +332,7 @@ class TracInWE(TracInCP):
     # -------------------------------------------------------------------------------------------------------- public
 
     @log_usage(part_of_slo=False)
+    @undisturbed
     def influence(
         self,
         inputs: Batch | DataLoader[Any],
@@ -355,6 +358,7 @@ class TracInWE(TracInCP):
         return KMostInfluentialResults(*self.source.top_k(question, int(k), proponents, show_progress))
 
     @log_usage(part_of_slo=False)
+    @undisturbed
     def self_influence(
         self,
         inputs: Batch | DataLoader[Any] | None = None,
@@ -374,6 +378,7 @@ class TracInWE(TracInCP):
         return compute(loader, Asked(self.loss_fn, examples=TrainingSet(loader)), show_progress)
 
     @log_usage(part_of_slo=False)
+    @undisturbed
     def compute_intermediate_quantities(
         self, inputs: Batch | DataLoader[Any], aggregate: bool = False, *, test: bool = False
     ) -> Tensor:
@@ -395,6 +400,7 @@ class TracInWE(TracInCP):
         return dense.flatten(1)
 
     @log_usage(part_of_slo=False)
+    @undisturbed
     def row_gradients(self, inputs: Batch | DataLoader[Any] | None = None, show_progress: bool = False) -> RowGradients:
         """The sparse gradients from which all scores are made.
 
@@ -419,6 +425,7 @@ class TracInWE(TracInCP):
         return self.live.rows(loader, Asked(loss_fn, examples=TrainingSet(loader)), show_progress)
 
     @log_usage(part_of_slo=False)
+    @undisturbed
     def word_influence(
         self,
         inputs: Batch | DataLoader[Any],
@@ -457,6 +464,7 @@ class TracInWE(TracInCP):
 
     # --------------------------------------------------------------------------------------------------------- index
 
+    @undisturbed
     def build_index(
         self,
         path: str | Path,
@@ -517,6 +525,7 @@ class TracInWE(TracInCP):
         )
         return build(self.live_source, folder_of(path), resume, append, options)
 
+    @undisturbed
     def estimate_index(
         self, *, dtype: str = "float32", rank: int = 31, project: int | None = None, segment_examples: int = 4096
     ) -> IndexEstimate:

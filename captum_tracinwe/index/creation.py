@@ -62,7 +62,7 @@ def _refuse_an_index(folder: Path) -> None:
 def random_projection(width: int, to: int) -> Tensor:
     """``(to, width)``, normal entries of variance 1 / to: products keep their expectation, with an error of about 1 / √to."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn((to, width), generator=generator) / math.sqrt(to)
+    return torch.randn((to, width), generator=generator, dtype=torch.float32) / math.sqrt(to)
 
 
 def create(

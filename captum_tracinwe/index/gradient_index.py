@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.index import maintenance
 from captum_tracinwe.index.creation import read_projections
 from captum_tracinwe.index.files.disk import folder_of
@@ -58,6 +59,7 @@ class GradientIndex(Snapshot):
         return maintenance.on_newest(folder, opened)
 
     @classmethod
+    @undisturbed
     def from_rows(
         cls,
         path: str | Path,
@@ -103,6 +105,7 @@ class GradientIndex(Snapshot):
             state += ", cannot tell whether a training set is its own"
         return f"GradientIndex({str(self.path)!r}: {len(self):,} examples in {len(self.segments)} segments{state})"
 
+    @undisturbed
     def search(
         self,
         rows: RowGradients,
@@ -146,6 +149,7 @@ class GradientIndex(Snapshot):
 
     # ------------------------------------------------------------------------------------------------------- changing
 
+    @undisturbed
     def append(self, rows: RowGradients, metadata: Mapping[str, Sequence[Any]] | None = None) -> GradientIndex:
         """Add training examples behind the last one, all or, whatever happens, none; the index as it is then.
 

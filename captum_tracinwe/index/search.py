@@ -101,12 +101,12 @@ def search(
         for one in _block_of_tests(index, question, start, k, allowed, approximate)
     ]
     numbers = [one[0] for one in found]
-    empty = torch.empty((0, k))
+    empty = torch.empty((0, k), dtype=torch.float32)
     counts = torch.tensor([one[3] for one in found], dtype=torch.int64).view(-1, 3)
     mean = [float(value) if len(found) != 1 else int(value) for value in counts.double().mean(0).nan_to_num().tolist()]
     intervals = None
     if approximate is not None:
-        intervals = torch.stack([one[2] for one in found]) if found else torch.empty((0, k, 2))
+        intervals = torch.stack([one[2] for one in found]) if found else torch.empty((0, k, 2), dtype=torch.float32)
     return SearchResult(
         torch.stack(numbers) if found else empty.long(),
         torch.stack([one[1] for one in found]) if found else empty,
@@ -156,7 +156,7 @@ def _block_of_tests(
 
     def bounds(sketches: Tensor) -> npt.NDArray[np.float32]:
         parts = [segment.bounds(ptr, tokens, sketches[of_rows]) for segment in index.segments]
-        found = torch.cat([torch.empty((stop - start, 0)), *parts], dim=1) + question.floor
+        found = torch.cat([torch.empty((stop - start, 0), dtype=torch.float32), *parts], dim=1) + question.floor
         return (found if question.factors is None else found * question.factors).numpy()
 
     above = bounds(question.sketches)
@@ -172,7 +172,7 @@ def _block_of_tests(
         verifier = _Verifier(index, question, rows.ids[own], rows.values[own], wanted)
         best, scores = _best(verifier, above[i - start], k, int(allowed.sum()), approximate, below, i - start)
         wanted[ids] = False
-        intervals = torch.empty((len(best), 2))
+        intervals = torch.empty((len(best), 2), dtype=torch.float32)
         if below is not None:
             exact = np.isin(best, verifier.places)
             low = np.where(exact, scores, below[i - start][best])

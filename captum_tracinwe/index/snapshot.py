@@ -193,7 +193,7 @@ class Snapshot:
         self.warn_unfinished()
         result = self.nothing_yet("self_influence", (self.total,), "by rows(indices), and take their squared_norms()")
         norms = [torch.from_numpy(segment.head["squared_norms"]) for segment in self.segments]
-        result[self.numbers] = torch.cat([torch.empty(0), *norms])[torch.from_numpy(self._live)]
+        result[self.numbers] = torch.cat([torch.empty(0, dtype=torch.float32), *norms])[torch.from_numpy(self._live)]
         return result
 
     def nothing_yet(self, name: str, shape: tuple[int, ...], otherwise: str) -> Tensor:
@@ -204,7 +204,7 @@ class Snapshot:
                 f"GradientIndex.{name}: {' x '.join(map(str, shape))} scores take {size:,} bytes, this machine has {there:,}, "
                 f"half of which they may take: ask {otherwise}."
             )
-        return torch.full(shape, -torch.inf)
+        return torch.full(shape, -torch.inf, dtype=torch.float32)
 
     def rows(self, indices: Sequence[int] | Tensor | None = None) -> RowGradients:
         """Row gradients of training examples, in the order given (default: all that are there), float32.
@@ -231,7 +231,7 @@ class Snapshot:
         return RowGradients.cat(parts).select(torch.from_numpy(np.argsort(order)))
 
     def _no_values(self) -> Tensor:
-        return torch.zeros((0, self.sketch.checkpoints * self.manifest.stored_width))
+        return torch.zeros((0, self.sketch.checkpoints * self.manifest.stored_width), dtype=torch.float32)
 
     def project(self, rows: RowGradients) -> RowGradients:
         """Rows as the index keeps them: themselves, or their random projection where it was built with ``project``.

@@ -21,6 +21,7 @@ from captum_tracinwe.batches.arguments import index_lists, is_whole
 from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import times
+from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.preconditioners import leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -109,6 +110,7 @@ class SynonymInfluence:
         return html_of(self)
 
 
+@undisturbed
 def synonym_scores(
     tracin: Explained,
     inputs: Batch | DataLoader[Any],
@@ -175,6 +177,7 @@ def synonym_scores(
     return scores
 
 
+@undisturbed
 def synonym_influence(
     tracin: Explained,
     inputs: Batch | DataLoader[Any],

@@ -329,7 +329,7 @@ class Segment:
         examples = np.arange(len(self)) if examples is None else examples
         rows, own = spread(ptr[examples], ptr[examples + 1])
         start, end = ptr[examples], ptr[examples + 1]
-        found = self._read(view, rows, start, end, copy) if values else torch.empty(len(rows), 0)
+        found = self._read(view, rows, start, end, copy) if values else torch.empty(len(rows), 0, dtype=torch.float32)
         counts = np.bincount(own, minlength=len(examples))
         ids = torch.from_numpy(head["ids"][rows].astype(np.int64))
         return RowGradients(torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])), ids, found)

@@ -76,7 +76,7 @@ class Sketch:
         precise, skew = self._precise
         depth = self.checkpoints * (self.width + self.rank + 1) + shared + 16
         kappa = (4 * UNIT) * depth.double() + 6 * skew
-        result = torch.empty((len(values), self.checkpoints, self.rank + 1))
+        result = torch.empty((len(values), self.checkpoints, self.rank + 1), dtype=torch.float32)
         for start in range(0, len(values), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
             for c, p in enumerate(precise):

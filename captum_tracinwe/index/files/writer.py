@@ -102,7 +102,7 @@ class SegmentWriter:
         """
         counts = torch.cat(self._counts).numpy() if self._counts else np.empty(0, np.int64)
         ids = np.concatenate([np.empty(0, np.int32), *self._ids])
-        sketch = torch.cat([torch.empty(0, self._sketch.columns), *self._sketches]).numpy()
+        sketch = torch.cat([torch.empty(0, self._sketch.columns, dtype=torch.float32), *self._sketches]).numpy()
         self._sketches.clear()
         examples = np.repeat(np.arange(len(counts)), counts)
         order = np.argsort(ids, kind="stable")
