@@ -214,14 +214,6 @@ class TimeFirst(nn.Module):
         return self.out(torch.tanh(self.words(ids)).mean(0))
 
 
-class Prompted(TinyCNN):
-    """The same two words before every text: a look-up without a batch dimension."""
-
-    def forward(self, ids):
-        prompt = self.embedding(torch.tensor([3, 4])).mean(0)
-        return super().forward(ids) + prompt[:3]
-
-
 @pytest.mark.parametrize("positions", [5, 4])
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 def test_texts_along_the_wrong_dimension_are_refused_even_when_sizes_agree(positions, reduction, tmp_path):
@@ -230,15 +222,6 @@ def test_texts_along_the_wrong_dimension_are_refused_even_when_sizes_agree(posit
     batch = (torch.randint(0, 20, (positions, 4)), torch.randint(0, 3, (4,)))
     with pytest.raises(ValueError, match="expected|cannot be cut"):
         TracInWE(model, DataLoader([batch], None), paths, loss_fn=cross_entropy(reduction)).self_influence()
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_a_look_up_without_examples_is_refused_at_every_batch_size(batch_size, tmp_path):
-    case = cnn()
-    case.model = Prompted()
-    paths = scatter_checkpoints(case.model, tmp_path)
-    with pytest.raises(ValueError, match="depends on the words of others|ids of shape"):
-        tracin_of(case, paths, batch_size=batch_size).self_influence()
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])

@@ -28,7 +28,9 @@ from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.head import find_head, heard, only_call, predicted_positions
 from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.look_ups import LookUp, recorded
+from captum_tracinwe.gradients.switches import as_the_caller
 from captum_tracinwe.gradients.tables import Tables
+from captum_tracinwe.gradients.text_words import TextWords
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["batch_row_gradients", "fold", "kept_positions", "own_loss_of", "unused"]
@@ -42,6 +44,7 @@ def _differentiable(model: Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(as_the_caller())
         if torch.cuda.is_available() and any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield
@@ -95,7 +98,8 @@ def batch_row_gradients(
         batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
         labels = labels_of(batch, label_names)
         head = find_head(model) if "output" in tables else None
-        with recorded(table.weight, within) as record, heard(head) as called, diagnosed(model, batch, labels):
+        words = TextWords(model, batch, label_names)
+        with recorded(table, within, words=words) as record, heard(head) as called, diagnosed(model, batch, labels):
             output = run_model(model, batch, label_names, own_loss=loss_fn is None)
         if not record.calls:
             raise unused(table.name, within)

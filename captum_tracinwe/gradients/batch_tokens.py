@@ -30,6 +30,7 @@ from captum_tracinwe.gradients.head import words_to_predict
 from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.look_ups import AllSeen, LookUp, recorded
 from captum_tracinwe.gradients.tables import Tables
+from captum_tracinwe.gradients.text_words import TextWords
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["TokenPass"]
@@ -86,8 +87,9 @@ class TokenPass:
                 for given in tensors_in(batch)
             )
 
+        words = TextWords(model, batch, self.label_names)
         with ExitStack() as stack:
-            record = stack.enter_context(recorded(self.table.weight, self.within, enough))
+            record = stack.enter_context(recorded(self.table, self.within, enough, words))
             stack.enter_context(diagnosed(model, batch, labels_of(batch, self.label_names)))
             stack.enter_context(_same_forwards(model))
             stack.enter_context(suppress(AllSeen))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import Module
+from torch.nn.utils import parametrize
 
 from captum_tracinwe.batches.wrapped import unwrap
 
@@ -23,7 +25,18 @@ class EmbeddingTable:
     @property
     def weight(self) -> Tensor:
         """The table, ``(V, D)``. Asked anew each time, because a checkpoint loader may replace the parameter."""
-        return self.module.weight
+        if not parametrize.is_parametrized(self.module, "weight"):
+            return self.module.weight
+        # In training mode a spectral norm takes a step at each look, and the model would not be as it was.
+        parts = list(self.module.get_submodule("parametrizations").modules())
+        modes = [part.training for part in parts]
+        try:
+            for part in parts:
+                part.training = False
+            return self.module.weight
+        finally:
+            for part, mode in zip(parts, modes, strict=True):
+                part.training = mode
 
 
 def find_embedding(model: Module, layers: Sequence[str] | None = None) -> EmbeddingTable:
@@ -68,7 +81,7 @@ def find_embedding(model: Module, layers: Sequence[str] | None = None) -> Embedd
             EmbeddingTable(next((n for n, m in modules.items() if m is given), "get_input_embeddings()"), given)
         )
 
-    tables = {id(module.weight): name for name, module in reversed(candidates.items())}
+    tables = {id(_made_of(module)): name for name, module in reversed(candidates.items())}
     if not candidates:
         raise ValueError(
             "The model has no nn.Embedding or nn.EmbeddingBag: TracIn-WE needs a layer that looks words up."
@@ -95,7 +108,7 @@ def input_embeddings(model: Module) -> Module | None:
             active = [name for name in getattr(found, "active_adapters", ()) if name in copies]
             inner = copies[active[0]] if active else getattr(found, "original_module", None)
         else:
-            inner = getattr(found, "base_layer", None)
+            inner = getattr(found, "token_adapter", None) or getattr(found, "base_layer", None)  # of some rows; of all
         if not isinstance(inner, Module):
             break
         found = inner
@@ -123,6 +136,11 @@ def stack(model: Module, side: str | None) -> Module | None:
             f"{type(inner).__name__}: leave `side` out to count all look-ups."
         )
     return found
+
+
+def _made_of(module: Module) -> Any:
+    """What stands for a table's weight where one that is made of others is another tensor at each look."""
+    return module.parametrizations if parametrize.is_parametrized(module, "weight") else module.weight
 
 
 def _checked(table: EmbeddingTable) -> EmbeddingTable:

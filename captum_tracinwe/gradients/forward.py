@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, is_mapping
+from captum_tracinwe.gradients.switches import as_the_caller
 
 __all__ = ["run_model"]
 
@@ -27,7 +28,7 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
     transformers gets no labels unless its decoder's inputs are made of them: its own loss would double the memory.
     """
     if not is_mapping(batch):
-        return model(*batch[:-1])
+        return _run(model, *batch[:-1])
     parameters = inspect.signature(model.forward).parameters.values()
     names = {parameter.name for parameter in parameters}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -45,7 +46,24 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
         _say_dropped(model, [key for key in given if key not in names and isinstance(given[key], Tensor)], label_names)
     if own_loss and len(label_names) == 1 and label_names[0] not in given and "labels" in names:
         given["labels"] = batch[label_names[0]]
-    return model(**given)
+    if "use_cache" in names and hasattr(config, "model_type"):
+        # In eval mode a model keeps states for tokens to come. RWKV writes them over those that its gradient needs.
+        given.setdefault("use_cache", False)
+    return _run(model, **given)
+
+
+def _run(model: Module, *args: Any, **kwargs: Any) -> Any:
+    try:
+        with as_the_caller():
+            return model(*args, **kwargs)
+    except ValueError as error:
+        if "batch sizes > 1" not in str(error):  # transformers' classifiers that read the last token of a text
+            raise
+        raise ValueError(
+            f"The {type(model).__name__} has no padding token, by which it would tell where each text of a batch ends, and takes "
+            f"no batch sizes above 1: expected model.config.pad_token_id, or one text at a time. Set it to the id that your "
+            f"batches are padded with; or take batch_size=1, and `inputs` as a DataLoader(..., batch_size=1)."
+        ) from error
 
 
 def _say_dropped(model: Module, keys: Iterable[str], label_names: Sequence[str]) -> None:

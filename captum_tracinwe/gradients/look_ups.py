@@ -8,19 +8,28 @@ table's gradient is *not* counted.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import embedding as look_up
 from torch.nn.functional import embedding_bag
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils.hooks import RemovableHandle
 
+from captum_tracinwe.batches.batch import tensors_in
+from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.interrupts import unbroken
+from captum_tracinwe.gradients.recomputed import recomputed_within
+from captum_tracinwe.gradients.text_words import TextWords
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,26 +69,44 @@ class AllSeen(BaseException):
 
 
 _OTHER_LOOK_UPS = (torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select, torch.embedding)
+# What these make has no gradient to the table, or the model's own says so.
+_NO_TABLE = (torch.Tensor.detach, *(vars(torch._C.TensorBase)[name].__get__ for name in ("data", "grad")))
+
+# The embeddings whose users were told of look-ups that do not count.
+_told_of_others: WeakSet[Module] = WeakSet()
 
 
 class RecordLookUps(TorchFunctionMode):
     """While active, look-ups in ``table`` are recorded, and their outputs are leaves of the autograd graph.
 
     A mode rather than a forward hook, because a hook sees only what a module returns: Bart's embedding multiplies by
-    √D after the look-up, and a tied decoder reads the table through a second module.
+    √D after the look-up, and a tied decoder reads the table through a second module. A table that the model makes of this one
+    on its way (a norm of its rows, some rows replaced) counts as this one.
 
     Args:
         table (Tensor): ``(V, D)``.
         within (Module, optional): only look-ups made while this module runs count.
         enough (callable, optional): told of each look-up that counts; by True the pass ends there, with :class:`AllSeen`.
+        module (Module, optional): whose ``weight`` the table is, also where it is made anew at each pass, as by weight norm.
+        words (TextWords, optional): look-ups of anything else do not count, unless there are no others; they are ``beside``.
+        first (RecordLookUps, optional): of the pass whose look-ups run again, to be handed out and not counted.
     """
 
     def __init__(
-        self, table: Tensor, within: Module | None = None, enough: Callable[[LookUp], bool] | None = None
+        self,
+        table: Tensor,
+        within: Module | None = None,
+        enough: Callable[[LookUp], bool] | None = None,
+        module: Module | None = None,
+        words: TextWords | None = None,
+        first: RecordLookUps | None = None,
     ) -> None:
         super().__init__()
         self.table, self.within, self._enough = table, within, enough
         self.calls: list[LookUp] = []
+        self.beside: list[LookUp] = []
+        self._module, self._words, self._first = module, words, first
+        self._made: dict[int, Tensor] = {} if first is None else first._made
         self._counts = within is None
         self._hooks: list[RemovableHandle] = []
         self._around: list[TorchFunctionMode] = []
@@ -111,6 +138,8 @@ class RecordLookUps(TorchFunctionMode):
             _pop_mode()  # type: ignore[no-untyped-call]
         for mode in self._around:
             _push_mode(mode)  # type: ignore[no-untyped-call]
+        if not self.calls:
+            self.calls, self.beside = self.beside, []
 
     def __torch_function__(
         self,
@@ -124,29 +153,51 @@ class RecordLookUps(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is look_up or func is embedding_bag:
             before = len(self.calls)
-            output = (self._look_up if func is look_up else self._bag)(*args, **kwargs)
+            found = (self._look_up if func is look_up else self._bag)(*args, **kwargs)
             if self._enough is not None and len(self.calls) > before and self._enough(self.calls[-1]):
                 raise AllSeen
-            return output
-        if func in _OTHER_LOOK_UPS and args and args[0] is self.table:
+            return found
+        if func in _OTHER_LOOK_UPS and args and self._is_table(args[0]) and self._reads_words(*args[1:], **kwargs):
             raise ValueError(
                 f"The model reads rows of the embedding by {getattr(func, '__name__', func)}: expected look-ups by the "
                 f"nn.Embedding module or torch.nn.functional.embedding, which are all that is counted."
             )
-        return func(*args, **kwargs)
+        output: Any = func(*args, **kwargs)
+        if func is torch.Tensor.__iter__:
+            output = list(output)
+        if isinstance(output, Tensor) and output.dim() == 2 and output.shape == self.table.shape:
+            if func not in _NO_TABLE and any(self._is_table(one) for one in tensors_in([args, kwargs])):
+                self._made[id(output)] = output
+        elif self._words is not None:
+            self._words.follow(func, args, kwargs, output)
+        return iter(output) if func is torch.Tensor.__iter__ else output
 
-    def _look_up(
-        self,
-        input: Tensor,
-        weight: Tensor,
-        padding_idx: int | None = None,
-        max_norm: float | None = None,
-        norm_type: float = 2.0,
-        scale_grad_by_freq: bool = False,
-        sparse: bool = False,
-    ) -> Tensor:
-        if weight is not self.table or not self._counts:
-            return look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+    def _is_table(self, weight: Any) -> bool:
+        return weight is self.table or id(weight) in self._made or weight is getattr(self._module, "weight", self.table)
+
+    def _reads_words(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether rows of the table are read by ids of the texts: not by fixed ones, nor all in a row."""
+        if self._words is None:
+            return True
+        at = [one for one in tensors_in([args, kwargs]) if not one.is_floating_point()]
+        return any(self._words.hold(one) for one in at) if at else not _is_fixed(args)
+
+    def _taken(self, weight: Tensor, input: Tensor) -> bool:
+        """Whether a look-up's output is handed out as a leaf."""
+        if not self._is_table(weight):
+            return False
+        if self._first is None:
+            return self._counts
+        known = [*self._first.calls, *self._first.beside]
+        return any(call.ids.shape == input.shape and torch.equal(call.ids, input) for call in known)
+
+    def _noted(self, call: LookUp, input: Tensor) -> None:
+        if self._first is None:
+            (self.calls if self._words is None or self._words.hold(input) else self.beside).append(call)
+
+    def _call(
+        self, input: Tensor, weight: Tensor, padding_idx: int | None, max_norm: float | None, scale_grad_by_freq: bool
+    ) -> LookUp:
         if max_norm is not None or scale_grad_by_freq:
             raise ValueError(
                 f"The embedding is looked up with max_norm={max_norm}, scale_grad_by_freq={scale_grad_by_freq}: expected "
@@ -163,8 +214,23 @@ class RecordLookUps(TorchFunctionMode):
         output = look_up(input, weight.detach()).requires_grad_()
         if padding_idx is not None and padding_idx < 0:
             padding_idx += weight.shape[0]
-        self.calls.append(LookUp(input.detach(), output, padding_idx))
-        return output
+        return LookUp(input.detach(), output, padding_idx)
+
+    def _look_up(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Tensor:
+        if not self._taken(weight, input):
+            return look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+        call = self._call(input, weight, padding_idx, max_norm, scale_grad_by_freq)
+        self._noted(call, input)
+        return call.output.clone()  # a leaf cannot be written into, and models do: x *= scale
 
     def _bag(
         self,
@@ -181,7 +247,7 @@ class RecordLookUps(TorchFunctionMode):
         padding_idx: int | None = None,
     ) -> Tensor:
         """A bag as look-ups that are added up, so that each word has a gradient of its own."""
-        if weight is not self.table or not self._counts:
+        if not self._taken(weight, input):
             rest = (max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset)
             return embedding_bag(input, weight, offsets, *rest, padding_idx)
         if offsets is not None and input.dim() == 1:
@@ -197,10 +263,9 @@ class RecordLookUps(TorchFunctionMode):
                 f"The embedding is an nn.EmbeddingBag that is called with ids of shape {tuple(input.shape)}: expected ids "
                 f"(N, T), a text in each row, padded, with padding_idx set; or all ids (P,) and the offsets (N,) of the texts."
             )
-        words = self._look_up(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
-        call = self.calls[-1]
-        if input.dim() == 1:
-            self.calls[-1] = replace(call, bags=bags, count=count)
+        call = self._call(input, weight, padding_idx, max_norm, scale_grad_by_freq)
+        self._noted(replace(call, bags=bags, count=count) if input.dim() == 1 else call, input)
+        words = call.output
         counted = torch.ones_like(input, dtype=words.dtype)
         if call.padding_idx is not None:  # there counted from the front
             counted = torch.ne(input, call.padding_idx).to(words.dtype)
@@ -211,10 +276,41 @@ class RecordLookUps(TorchFunctionMode):
         return total / counted.new_zeros(count).index_add(0, bags, counted.flatten())[:, None].clamp_min(1)
 
 
+def _is_fixed(index: Any) -> bool:
+    """Whether an index that holds no tensor is of whole ranges or one row, and no list of ids."""
+    return not any(isinstance(one, (list, np.ndarray)) for one in (index[0] if isinstance(index[0], tuple) else index))
+
+
 @unbroken
 def recorded(
-    table: Tensor, within: Module | None = None, enough: Callable[[LookUp], bool] | None = None
+    table: EmbeddingTable,
+    within: Module | None = None,
+    enough: Callable[[LookUp], bool] | None = None,
+    words: TextWords | None = None,
 ) -> Iterator[RecordLookUps]:
-    """`RecordLookUps` that Ctrl-C cannot leave active."""
-    with RecordLookUps(table, within, enough) as record:
-        yield record
+    """`RecordLookUps` that Ctrl-C cannot leave active. Weights that are made of others are made once."""
+    with ExitStack() as stack:
+        stack.enter_context(parametrize.cached())
+        record = RecordLookUps(table.weight, within, enough, table.module, words)
+        stack.enter_context(recomputed_within(lambda: _handed_out_again(record)))
+        with record:
+            yield record
+        if record.beside and table.module not in _told_of_others:
+            _told_of_others.add(table.module)
+            _say_beside(table.name, record.beside[0].ids)
+
+
+@unbroken
+def _handed_out_again(record: RecordLookUps) -> Iterator[None]:
+    """Parts of the model that run again in the backward pass get of the embedding what they got before."""
+    with parametrize.cached(), RecordLookUps(record.table, module=record._module, first=record):
+        yield
+
+
+def _say_beside(name: str, ids: Tensor) -> None:
+    some = ", ".join(map(str, ids.flatten()[:3].tolist())) + ", ..." * (ids.numel() > 3)
+    warnings.warn(
+        f"The model looks up {tuple(ids.shape)} ids ({some}) in the embedding {name!r} that are no words of its texts, such as "
+        f"token_type_ids or words that stand for classes: they have no part in any score.",
+        stacklevel=5,
+    )
