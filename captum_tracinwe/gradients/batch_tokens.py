@@ -29,7 +29,6 @@ from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.head import words_to_predict
 from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.look_ups import AllSeen, LookUp, recorded
-from captum_tracinwe.gradients.switches import as_the_caller
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.text_words import TextWords
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -90,7 +89,6 @@ class TokenPass:
 
         words = TextWords(model, batch, self.label_names)
         with ExitStack() as stack:
-            stack.enter_context(as_the_caller())
             record = stack.enter_context(recorded(self.table, self.within, enough, words))
             stack.enter_context(diagnosed(model, batch, labels_of(batch, self.label_names)))
             stack.enter_context(_same_forwards(model))

@@ -14,10 +14,10 @@ from torch.nn import Module
 
 from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, is_mapping
 from captum_tracinwe.gradients.several_texts import read_one_by_one, texts_of
+from captum_tracinwe.gradients.switches import as_the_caller
 
 __all__ = ["NotTogether", "run_model"]
 
-# What a recurrent model of transformers calls the state that it keeps for generation: RWKV writes into it, and a gradient
 # Of each model the keys of batches that it was said to drop.
 _told_of_dropped: WeakKeyDictionary[Module, set[str]] = WeakKeyDictionary()
 
@@ -63,14 +63,15 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
 
 def _run(model: Module, *args: Any, **kwargs: Any) -> Any:
     try:
-        return model(*args, **kwargs)
+        with as_the_caller():
+            return model(*args, **kwargs)
     except ValueError as error:
         if "batch sizes > 1" not in str(error):  # transformers' classifiers that read the last token of a text
             raise
         raise NotTogether(
-            f"The {type(model).__name__} has no padding token, by which it would tell where each text of a batch ends: expected "
-            f"model.config.pad_token_id, or one text at a time. Set it to the id that your batches are padded with; or take "
-            f"batch_size=1, and `inputs` as a DataLoader(..., batch_size=1)."
+            f"The {type(model).__name__} has no padding token, by which it would tell where each text of a batch ends, and takes "
+            f"no batch sizes above 1: expected model.config.pad_token_id, or one text at a time. Set it to the id that your "
+            f"batches are padded with; or take batch_size=1, and `inputs` as a DataLoader(..., batch_size=1)."
         ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +17,8 @@ from captum_tracinwe.batches.wrapped import unwrap
 
 __all__ = ["ModelState", "as_saved", "fit_for_autograd", "has_own_loading", "memory_of", "shared_memory"]
 
-_CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
-_ATOMS = (int, float, bool, str, bytes, type(None))
+_CONTAINERS = {dict, OrderedDict, defaultdict, list, set, deque}
+_ATOMS = {int, float, bool, str, bytes, type(None)}
 # Whose train() and eval() write into no weight, and whose hooks of loading keep nothing.
 _KNOWN = ("torch.", "transformers.", "peft.")
 
@@ -41,7 +41,7 @@ class ModelState:
         # A tensor, its memory, a copy of its numbers where they may be written to, whether it asks for a gradient.
         self._tensors: list[tuple[Tensor, Tensor, Tensor | None, bool | None]] = []
         weights, plain = _tensors_of(model, self._containers)
-        copied, shared = _written_to(model), shared_memory(model)
+        copied, shared = _written_to(model), _shared(model, weights, plain)
         for tensor in weights:
             if tensor.is_inference():  # nobody can write into it
                 continue
@@ -132,16 +132,15 @@ def shared_memory(model: Module) -> set[int]:
 
     Other storage put under such a weight would be seen by the weight alone.
     """
-    weights, plain = _tensors_of(model, [])
-    held = {
-        id(tensor)
-        for module in model.modules()
-        for store in (module._parameters, module._buffers)
-        for name, tensor in store.items()
-        if tensor is not None and name not in module._non_persistent_buffers_set
-    }
-    others = [*plain, *(tensor for tensor in weights if id(tensor) not in held)]
-    return {memory_of(tensor) for tensor in others} & {memory_of(one) for one in weights if id(one) in held} - {0}
+    return _shared(model, *_tensors_of(model, []))
+
+
+def _shared(model: Module, weights: list[Tensor], plain: list[Tensor]) -> set[int]:
+    late = {id(module._buffers.get(name)) for module in model.modules() for name in module._non_persistent_buffers_set}
+    others = [*plain, *(tensor for tensor in weights if id(tensor) in late)]
+    if not others:
+        return set()
+    return {memory_of(one) for one in others} & {memory_of(one) for one in weights if id(one) not in late} - {0}
 
 
 def _changes_with_mode(module: Module) -> bool:
@@ -171,36 +170,37 @@ def _is_of(function: Any, packages: tuple[str, ...]) -> bool:
 
 
 def _tensors_of(model: Module, containers: list[tuple[Any, Any]]) -> tuple[list[Tensor], list[Tensor]]:
-    """Parameters and buffers, and the tensors that modules keep otherwise; all containers on the way are added to the list."""
+    """Parameters and buffers, and the tensors that modules keep otherwise, within containers and what has fields.
+
+    The containers on the way are added to the list, each with its content. A loop and no recursion: BERT has 3,000 of them.
+    """
     weights: dict[int, Tensor] = {}
+    plain: list[Tensor] = []
+    seen: set[int] = set()
+    left: list[Any] = []
     for module in model.modules():
         for store in (module._parameters, module._buffers):
             weights.update((id(tensor), tensor) for tensor in store.values() if tensor is not None)
-    seen: set[int] = set()
-    plain: list[Tensor] = []
-    for module in model.modules():
-        plain += _walk(vars(module), containers, seen)
-    return list(weights.values()), [tensor for tensor in plain if id(tensor) not in weights]
-
-
-def _walk(value: Any, containers: list[tuple[Any, Any]], seen: set[int]) -> Iterator[Tensor]:
-    """Tensors within nested containers and what has fields; each but once."""
-    if type(value) in _ATOMS or id(value) in seen:
-        return
-    if isinstance(value, Tensor):
-        seen.add(id(value))
-        yield value
-    elif type(value) in _CONTAINERS:
-        seen.add(id(value))
-        containers.append((value, dict(value) if isinstance(value, dict) else type(value)(value)))
-        for one in list(value.values() if isinstance(value, dict) else value):
-            if type(one) not in _ATOMS:
-                yield from _walk(one, containers, seen)
-    elif isinstance(value, tuple):
-        for one in value:
-            yield from _walk(one, containers, seen)
-    elif isinstance(value, SimpleNamespace) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        yield from _walk(getattr(value, "__dict__", None), containers, seen)
+        left.append(vars(module))
+    while left:
+        value = left.pop()
+        kind = type(value)
+        if id(value) in seen or isinstance(value, Module):
+            continue
+        if kind in _CONTAINERS:
+            seen.add(id(value))
+            of_keys = isinstance(value, dict)
+            containers.append((value, dict(value) if of_keys else kind(value)))
+            left += [one for one in (value.values() if of_keys else value) if type(one) not in _ATOMS]
+        elif isinstance(value, Tensor):
+            seen.add(id(value))
+            if id(value) not in weights:
+                plain.append(value)
+        elif isinstance(value, tuple):
+            left += value
+        elif isinstance(value, SimpleNamespace) or (dataclasses.is_dataclass(value) and kind is not type):
+            left.append(getattr(value, "__dict__", None))
+    return list(weights.values()), plain
 
 
 def _refill(container: Any, before: Any) -> None:

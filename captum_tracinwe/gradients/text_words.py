@@ -103,11 +103,16 @@ class TextWords:
         return bool(torch.cat([one.flatten() for one in held]).double().mean() > 0.5)
 
 
-def _own(model: Module) -> Iterator[Tensor]:
-    """Whole numbers that a model has of its own."""
+def _own(model: Module) -> list[Tensor]:
+    """Whole numbers that a model has of its own: in buffers, and in attributes of layers that are no library's."""
+    found: list[Tensor] = []
     for module in model.modules():
-        for store in (module._buffers, vars(module)):
-            yield from (one for one in store.values() if isinstance(one, Tensor) and one.dtype in _WHOLE)
+        stores = [module._buffers] if module._buffers else []
+        if not type(module).__module__.startswith(("torch.", "transformers.")):
+            stores.append(module.__dict__)
+        for store in stores:
+            found += [one for one in store.values() if isinstance(one, Tensor) and one.dtype in _WHOLE]
+    return found
 
 
 def _named(model: Module, batch: Batch) -> Iterator[tuple[str, Any]]:
