@@ -144,7 +144,7 @@ def batch_row_gradients(
 def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names: Sequence[str] = ()) -> float | None:
     """The model's own loss of a batch, where it is one number that stands for one of each example; else None."""
     model = unwrap(model)
-    with torch.inference_mode(False), torch.no_grad(), as_the_caller():
+    with torch.inference_mode(False), torch.no_grad():
         batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
         labels = labels_of(batch, label_names)
         with diagnosed(model, batch, labels):

@@ -12,7 +12,6 @@ from captum_tracinwe.batches.cutting import taken
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.forward import run_model
-from captum_tracinwe.gradients.switches import as_the_caller
 from captum_tracinwe.gradients.untouched import untouched
 
 __all__ = ["refuse_changed"]
@@ -31,7 +30,7 @@ def refuse_changed(weights: CheckpointedModel, batch: Batch, label_names: Sequen
     some = move_to(dict(batch) if is_mapping(batch) else batch, device) if some is None else move_to(some, device)
 
     def answer() -> list[Tensor]:
-        with torch.inference_mode(False), torch.no_grad(), as_the_caller():
+        with torch.inference_mode(False), torch.no_grad():
             return [one.clone() for one in _floats(run_model(unwrap(weights.model), some, label_names))]
 
     def at_rest() -> list[Tensor]:
