@@ -387,8 +387,9 @@ class TracInWE(TracInCP):
     ) -> Tensor | KMostInfluentialResults:
         """Scores ``(N, M)``, or with ``k`` the k training examples of highest (lowest) score for each test example.
 
-        As :meth:`captum.influence.TracInCP.influence`. Differences: each checkpoint is loaded once per call (once per
-        block where ``memory_limit`` needs blocks); equal scores are ranked by training index; ``k`` < 1 is an error.
+        As :meth:`captum.influence.TracInCP.influence`. Differences: each checkpoint is loaded once per call (once per block where
+        ``memory_limit`` needs blocks; the last once more at the first call, by the probe); equal scores are ranked by training
+        index; ``k`` < 1 is an error.
         """
         assert inputs is not None, (
             "`inputs` argument is required. If you wish to calculate self influence scores, please use the "

@@ -35,15 +35,25 @@ def test_each_checkpoint_is_loaded_once_per_call(tmp_path):
     ]
     for call in calls:
         load = Counting()
-        call(tracin_of(case, paths, checkpoints_load_func=load, batch_size=1))
+        call(tracin_of(case, paths, checkpoints_load_func=load, batch_size=1, probe=False))
         assert load.loads == paths
+    tracin = tracin_of(case, paths, checkpoints_load_func=load, batch_size=1)
+    load.loads.clear()
+    for _ in range(2):
+        tracin.self_influence()
+    assert load.loads == [
+        paths[-1],
+        *paths,
+        *paths,
+    ]  # once more, before the first call, to see that the model comes back
 
 
 def test_blocks_change_nothing_but_the_number_of_loads(tmp_path):
     case = cnn()
     paths = scatter_checkpoints(case.model, tmp_path)
     load = Counting()
-    whole, blocks = tracin_of(case, paths), tracin_of(case, paths, memory_limit=1, checkpoints_load_func=load)
+    whole = tracin_of(case, paths)
+    blocks = tracin_of(case, paths, memory_limit=1, checkpoints_load_func=load, probe=False)
     assert torch.equal(whole.influence(case.test), blocks.influence(case.test))
     assert len(load.loads) == 3 * len(paths)  # 7 examples in batches of 3: three blocks
     for proponents in (True, False):

@@ -74,7 +74,8 @@ class World:
         options = {"loss_fn": LOSS, "batch_size": 3, "collate_fn": self.collate, **options}
         if isinstance(data, DataLoader):
             options.pop("collate_fn")
-        return TracInWE(self.model, data, self.checkpoints, **options)
+        # A CNN without a mask sees its padding, which the probe would tell; what is compared here are examples.
+        return TracInWE(self.model, data, self.checkpoints, **options, probe=False)
 
     def build(self, data, **options):
         tracin = options.pop("tracin", {})
