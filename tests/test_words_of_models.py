@@ -78,6 +78,7 @@ def sizes(rows):
     return RowGradients(rows.ptr, rows.ids, rows.norms()[:, None])
 
 
+@pytest.mark.filterwarnings("ignore:The gradients of:UserWarning")  # of texts that are padded on the left
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", ["bert", "gpt2", "pairs"])
 @quick
