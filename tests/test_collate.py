@@ -126,6 +126,7 @@ def test_labels_of_tokens_are_filled_up_with_no_target(tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.filterwarnings("ignore:The model looks up:UserWarning")  # this tokenizer's token_type_ids, in GPT-2
 def test_raw_texts_pairs_and_language_models(tmp_path):
     texts = ["the dog runs home", "a cat", "the cat sleeps at home", "a dog sleeps", "the dog"]
     tokenizer = words_tokenizer(texts)

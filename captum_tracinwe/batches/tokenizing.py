@@ -60,8 +60,8 @@ class TokenizeTexts:
         most = 99 if apart else 2
         if not isinstance(columns, (tuple, list)) or not 0 < len(columns) <= most or not all(map(_is_name, columns)):
             raise TypeError(
-                f"TokenizeTexts: expected `text` as the name of a column, or of two of them, or with apart=True of any number; "
-                f"got {text!r:.60}."
+                f"TokenizeTexts: expected `text` as the name of a column, or of two of them, got {text!r:.60}. Of more "
+                f"texts pass apart=True."
             )
         if label is not None and not _is_name(label):
             raise TypeError(f"TokenizeTexts: expected `label` as the name of a column, or None, got {label!r:.60}.")

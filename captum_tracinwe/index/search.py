@@ -86,7 +86,7 @@ def search(
     length: Length | None = None,
 ) -> SearchResult:
     """See :meth:`GradientIndex.search`."""
-    index.warn_unfinished(stacklevel=4)  # whoever called GradientIndex.search
+    index.warn_unfinished(stacklevel=5)  # whoever called GradientIndex.search, which is decorated
     rows = checked_question(index, rows)
     allowed = index.allowed(where, indices)
     k = min(k, int(allowed.sum()))
