@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from captum_tracinwe import TracInWE
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert
 from captum_tracinwe.gradients.tried import TRIED
+from captum_tracinwe.gradients.ways import EQUAL_LENGTHS
 
 # class, config class, changes: models of which nothing else is asked in the tests
 MORE = {
@@ -160,3 +161,21 @@ def test_a_classifier_without_a_padding_token_is_taken_text_by_text(tmp_path):
 def _filled(examples):
     ids = nn.utils.rnn.pad_sequence([torch.tensor(one["input_ids"]) for one in examples], batch_first=True)
     return {"input_ids": ids, "labels": torch.tensor([one["labels"] for one in examples])}
+
+
+def test_words_in_a_row_that_offsets_divide_are_never_put_together():
+    one = (torch.tensor([3, 4]), torch.tensor([0]), torch.tensor([1]))
+    parts = EQUAL_LENGTHS.parts((torch.zeros(2, 2),), lambda: [one, one])
+    assert [(places, batch is one) for places, batch in parts] == [([0], True), ([1], True)]
+    texts = [(torch.tensor([[3, 4]]), torch.tensor([1])), (torch.tensor([[5]]), torch.tensor([0]))]
+    parts = EQUAL_LENGTHS.parts((torch.zeros(3, 2),), lambda: [texts[0], texts[1], texts[0]])
+    assert [places for places, _ in parts] == [[0, 2], [1]]
+    assert parts[0][1][0].tolist() == [[3, 4], [3, 4]]
+
+
+def test_what_rounding_leaves_of_no_gradient_is_no_difference(tmp_path):
+    model = tiny_bert()
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([17.0, 0.0, 0.0]))  # sure of its answer
+    data = [{"input_ids": one["input_ids"], "labels": 0} for one in ragged(12, seed=1)]
+    silent(model, data, data[:5], scatter_checkpoints(model, tmp_path, scale=0.01), cross_entropy())

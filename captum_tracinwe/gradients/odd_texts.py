@@ -25,7 +25,7 @@ def ids_of(batch: Any) -> Any:
 def too_long(model: Module, batch: Any, error: Exception) -> str | None:
     """More tokens than positions, of a config, a table or a parameter; or a row that another table does not have."""
     ids, said = ids_of(batch), str(error)
-    tokens = ids.shape[1] if isinstance(ids, Tensor) and ids.dim() > 1 else 0
+    tokens = ids.shape[-1] if isinstance(ids, Tensor) and ids.dim() > 1 else 0
     limit = positions_of(getattr(model, "config", None))
     if limit is not None and tokens > limit and re.search("index|size|shape|expand|device-side", said):
         return _cut(tokens, f"the model has {limit} positions", limit)

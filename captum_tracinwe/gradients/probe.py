@@ -33,6 +33,8 @@ __all__ = ["Found", "Passes", "Probes"]
 #: may compute its positions in float32), and in halves. Over the 24 models of the tests rounding stays below 1e-4, and what is
 #: put into them on purpose begins at 1e-2.
 ROUNDING, ROUNDING_OF_HALVES = 1e-3, 5e-2
+#: Gradients below it are what rounding leaves of a loss that has none: a model may be sure of its answer.
+NOTHING = 1e-5
 
 
 class Passes(Protocol):
@@ -179,7 +181,8 @@ class _Probe:
 
         if together is not None and not all(bool(one.values.isfinite().all()) for one in (together, *rows.values())):
             return found(AS_IT_IS, 0.0)  # refused by the pass, which knows the example
-        scale = max((float(one.values.abs().max()) for one in rows.values() if one.num_rows), default=0.0) or 1.0
+        scale = max((float(one.values.abs().max()) for one in rows.values() if one.num_rows), default=0.0)
+        scale = max(scale, NOTHING)
 
         def far(got: RowGradients) -> float:
             return max((_difference(one, got.select([place])) for place, one in rows.items()), default=0.0) / scale
