@@ -34,7 +34,7 @@ __all__ = ["Found", "Passes", "Probes"]
 #: put into them on purpose begins at 1e-2.
 ROUNDING, ROUNDING_OF_HALVES = 1e-3, 5e-2
 #: Gradients below it are what rounding leaves of a loss that has none: a model may be sure of its answer.
-NOTHING = 1e-5
+NOTHING = 1e-6
 
 
 class Passes(Protocol):
