@@ -174,7 +174,7 @@ def test_words_in_a_row_that_offsets_divide_are_never_put_together():
 
 
 class Sure(TinyCNN):
-    """Sure of its answer; kernels round otherwise for another number of texts, here so that hardly any gradient is left to compare."""
+    """Sure of its answer, so that hardly any gradient is left to compare; kernels round otherwise for another number of texts."""
 
     def forward(self, ids):
         return super().forward(ids) + torch.tensor([15.0, 0.0, 0.0]) * (1 + 1e-5 * len(ids))
