@@ -174,16 +174,18 @@ class Kitchen:
         )
 
     def _alone(self, examples: list[dict[str, Any]], in_batch: bool = False) -> list[dict[str, torch.Tensor]]:
-        """Each as it goes into the model by itself: what fills up on the right is its own, if it is given or collated so."""
-        if self.recipe.side == "right" and in_batch:
-            batch = self.pad(copy.deepcopy(examples))
+        """Each as it goes into the model by itself: what fills it up is its own, if it is given or collated so.
+
+        On the left it is not where a mask tells that it is there.
+        """
+        recipe, filled = self.recipe, copy.deepcopy(examples)
+        if recipe.side == "left" and "attention_mask" in examples[0]:
+            return alone(examples)
+        if in_batch:
+            batch = self.pad(filled)
             return [{name: value[place : place + 1] for name, value in batch.items()} for place in range(len(examples))]
-        if (
-            self.recipe.side == "right"
-            and self.recipe.collator == "pads to one length"
-            and self.recipe.source != "by length"
-        ):
-            return [self.collate([one]) for one in copy.deepcopy(examples)]
+        if recipe.collator == "pads to one length" and recipe.source != "by length":
+            return [self.collate([one]) for one in filled]
         return alone(examples)
 
     def found(self) -> torch.Tensor:

@@ -132,3 +132,8 @@ def test_what_has_no_length_is_refused(tmp_path):
         TracInWE(case.model, DataLoader(case.dataset(), 2), paths, loss_fn=case.loss, order_by_length=True)
     with pytest.raises(ValueError, match="length and random access, got Stream"):
         order_by_length(Stream(), 2)
+
+
+def test_a_batch_whose_collator_leaves_the_mask_out_stays_as_it_is():
+    batch = {"input_ids": torch.tensor([[3, 4, 5, 6]]), "position_ids": torch.tensor([[0, 1, 0, 1]])}
+    assert trim_padding(batch) == batch

@@ -62,7 +62,9 @@ def trim_padding(batch: Mapping[str, Any], label_names: Collection[str] = ()) ->
     On the left nothing is cut: there it would move the positions of the words. Nor is anything where a label stands behind
     the texts: the target of an encoder-decoder may be longer than its text, though both are padded alike.
     """
-    mask = batch["attention_mask"]
+    mask = batch.get("attention_mask")
+    if not isinstance(mask, Tensor):  # a collator that packs texts leaves it out
+        return dict(batch)
     axis = mask.dim() - 1  # 2 where examples have several texts, as in a multiple choice
     columns = mask.shape[axis]
     used = (mask != 0).flatten(0, -2).any(0).nonzero()
