@@ -16,6 +16,10 @@ from captum_tracinwe.words import joined, tokenize
 
 SENTENCES = ["a dog runs in the park", "the cat sleeps on a red sofa", "a man plays", "two kids eat ice cream today"]
 TOKENIZER = words_tokenizer(SENTENCES)
+TOKENIZER.model_input_names = [
+    "input_ids",
+    "attention_mask",
+]  # those of transformers 4 give token types, which Encoder has not
 SIZES = {
     "vocab_size": len(TOKENIZER),
     "hidden_size": 16,
