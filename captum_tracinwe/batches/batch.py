@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Loss",
+    "as_parts",
     "check_batch",
     "is_mapping",
     "labels_of",
@@ -38,6 +39,11 @@ Loss: TypeAlias = Callable[..., Tensor]
 def is_mapping(batch: Batch) -> TypeIs[Mapping[str, Any]]:
     """Dicts, and `transformers.BatchEncoding`, which is a `UserDict`."""
     return isinstance(batch, Mapping)
+
+
+def as_parts(batch: Batch) -> Any:
+    """The batch as a plain dict of its entries, or the tuple or list that it is."""
+    return dict(batch) if is_mapping(batch) else batch
 
 
 def check_batch(batch: Batch) -> None:
@@ -140,9 +146,7 @@ def positions_of(batch: Batch) -> int:
 
 def nbytes(batch: Batch) -> int:
     """Bytes of the batch's tensors."""
-    return sum(
-        tensor.numel() * tensor.element_size() for tensor in tensors_in(dict(batch) if is_mapping(batch) else batch)
-    )
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(as_parts(batch)))
 
 
 def move_to(value: Any, device: torch.device) -> Any:

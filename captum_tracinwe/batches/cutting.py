@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, is_mapping
+from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, as_parts, is_mapping
 
 __all__ = ["joined", "shape_of", "taken", "without_left_padding"]
 
@@ -20,7 +20,7 @@ class _Uncut(Exception):
 def taken(batch: Batch, places: Sequence[int], size: int) -> Batch | None:
     """The examples at some places of a batch of ``size``, with the padding that they have there; None: it cannot be cut."""
     try:
-        return _part(dict(batch) if is_mapping(batch) else batch, list(places), size)  # type: ignore[no-any-return]
+        return _part(as_parts(batch), list(places), size)  # type: ignore[no-any-return]
     except _Uncut:
         return None
 
@@ -55,7 +55,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
     """Batches of one shape as one, their examples behind each other."""
     if len(batches) == 1:
         return batches[0]
-    return _joined([dict(batch) if is_mapping(batch) else batch for batch in batches])  # type: ignore[no-any-return]
+    return _joined([as_parts(batch) for batch in batches])  # type: ignore[no-any-return]
 
 
 def shape_of(value: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from captum_tracinwe.batches.arguments import out_of_range
-from captum_tracinwe.batches.batch import Batch, is_mapping, size_of, tensors_in
+from captum_tracinwe.batches.batch import Batch, as_parts, size_of, tensors_in
 from captum_tracinwe.batches.lengths import order_by_length
 from captum_tracinwe.batches.loaders import examples_loader, in_order, reads_in_order
 from captum_tracinwe.batches.orders import by_index, order_of
@@ -138,7 +138,7 @@ class TrainingSet:
             made = [self.together(some) for some in (places, places, places[::-1])] if size > 1 else []
         if not made or any(batch is None for batch in made):
             return False
-        parts = zip(*(list(tensors_in(dict(batch) if is_mapping(batch) else batch)) for batch in made), strict=False)
+        parts = zip(*(list(tensors_in(as_parts(batch))) for batch in made), strict=False)
         told = [part for part in parts if part[0].dim() and not torch.equal(part[0], part[0].flip(0))]
         if any(
             len({one.shape for one in part}) > 1 or len(part[0]) != size or not torch.equal(*part[:2]) for part in told

@@ -12,7 +12,7 @@ from torch.nn import Module
 from captum_tracinwe.batches.batch import (
     Batch,
     Loss,
-    is_mapping,
+    as_parts,
     labels_of,
     move_to,
     size_of,
@@ -96,7 +96,7 @@ def batch_row_gradients(
     model = unwrap(model)
     size = size_of(batch)
     with _differentiable(model), reported(model, batch):
-        batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
+        batch = move_to(as_parts(batch), table.weight.device)
         labels = labels_of(batch, label_names)
         head = find_head(model) if "output" in tables else None
         words = TextWords(model, batch, label_names)
@@ -145,7 +145,7 @@ def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names:
     """The model's own loss of a batch, where it is one number that stands for one of each example; else None."""
     model = unwrap(model)
     with torch.inference_mode(False), torch.no_grad():
-        batch = move_to(dict(batch) if is_mapping(batch) else batch, table.weight.device)
+        batch = move_to(as_parts(batch), table.weight.device)
         labels = labels_of(batch, label_names)
         with diagnosed(model, batch, labels):
             output = run_model(model, batch, label_names, own_loss=True)

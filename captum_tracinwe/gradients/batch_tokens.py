@@ -14,6 +14,7 @@ from torch.nn import Module
 from captum_tracinwe.batches.batch import (
     Batch,
     Loss,
+    as_parts,
     is_mapping,
     labels_of,
     move_to,
@@ -64,7 +65,7 @@ class TokenPass:
         chosen = self.exclude, None, without_targets(batch, self.loss_fn, self.label_names)
         parts = []
         with torch.inference_mode(False), torch.no_grad():
-            batch = move_to(dict(batch) if is_mapping(batch) else batch, weight.device)
+            batch = move_to(as_parts(batch), weight.device)
             if self.tables.of_text:
                 calls = [call.of_batch(tensors_in(batch), size) for call in self._calls(batch)]
                 columns = [nothing.new_empty((*call.ids.shape, 0)) for call in calls]

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, size_of, tensors_in
+from captum_tracinwe.batches.batch import Batch, as_parts, labels_of, size_of, tensors_in
 from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.cutting import taken
 from captum_tracinwe.batches.training_set import TrainingSet
@@ -301,7 +301,7 @@ class _Probe:
         one, again = self.single(place), self.single(place)
         if one is None or again is None:
             return False
-        if not all(map(torch.equal, tensors_in(_plain(one)), tensors_in(_plain(again)))):
+        if not all(map(torch.equal, tensors_in(as_parts(one)), tensors_in(as_parts(again)))):
             return True
         if _difference(rows[place], self._rows(one, own)) > _rounding(self.passes.model) * scale:
             raise ValueError(
@@ -325,10 +325,6 @@ class _Probe:
                 f"those of the examples. It has class weights, or a term that belongs to the batch. Pass loss_fn=..., a function "
                 f"of (prediction, labels) with one loss per example."
             )
-
-
-def _plain(batch: Batch) -> Any:
-    return dict(batch) if is_mapping(batch) else batch
 
 
 def _difference(one: RowGradients, other: RowGradients) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.batch import Batch, is_mapping, move_to, size_of, tensors_in
+from captum_tracinwe.batches.batch import Batch, as_parts, move_to, size_of, tensors_in
 from captum_tracinwe.batches.cutting import taken
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
@@ -27,7 +27,7 @@ def refuse_changed(weights: CheckpointedModel, batch: Batch, label_names: Sequen
         RuntimeError: it does not.
     """
     some = taken(batch, range(min(ASKED, size_of(batch))), size_of(batch))
-    some = move_to(dict(batch) if is_mapping(batch) else batch, device) if some is None else move_to(some, device)
+    some = move_to(as_parts(batch), device) if some is None else move_to(some, device)
 
     def answer() -> list[Tensor]:
         with torch.inference_mode(False), torch.no_grad():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, size_of, tensors_in
+from captum_tracinwe.batches.batch import Batch, as_parts, is_mapping, labels_of, size_of, tensors_in
 from captum_tracinwe.batches.cutting import joined, shape_of
 from captum_tracinwe.batches.wrapped import unwrap
 
@@ -46,17 +46,13 @@ def _alone(batch: Batch, singles: Singles) -> list[Part]:
     return [([place], one) for place, one in enumerate(singles())]
 
 
-def _plain(batch: Batch) -> Any:
-    return dict(batch) if is_mapping(batch) else batch
-
-
 def _by_length(batch: Batch, singles: Singles) -> list[Part]:
     groups: dict[object, list[int]] = {}
     found = singles()
-    if not all(len(one) == 1 for single in found for one in tensors_in(_plain(single)) if one.dim()):
+    if not all(len(one) == 1 for single in found for one in tensors_in(as_parts(single)) if one.dim()):
         return [([place], one) for place, one in enumerate(found)]  # words in a row, which offsets divide
     for place, one in enumerate(found):
-        groups.setdefault(shape_of(_plain(one)), []).append(place)
+        groups.setdefault(shape_of(as_parts(one)), []).append(place)
     return [(places, joined([found[place] for place in places])) for places in groups.values()]
 
 
