@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from processes import together
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -293,9 +294,7 @@ def test_what_each_process_of_fsdp_held_by_itself_is_said_to_be_that(tmp_path):
 
 @pytest.mark.slow
 def test_what_two_processes_of_fsdp_save_is_what_they_trained(tmp_path):
-    import torch.multiprocessing
-
-    torch.multiprocessing.spawn(_process, (str(tmp_path),), 2)
+    together(_process, str(tmp_path))
     other = TinyCNN()
     assert load_checkpoint(other, tmp_path / "step-1") == 0.05
     whole = torch.load(tmp_path / "whole.pt", weights_only=True)
@@ -318,4 +317,3 @@ def _process(rank, folder):
     whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
     if rank == 0:
         torch.save(whole, f"{folder}/whole.pt")
-    torch.distributed.destroy_process_group()

@@ -3,6 +3,7 @@
 import torch
 import torch.distributed as dist
 from common import LOSS, batches, collate, encoded, main, small_bert
+from processes import together
 from single_examples import Moment
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
@@ -32,12 +33,11 @@ def worker(rank, folder):
         state = get_model_state_dict(model, options=WHOLE)
         if rank == 0:
             torch.save({"model": state, "lr": scheduler.get_last_lr()[0]}, folder / f"epoch-{epoch}.pt")
-    dist.destroy_process_group()
 
 
 def train(folder):
     folder.mkdir()
-    torch.multiprocessing.spawn(worker, (folder,), nprocs=2)
+    together(worker, folder)
     (folder / "meeting").unlink(missing_ok=True)
     saved = [torch.load(path) for path in sorted(folder.glob("epoch-*.pt"))]
     return small_bert(), [Moment(one["model"], one["lr"]) for one in saved]
