@@ -1,6 +1,8 @@
 """Kind R: a loss that is put in the place of the model's own is held against it, and what is missing in it is said."""
 
+import functools
 import re
+import types
 import warnings
 
 import pytest
@@ -265,3 +267,52 @@ def test_a_loss_that_is_given_is_not_held_against_anything(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         TracInWE.from_trainer(trainer, checkpoints=scatter_checkpoints(model, tmp_path), loss_fn=language_model_loss)
+
+
+# ------------------------------------------------------------------------------------- a loss that the Trainer was given
+
+
+def three_times(trainer, model, inputs, return_outputs=False, **others):
+    output = model(**inputs)
+    return (3 * output.loss, output) if return_outputs else 3 * output.loss
+
+
+def on_the_trainer(trainer, monkeypatch):
+    monkeypatch.setattr(trainer, "compute_loss", types.MethodType(three_times, trainer), raising=False)
+
+
+def as_a_function(trainer, monkeypatch):
+    monkeypatch.setattr(trainer, "compute_loss", functools.partial(three_times, trainer))
+
+
+def wrapped(trainer, monkeypatch):
+    how = trainer.compute_loss
+    monkeypatch.setattr(trainer, "compute_loss", functools.wraps(how)(lambda *given, **named: 3 * how(*given, **named)))
+
+
+def on_their_class(trainer, monkeypatch):
+    monkeypatch.setattr(Trainer, "compute_loss", three_times)
+
+
+def smoothed_later(trainer, monkeypatch):
+    trainer.label_smoother = transformers.trainer_pt_utils.LabelSmoother(0.1)
+
+
+OWN = [on_the_trainer, as_a_function, wrapped, on_their_class, smoothed_later]
+
+
+@pytest.mark.parametrize("way", [None, *OWN])
+def test_a_loss_put_onto_a_trainer_is_told_however_it_came_there(way, tmp_path, monkeypatch):
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=1, save_steps=1, report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy="no"
+    )
+    trainer = Trainer(tiny_bert(classes=2), arguments, train_dataset=Examples({"labels": torch.tensor([0, 1])}))
+    trainer.state.global_step = 1
+    if way is not None:
+        way(trainer, monkeypatch)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        TracInWE.from_trainer(trainer, checkpoints=[tmp_path / "step-1.pt"])
+    what = "label_smoother" if way is smoothed_later else "compute_loss"
+    expected = f"has a loss of its own ({what}), and the model's is used: gradients are not those of training"
+    assert [expected in str(one.message) for one in said] == ([] if way is None else [True])

@@ -139,11 +139,14 @@ def say_other_loss(trainer: Trainer) -> None:
     """Warn where the Trainer was trained on a loss that is not the model's own."""
     from transformers import Trainer as Original
 
-    own = (
-        [f"label_smoothing_factor={trainer.args.label_smoothing_factor}"] if trainer.args.label_smoothing_factor else []
-    )
+    factor = trainer.args.label_smoothing_factor
+    own = [f"label_smoothing_factor={factor}"] if factor else []
+    own += ["label_smoother"] if not factor and getattr(trainer, "label_smoother", None) is not None else []
     own += ["compute_loss_func"] if getattr(trainer, "compute_loss_func", None) is not None else []
-    own += ["compute_loss"] if type(trainer).compute_loss is not Original.compute_loss else []
+    # It may be of a class, put onto the Trainer itself, or put onto transformers' class.
+    how = getattr(trainer.compute_loss, "__func__", trainer.compute_loss)
+    theirs = f"{getattr(how, '__module__', None)}.".startswith("transformers.") and how is Original.compute_loss
+    own += [] if theirs else ["compute_loss"]
     if own:
         warnings.warn(
             f"from_trainer: the Trainer has a loss of its own ({', '.join(own)}), and the model's is used: gradients are not "
