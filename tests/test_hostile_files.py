@@ -227,7 +227,8 @@ def test_a_state_dict_of_other_things_than_dense_weights_is_refused_and_the_mode
 
 
 @pytest.mark.parametrize(
-    "rate", ["fast", [1.0], {"a": 1}, True, 1j, float("nan"), 10**400, torch.ones(2), torch.ones((), device="meta"), -1]
+    "rate",
+    ["fast", [1.0, 1.0], {"a": 1}, True, 1j, float("nan"), 10**400, torch.ones(2), torch.ones((), device="meta"), -1],
 )
 def test_a_rate_that_is_none_is_refused_wherever_it_stands(tmp_path, rate):
     state = TinyCNN().state_dict()

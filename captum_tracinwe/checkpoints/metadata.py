@@ -59,12 +59,13 @@ _SHORT.maxlevel = 2
 
 
 def checked_rate(rate: Any, where: str) -> float:
-    """A learning rate as a number, also out of a tensor of one.
+    """A learning rate as a number, also out of a tensor of one, or of the list that ``get_last_lr()`` gives for one group.
 
     Raises:
         ValueError: it is no finite number ≥ 0; ``where`` begins the message.
     """
     try:
+        rate = rate[0] if isinstance(rate, (list, tuple)) and len(rate) == 1 else rate
         found: Any = rate.item() if isinstance(rate, Tensor) and rate.numel() == 1 and not rate.is_meta else rate
         if not isinstance(found, bool) and isinstance(found, Real) and 0 <= float(found) < math.inf:
             return float(found)

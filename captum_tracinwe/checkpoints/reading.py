@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import pickle
+import re
 import threading
 import time
 import zipfile
@@ -43,6 +44,20 @@ MOST_EXPANDED = 100
 TICK = 0.02
 # What training scripts save of their arguments, as Lightning's save_hyperparameters does: it holds values and does nothing.
 HARMLESS: list[Any] = [argparse.Namespace]
+# What lies where weights are looked for → how it begins, in small letters, and the way out.
+FOREIGN: dict[str, tuple[bytes | tuple[bytes, ...], str]] = {
+    "a pointer of git-lfs, and no weights": (b"version https://git-lfs", "Run `git lfs pull` in {folder!r}"),
+    "a page of HTML": ((b"<!doctype html", b"<html"), "Download the file itself"),
+    "of GGUF, for inference": (
+        b"gguf",
+        "Convert it with `transformers.AutoModelForCausalLM.from_pretrained({folder!r}, gguf_file={name!r})"
+        ".save_pretrained('CONVERTED')`, and pass the folder CONVERTED",
+    ),
+    "of HDF5, as Keras saves": (
+        b"\x89hdf",
+        "Save the weights of the PyTorch model with its save_pretrained or torch.save",
+    ),
+}
 # torch has one list of such classes for all threads.
 _marking = threading.Lock()
 
@@ -95,16 +110,44 @@ def in_words(path: Path) -> Iterator[None]:
     """What goes wrong while ``path`` is read, as a ValueError that names it."""
     try:
         yield
+    except Unread:
+        raise
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]{1,100}) was not", str(error))
         raise ValueError(
-            f"The checkpoint {str(path)!r} is refused: it holds more than tensors and plain values, and reading it could run "
-            f"code. Expected a state dict; save one with captum_tracinwe.save_checkpoint."
+            f"The checkpoint {str(path)!r} is refused: it holds more than tensors and plain values"
+            f"{f' ({named[1]})' if named else ''}, and reading it could run code. Expected a state dict, as "
+            f"captum_tracinwe.save_checkpoint saves. If you trust the file convert it: `found = torch.load({str(path)!r}, "
+            f"weights_only=False)`, then for a model `captum_tracinwe.save_checkpoint('CONVERTED.pt', found, "
+            f"learning_rate=...)`, or by the keys that it has `torch.save({{'model_state_dict': found['model'], 'learning_rate': "
+            f"float(found['lr'])}}, 'CONVERTED.pt')`."
         ) from error
     except Exception as error:  # damaged pickles raise whatever their bytes happen to ask for
         raise ValueError(
             f"The checkpoint {str(path)!r} cannot be read: it is truncated, or not a checkpoint ({first_line(error)}). "
             f"Expected a whole file of torch.save or safetensors: save it anew, or leave it out."
         ) from error
+
+
+def _refuse_foreign(file: BinaryIO, path: Path) -> None:
+    """See that a file is none of those that lie in the place of weights, told by how it begins.
+
+    Raises:
+        Unread: what it is, and what to do.
+    """
+    file.seek(0)
+    head = file.read(64)
+    file.seek(0)
+    kind, way = next(
+        ((kind, way) for kind, (begins, way) in FOREIGN.items() if head.lower().startswith(begins)), ("", "")
+    )
+    if path.suffix != ".safetensors" and head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < MOST_DESCRIPTION:
+        kind, way = "of safetensors, by what is in it", "Name it *.safetensors"
+    elif path.suffix == ".safetensors" and head.startswith(b"PK\x03\x04"):
+        kind, way = "of torch.save, by what is in it", "Name it *.pt"
+    if kind:
+        way = way.format(folder=str(path.parent), name=path.name)
+        raise Unread(f"The checkpoint {str(path)!r} is {kind}: expected weights of torch.save or safetensors. {way}.")
 
 
 def first_line(error: Exception) -> str:
@@ -120,6 +163,7 @@ def check_file(file: BinaryIO, path: Path) -> int:
         ValueError: it is cut, or not made of what it says it is.
     """
     with in_words(path):
+        _refuse_foreign(file, path)
         if path.suffix == ".safetensors":
             return len(_header(file)[0])
         return len(_records(file)) if _is_zip(file) else 0
@@ -141,6 +185,7 @@ def read_torch(file: BinaryIO, path: Path, mapped: bool = False, values: bool = 
         ValueError: it is cut, holds more than tensors and plain values, or is out of proportion.
     """
     with in_words(path):
+        _refuse_foreign(file, path)
         device = "cpu" if values else "meta"
         if not _is_zip(file):
             _refuse_shifted(file)
@@ -271,6 +316,7 @@ class _Entry(msgspec.Struct):
 def read_safetensors(file: BinaryIO, path: Path, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file and its notes; arguments and errors as for :func:`read_torch`."""
     with in_words(path):
+        _refuse_foreign(file, path)
         entries, notes, start = _header(file)
         size = os.fstat(file.fileno()).st_size
         whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8) if mapped else None
