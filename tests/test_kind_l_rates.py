@@ -107,10 +107,46 @@ def test_where_the_tables_group_cannot_be_told_that_is_said(tmp_path):
         assert load_checkpoint(TinyCNN(), tmp_path / "a.pt") == 4.5
 
 
-def test_a_rate_beside_the_state_dict_goes_before(tmp_path):
+def test_where_a_rate_beside_is_not_the_optimisers_the_one_in_force_is_used_and_both_are_said_once(tmp_path):
+    model, optimizer, scheduler = trained()
+    weights, states = {"model": model.state_dict()}, {"optimizer": optimizer.state_dict()}
+    torch.save(weights | states | {"lr": 0.7}, tmp_path / "a.pt")
+    torch.save(weights | {"scheduler": scheduler.state_dict()} | {"learning_rate": [0.7]}, tmp_path / "b.pt")
+    for path, key in ((tmp_path / "a.pt", r"'lr' 0\.7"), (tmp_path / "b.pt", r"'learning_rate' \[0\.7\]")):
+        other = TinyCNN()
+        with pytest.warns(UserWarning, match=rf"{key}, and its optim.* the rate 0\.05 .*second is used") as said:
+            assert [load_checkpoint(other, path) for _ in range(2)] == [0.05] * 2
+        assert len(said) == 1
+        assert same(other, model)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_of_several_groups_the_tables_is_held_against_a_rate_beside(tmp_path, known):
+    model, optimizer, _ = trained((9.0, 0.1), momentum=known)  # without a state the table's group cannot be told
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "lr": 4.5}, tmp_path / "a.pt")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert load_checkpoint(TinyCNN(), tmp_path / "a.pt") == (0.05 if known else 4.5)
+    assert len(said) == known
+
+
+@pytest.mark.parametrize("beside", [0.05, torch.tensor(0.05), 0.0500001])
+def test_a_rate_beside_that_is_the_optimisers_is_taken_without_a_word(tmp_path, beside):
     model, optimizer, _ = trained()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "lr": 0.7}, tmp_path / "a.pt")
-    assert load_checkpoint(TinyCNN(), tmp_path / "a.pt") == 0.7
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "lr": beside}, tmp_path / "a.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_checkpoint(TinyCNN(), tmp_path / "a.pt") == float(beside)
+
+
+def test_a_rate_beside_stands_where_an_optimiser_keeps_none(tmp_path):
+    model, optimizer, _ = trained()
+    state = optimizer.state_dict()
+    state["param_groups"][0]["lr"] = None  # as Adafactor's may be, which makes its own
+    torch.save({"model": model.state_dict(), "optimizer": state, "lr": 0.7}, tmp_path / "a.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_checkpoint(TinyCNN(), tmp_path / "a.pt") == 0.7
 
 
 def test_scores_weigh_checkpoints_by_the_rates_that_were_read(tmp_path):

@@ -20,9 +20,16 @@ from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES, active_adapter, 
 from captum_tracinwe.checkpoints.files import has_weights, weight_files
 from captum_tracinwe.checkpoints.folders import DEEPSPEED, shards_folder
 from captum_tracinwe.checkpoints.layouts import converted
-from captum_tracinwe.checkpoints.metadata import shown
-from captum_tracinwe.checkpoints.names import Ambiguous, is_old_buffer, renamed, unwrapped, without_old_buffers
-from captum_tracinwe.checkpoints.rates import rate_within
+from captum_tracinwe.checkpoints.metadata import checked_rate, shown
+from captum_tracinwe.checkpoints.names import (
+    Ambiguous,
+    is_old_buffer,
+    renamed,
+    unwrapped,
+    versions_of,
+    without_old_buffers,
+)
+from captum_tracinwe.checkpoints.rates import rate_in_force, rate_within
 from captum_tracinwe.checkpoints.reading import Unread, opened, read_safetensors, read_torch
 from captum_tracinwe.checkpoints.sharded import opened_shards
 from captum_tracinwe.gradients.embedding import find_embedding
@@ -37,6 +44,7 @@ NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(in
 DEEPEST = 3
 
 _told_of_the_rest: WeakSet[Module] = WeakSet()
+_told_of_two_rates: WeakSet[Module] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -48,12 +56,14 @@ class Held:
         wanted (collection of str): which of the model's names have to be in it.
         given (any): the learning rate that was put beside the state dict; None where there is none.
         rate (float, optional): that of an optimiser or scheduler whose state stands in the file.
+        versions (mapping, optional): of the modules' ways of saving, which torch keeps with a state dict.
     """
 
     state: dict[str, Any]
     wanted: Collection[str]
     given: Any = None
     rate: float | None = None
+    versions: Mapping[str, Any] | None = None
 
 
 def read(model: Module, path: Path) -> Held:
@@ -221,8 +231,27 @@ def _held(
     own = unwrap(model).state_dict()
     flat = not any(nest is inner for _, inner in _nests(content, DEEPEST))
     given = next((content[key] for key in RATES if key in content and not (flat and key in own)), None)
-    rate = rate_within(content, nest, *word_table(model), path) if given is None else None
-    return Held(*_fitted(model, state, path), given, rate)
+    fitted = _fitted(model, state, path)
+    versions = versions_of(nest, fitted[0])
+    if given is None:
+        return Held(*fitted, None, rate_within(content, nest, *word_table(model), path), versions)
+    try:
+        number = checked_rate(given, f"checkpoint {str(path)!r}")
+        in_force = rate_in_force(content, nest, *word_table(model), number, path)
+    except ValueError:  # an odd rate that is used is told where it is; Adafactor's may be None
+        in_force = None
+    if in_force is None:
+        return Held(*fitted, given, versions=versions)
+    if model not in _told_of_two_rates:
+        _told_of_two_rates.add(model)
+        key = next(key for key in RATES if key in content)
+        warnings.warn(
+            f"The checkpoint {str(path)!r} has {key!r} {shown(given)}, and its optimiser or scheduler the rate {in_force:.6g} "
+            f"for the word embedding: the second is used, here and in others like it, for it is the one in force. Where the "
+            f"first is meant pass a checkpoints_load_func that calls load_checkpoint and returns it.",
+            stacklevel=5,
+        )
+    return Held(*fitted, None, in_force, versions)
 
 
 def _fitted(model: Module, state: dict[str, Any], path: Path) -> tuple[dict[str, Any], Collection[str]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-__all__ = ["Ambiguous", "is_old_buffer", "renamed", "unwrapped", "without_old_buffers"]
+__all__ = ["Ambiguous", "is_old_buffer", "renamed", "unwrapped", "versions_of", "without_old_buffers"]
 
 # What torch puts around a module, or around a part of it: DataParallel and DDP, torch.compile, FSDP, activation checkpoints.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"})
@@ -68,6 +68,26 @@ def unwrapped(state: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for front in _prefixes(plain):
         if front or plain.keys() != state.keys():
             yield {name[len(front) :]: state[key] for name, key in plain.items()}
+
+
+def versions_of(saved: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What torch keeps with a state dict of the versions of its modules, under the names that its weights have in ``state``."""
+    told = getattr(saved, "_metadata", None)
+    if not isinstance(told, Mapping):
+        return None
+    names = {id(value): name for name, value in saved.items()}
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        ours, theirs = name.split(".")[:-1], names.get(id(value), "").split(".")[:-1]
+        found.setdefault(".".join(ours), told.get(".".join(theirs)))
+        while ours and theirs and ours[-1] == theirs[-1]:  # and the modules around it
+            ours, theirs = ours[:-1], theirs[:-1]
+            found.setdefault(".".join(ours), told.get(".".join(theirs)))
+    return {
+        module: notes
+        for module, notes in found.items()
+        if isinstance(notes, Mapping) and isinstance(notes.get("version"), int)
+    }
 
 
 def without_old_buffers(model: Module, state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

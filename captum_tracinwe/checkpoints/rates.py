@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +16,7 @@ from captum_tracinwe.checkpoints.reading import first_line, opened, read_torch
 from captum_tracinwe.checkpoints.run_states import STATE, TrainerState
 from captum_tracinwe.checkpoints.states import groups_of, of_table, scheduled, states_within
 
-__all__ = ["OPTIMIZER", "rate_within", "trainer_rate"]
+__all__ = ["OPTIMIZER", "rate_in_force", "rate_within", "trainer_rate"]
 
 #: The file in which Trainer keeps the state of its optimiser.
 OPTIMIZER = "optimizer.pt"
@@ -72,15 +73,35 @@ def rate_within(content: Any, beside: Any, table: Tensor | None, names: Collecti
         names (collection of str): the model's names for it.
         path (Path): of the file, for messages.
     """
+    of_embedding, found = _found_within(content, beside, table, names, path)
+    return _the_one(of_embedding, found, path) if found else None
+
+
+def rate_in_force(
+    content: Any, beside: Any, table: Tensor | None, names: Collection[str], given: float, path: Path
+) -> float | None:
+    """The embedding's rate by the states in a file, where it is another than the one ``given`` there; as for `rate_within`.
+
+    What scripts put beside their weights may be the rate that they began with; an optimiser's own is the one in force. None: it
+    is the same, or which one is the embedding's cannot be told.
+    """
+    of_embedding, found = _found_within(content, beside, table, names, path)
+    rates = set(of_embedding) or {rate for some in found for rate in some}
+    # One may be of float32, or a text of fewer digits.
+    alike = any(math.isclose(rate, given, rel_tol=1e-5) for rate in rates)
+    return None if alike or len(rates) != 1 else next(iter(rates))
+
+
+def _found_within(
+    content: Any, beside: Any, table: Tensor | None, names: Collection[str], path: Path
+) -> tuple[list[float], list[list[float]]]:
+    """The rates of the groups that train the word table, and all, of each optimiser or else scheduler."""
     optimisers, schedulers = states_within(content, beside)
     groups = [groups_of(one) or [] for one in optimisers]
     found = [[group["lr"] for group in some] for some in groups] or [scheduled(one) or [] for one in schedulers]
     found = [[checked_rate(rate, f"checkpoint {str(path)!r}") for rate in some] for some in found]
-    if not found:
-        return None
     states = [one.get("state") for one in optimisers]
-    of_embedding = [found[n][i] for n, some in enumerate(groups) for i in of_table(some, states[n], table, names)]
-    return _the_one(of_embedding, found, path)
+    return [found[n][i] for n, some in enumerate(groups) for i in of_table(some, states[n], table, names)], found
 
 
 def _the_one(of_embedding: Sequence[float], found: Sequence[Sequence[float]], path: Path) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -20,9 +21,10 @@ from captum_tracinwe.checkpoints.adapters import adapter_state, only_adapter_tra
 from captum_tracinwe.checkpoints.contents import Held, read, word_table
 from captum_tracinwe.checkpoints.files import WEIGHT_FILES, check_whole, exists, find_checkpoints
 from captum_tracinwe.checkpoints.metadata import checked_rate
+from captum_tracinwe.checkpoints.names import unwrapped
 from captum_tracinwe.checkpoints.rates import trainer_rate
 from captum_tracinwe.gradients.interrupts import whole
-from captum_tracinwe.gradients.model_state import has_own_loading, memory_of, shared_memory
+from captum_tracinwe.gradients.model_state import ModelState, has_own_loading, memory_of, shared_memory
 from captum_tracinwe.gradients.turns import alone
 
 __all__ = [
@@ -101,7 +103,8 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
     (``torch.save`` or safetensors), with any wrapper's names and one prefix before all of them; and directories: of
     transformers' Trainer, of accelerate, of torch.distributed as FSDP saves, and of DeepSpeed where the weights are whole. The
     rate is that beside the state dict, else that of the optimiser's or scheduler's state (of the group of the word embedding,
-    where it can be told), in the file or in the directory (:func:`captum_tracinwe.rates.trainer_rate`). Layouts in which
+    where it can be told), in the file or in the directory (:func:`captum_tracinwe.rates.trainer_rate`). Where a file has both
+    and they differ, the optimiser's is the one in force: it is used, with a warning that names both. Layouts in which
     transformers saves are turned by transformers itself. Of a PEFT model's adapter the weights alone: the base model
     stays as it is. Nothing pickled is run. Files are read whole, and one that is rewritten meanwhile is refused; from
     :data:`captum_tracinwe.checkpoints.reading.MAPPED_FROM` bytes on they are mapped, and must stay as they are while in use.
@@ -137,7 +140,7 @@ def load_weights(model: Module, path: Path, assign: bool = False) -> Held:
     """As :func:`load_checkpoint`, but what is told of the learning rate comes back as it was read."""
     held = read(model, path)
     with alone(model):
-        whole(lambda: _load_into(model, held.state, held.wanted, path, assign))
+        whole(lambda: _load_into(model, held, path, assign))
     return held
 
 
@@ -182,9 +185,9 @@ def _umask() -> int:
 # ----------------------------------------------------------------------------------------------------------- loading
 
 
-def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str], path: Path, assign: bool) -> None:
+def _load_into(model: Module, held: Held, path: Path, assign: bool) -> None:
     """Load by our own check first: `load_state_dict` copies what fits before it complains of the rest."""
-    inner = unwrap(model)
+    inner, state = unwrap(model), dict(held.state)
     own = inner.state_dict()
     # Tied weights are one tensor under several names; safetensors keeps the first only.
     places: dict[int, list[str]] = {}
@@ -202,7 +205,7 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
         for name in names if given else ():
             if own[name].shape == own[given[0]].shape:
                 state.setdefault(name, state[given[0]])
-    missing, unexpected = [k for k in wanted if k not in state], [k for k in state if k not in own]
+    missing, unexpected = [k for k in held.wanted if k not in state], [k for k in state if k not in own]
     for what, keys in (("missing", missing), ("unexpected", unexpected)):
         if keys:
             problems.append(f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})")
@@ -210,6 +213,8 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
         problem = _misfit(state[key], tensor) if key in state and isinstance(tensor, Tensor) else None
         if problem is not None:
             problems.append(f"{key} is {problem}")
+    if problems and _taken_by_the_model(inner, held, assign):
+        return
     if problems:
         raise ValueError(
             f"The checkpoint {str(path)!r} does not fit the model {type(inner).__name__}: {'; '.join(problems[:5])}. Expected a "
@@ -217,7 +222,7 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
             f"checkpoints_load_func that renames the weights, loads them and returns the learning rate."
         )
     if not assign:
-        inner.load_state_dict(state, strict=False)
+        inner.load_state_dict(_versioned(state, held), strict=False)
         return
     shared = shared_memory(inner)
     quantised = set()
@@ -236,7 +241,46 @@ def _load_into(model: Module, state: dict[str, Tensor], wanted: Collection[str],
     if has_own_loading(
         inner
     ):  # what runs there makes something of the weights; copied onto themselves, they take no time
-        inner.load_state_dict({key: value for key, value in state.items() if key not in quantised}, strict=False)
+        rest = {key: value for key, value in state.items() if key not in quantised}
+        inner.load_state_dict(_versioned(rest, held), strict=False)
+
+
+def _versioned(state: Mapping[str, Any], held: Held) -> OrderedDict[str, Any]:
+    """With the versions by which modules see how they were saved."""
+    found: Any = OrderedDict(state)
+    if held.versions is not None:
+        found._metadata = held.versions
+    return found  # type: ignore[no-any-return]
+
+
+def _taken_by_the_model(inner: Module, held: Held, assign: bool) -> bool:
+    """Let a model that loads in a way of its own have names that only it knows, as hooks do that rename old ones or split them.
+
+    It is asked strictly, and has to miss nothing and leave nothing over. Where it does the model is as it was.
+    """
+    own = inner.state_dict()
+    odd = (_misfit(value, own[key]) for key, value in held.state.items() if isinstance(own.get(key), Tensor))
+    if not has_own_loading(inner) or any(problem and not problem.startswith("(") for problem in odd):
+        return False  # only another shape is for a hook to turn: torch would cut numbers, or take none from "meta"
+    if any(_is_quantised(value) or (isinstance(value, Tensor) and value.is_meta) for value in held.state.values()):
+        return False
+    before = ModelState(inner, copy_weights=not assign)
+    for names in unwrapped(held.state):
+        if assign:  # what it writes into is not what the caller keeps
+            shared = shared_memory(inner)
+            for tensor in {id(one): one for one in inner.state_dict(keep_vars=True).values()}.values():
+                if isinstance(tensor, Tensor) and not _is_quantised(tensor) and memory_of(tensor) not in shared:
+                    tensor.data = tensor.data.clone()
+        try:
+            told = inner.load_state_dict(_versioned(names, held))
+            # One of a script's own may return nothing, and be lenient.
+            left = [*told.missing_keys, *told.unexpected_keys] if told is not None else own.keys() - names.keys()
+        except Exception as error:  # hooks raise whatever these names happen to lead to
+            left = [str(error)]
+        if not left:
+            return True
+        before.give_back()
+    return False
 
 
 def _misfit(given: Any, own: Tensor) -> str | None:
