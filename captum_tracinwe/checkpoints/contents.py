@@ -16,6 +16,7 @@ from torch.nn import Module
 
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.checkpoints import reading
+from captum_tracinwe.checkpoints.adapter_configs import check_config
 from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES, active_adapter, adapter_state, adapter_weights
 from captum_tracinwe.checkpoints.files import has_weights, weight_files
 from captum_tracinwe.checkpoints.folders import DEEPSPEED, shards_folder
@@ -80,6 +81,8 @@ def read(model: Module, path: Path) -> Held:
             rest = _of_file(notes) if notes.is_file() else {}
             return _held(model, {**rest, **shards.content}, nest, shards.tensors(nest), path)
     paths = _paths(path, active_adapter(model))
+    if paths[0].name in ADAPTER_FILES:
+        check_config(model, paths[0].parent)
     merged: dict[str, Any] = {}
     held = None
     with opened(paths) as files:
