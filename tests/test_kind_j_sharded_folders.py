@@ -158,7 +158,7 @@ def contents(folder):
             lambda p: (p / ".metadata").write_bytes(b"\x80\x04no"),
             "convert it with `python -m torch.distributed.checkpoint",
         ),
-        (lambda p: (p / ".metadata").unlink(), "not a checkpoint that is read here: it has pytorch_model_fsdp_0"),
+        (lambda p: (p / ".metadata").unlink(), r"has parts \(__0_0.distcp\) without .metadata"),
     ],
     ids=["another machine's part", "metadata", "no metadata"],
 )
@@ -290,6 +290,48 @@ def test_what_each_process_of_fsdp_held_by_itself_is_said_to_be_that(tmp_path):
     place.mkdir()
     torch.save(TinyCNN().state_dict(), place / "pytorch_model_fsdp.bin")  # gathered
     load_checkpoint_quietly(TinyCNN(), place)
+
+
+def megatrons(folder):
+    (folder / "iter_0000100" / "mp_rank_00").mkdir(parents=True)
+    content = {"model": {"language_model": TinyCNN().state_dict()}, "iteration": 100, "lr": 0.5}
+    torch.save(content, folder / "iter_0000100" / "mp_rank_00" / "model_optim_rng.pt")
+    (folder / "latest_checkpointed_iteration.txt").write_text("100")
+    return folder / "iter_0000100", "is Megatron's: expected weights under the model's own names.*convert.py"
+
+
+def undescribed(folder):
+    save_dcp({"model": TinyCNN().state_dict()}, folder / "step-1")
+    (folder / "step-1" / ".metadata").unlink()
+    return folder / "step-1", r"has parts \(__0_0.distcp\) without .metadata.*whose save had ended"
+
+
+def undescribed_by_accelerate(folder):
+    save_dcp({"model": TinyCNN().state_dict()}, folder / "checkpoint-1" / "pytorch_model_fsdp_0")
+    (folder / "checkpoint-1" / "pytorch_model_fsdp_0" / ".metadata").unlink()
+    return folder / "checkpoint-1", r"has parts \(__0_0.distcp\) without .metadata"
+
+
+@pytest.mark.parametrize("way", [megatrons, undescribed, undescribed_by_accelerate])
+def test_weights_that_cannot_be_put_together_are_found_and_told_with_the_way_out(way, tmp_path):
+    place, words = way(tmp_path)
+    before = contents(tmp_path)
+    assert find_checkpoints(tmp_path) == [str(place)]
+    for given in (place, *(one for one in place.iterdir() if one.is_dir())):
+        model, same_model = TinyCNN(), TinyCNN()
+        same_model.load_state_dict(model.state_dict())
+        (found,) = find_checkpoints(given)
+        with pytest.raises(ValueError, match=words):
+            load_checkpoint(model, found)
+        assert same(model, same_model)
+    assert contents(tmp_path) == before
+
+
+def test_the_file_that_is_named_for_a_megatron_model_is_read(tmp_path):
+    place, words = megatrons(tmp_path)
+    with pytest.raises(ValueError, match=f"{words}.*one rank only, pass the file '") as told:
+        load_checkpoint(TinyCNN(), place)
+    assert load_checkpoint(TinyCNN(), str(told.value).split("'")[-2]) == 0.5
 
 
 @pytest.mark.slow

@@ -10,8 +10,17 @@ from typing import Annotated, Any
 import msgspec
 
 from captum_tracinwe.checkpoints.adapters import ADAPTER_FILES
-from captum_tracinwe.checkpoints.folders import gathered_file, is_unread, refuse_unread, shards_folder
+from captum_tracinwe.checkpoints.folders import (
+    WEIGHTS,
+    gathered_file,
+    is_in_parts,
+    is_of_training,
+    is_unread,
+    refuse_unread,
+    shards_folder,
+)
 from captum_tracinwe.checkpoints.metadata import read_json
+from captum_tracinwe.checkpoints.once import each_once, say_repeated
 from captum_tracinwe.checkpoints.reading import check_file, opened
 from captum_tracinwe.checkpoints.run_states import different_runs
 from captum_tracinwe.checkpoints.sharded import opened_shards
@@ -31,6 +40,8 @@ WEIGHT_FILES = (
 OF_DESKTOP = ("thumbs.db", "desktop.ini")
 # And DeepSpeed, beside its folders.
 OF_DEEPSPEED = ("latest",)
+# So deep, and in so many folders, is looked for checkpoints where there are none.
+DEEPEST, MOST_FOLDERS = 3, 200
 NO_WEIGHTS = (".txt", ".py", ".json", ".jsonl", ".md", ".csv", ".log", ".yaml", ".yml", ".html", ".png")
 
 
@@ -39,8 +50,9 @@ def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
 
     Of a directory: its ``checkpoint-*`` subdirectories if it has any, as transformers' Trainer makes them; else the
     directory itself, if it holds one model's weights; else every entry that may be a checkpoint (no hidden file, no text,
-    no directory without weights). Of another iterable: its items, sorted if all are paths; they may be anything that the
-    loader takes.
+    no directory without weights, no optimiser's state). What is there twice, as a link, a copy or in a second format, counts
+    once, and a warning says so. Of another iterable: its items, sorted if all are paths; they may be anything that the loader
+    takes. One that is listed twice counts twice, with a warning.
 
     Raises:
         ValueError: there are none, or a Trainer's directory holds those of several runs.
@@ -56,25 +68,31 @@ def find_checkpoints(checkpoints: str | Path | Iterable[Any]) -> list[Any]:
             mixed = different_runs(of_trainer)
             if mixed is not None:
                 raise ValueError(mixed)
-        elif place.is_file() or has_weights(place):
+        elif place.is_file() or has_weights(place) or is_in_parts(place):
             found = [str(place)]
         else:
             found = _natural(str(entry) for entry in entries if _may_be_checkpoint(entry))
+        found = each_once(found, weight_files)
     else:
         if checkpoints is not None and not isinstance(checkpoints, Iterable):
             raise TypeError(f"`checkpoints` should be a directory or a list of paths, got {checkpoints!r}.")
         found = list(checkpoints) if checkpoints is not None else []
         if found and all(isinstance(item, (str, Path)) for item in found):
             found = _natural(found)
+        say_repeated(found)
     if not found:
-        where = f"got {checkpoints!r}"
+        where, way = f"got {checkpoints!r}", "Save some along training with captum_tracinwe.save_checkpoint."
         if isinstance(checkpoints, (str, Path)):
-            is_folder = Path(checkpoints).is_dir()
-            what = "a directory without checkpoints" if is_folder else "neither a file nor a directory"
+            place = Path(checkpoints)
+            what = "a directory without checkpoints" if place.is_dir() else "neither a file nor a directory"
             where = f"{str(checkpoints)!r} is {what}"
+            within = _folders_within(place)
+            if within:
+                where += " of its own"
+                way = f"There are some in {_listed(within)}: pass {'that' if len(within) == 1 else 'one of these'} instead."
         raise ValueError(
             f"Invalid checkpoints provided for TracIn class: {checkpoints}! Expected a directory with checkpoints, or a list "
-            f"of at least one path; {where}. Save some along training with captum_tracinwe.save_checkpoint."
+            f"of at least one path; {where}. {way}"
         )
     return found
 
@@ -167,7 +185,31 @@ def _listed(names: list[str]) -> str:
 def _may_be_checkpoint(entry: Path) -> bool:
     if entry.name.startswith(".") or entry.name.lower() in (*OF_DESKTOP, *OF_DEEPSPEED):
         return False
-    return has_weights(entry) or is_unread(entry) if entry.is_dir() else entry.suffix not in NO_WEIGHTS
+    if entry.is_dir():
+        return has_weights(entry) or is_unread(entry)
+    return entry.suffix not in NO_WEIGHTS and not is_of_training(entry)
+
+
+def _folders_within(place: Path) -> list[str]:
+    """The folders in one that would do in its place: `checkpoints` of accelerate, `version_0/checkpoints` of Lightning."""
+    within = [place]
+    for _ in range(DEEPEST):
+        within = [entry for one in within for entry in _entries(one) if entry.is_dir()][:MOST_FOLDERS]
+        fit = [one for one in within if any(map(_is_surely_one, _entries(one)))]
+        if fit:
+            return _natural(map(str, fit))
+    return []
+
+
+def _entries(place: Path) -> list[Path]:
+    try:
+        return list(place.iterdir())
+    except OSError:  # no folder, or not ours to read
+        return []
+
+
+def _is_surely_one(entry: Path) -> bool:
+    return _may_be_checkpoint(entry) and (entry.is_dir() or entry.suffix in WEIGHTS)
 
 
 def _natural(paths: Iterable[Any]) -> list[Any]:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from captum_tracinwe.checkpoints.reading import Unread
-from captum_tracinwe.checkpoints.sharded import METADATA
+from torch import Tensor
 
-__all__ = ["DEEPSPEED", "gathered_file", "is_unread", "refuse_unread", "shards_folder"]
+from captum_tracinwe.checkpoints.reading import Unread, opened, read_torch
+from captum_tracinwe.checkpoints.sharded import METADATA
+from captum_tracinwe.checkpoints.states import groups_of, scheduled
+
+__all__ = [
+    "DEEPSPEED",
+    "WEIGHTS",
+    "gathered_file",
+    "is_in_parts",
+    "is_of_training",
+    "is_unread",
+    "refuse_unread",
+    "shards_folder",
+]
 
 #: DeepSpeed's weights of a stage of ZeRO that leaves them whole.
 DEEPSPEED = "mp_rank_00_model_states.pt"
@@ -27,7 +41,14 @@ BESIDE = (
     "training_args.bin",
     "dl_state*",
 )
-# What weights are in, elsewhere.
+# What a script calls these, in a folder of its own.
+OF_TRAINING = re.compile(
+    r"(^|[-_. ])(optim|optimi[sz]ers?|opt|sched|schedulers?|scaler|rng|rng_states?|random_states?|sampler)([-_. \d]|$)",
+    re.IGNORECASE,
+)
+# Megatron's weights, under its own names; and those of torch.distributed without the file that describes them.
+MEGATRON, PARTS = "model_optim_rng.pt", "*.distcp"
+#: What weights are in, whoever saved them.
 WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".safetensors", ".distcp", ".h5", ".msgpack", ".npz", ".gguf")
 
 
@@ -53,7 +74,37 @@ def _first(place: Path, pattern: str) -> Path | None:
 
 def is_unread(place: Path) -> bool:
     """Whether a folder has weights in parts that cannot be put together here."""
-    return any(_first(place, pattern) for pattern in (*CUT, *BY_RANK))
+    return any(_first(place, pattern) for pattern in (*CUT, *BY_RANK, MEGATRON)) or _undescribed(place) is not None
+
+
+def is_in_parts(place: Path) -> bool:
+    """Whether the files of a folder are parts of one checkpoint, and none is one by itself."""
+    return any(next(place.glob(pattern), None) for pattern in (*CUT, *BY_RANK, MEGATRON, PARTS))
+
+
+def is_of_training(entry: Path) -> bool:
+    """Whether a file has the state of an optimiser or of what else trains, and no weights, by its name and its content."""
+    if not OF_TRAINING.search(entry.stem):
+        return False
+    try:
+        with opened([entry]) as (file,):
+            content = read_torch(file, entry, values=False)
+    except ValueError:  # other names may be a model's, as OPT's: what cannot be read is then said where it is loaded
+        return any(entry.match(pattern) for pattern in BESIDE)
+    if not isinstance(content, Mapping):
+        return True
+    inner = [content, *(one for one in content.values() if isinstance(one, Mapping))]
+    if groups_of(content) is not None or scheduled(content) is not None:
+        inner = []
+    return not any(isinstance(value, Tensor) and value.dim() > 1 for one in inner for value in one.values())
+
+
+def _undescribed(place: Path) -> Path | None:
+    """A part of a checkpoint of torch.distributed that has no description."""
+    found = (*place.glob(PARTS), *place.glob(f"*/{PARTS}"))
+    return next(
+        (one for one in found if not (one.parent / METADATA).is_file() and one.parent.name[:5] != "optim"), None
+    )
 
 
 def refuse_unread(place: Path) -> None:
@@ -80,6 +131,19 @@ def refuse_unread(place: Path) -> None:
                 f"weights. Load it in the run that wrote it, with as many processes, and save it anew with the state_dict_type "
                 f"SHARDED_STATE_DICT or FULL_STATE_DICT."
             )
+    megatron, part = _first(place, MEGATRON), _undescribed(place)
+    if megatron is not None:
+        raise Unread(
+            f"The checkpoint {str(place)!r} is Megatron's: expected weights under the model's own names, and whole. Convert it "
+            f"with Megatron's tools/checkpoint/convert.py, or export it to Hugging Face's format, and pass the folder that this "
+            f"writes. If the model has Megatron's names and there is one rank only, pass the file {str(megatron)!r} itself."
+        )
+    if part is not None:
+        raise Unread(
+            f"The checkpoint {str(place)!r} of torch.distributed has parts ({part.name}) without {METADATA}, which says what is "
+            f"in them: expected both. It is written last, by an asynchronous save when all parts are there, and copies "
+            f"that leave out hidden files leave it out. Copy it, too, or take a checkpoint whose save had ended."
+        )
     several = sorted(one.parent.name for name in (METADATA, DEEPSPEED) for one in place.glob(f"*/{name}"))
     several = [name for name in several if not name.startswith("optim")]
     if several:

@@ -30,6 +30,7 @@ __all__ = [
     "opened",
     "read_safetensors",
     "read_torch",
+    "tensor_places",
 ]
 
 #: Weights of more bytes are mapped instead of read: below it a copy costs half a second a gigabyte, above it perhaps the
@@ -167,6 +168,28 @@ def check_file(file: BinaryIO, path: Path) -> int:
         if path.suffix == ".safetensors":
             return len(_header(file)[0])
         return len(_records(file)) if _is_zip(file) else 0
+
+
+def tensor_places(file: BinaryIO, path: Path) -> tuple[list[tuple[int, int]], dict[str, str]]:
+    """Where the numbers of each tensor of a file begin and how many bytes they are, and its notes; of other files all of it.
+
+    Raises:
+        ValueError: it is not what its name or beginning says.
+    """
+    with in_words(path):
+        if path.suffix == ".safetensors":
+            entries, notes, start = _header(file)
+            spans = [entry.data_offsets for entry in entries.values()]
+            return [(start + begin, end - begin) for begin, end in spans], notes
+        if path.suffix == ".distcp" or not _is_zip(file):  # of many archives, one behind the other
+            return [(0, os.fstat(file.fileno()).st_size)], {}
+        places = []
+        for record in _records(file):
+            if "/data/" in record.filename:
+                file.seek(record.header_offset + 26)
+                names = int.from_bytes(file.read(2), "little") + int.from_bytes(file.read(2), "little")
+                places.append((record.header_offset + 30 + names, record.compress_size))
+        return places, {}
 
 
 # ------------------------------------------------------------------------------------------------------------- torch
