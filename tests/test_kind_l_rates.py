@@ -198,6 +198,29 @@ def test_what_accelerate_saves_beside_weights_is_read(tmp_path, how, scheduled):
     assert same(other, model)
 
 
+@pytest.mark.parametrize("name", ["optimizer-{}.pt", "model-{}.optim.bin", "scheduler_{}.pth"])
+def test_the_rate_in_a_file_of_the_same_number_beside_is_read(tmp_path, name):
+    for steps in (1, 3):
+        model, optimizer, _ = trained((9.0, 0.1), steps=steps)
+        torch.save(model.state_dict(), tmp_path / f"model-{steps}.pt")
+        state = trained((0.1, 0.1), steps=steps)[2] if "sched" in name else optimizer
+        torch.save(state.state_dict(), tmp_path / name.format(steps))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [load_checkpoint(TinyCNN(), tmp_path / f"model-{steps}.pt") for steps in (1, 3)]
+    assert found == [0.05, 0.025]
+
+
+def test_a_file_beside_of_another_number_or_that_cannot_be_read_tells_no_rate(tmp_path):
+    torch.save(TinyCNN().state_dict(), tmp_path / "model-1.pt")
+    torch.save(trained()[1].state_dict(), tmp_path / "optimizer-2.pt")
+    with pytest.warns(UserWarning, match="no learning rate: 1.0 is used"):
+        assert load_checkpoint(TinyCNN(), tmp_path / "model-1.pt") == 1.0
+    (tmp_path / "optimizer-1.pt").write_bytes(b"half")
+    with pytest.warns(UserWarning, match="no learning rate: 1.0 is used"):
+        assert load_checkpoint(TinyCNN(), tmp_path / "model-1.pt") == 1.0
+
+
 # ---------------------------------------------------------------------------------------------------- none, and zero
 
 

@@ -6,17 +6,19 @@ import math
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from captum_tracinwe.checkpoints.folders import WEIGHTS, is_of_training
 from captum_tracinwe.checkpoints.metadata import checked_rate, read_json, shown
 from captum_tracinwe.checkpoints.reading import first_line, opened, read_torch
 from captum_tracinwe.checkpoints.run_states import STATE, TrainerState
 from captum_tracinwe.checkpoints.states import groups_of, of_table, scheduled, states_within
 
-__all__ = ["OPTIMIZER", "rate_in_force", "rate_within", "trainer_rate"]
+__all__ = ["OPTIMIZER", "rate_beside", "rate_in_force", "rate_within", "trainer_rate"]
 
 #: The file in which Trainer keeps the state of its optimiser.
 OPTIMIZER = "optimizer.pt"
@@ -75,6 +77,18 @@ def rate_within(content: Any, beside: Any, table: Tensor | None, names: Collecti
     """
     of_embedding, found = _found_within(content, beside, table, names, path)
     return _the_one(of_embedding, found, path) if found else None
+
+
+def rate_beside(path: Path, table: Tensor | None, names: Collection[str]) -> float | None:
+    """η_c by the states in files beside one of weights, with the numbers of its name: `optimizer-2.pt` of `model-2.pt`."""
+    numbers = re.findall(r"\d+", path.stem)
+    alike = [one for one in path.parent.iterdir() if re.findall(r"\d+", one.stem) == numbers] if numbers else []
+    states = []
+    for one in sorted(alike):
+        if one != path and one.suffix in WEIGHTS and is_of_training(one):
+            with suppress(ValueError):  # that there is no rate is said
+                states.append(_loaded(one))
+    return rate_within(states, None, table, names, path)
 
 
 def rate_in_force(

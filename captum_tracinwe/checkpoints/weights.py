@@ -22,7 +22,7 @@ from captum_tracinwe.checkpoints.contents import Held, read, word_table
 from captum_tracinwe.checkpoints.files import WEIGHT_FILES, check_whole, exists, find_checkpoints
 from captum_tracinwe.checkpoints.metadata import checked_rate
 from captum_tracinwe.checkpoints.names import unwrapped
-from captum_tracinwe.checkpoints.rates import trainer_rate
+from captum_tracinwe.checkpoints.rates import rate_beside, trainer_rate
 from captum_tracinwe.gradients.interrupts import whole
 from captum_tracinwe.gradients.model_state import ModelState, has_own_loading, memory_of, shared_memory
 from captum_tracinwe.gradients.turns import alone
@@ -155,6 +155,8 @@ def _load(model: Module, path: str | Path, assign: bool) -> float:
     beside = path if path.is_dir() else path.parent if path.name in WEIGHT_FILES else None
     if rate is None and beside is not None:
         rate = trainer_rate(beside, *word_table(model))
+    elif rate is None:
+        rate = rate_beside(path, *word_table(model))
     if rate == 0 and model not in _told_of_rate_zero:
         _told_of_rate_zero.add(model)
         warnings.warn(
