@@ -150,10 +150,12 @@ def nbytes(batch: Batch) -> int:
 
 
 def move_to(value: Any, device: torch.device) -> Any:
-    """Every tensor on ``device``, and fit for autograd; other values as they are."""
+    """Every tensor on ``device``, as a copy that a model or a loss may write into; other values as they are.
+
+    A copy is fit for autograd too, where the caller collated under inference_mode.
+    """
     if isinstance(value, Tensor):
-        moved = value.to(device)
-        return moved.clone() if moved.is_inference() else moved  # collated under the caller's inference_mode
+        return value.to(device, copy=True)
     if isinstance(value, Mapping):
         return {key: move_to(item, device) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -214,7 +214,7 @@ class RecordLookUps(TorchFunctionMode):
         output = look_up(input, weight.detach()).requires_grad_()
         if padding_idx is not None and padding_idx < 0:
             padding_idx += weight.shape[0]
-        return LookUp(input.detach(), output, padding_idx)
+        return LookUp(input.detach().clone(), output, padding_idx)  # a model may write into its ids afterwards
 
     def _look_up(
         self,
