@@ -236,7 +236,7 @@ class TracInWE(TracInCP):
                     stacklevel=3,
                 )
             return replace(best, table=kept.names, shares=equal or kept.shares)
-        batch = next(iter(self.train_dataloader))
+        batch = next(iter(reading(self.train_dataloader, "train_dataset")))
         return of_model(self.model, batch, self.label_names, (self.loss_fn, self.test_loss_fn))
 
     @classmethod

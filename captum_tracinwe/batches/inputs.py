@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from captum_tracinwe.batches.batch import Batch, check_batch, tensors_in
 from captum_tracinwe.batches.data_sets import of_columns, one_split
 from captum_tracinwe.batches.loaders import in_order, refuse_shuffling
+from captum_tracinwe.batches.orders import say_order
 from captum_tracinwe.batches.packed import a_row_for_each, unpacked
 
 __all__ = ["as_batches"]
@@ -48,6 +49,7 @@ def as_batches(
     """
     if isinstance(inputs, DataLoader):
         refuse_shuffling(inputs, what)
+        say_order(inputs, what)
         return a_row_for_each(inputs, what)
     if isinstance(inputs, IterableDataset) and collate is not None:
         return a_row_for_each(in_order(inputs, batch_size, collate), what)

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from captum_tracinwe.batches.batch import LABEL_KEYS
+from captum_tracinwe.batches.counting import Chosen
 from captum_tracinwe.batches.loaders import in_order
 
 __all__ = ["order_by_length", "trim_padding"]
@@ -49,7 +50,7 @@ def order_by_length(
         lengths.append(int(torch.as_tensor(example["attention_mask"]).sum()))
     order = torch.sort(torch.tensor(lengths), stable=True).indices
     loader = in_order(
-        Subset(dataset, order.tolist()),
+        Chosen(dataset, order.tolist()),
         batch_size,
         lambda examples: trim_padding(collate_fn(examples), label_names),
     )

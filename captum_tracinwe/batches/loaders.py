@@ -15,15 +15,15 @@ from torch.utils.data import (
     RandomSampler,
     Sampler,
     SequentialSampler,
-    Subset,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
 
 from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.copies import on_copies
+from captum_tracinwe.batches.counting import Chosen, counted, reads_in_order
 
-__all__ = ["examples_loader", "in_order", "reading", "reads_in_order", "refuse_shuffling"]
+__all__ = ["examples_loader", "in_order", "reading", "refuse_shuffling"]
 
 
 def in_order(
@@ -37,11 +37,16 @@ def in_order(
 
 
 def reading(batches: Iterable[Any], what: str) -> Iterator[Any]:
-    """The batches, one pass; where torch's own collating fails, its error is told with what it was given.
+    """The batches, one pass, those of a loader counted; where torch's own collating fails, its error is told with what it got.
 
     Raises:
-        ValueError: examples that torch cannot put into one batch. What a data set itself raises stays as it is.
+        ValueError: examples that torch cannot put into one batch; a batch with other rows than examples. What a data set itself
+            raises stays as it is.
     """
+    yield from counted(_made(batches, what), batches, what)
+
+
+def _made(batches: Iterable[Any], what: str) -> Iterator[Any]:
     try:
         yield from batches
     except (RuntimeError, TypeError, KeyError) as error:
@@ -98,13 +103,6 @@ def _repeats_itself(sampler: Sampler[Any], dataset: Any) -> bool:
         return list(islice(sampler, most)) == list(islice(sampler, most))
 
 
-def reads_in_order(loader: DataLoader[Any]) -> bool:
-    """Whether both samplers are torch's own, one after the other: the example at a place is the data set's at that index."""
-    batches = loader.batch_sampler
-    sampler = loader.sampler if batches is None else getattr(batches, "sampler", None)
-    return type(sampler) is SequentialSampler and (batches is None or type(batches) is BatchSampler)
-
-
 def examples_loader(
     loader: DataLoader[Any], indices: Sequence[int], batch_size: int | None = None
 ) -> DataLoader[Any] | None:
@@ -120,4 +118,4 @@ def examples_loader(
     ):
         return None
     size = batch_size or loader.batch_size
-    return in_order(Subset(loader.dataset, list(indices)), size, loader.collate_fn)
+    return in_order(Chosen(loader.dataset, list(indices)), size, loader.collate_fn)
