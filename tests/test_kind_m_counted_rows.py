@@ -66,7 +66,7 @@ KINDS = {
     without_none: (none_there, r"makes 0 rows of 1 example \(example 17\).*Leave out before"),
     without_long: (long, r"makes 0 rows of 1 example \(example 17\).*Leave out before"),
     windows: (long, r"makes 2 rows of 1 example \(example 17\).*Give each row as an example of its own"),
-    without_doubles: (doubled, r"makes 3 rows of 4 examples \(example 16 and those behind it\).*Leave out before"),
+    without_doubles: (doubled, r"makes 3 rows of 4 examples \(the first is example 16\).*Leave out before"),
 }
 EACH = pytest.mark.parametrize("collate", KINDS, ids=[kind.__name__ for kind in KINDS])
 
@@ -167,7 +167,9 @@ def test_a_stream_is_counted_where_its_collator_is_asked(collate, paths):
     loader = DataLoader(Stream(data.rows), 4, collate_fn=collate)
     rows = 5 if collate is windows else 3
     tracin = TracInWE(make(), loader, paths, loss_fn=LOSS)
-    with pytest.raises(ValueError, match=rf"`train_dataset` makes {rows} rows of 4 examples \(example 16 and those"):
+    with pytest.raises(
+        ValueError, match=rf"`train_dataset` makes {rows} rows of 4 examples \(the first is example 16\)"
+    ):
         tracin.influence(data.rows[:2])
 
 

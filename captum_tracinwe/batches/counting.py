@@ -67,7 +67,7 @@ def check_rows(batch: Batch, indices: Sequence[Any], what: str) -> None:
 def several(what: str, examples: int, rows: int, first: Any = None) -> str:
     """The message about a batch that has not a row for each example."""
     given = f"{examples} example{'s' * (examples != 1)}"
-    where = "" if first is None else f" (example {first}{' and those behind it' * (examples > 1)})"
+    where = "" if first is None else f" ({'the first is ' * (examples > 1)}example {first})"
     fact = f"The collator of `{what}` makes {rows} row{'s' * (rows != 1)} of {given}{where}: expected one row for each, to tell "
     if rows < examples:
         return (

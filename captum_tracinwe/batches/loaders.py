@@ -40,8 +40,8 @@ def reading(batches: Iterable[Any], what: str) -> Iterator[Any]:
     """The batches, one pass, those of a loader counted; where torch's own collating fails, its error is told with what it got.
 
     Raises:
-        ValueError: examples that torch cannot put into one batch; a batch with other rows than examples. What a data set itself
-            raises stays as it is.
+        ValueError: examples that torch cannot put into one batch; raw texts, where the collator only fills up; a batch with other
+            rows than examples. What a data set itself raises stays as it is.
     """
     yield from counted(_made(batches, what), batches, what)
 
@@ -49,8 +49,16 @@ def reading(batches: Iterable[Any], what: str) -> Iterator[Any]:
 def _made(batches: Iterable[Any], what: str) -> Iterator[Any]:
     try:
         yield from batches
-    except (RuntimeError, TypeError, KeyError) as error:
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
         said = str(error)
+        if (
+            "You should supply an encoding" in said
+        ):  # what a tokenizer's `pad` says, by which transformers' collators fill up
+            raise ValueError(
+                f"The examples of `{what}` have no token ids, and the collator fills these up ({said.splitlines()[-1]}): "
+                f"expected 'input_ids'. Tokenize them before, or pass raw texts with "
+                f"collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
+            ) from error
         if not any(words in said for words in ("default_collate", "stack expects", "list of batch")) and not _collates(
             error
         ):
