@@ -60,14 +60,17 @@ class Unpacked(IterableDataset[Batch]):
 
     def __init__(self, loader: DataLoader[Any], what: str) -> None:
         self.loader, self.what = loader, what
+        self._counting = _counting(loader)  # once, for its workers may live on
 
     def __iter__(self) -> Iterator[Batch]:
-        start = 0
-        for given, batch in _with_counts(self.loader):
+        start, most = 0, self.loader.batch_size
+        pairs = ((most, batch) for batch in self.loader) if self._counting is None else self._counting
+        for given, batch in pairs:
             rows = rows_of(batch)
             parts = unpacked(batch) if rows == 1 else [batch]
             found = len(parts) if rows == 1 else rows
-            if given is not None and found != given:
+            # Of a loader with its own ways it is only known how many may go into a batch.
+            if given is not None and (found > given or (found < given and self._counting is not None)):
                 raise ValueError(several(self.what, given, found, start))
             yield from parts
             start += found
@@ -95,14 +98,13 @@ class _Counting:
         return len(examples), self.collate_fn(examples)
 
 
-def _with_counts(loader: DataLoader[Any]) -> Iterator[tuple[int | None, Batch]]:
-    """How many examples went into each batch of a stream, and the batch; None of loaders that make batches in their own way."""
+def _counting(loader: DataLoader[Any]) -> DataLoader[Any] | None:
+    """A twin of a loader that gives pairs, how many examples went into a batch and the batch; None of one with its own ways."""
     if loader.batch_size is None or type(loader) is not DataLoader:
-        yield from ((None, batch) for batch in loader)
-        return
+        return None
     twin = copy.copy(loader)
     twin.__dict__.update(collate_fn=_Counting(loader.collate_fn), _iterator=None)
-    yield from twin
+    return twin
 
 
 def a_row_for_each(loader: DataLoader[Any], what: str) -> DataLoader[Any]:
