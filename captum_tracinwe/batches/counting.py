@@ -67,16 +67,18 @@ def check_rows(batch: Batch, indices: Sequence[Any], what: str) -> None:
 def several(what: str, examples: int, rows: int, first: Any = None) -> str:
     """The message about a batch that has not a row for each example."""
     given = f"{examples} example{'s' * (examples != 1)}"
-    where = "" if first is None else f" ({'the first is ' * (examples > 1)}example {first})"
-    fact = f"The collator of `{what}` makes {rows} row{'s' * (rows != 1)} of {given}{where}: expected one row for each, to tell "
+    where = "" if first is None else f" It was given example {first}{' and others' * (examples > 1)}."
+    fact = (
+        f"The collator of `{what}` makes {rows} row{'s' * (rows != 1)} of {given}: expected one row for each, to tell "
+    )
     if rows < examples:
         return (
-            f"{fact}which example a score is of. Leave out before what the collator drops (None, doubles, texts too long), by a "
-            f"Subset or list of the others; what it packs or cuts into one length, give as examples."
+            f"{fact}which example a score is of.{where} Leave out before what the collator drops (None, doubles, long texts), "
+            f"by a Subset or list of the others; what it packs or cuts into one length, give as examples."
         )
     return (
-        f"{fact}whose gradient is whose. Give each row as an example of its own, as the pieces of a long text, or let all that "
-        f"belongs to an example stand in one row, such as input_ids (N, 2, T) for pairs. Batches that are there go in a "
+        f"{fact}whose gradient is whose.{where} Give each row as an example of its own, as the pieces of a long text, or let all "
+        f"that belongs to an example stand in one row, such as input_ids (N, 2, T) for pairs. Batches that are there go in a "
         f"DataLoader(batches, batch_size=None)."
     )
 
