@@ -97,7 +97,7 @@ class TracInWE(TracInCP):
             :class:`captum_tracinwe.collate.TokenizeTexts`. Default: :class:`captum_tracinwe.collate.Collate`.
         order_by_length (bool): take the training texts from short to long and trim each batch's padding; results come in
             the order of ``train_dataset`` all the same. Needs a data set of mappings with ``attention_mask``, and a model
-            that heeds it. Default: False.
+            that heeds it, or with ``input_ids`` without padding. Default: False.
         memory_limit (int): bytes for the scores and raw batches held at once. A training set that needs more is taken in
             blocks, and each checkpoint is loaded once per block. The row gradients of the test examples at all
             checkpoints come on top: about 4 · C · D bytes per distinct token of a text. Default: 1 GiB.
@@ -236,7 +236,7 @@ class TracInWE(TracInCP):
                     stacklevel=3,
                 )
             return replace(best, table=kept.names, shares=equal or kept.shares)
-        batch = next(iter(self.train_dataloader))
+        batch = next(iter(reading(self.train_dataloader, "train_dataset")))
         return of_model(self.model, batch, self.label_names, (self.loss_fn, self.test_loss_fn))
 
     @classmethod

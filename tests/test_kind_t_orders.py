@@ -249,3 +249,39 @@ def test_packed_rows_in_an_order_of_their_own_are_counted_as_the_data_set_does(t
             tracin = TracInWE(model, DataLoader(rows, collate_fn=collate, **sampler), paths, loss_fn=TokenLoss())
         torch.testing.assert_close(tracin.influence(test), expected.influence(test), rtol=1e-3, atol=1e-6)
         assert tracin.training_set.alone(0)["input_ids"].tolist() == [rows[3]["input_ids"]]
+
+
+LEFT_OUT = {
+    "drop_last": lambda data: DataLoader(data, 3, drop_last=True),
+    "a sampler of the first six": lambda data: DataLoader(data, 3, sampler=Listed(range(6))),
+    "torch's own of a part": lambda data: DataLoader(data, 3, sampler=SequentialSampler(range(6))),
+    "batches of a list": lambda data: DataLoader(data, batch_sampler=[[0, 1, 2], [3, 4, 5]]),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_examples_at_the_end_that_are_not_read_are_told(bert, name):
+    """Column j is example j all the same."""
+    case, paths, expected = bert
+    close = {"rtol": 1e-6, "atol": 1e-9 * float(expected.abs().max())}
+    said = r"`train_dataset` is a DataLoader that leaves out the last 1 of 7 examples .*drop_last=False"
+    with pytest.warns(UserWarning, match=said):
+        tracin = TracInWE(case.model, LEFT_OUT[name](case.dataset()), paths, loss_fn=case.loss)
+    torch.testing.assert_close(tracin.influence(case.test), expected[:, :6], **close)
+    with pytest.warns(UserWarning, match="`inputs` is a DataLoader that leaves out the last 1 of 7"):
+        tracin.self_influence(LEFT_OUT[name](case.dataset()))
+
+
+@pytest.mark.parametrize("order", [ORDER, [3, 5]], ids=["all", "some"])
+def test_questions_in_an_order_of_their_own_come_as_they_are_read_and_that_is_told(bert, order, recwarn):
+    case, paths, _ = bert
+    data = case.dataset()
+    tracin = TracInWE(case.model, data, paths, loss_fn=case.loss, batch_size=3)
+    expected = tracin.influence(data)
+    assert not [one for one in recwarn if "DataLoader" in str(one.message)]
+    tracin.influence(DataLoader(data, 2, sampler=Listed(range(7))))
+    assert not [one for one in recwarn if "DataLoader" in str(one.message)]
+    said = rf"`inputs` is a DataLoader with an order of its own: row i .* the i-th .*\(the first is {order[0]}\)"
+    with pytest.warns(UserWarning, match=said):
+        found = tracin.influence(DataLoader(data, 2, sampler=Listed(order)))
+    torch.testing.assert_close(found, expected[order])

@@ -14,6 +14,7 @@ from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 from torch.nn import CrossEntropyLoss, Module, NLLLoss
 from torch.nn.modules.loss import _Loss
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 __all__ = [
@@ -58,6 +59,12 @@ def check_arguments(
             f"through which there is no gradient: expected weights in floating point, or quantised weights that are turned into "
             f"it where they are used (torchao's weight-only kinds). Explain the model from before quantize_dynamic."
         )
+    lazy = [name for name, one in (*model.named_parameters(), *model.named_buffers()) if is_lazy(one)]
+    if lazy:
+        raise ValueError(
+            f"The model's {', '.join(map(repr, lazy[:4]))} have no shape yet (a layer such as LazyLinear): expected a model "
+            f"through which a batch has gone. Call model(...) once on one of yours."
+        )
     for name, loss in (("loss_fn", loss_fn), ("test_loss_fn", test_loss_fn)):
         _check_loss(name, loss)
     if train_dataset is None:
@@ -77,6 +84,12 @@ def check_arguments(
             raise ValueError("`train_dataset` is empty: expected at least one training example.")
     if collate_fn is not None and (not callable(collate_fn) or isinstance(collate_fn, type)):
         raise TypeError(f"`collate_fn` should be a function (list of examples) -> batch, got {collate_fn!r:.80}.")
+    collator = train_dataset.collate_fn if isinstance(train_dataset, DataLoader) else collate_fn
+    if hasattr(collator, "pad_token_id") and hasattr(collator, "convert_tokens_to_ids"):
+        raise TypeError(
+            f"`collate_fn` is a tokenizer ({type(collator).__name__}): expected a function (list of examples) -> batch. Make one "
+            f"of it: captum_tracinwe.collate.TokenizeTexts(tokenizer, text=..., label=...)."
+        )
     if not callable(load) or isinstance(load, type):
         raise TypeError(
             f"`checkpoints_load_func` should be a function (model, checkpoint) -> learning rate, got {load!r:.80}. Leave it out "

@@ -21,6 +21,7 @@ __all__ = [
     "move_to",
     "nbytes",
     "positions_of",
+    "rows_of",
     "size_of",
     "tensors_in",
     "without_targets",
@@ -110,14 +111,20 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def size_of(batch: Batch) -> int:
-    """The number of examples: the first dimension of the inputs; of words in a row with offsets, that of the labels."""
+    """The number of examples, :func:`rows_of`; none is an error."""
+    size = rows_of(batch)
+    if not size:
+        shape = next(tuple(tensor.shape) for tensor in _sized(batch))
+        raise ValueError(
+            f"Expected a batch of at least one example, got a tensor of shape {shape}, whose first dimension counts examples."
+        )
+    return size
+
+
+def rows_of(batch: Batch) -> int:
+    """The first dimension of the inputs; of words in a row with offsets, that of the labels."""
     check_batch(batch)
-    if is_mapping(batch):
-        preferred = [batch[key] for key in SIZE_KEYS if isinstance(batch.get(key), Tensor)]
-        tensors = [*preferred, *tensors_in(dict(batch))]
-    else:
-        tensors = list(tensors_in(batch))
-    sized = [tensor for tensor in tensors if tensor.dim() > 0]
+    sized = _sized(batch)
     if not sized:
         got = [type(value).__name__ for value in (batch.values() if is_mapping(batch) else batch)]
         raise TypeError(
@@ -130,12 +137,17 @@ def size_of(batch: Batch) -> int:
         beside = [tensor for tensor in sized[1:] if tensor is not labels and tensor.dim() == 1]
         if any(len(labels) <= len(tensor) <= len(labels) + 1 and not tensor.is_floating_point() for tensor in beside):
             size = len(labels)
-    if not size:
-        raise ValueError(
-            f"Expected a batch of at least one example, got a tensor of shape {tuple(sized[0].shape)}, whose first dimension "
-            f"counts examples."
-        )
     return size
+
+
+def _sized(batch: Batch) -> list[Tensor]:
+    """Its tensors that have a first dimension, the most telling first."""
+    if is_mapping(batch):
+        preferred = [batch[key] for key in SIZE_KEYS if isinstance(batch.get(key), Tensor)]
+        tensors = [*preferred, *tensors_in(dict(batch))]
+    else:
+        tensors = list(tensors_in(batch))
+    return [tensor for tensor in tensors if tensor.dim() > 0]
 
 
 def positions_of(batch: Batch) -> int:
@@ -150,10 +162,12 @@ def nbytes(batch: Batch) -> int:
 
 
 def move_to(value: Any, device: torch.device) -> Any:
-    """Every tensor on ``device``, and fit for autograd; other values as they are."""
+    """Every tensor on ``device``, as a copy that a model or a loss may write into; other values as they are.
+
+    A copy is fit for autograd too, where the caller collated under inference_mode.
+    """
     if isinstance(value, Tensor):
-        moved = value.to(device)
-        return moved.clone() if moved.is_inference() else moved  # collated under the caller's inference_mode
+        return value.to(device, copy=True)
     if isinstance(value, Mapping):
         return {key: move_to(item, device) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

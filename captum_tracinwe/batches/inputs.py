@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from captum_tracinwe.batches.batch import Batch, check_batch, tensors_in
 from captum_tracinwe.batches.data_sets import of_columns, one_split
 from captum_tracinwe.batches.loaders import in_order, refuse_shuffling
+from captum_tracinwe.batches.orders import say_order
 from captum_tracinwe.batches.packed import a_row_for_each, unpacked
 
 __all__ = ["as_batches"]
@@ -48,6 +49,7 @@ def as_batches(
     """
     if isinstance(inputs, DataLoader):
         refuse_shuffling(inputs, what)
+        say_order(inputs, what)
         return a_row_for_each(inputs, what)
     if isinstance(inputs, IterableDataset) and collate is not None:
         return a_row_for_each(in_order(inputs, batch_size, collate), what)
@@ -65,7 +67,9 @@ def as_batches(
 def _examples(inputs: Any, what: str) -> Sequence[Any] | None:
     """Single examples, where ``inputs`` hold such; None: a batch."""
     if isinstance(inputs, (list, tuple)):
-        kinds: tuple[Callable[[Any], bool], ...] = (_is_text, _is_labelled) if isinstance(inputs, list) else ()
+        kinds: tuple[Callable[[Any], bool], ...] = (
+            (_is_text, _is_labelled, _is_object) if isinstance(inputs, list) else ()
+        )
         told = any(all(map(kind, inputs)) for kind in kinds)
         return list(inputs) if told or all(isinstance(item, Mapping) for item in inputs) else None
     if isinstance(inputs, Mapping):
@@ -80,12 +84,26 @@ def _is_text(item: Any) -> bool:
 
 
 def _is_labelled(item: Any) -> bool:
-    """A tuple (ids, ..., label) whose ids are those of one text."""
+    """A tuple (ids, ..., label) whose ids are those of one text; or (label, ids), where the first is a single number."""
     if not isinstance(item, tuple) or len(item) < 2:
         return False
-    ids = item[0]
+    return _is_row(item[0]) or (_is_number(item[0]) and any(map(_is_row, item[1:])))
+
+
+def _is_row(ids: Any) -> bool:
+    """Whole numbers of one text."""
     if isinstance(ids, (Tensor, np.ndarray)):
         return ids.ndim == 1
     return (
         isinstance(ids, Iterable) and not isinstance(ids, (str, Mapping)) and all(isinstance(one, int) for one in ids)
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (isinstance(value, (Tensor, np.ndarray, np.generic)) and value.ndim == 0)
+
+
+def _is_object(item: Any) -> bool:
+    """An example of a class of one's own, which no batch is made of."""
+    plain = (Tensor, np.ndarray, np.generic, Mapping, str, bytes, int, float, list, tuple, type)
+    return item is not None and not isinstance(item, plain)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from captum_tracinwe.batches.batch import LABEL_KEYS
+from captum_tracinwe.batches.counting import Chosen
 from captum_tracinwe.batches.loaders import in_order
 
 __all__ = ["order_by_length", "trim_padding"]
@@ -24,36 +26,41 @@ def order_by_length(
     """A loader of the examples from short to long, padding trimmed, and the index of the example at each place, ``(M,)``.
 
     Args:
-        dataset (Dataset): map-style, of mappings with an ``attention_mask``.
+        dataset (Dataset): map-style, of mappings with an ``attention_mask``, or with ``input_ids`` as long as the text.
         batch_size (int): examples to a batch.
         collate_fn (callable): makes a batch of examples, before it is trimmed.
         label_names (collection of str): labels besides ``labels`` and ``label``.
 
     Raises:
-        ValueError: the examples carry no ``attention_mask``, or there is no random access to them.
+        ValueError: the examples carry neither, or there is no random access to them.
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise ValueError(
             f"`order_by_length` needs a data set with a length and random access, got {type(dataset).__name__}: build its "
             f"batches by length yourself and pass a DataLoader."
         )
-    lengths = []
-    for index in range(len(dataset)):
-        example = dataset[index]
-        if not isinstance(example, Mapping) or "attention_mask" not in example:
-            got = ", ".join(example) if isinstance(example, Mapping) else type(example).__name__
-            raise ValueError(
-                f"`order_by_length` needs examples as mappings with an `attention_mask`, to tell text from padding; example "
-                f"{index} is {got}."
-            )
-        lengths.append(int(torch.as_tensor(example["attention_mask"]).sum()))
+    lengths = [_length(dataset[index], index) for index in range(len(dataset))]
     order = torch.sort(torch.tensor(lengths), stable=True).indices
     loader = in_order(
-        Subset(dataset, order.tolist()),
+        Chosen(dataset, order.tolist()),
         batch_size,
         lambda examples: trim_padding(collate_fn(examples), label_names),
     )
     return loader, order
+
+
+def _length(example: Any, index: int) -> int:
+    """Words of an example: where nothing tells of padding, all its ids are words."""
+    if isinstance(example, Mapping) and "attention_mask" in example:
+        return int(torch.as_tensor(example["attention_mask"]).sum())
+    ids = example.get("input_ids") if isinstance(example, Mapping) else None
+    if getattr(ids, "ndim", 0) == 1 or (isinstance(ids, (list, tuple)) and all(isinstance(one, Real) for one in ids)):
+        return len(ids)  # type: ignore[arg-type]
+    got = ", ".join(example) if isinstance(example, Mapping) else type(example).__name__
+    raise ValueError(
+        f"`order_by_length` needs examples as mappings with an `attention_mask`, to tell text from padding, or with `input_ids` "
+        f"of single texts; example {index} is {got}."
+    )
 
 
 def trim_padding(batch: Mapping[str, Any], label_names: Collection[str] = ()) -> dict[str, Any]:

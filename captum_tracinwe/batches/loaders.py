@@ -15,15 +15,15 @@ from torch.utils.data import (
     RandomSampler,
     Sampler,
     SequentialSampler,
-    Subset,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
 
 from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.copies import on_copies
+from captum_tracinwe.batches.counting import Chosen, counted, reads_in_order
 
-__all__ = ["examples_loader", "in_order", "reading", "reads_in_order", "refuse_shuffling"]
+__all__ = ["examples_loader", "in_order", "reading", "refuse_shuffling"]
 
 
 def in_order(
@@ -37,15 +37,28 @@ def in_order(
 
 
 def reading(batches: Iterable[Any], what: str) -> Iterator[Any]:
-    """The batches, one pass; where torch's own collating fails, its error is told with what it was given.
+    """The batches, one pass, those of a loader counted; where torch's own collating fails, its error is told with what it got.
 
     Raises:
-        ValueError: examples that torch cannot put into one batch. What a data set itself raises stays as it is.
+        ValueError: examples that torch cannot put into one batch; raw texts, where the collator only fills up; a batch with other
+            rows than examples. What a data set itself raises stays as it is.
     """
+    yield from counted(_made(batches, what), batches, what)
+
+
+def _made(batches: Iterable[Any], what: str) -> Iterator[Any]:
     try:
         yield from batches
-    except (RuntimeError, TypeError, KeyError) as error:
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
         said = str(error)
+        if (
+            "You should supply an encoding" in said
+        ):  # what a tokenizer's `pad` says, by which transformers' collators fill up
+            raise ValueError(
+                f"The examples of `{what}` have no token ids, and the collator fills these up ({said.splitlines()[-1]}): "
+                f"expected 'input_ids'. Tokenize them before, or pass raw texts with "
+                f"collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
+            ) from error
         if not any(words in said for words in ("default_collate", "stack expects", "list of batch")) and not _collates(
             error
         ):
@@ -98,13 +111,6 @@ def _repeats_itself(sampler: Sampler[Any], dataset: Any) -> bool:
         return list(islice(sampler, most)) == list(islice(sampler, most))
 
 
-def reads_in_order(loader: DataLoader[Any]) -> bool:
-    """Whether both samplers are torch's own, one after the other: the example at a place is the data set's at that index."""
-    batches = loader.batch_sampler
-    sampler = loader.sampler if batches is None else getattr(batches, "sampler", None)
-    return type(sampler) is SequentialSampler and (batches is None or type(batches) is BatchSampler)
-
-
 def examples_loader(
     loader: DataLoader[Any], indices: Sequence[int], batch_size: int | None = None
 ) -> DataLoader[Any] | None:
@@ -120,4 +126,4 @@ def examples_loader(
     ):
         return None
     size = batch_size or loader.batch_size
-    return in_order(Subset(loader.dataset, list(indices)), size, loader.collate_fn)
+    return in_order(Chosen(loader.dataset, list(indices)), size, loader.collate_fn)

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from captum_tracinwe.batches.arguments import is_whole
-from captum_tracinwe.batches.loaders import in_order, reads_in_order, refuse_shuffling
+from captum_tracinwe.batches.counting import reads_in_order
+from captum_tracinwe.batches.loaders import in_order, refuse_shuffling
 
-__all__ = ["by_index", "flat", "order_of"]
+__all__ = ["by_index", "flat", "order_of", "say_order"]
 
 # So many examples of different batches are made into one, to see whether that can be done.
 TOGETHER = 4
@@ -38,6 +39,7 @@ def order_of(loader: DataLoader[Any], what: str) -> Tensor | None:
             )
         return None
     if reads_in_order(loader):
+        _say_left_out(loader, what)
         return None
     size = len(loader.dataset) if hasattr(loader.dataset, "__len__") else None
     of_batches = loader.batch_sampler is None  # the data set is asked for batches, by number or by a list of indices
@@ -55,6 +57,7 @@ def order_of(loader: DataLoader[Any], what: str) -> Tensor | None:
     if size is not None:
         order = torch.where(order < 0, order + size, order)
     if torch.equal(order, torch.arange(len(order))):
+        _say_left_out(loader, what, len(order))
         return None if of_batches else order
     kind = type(getattr(sampler, "sampler", sampler)).__name__
     if of_batches:
@@ -65,6 +68,43 @@ def order_of(loader: DataLoader[Any], what: str) -> Tensor | None:
         )
     _refuse_parts(order, int(order.max()) + 1 if size is None else size, kind, what)
     return order
+
+
+def say_order(loader: DataLoader[Any], what: str) -> None:
+    """Warn where row i of a result, that of the i-th example read, is not of the data set's example i, or not all have one."""
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+        return
+    if reads_in_order(loader):
+        _say_left_out(loader, what)
+        return
+    size = len(loader.dataset) if hasattr(loader.dataset, "__len__") else None
+    names = list(islice(flat(loader.batch_sampler), None if size is None else size + 1))
+    if names == list(range(len(names))):
+        _say_left_out(loader, what, len(names))
+        return
+    warnings.warn(
+        f"`{what}` is a DataLoader with an order of its own: row i of a result is of the i-th example that it gives, not of the "
+        f"data set's example i (the first is {names[0]!r:.60}). For the order of the data set pass the data set, or a "
+        f"DataLoader without a sampler.",
+        stacklevel=6,
+    )
+
+
+def _say_left_out(loader: DataLoader[Any], what: str, read: int | None = None) -> None:
+    """Warn of examples at the end that are not read, by ``drop_last`` or by a sampler that gives only so many."""
+    batches: Any = loader.batch_sampler
+    if batches is None or not hasattr(loader.dataset, "__len__"):
+        return
+    size = len(loader.dataset)
+    if read is None:
+        named = len(batches.sampler)
+        read = named - named % batches.batch_size * batches.drop_last
+    if read < size:
+        warnings.warn(
+            f"`{what}` is a DataLoader that leaves out the last {size - read} of {size} examples (drop_last=True, or its "
+            f"sampler): they have no score. With drop_last=False, or without a sampler, they have one.",
+            stacklevel=6,
+        )
 
 
 def flat(sampler: Iterable[Any]) -> Iterator[Any]:

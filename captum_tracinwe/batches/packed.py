@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from captum_tracinwe.batches.batch import Batch, is_mapping, size_of
+from captum_tracinwe.batches.batch import Batch, is_mapping, rows_of, size_of
 from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.copies import on_copies
+from captum_tracinwe.batches.counting import several
 
 __all__ = ["Unpacked", "a_row_for_each", "unpacked"]
 
@@ -58,14 +60,20 @@ class Unpacked(IterableDataset[Batch]):
 
     def __init__(self, loader: DataLoader[Any], what: str) -> None:
         self.loader, self.what = loader, what
+        self._counting = _counting(loader)  # once, for its workers may live on
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            size, most = size_of(batch), self.loader.batch_size
-            parts = unpacked(batch) if size == 1 else [batch]
-            if most is not None and (size > most or len(parts) > most):
-                raise ValueError(_several(self.what, most, max(size, len(parts))))
+        start, most = 0, self.loader.batch_size
+        pairs = ((most, batch) for batch in self.loader) if self._counting is None else self._counting
+        for given, batch in pairs:
+            rows = rows_of(batch)
+            parts = unpacked(batch) if rows == 1 else [batch]
+            found = len(parts) if rows == 1 else rows
+            # Of a loader with its own ways it is only known how many may go into a batch.
+            if given is not None and (found > given or (found < given and self._counting is not None)):
+                raise ValueError(several(self.what, given, found, start))
             yield from parts
+            start += found
 
     def first(self, count: int) -> list[Any] | None:
         """The first examples of the stream; None of one that can be read but once."""
@@ -78,6 +86,25 @@ class Unpacked(IterableDataset[Batch]):
         """A batch of some examples, by the stream's collator."""
         collate_fn: Any = on_copies(self.loader.collate_fn)
         return collate_fn(examples)  # type: ignore[no-any-return]
+
+
+class _Counting:
+    """A collator that tells how many examples it was given."""
+
+    def __init__(self, collate_fn: Any) -> None:
+        self.collate_fn = collate_fn
+
+    def __call__(self, examples: Any) -> tuple[int, Batch]:
+        return len(examples), self.collate_fn(examples)
+
+
+def _counting(loader: DataLoader[Any]) -> DataLoader[Any] | None:
+    """A twin of a loader that gives pairs, how many examples went into a batch and the batch; None of one with its own ways."""
+    if loader.batch_size is None or type(loader) is not DataLoader:
+        return None
+    twin = copy.copy(loader)
+    twin.__dict__.update(collate_fn=_Counting(loader.collate_fn), _iterator=None)
+    return twin
 
 
 def a_row_for_each(loader: DataLoader[Any], what: str) -> DataLoader[Any]:
@@ -102,7 +129,7 @@ def a_row_for_each(loader: DataLoader[Any], what: str) -> DataLoader[Any]:
     if sizes is None or sizes[1] == 2:
         return loader
     if sizes[0] != 1:
-        raise ValueError(_several(what, 1, sizes[0]))
+        raise ValueError(several(what, 1, sizes[0]))
     warnings.warn(
         f"The collator of `{what}` packs several examples into one row: each is taken alone, so that scores are told by example. "
         f"This takes longer than one row for each of them: a collator that fills up (DataCollatorWithPadding) does that.",
@@ -133,11 +160,3 @@ def _rows_of(loader: DataLoader[Any], dataset: Dataset[Any]) -> tuple[int, int] 
         return None
     collate_fn: Any = on_copies(loader.collate_fn)
     return size_of(collate_fn([dataset[0]])), size_of(collate_fn([dataset[0], dataset[1]]))
-
-
-def _several(what: str, examples: int, rows: int) -> str:
-    return (
-        f"The collator of `{what}` makes {rows} rows of {examples} example{'s' * (examples > 1)}: expected one row for each, to "
-        f"tell whose gradient is whose. Give each row as an example of its own, or let all that belongs to an example stand in "
-        f"one row, such as input_ids (N, 2, T) for pairs."
-    )

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from captum_tracinwe.batches.arguments import out_of_range
 from captum_tracinwe.batches.batch import Batch, as_parts, size_of, tensors_in
+from captum_tracinwe.batches.counting import Chosen, check_rows, reads_in_order
 from captum_tracinwe.batches.lengths import order_by_length
-from captum_tracinwe.batches.loaders import examples_loader, in_order, reads_in_order
+from captum_tracinwe.batches.loaders import examples_loader, in_order, reading
 from captum_tracinwe.batches.orders import by_index, order_of
 from captum_tracinwe.batches.packed import Unpacked, a_row_for_each
 
@@ -111,8 +112,15 @@ class TrainingSet:
         return None if examples_loader(loader, [0]) is None else len(loader.dataset)  # type: ignore[arg-type]
 
     def alone(self, place: int) -> Batch | None:
-        """A batch of just the example at a place, made as those of the loader are; None where others cannot be left unread."""
-        return self.together([place])
+        """A batch of just the example at a place, made as those of the loader are; None where others cannot be left unread.
+
+        Raises:
+            ValueError: the collator makes no row of it, or several.
+        """
+        found = self.together([place])
+        if found is not None:
+            check_rows(found, [self.index_of(place)], "train_dataset")
+        return found
 
     @property
     def is_stream(self) -> bool:
@@ -154,7 +162,7 @@ class TrainingSet:
         elif isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None or not reads_in_order(loader):
             return None
         try:
-            batch: Batch = next(iter(in_order(Subset(loader.dataset, at), len(at), loader.collate_fn)))
+            batch: Batch = next(iter(in_order(Chosen(loader.dataset, at), len(at), loader.collate_fn)))
         except Exception:
             if self.sampled is None or len(at) == 1:
                 raise
@@ -179,7 +187,7 @@ class TrainingSet:
         kept: list[Batch] = []
         held: list[int] = []
         start = 0
-        for batch in loader:
+        for batch in reading(loader, "train_dataset"):
             stop = start + size_of(batch)
             if any(start <= index < stop for index in indices):
                 held += range(start, stop)

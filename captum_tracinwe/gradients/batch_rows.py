@@ -97,18 +97,19 @@ def batch_row_gradients(
     size = size_of(batch)
     with _differentiable(model), reported(model, batch):
         batch = move_to(as_parts(batch), table.weight.device)
-        labels = labels_of(batch, label_names)
+        lent = move_to(batch, table.weight.device)  # the model may write into it; whose words are whose, both tell
+        labels, known = labels_of(lent, label_names), (batch, lent)
         head = find_head(model) if "output" in tables else None
-        words = TextWords(model, batch, label_names)
+        words = TextWords(model, lent, label_names)
         with recorded(table, within, words=words) as record, heard(head) as called, diagnosed(model, batch, labels):
-            output = run_model(model, batch, label_names, own_loss=loss_fn is None)
+            output = run_model(model, lent, label_names, own_loss=loss_fn is None)
         if not record.calls:
             raise unused(table.name, within)
-        calls = [call.of_batch(tensors_in(batch), size) for call in record.calls]
+        calls = [call.of_batch(tensors_in(known), size) for call in record.calls]
         with diagnosed(model, batch, labels, prediction_of(output)):
             losses = example_losses(output, labels, batch, loss_fn, size, own_loss)
         if check and size > 1:
-            check_first(losses, output, labels, loss_fn, calls, batch, size, table.name)
+            check_first(losses, output, labels, loss_fn, calls, known, size, table.name)
         by_position = "input" in tables or ("bag" in tables and top_k is not None)
         looked_up = [call.output for call in calls] if by_position else []
         logits = [logits_of(output, loss_fn, size)] if "bag" in tables else []
@@ -123,7 +124,7 @@ def batch_row_gradients(
         columns.append(occurrences(calls, batch, size))
     parts: list[RowGradients] = []
     if tables.of_text:
-        folded = fold(calls, columns, batch, size, table.name, *chosen)
+        folded = fold(calls, columns, known, size, table.name, *chosen)
         if tables.plain:
             return folded[0]
         if "input" in tables:

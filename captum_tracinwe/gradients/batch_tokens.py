@@ -67,9 +67,10 @@ class TokenPass:
         with torch.inference_mode(False), torch.no_grad():
             batch = move_to(as_parts(batch), weight.device)
             if self.tables.of_text:
-                calls = [call.of_batch(tensors_in(batch), size) for call in self._calls(batch)]
+                known = batch, move_to(batch, weight.device)  # the model may write into the second
+                calls = [call.of_batch(tensors_in(known), size) for call in self._calls(known[1])]
                 columns = [nothing.new_empty((*call.ids.shape, 0)) for call in calls]
-                parts += fold(calls, [columns], batch, size, self.table.name, *chosen)
+                parts += fold(calls, [columns], known, size, self.table.name, *chosen)
             if "output" in self.tables:
                 words = words_to_predict(labels_of(batch, self.label_names), self.loss_fn)
                 examples, places = (words != -100).nonzero(as_tuple=True)

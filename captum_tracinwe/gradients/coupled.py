@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.batch import Loss, tensors_in
+from captum_tracinwe.batches.copies import copied
 
 __all__ = ["check_uncoupled", "part_of"]
 
@@ -80,10 +81,10 @@ def _coupled(
     """The first example whose gradient is another alone than in its batch; and whether there was any gradient."""
     given = _map(lambda tensor: tensor.detach().requires_grad_(tensor.is_floating_point()), prediction)
     leaves = [tensor for tensor in tensors_in(given) if tensor.requires_grad]
-    together = _gradients(loss_fn(given, labels), leaves)
+    together = _gradients(loss_fn(given, copied(labels)), leaves)
     told = False
     for index in range(min(size, looked_at)):
-        alone = loss_fn(part_of(given, index, size, name), part_of(labels, index, size, name))
+        alone = loss_fn(part_of(given, index, size, name), copied(part_of(labels, index, size, name)))
         own, within = (
             torch.cat([gradient[index].flatten().double() for gradient in found])
             for found in (_gradients(alone, leaves), together)

@@ -51,7 +51,7 @@ def diagnosed(model: Module, batch: Any, labels: Any, prediction: Any = None) ->
             cause = too_long(model, batch, error) if isinstance(error, (IndexError, RuntimeError)) else None
             cause = cause or no_such_class(model, labels, prediction, said)
             if prediction is None:
-                cause = cause or odd_input(batch, said)
+                cause = cause or odd_input(model, batch, said)
             cause = cause or odd_labels(model, batch, labels, prediction, said)
             if cause is not None:
                 raise ValueError(cause) from error

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.batch import Batch, Loss, is_mapping
+from captum_tracinwe.batches.batch import Batch, Loss, is_mapping, tensors_in
+from captum_tracinwe.batches.copies import copied
 from captum_tracinwe.gradients.coupled import check_uncoupled, part_of
 from captum_tracinwe.gradients.look_ups import LookUp
 from captum_tracinwe.gradients.several_texts import Answers
@@ -44,9 +45,16 @@ def example_losses(
             f"another name are named by label_names=[...]."
         )
     prediction = prediction_of(output)
+    before = _versions(prediction)
     losses = _call(loss_fn, prediction, labels)
     name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
     reduction = getattr(loss_fn, "reduction", None)
+    if losses.dim() == 0 and size > 1 and _versions(prediction) != before:
+        raise ValueError(
+            f"The loss {name!r} gives one number for the batch, and writes into the prediction (an operation in place, such as "
+            f"logits /= 2): expected one that leaves it as it is, for it is called again for each example. Write "
+            f"logits = logits / 2, or give one loss per example."
+        )
     if losses.dim() == 0:
         check_uncoupled(loss_fn, prediction, labels, size, name)
     if losses.dim() == 0 and size > 1:
@@ -72,13 +80,18 @@ def example_losses(
 
 
 def _call(loss_fn: Loss, prediction: Any, labels: Any) -> Tensor:
-    loss = loss_fn(prediction, labels)
+    loss = loss_fn(prediction, copied(labels))  # it may write into them, and is called more than once
     if not isinstance(loss, Tensor) or not loss.dtype.is_floating_point:
         got = loss.dtype if isinstance(loss, Tensor) else type(loss).__name__
         raise TypeError(
             f"The loss must be a floating-point tensor, one number per example or one for the batch; got {got}."
         )
     return loss
+
+
+def _versions(prediction: Any) -> list[int]:
+    """How often each tensor was written into, as torch counts it."""
+    return [0 if one.is_inference() else one._version for one in tensors_in(prediction)]
 
 
 def _output_as_loss(output: Any, labels: Any, size: int, own_loss: str) -> Tensor:
@@ -140,12 +153,14 @@ def check_first(
     if loss_fn is not None and labels is not None:
         prediction = prediction_of(output)
         try:
-            first = part_of(prediction, 0, size, name), part_of(labels, 0, size, name)
+            first = copied(part_of(prediction, 0, size, name)), part_of(labels, 0, size, name)
         except ValueError:
             first = None  # what cannot be cut cannot be looked at alone
         if first is not None:
+            before = _versions(first[0])
             alone, within = _call(loss_fn, *first).sum().detach(), losses[0].sum().detach()
-            if not torch.allclose(alone, within, rtol=1e-3, atol=1e-5, equal_nan=True):
+            untouched = _versions(first[0]) == before  # else the first call has changed what the second one got
+            if untouched and not torch.allclose(alone, within, rtol=1e-3, atol=1e-5, equal_nan=True):
                 shapes = [tuple(value.shape) if isinstance(value, Tensor) else "?" for value in (prediction, labels)]
                 raise ValueError(
                     f"The loss of the first example is {float(within):.6g} in its batch and {float(alone):.6g} alone: expected "

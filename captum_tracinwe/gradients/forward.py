@@ -18,6 +18,9 @@ from captum_tracinwe.gradients.switches import as_the_caller
 
 __all__ = ["NotTogether", "run_model"]
 
+# What tokenizers add to the ids, and by what words in the names of its parameters a model may take it all the same.
+ADDED = {"attention_mask": ("mask",), "token_type_ids": ("type", "segment")}
+
 # Of each model the keys of batches that it was said to drop.
 _told_of_dropped: WeakKeyDictionary[Module, set[str]] = WeakKeyDictionary()
 
@@ -31,7 +34,7 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
 
     With ``own_loss``, labels of another single name are passed as ``labels`` to a model that takes these. Without it, a model of
     transformers gets no labels unless its decoder's inputs are made of them: its own loss would double the memory.
-    A model of one text reads several texts of an example one by one.
+    A model of one text reads several texts of an example one by one. What a tokenizer adds for other models is left out.
     """
     texts = texts_of(model, batch)
     if texts is not None:
@@ -48,6 +51,8 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
     def wanted(key: str) -> bool:
         if for_loss_only and key == "labels":
             return False
+        if key in ADDED and not takes_any and _is_for_others(key, batch[key], names):
+            return False
         return key in names or not (key in label_names or (key in LABEL_KEYS and not takes_any))
 
     given = {key: value for key, value in batch.items() if wanted(key)}
@@ -59,6 +64,13 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
         # In eval mode a model keeps states for tokens to come. RWKV writes them over those that its gradient needs.
         given.setdefault("use_cache", False)
     return _run(model, **given)
+
+
+def _is_for_others(key: str, value: Any, names: Iterable[str]) -> bool:
+    """Whether a model has no use for what a tokenizer added: then padding, if the model sees it, is the probe's to find."""
+    if any(word in name for name in names for word in ADDED[key]):
+        return False
+    return key == "attention_mask" or (isinstance(value, Tensor) and not value.any())
 
 
 def _run(model: Module, *args: Any, **kwargs: Any) -> Any:

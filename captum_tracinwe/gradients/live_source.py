@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of
+from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.block_lengths import BlockLengths
 from captum_tracinwe.gradients.live import Asked, LiveRows
@@ -196,7 +197,7 @@ class LiveSource:
         if size is not None:
             return self.rows(spread(size, count))
         batches: list[Batch] = []
-        for batch in self.examples.loader:
+        for batch in reading(self.examples.loader, "train_dataset"):
             batches.append(batch)
             if sum(map(size_of, batches)) >= count:
                 break

@@ -214,7 +214,7 @@ class RecordLookUps(TorchFunctionMode):
         output = look_up(input, weight.detach()).requires_grad_()
         if padding_idx is not None and padding_idx < 0:
             padding_idx += weight.shape[0]
-        return LookUp(input.detach(), output, padding_idx)
+        return LookUp(input.detach().clone(), output, padding_idx)  # a model may write into its ids afterwards
 
     def _look_up(
         self,
@@ -252,6 +252,7 @@ class RecordLookUps(TorchFunctionMode):
             return embedding_bag(input, weight, offsets, *rest, padding_idx)
         if offsets is not None and input.dim() == 1:
             starts = offsets[:-1] if include_last_offset else offsets
+            _check_offsets(starts, len(input))
             positions = torch.arange(len(input), device=input.device)
             bags = torch.searchsorted(starts.contiguous(), positions.to(starts.dtype), right=True) - 1
             count = len(starts)
@@ -274,6 +275,18 @@ class RecordLookUps(TorchFunctionMode):
         if mode == "sum":
             return total
         return total / counted.new_zeros(count).index_add(0, bags, counted.flatten())[:, None].clamp_min(1)
+
+
+def _check_offsets(starts: Tensor, words: int) -> None:
+    """Raise ValueError unless bags begin one behind the other, the first with the first word."""
+    bounds = starts.tolist()
+    if bounds[:1] != [0] or bounds != sorted(bounds) or bounds[-1] > words:
+        some = ", ".join(map(str, bounds[:6])) + ", ..." * (len(bounds) > 6)
+        raise ValueError(
+            f"The embedding is an nn.EmbeddingBag that is called with {words} ids and the offsets {some}: expected offsets that "
+            f"begin with 0 and rise to {words} at most. In a tuple the labels come last, (ids, offsets, labels), whatever their "
+            f"order in a tutorial: let collate_fn give them so."
+        )
 
 
 def _is_fixed(index: Any) -> bool:

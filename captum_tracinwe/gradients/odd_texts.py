@@ -100,7 +100,7 @@ def _beyond_parameter(model: Module, tokens: int, said: str) -> str | None:
 # -------------------------------------------------------------------------------------------------------- other kinds
 
 
-def odd_input(batch: Any, said: str) -> str | None:
+def odd_input(model: Module, batch: Any, said: str) -> str | None:
     """Inputs that are no tensor of token ids ``(N, T)``."""
     return (
         _mapping_in_tuple(batch, said)
@@ -108,6 +108,7 @@ def odd_input(batch: Any, said: str) -> str | None:
         or _no_ids(batch, said)
         or _no_tokens(batch)
         or _nothing_to_read(batch, said)
+        or _nothing_to_write(model, batch, said)
         or _shape(batch, said)
     )
 
@@ -167,6 +168,19 @@ def _nothing_to_read(batch: Any, said: str) -> str | None:
     )
 
 
+def _nothing_to_write(model: Module, batch: Any, said: str) -> str | None:
+    """An encoder-decoder whose decoder has no text: transformers makes its inputs of the labels."""
+    written = ("labels", "decoder_input_ids", "decoder_inputs_embeds")
+    of_two = getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True
+    if not of_two or not isinstance(batch, Mapping) or "specify" not in said or any(key in batch for key in written):
+        return None
+    return (
+        f"The batch has {', '.join(map(repr, batch))}, and the decoder of the {type(model).__name__} reads none of it: expected "
+        f"'labels', the target's token ids (N, T), −100 where it is filled up, of which its inputs are made. Rename the column "
+        f"of the target, and make token ids of it."
+    )
+
+
 def other_arguments(model: Module, batch: Any, said: str) -> str | None:
     """Entries that the model's forward does not take, or others than it wants, by Python's words on a call of it."""
     forward = getattr(model.forward, "__qualname__", "forward")
@@ -180,10 +194,18 @@ def other_arguments(model: Module, batch: Any, said: str) -> str | None:
         )
     extra = re.search(r"unexpected keyword argument '(.*?)'", said)
     fact = f"{extra[1]!r}, which {forward} does not take" if extra else f"{', '.join(map(repr, batch))}"
-    return (
-        f"The batch has {fact}: expected {takes}. Leave out what is not for the model, and name labels by label_names=[...]; of "
-        f"raw texts pass the examples, with collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
-    )
+    told = f"The batch has {fact}: expected {takes}. Leave out what is not for the model, and name labels by label_names=[...]"
+    if "input_ids" in batch:
+        return f"{told}."
+    return f"{told}; of raw texts pass the examples, with collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
+
+
+def _rows_behind(batch: Any) -> tuple[int, ...] | None:
+    """The shape of token ids (N, T) that stand behind N numbers in a tuple; None where there are no such."""
+    if isinstance(batch, Mapping) or not isinstance(batch[0], Tensor) or batch[0].dim() != 1:
+        return None
+    behind = (one for one in batch[1:] if isinstance(one, Tensor) and one.dim() == 2 and one.dtype == torch.int64)
+    return next((tuple(one.shape) for one in behind if len(one) == len(batch[0])), None)
 
 
 def _shape(batch: Any, said: str) -> str | None:
@@ -191,6 +213,13 @@ def _shape(batch: Any, said: str) -> str | None:
     ids = ids_of(batch)
     if not isinstance(ids, Tensor) or ids.dim() == 2 or not re.search("unpack|imension|size|shape", said):
         return None
+    behind = _rows_behind(batch)
+    if behind is not None:
+        return (
+            f"The first element of the batch has shape {tuple(ids.shape)}, and a later one {behind}: are the labels "
+            f"first? The last element is taken for the labels, and the model gets those before: expected (ids, ..., labels). Let "
+            f"collate_fn, or the examples, give labels last."
+        )
     fact = f"The token ids have shape {tuple(ids.shape)}: expected (N, T), N texts of T tokens. "
     if ids.dim() > 2:
         return (

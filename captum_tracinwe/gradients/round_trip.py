@@ -27,11 +27,13 @@ def refuse_changed(weights: CheckpointedModel, batch: Batch, label_names: Sequen
         RuntimeError: it does not.
     """
     some = taken(batch, range(min(ASKED, size_of(batch))), size_of(batch))
-    some = move_to(as_parts(batch), device) if some is None else move_to(some, device)
+    asked = as_parts(batch) if some is None else some
 
     def answer() -> list[Tensor]:
         with torch.inference_mode(False), torch.no_grad():
-            return [one.clone() for one in _floats(run_model(unwrap(weights.model), some, label_names))]
+            return [
+                one.clone() for one in _floats(run_model(unwrap(weights.model), move_to(asked, device), label_names))
+            ]
 
     def at_rest() -> list[Tensor]:
         with untouched(weights.model):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, labels_of, size_of
 from captum_tracinwe.batches.blocks import Block
-from captum_tracinwe.batches.loaders import examples_loader
+from captum_tracinwe.batches.loaders import examples_loader, reading
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.index.creation import check_form, create, read_projections, refuse_others
@@ -232,7 +232,7 @@ class _Writing:
             at, size = at + size, 0
             batches.clear()
 
-        for batch in self.training.examples.by_index():
+        for batch in reading(self.training.examples.by_index(), "train_dataset"):
             batches.append(batch)
             size += size_of(batch)
             if size >= self.manifest.segment_examples:
@@ -256,7 +256,7 @@ class _Writing:
         known: list[str] = []
 
         def read() -> Iterator[Batch]:
-            for batch in batches:  # before a model or a loss can write into them
+            for batch in reading(batches, "train_dataset"):  # before a model or a loss can write into them
                 known.extend(str(one) for one in fingerprints(batch, self.training.live.label_names))
                 yield batch
 

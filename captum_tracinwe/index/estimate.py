@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.batch import Batch, positions_of, size_of
 from captum_tracinwe.batches.blocks import Block
-from captum_tracinwe.batches.loaders import examples_loader
+from captum_tracinwe.batches.loaders import examples_loader, reading
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.live import Asked
 from captum_tracinwe.gradients.live_source import LiveSource
@@ -165,7 +165,7 @@ def examples_in(loader: DataLoader[Any]) -> int | None:
 
 
 def _first_batches(loader: DataLoader[Any], examples: int) -> Iterator[Batch]:
-    for batch in loader:
+    for batch in reading(loader, "train_dataset"):
         if examples <= 0:
             return
         yield batch
