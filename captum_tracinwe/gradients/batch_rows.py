@@ -23,7 +23,7 @@ from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.bag import logits_of, occurrences
 from captum_tracinwe.gradients.diagnosis import diagnosed, reported
 from captum_tracinwe.gradients.embedding import EmbeddingTable
-from captum_tracinwe.gradients.example_losses import check_first, example_losses, prediction_of
+from captum_tracinwe.gradients.example_losses import by_name, check_first, example_losses, prediction_of
 from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.head import find_head, heard, only_call, predicted_positions
 from captum_tracinwe.gradients.interrupts import unbroken
@@ -101,7 +101,7 @@ def batch_row_gradients(
         head = find_head(model) if "output" in tables else None
         words = TextWords(model, batch, label_names)
         with recorded(table, within, words=words) as record, heard(head) as called, diagnosed(model, batch, labels):
-            output = run_model(model, batch, label_names, own_loss=loss_fn is None)
+            output = by_name(model, run_model(model, batch, label_names, own_loss=loss_fn is None), loss_fn)
         if not record.calls:
             raise unused(table.name, within)
         calls = [call.of_batch(tensors_in(batch), size) for call in record.calls]
@@ -148,7 +148,7 @@ def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names:
         batch = move_to(as_parts(batch), table.weight.device)
         labels = labels_of(batch, label_names)
         with diagnosed(model, batch, labels):
-            output = run_model(model, batch, label_names, own_loss=True)
+            output = by_name(model, run_model(model, batch, label_names, own_loss=True), None)
     loss = output.get("loss") if isinstance(output, Mapping) else None
     of_examples = isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.is_floating_point())
     return float(loss) if isinstance(loss, Tensor) and loss.dim() == 0 and of_examples else None
