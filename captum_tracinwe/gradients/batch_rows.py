@@ -31,6 +31,7 @@ from captum_tracinwe.gradients.look_ups import LookUp, recorded
 from captum_tracinwe.gradients.switches import as_the_caller
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.text_words import TextWords
+from captum_tracinwe.gradients.token_losses import with_virtual_tokens
 from captum_tracinwe.gradients.whose import examples_of
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -97,7 +98,7 @@ def batch_row_gradients(
     size = size_of(batch)
     with _differentiable(model), reported(model, batch):
         batch = move_to(as_parts(batch), table.weight.device)
-        labels = labels_of(batch, label_names)
+        labels = with_virtual_tokens(model, labels_of(batch, label_names), loss_fn)
         head = find_head(model) if "output" in tables else None
         words = TextWords(model, batch, label_names)
         with recorded(table, within, words=words) as record, heard(head) as called, diagnosed(model, batch, labels):

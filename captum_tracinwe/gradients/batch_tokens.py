@@ -32,6 +32,7 @@ from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.look_ups import AllSeen, LookUp, recorded
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.text_words import TextWords
+from captum_tracinwe.gradients.token_losses import with_virtual_tokens
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["TokenPass"]
@@ -71,7 +72,8 @@ class TokenPass:
                 columns = [nothing.new_empty((*call.ids.shape, 0)) for call in calls]
                 parts += fold(calls, [columns], batch, size, self.table.name, *chosen)
             if "output" in self.tables:
-                words = words_to_predict(labels_of(batch, self.label_names), self.loss_fn)
+                labels = with_virtual_tokens(unwrap(self.model), labels_of(batch, self.label_names), self.loss_fn)
+                words = words_to_predict(labels, self.loss_fn)
                 examples, places = (words != -100).nonzero(as_tuple=True)
                 values = nothing.new_empty((len(examples), 0))
                 where, which, values = kept_positions((examples, words[examples, places], values), *chosen)
