@@ -100,7 +100,7 @@ def batch_row_gradients(
         batch = move_to(as_parts(batch), table.weight.device)
         labels = with_virtual_tokens(model, labels_of(batch, label_names), loss_fn)
         head = find_head(model) if "output" in tables else None
-        words = TextWords(model, batch, label_names)
+        words = TextWords(model, batch, label_names, len(table.weight))
         with recorded(table, within, words=words) as record, heard(head) as called, diagnosed(model, batch, labels):
             output = by_name(model, run_model(model, batch, label_names, own_loss=loss_fn is None), loss_fn)
         if not record.calls:
@@ -202,6 +202,9 @@ def fold(
     for number, call in enumerate(calls):
         call_ids, call_examples = call.ids.reshape(-1).to(torch.int64), examples_of(call, size, name, batch)
         kept = None if call.padding_idx is None else call_ids != call.padding_idx
+        if call.counted is not None:
+            counted = call.counted.reshape(-1)
+            kept = counted if kept is None else kept & counted
         for kind, given in zip(values, columns, strict=True):
             own = _wide(given[number].detach().reshape(call_ids.numel(), given[number].shape[-1]))
             kind.append(own if kept is None else own[kept])

@@ -90,7 +90,7 @@ class TokenPass:
                 for given in tensors_in(batch)
             )
 
-        words = TextWords(model, batch, self.label_names)
+        words = TextWords(model, batch, self.label_names, len(self.table.weight))
         with ExitStack() as stack:
             record = stack.enter_context(recorded(self.table, self.within, enough, words))
             stack.enter_context(diagnosed(model, batch, labels_of(batch, self.label_names)))
