@@ -79,7 +79,10 @@ def answer(model, batch):
 
 
 def row_of(model, table, batch, loss=LOSS, counts=lambda ids: True):
-    """(V, D): of each word the gradient at the outputs of ``table``, a module, added up; of those look-ups that count."""
+    """(V, D): of each word the gradient at the outputs of ``table``, a module, added up; of those look-ups that count.
+
+    ``counts`` says of the ids of a look-up whether they do, or which positions.
+    """
     calls = []
 
     def keep(module, args, output):
@@ -95,8 +98,9 @@ def row_of(model, table, batch, loss=LOSS, counts=lambda ids: True):
     gradients = torch.autograd.grad(total, [leaf for _, leaf in calls], allow_unused=True)
     row = torch.zeros(V, calls[0][1].shape[-1], dtype=torch.float64)
     for (ids, _), gradient in zip(calls, gradients, strict=True):
-        if gradient is not None and counts(ids):
-            row.index_add_(0, ids.flatten(), gradient.detach().double().reshape(ids.numel(), -1))
+        if gradient is not None:
+            kept = torch.as_tensor(counts(ids)).expand(ids.shape).double()[..., None]
+            row.index_add_(0, ids.flatten(), (gradient.detach().double() * kept).reshape(ids.numel(), -1))
     return row
 
 

@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader
 pytest.importorskip("accelerate")
 pytest.importorskip("peft")
 import peft
-from transformers import Trainer, TrainingArguments
+from transformers import BertForTokenClassification, Trainer, TrainingArguments
 
 from captum_tracinwe import TracInWE, load_checkpoint, save_checkpoint
 from captum_tracinwe.app.testing import scores_by_loop, tiny_bert, tiny_gpt2, toy_texts
 from captum_tracinwe.checkpoints.trainer import SaveCheckpoints
+from captum_tracinwe.gradients.live import Asked
 from captum_tracinwe.gradients.token_losses import TokenLoss
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
@@ -257,3 +258,94 @@ def test_a_model_that_an_adapter_cannot_be_put_on_is_as_it_was(run, tmp_path, ch
         TracInWE.from_pretrained_run(tmp_path, texts(), model=model)
     assert [(name, id(part), set(vars(part))) for name, part in model.named_modules()] == parts
     assert [(name, id(weight), weight.requires_grad) for name, weight in model.named_parameters()] == weights
+
+
+def with_prompts(base, task, kind):
+    kinds = {
+        "prompt tuning": lambda: peft.PromptTuningConfig(task_type=task, num_virtual_tokens=2),
+        "p-tuning": lambda: peft.PromptEncoderConfig(task_type=task, num_virtual_tokens=3, encoder_hidden_size=8),
+        "prefix tuning": lambda: peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=3),
+    }
+    torch.manual_seed(0)
+    return peft.get_peft_model(base, kinds[kind]())
+
+
+def own_losses(model, paths, test, train, table_of):
+    """(N, M) of PEFT's own loss of each example, times its targets."""
+    total = 0
+    for path in paths:
+        rate = load_checkpoint(model, path)
+        table, sides = table_of(model.eval()), []
+        for rows in (test, train):
+            found = []
+            for row in rows:
+                leaf = table.weight.detach().clone().requires_grad_()
+                before, table.weight = table.weight, nn.Parameter(leaf)
+                output = model(**{key: value[None] for key, value in row.items()}, use_cache=False)
+                shift = "CausalLM" in type(model).__name__
+                virtual = output.logits.shape[1] > len(row["labels"])
+                targets = int((row["labels"][1 if shift and not virtual else 0 :] != -100).sum())
+                found.append(torch.autograd.grad(output.loss * targets, table.weight)[0].flatten().double())
+                table.weight = before
+            sides.append(torch.stack(found))
+        total = total + rate * sides[0] @ sides[1].T
+    return total
+
+
+@pytest.mark.parametrize("kind", ["prompt tuning", "p-tuning", "prefix tuning"])
+def test_token_losses_of_tuned_prompts_are_pefts_own(kind, tmp_path):
+    model = with_prompts(tiny_gpt2(), "CAUSAL_LM", kind)
+    paths, train, test = shaken(model, tmp_path), texts(language=True), texts(3, 2, language=True)
+    table_of = lambda m: m.get_base_model().transformer.wte  # noqa: E731
+    expected = own_losses(copy.deepcopy(model), paths, test, train, table_of)
+    for batch_size in (1, 3):
+        tracin = TracInWE(model, train, paths, loss_fn=TokenLoss(), batch_size=batch_size, collate_fn=collated)
+        found = tracin.influence(test).double()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_words_to_predict_after_tuned_prompts_have_rows_of_their_own(tmp_path):
+    """Also in the pass that sees tokens alone: the last virtual token predicts the first word."""
+    model = with_prompts(tiny_gpt2(), "CAUSAL_LM", "prompt tuning")
+    paths, rows = shaken(model, tmp_path), texts(3, 2, language=True)
+    tracin = TracInWE(model, rows, paths[:1], loss_fn=TokenLoss(), table="output", batch_size=3, collate_fn=collated)
+    found = tracin.row_gradients()
+    for place, row in enumerate(rows):
+        assert found.select([place]).ids.tolist() == row["labels"][row["labels"] != -100].unique().tolist()
+    (tokens,) = tracin.live.token_blocks(tracin._batches(collated(rows)), Asked(TokenLoss()))
+    assert torch.equal(tokens.ids, found.ids)
+
+
+def test_labels_of_tokens_after_tuned_prompts_stand_where_their_tokens_do(tmp_path):
+    base = BertForTokenClassification(tiny_bert().config)
+    model = with_prompts(base, "TOKEN_CLS", "prompt tuning")
+    rows = [{**row, "labels": (row["input_ids"] % 3).masked_fill(row["attention_mask"] == 0, -100)} for row in texts()]
+    paths, loss = shaken(model, tmp_path), TokenLoss(shift=False)
+    found = TracInWE(model, rows, paths, loss_fn=loss, batch_size=3, collate_fn=collated).influence(rows[:3])
+    alone = copy.deepcopy(model)
+    total = 0
+    for path in paths:
+        rate = load_checkpoint(alone, path)
+        table = alone.eval().get_base_model().bert.embeddings.word_embeddings.weight.requires_grad_()
+        grads = []
+        for row in rows:
+            logits = alone(row["input_ids"][None], row["attention_mask"][None]).logits[0, -len(row["labels"]) :]
+            one = nn.functional.cross_entropy(logits, row["labels"], reduction="sum")
+            grads.append(torch.autograd.grad(one, table)[0].index_fill(0, torch.tensor([0]), 0).flatten().double())
+        total = total + rate * torch.stack(grads[:3]) @ torch.stack(grads).T
+    torch.testing.assert_close(found.double(), total, rtol=1e-4, atol=1e-5 * float(total.abs().max()))
+
+
+def test_a_loss_of_ones_own_that_leaves_virtual_tokens_out_gets_labels_as_they_are(tmp_path):
+    model = with_prompts(tiny_gpt2(), "CAUSAL_LM", "prompt tuning")
+    paths, rows = shaken(model, tmp_path), texts(3, 2, language=True)
+
+    def own(logits, labels):
+        before = torch.full_like(labels[:, :2], -100)
+        return TokenLoss()(logits, torch.cat([before, labels], 1))
+
+    options = {"batch_size": 3, "collate_fn": collated}
+    found = TracInWE(model, rows, paths, loss_fn=own, **options).influence(rows)
+    torch.testing.assert_close(found, TracInWE(model, rows, paths, loss_fn=TokenLoss(), **options).influence(rows))
+    with pytest.raises(ValueError, match=r"Where the model puts tokens of its own before a text.*labels.shape\[1\]:"):
+        TokenLoss()(torch.zeros(1, 5, 4), torch.zeros(1, 3, dtype=torch.long))

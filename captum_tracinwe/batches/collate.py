@@ -19,7 +19,7 @@ from captum_tracinwe.batches.copies import copied, on_copies
 from captum_tracinwe.batches.padding import padded
 from captum_tracinwe.batches.repeats import say_what_changes
 from captum_tracinwe.batches.tokenizing import TokenizeTexts, no_tokens, not_a_label
-from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.batches.wrapped import parameters_of, unwrap
 
 __all__ = ["Collate", "TokenizeTexts", "collate_of"]
 
@@ -64,11 +64,12 @@ class Collate:
     ) -> None:
         model = unwrap(model)
         base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-        parameters = inspect.signature(base.forward).parameters.values()
+        parameters = parameters_of(base)
         self.taken = {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
         self.needs_mask = any(p.name == "attention_mask" and p.default is p.empty for p in parameters)
         of_transformers = hasattr(getattr(base, "config", None), "model_type")  # its **kwargs are not for columns
-        self.takes_any = not of_transformers and any(p.kind is p.VAR_KEYWORD for p in parameters)
+        handed_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(base.forward).parameters.values())
+        self.takes_any = handed_on and not (of_transformers and self.taken)
         self.labels = {*LABEL_KEYS, *label_names}
         self.padding_idx, self.collate_fn = padding_idx, collate_fn
         pad = getattr(getattr(base, "config", None), "pad_token_id", None) if padding_idx is None else padding_idx

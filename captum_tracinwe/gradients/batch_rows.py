@@ -23,7 +23,7 @@ from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.bag import logits_of, occurrences
 from captum_tracinwe.gradients.diagnosis import diagnosed, reported
 from captum_tracinwe.gradients.embedding import EmbeddingTable
-from captum_tracinwe.gradients.example_losses import check_first, example_losses, prediction_of
+from captum_tracinwe.gradients.example_losses import by_name, check_first, example_losses, prediction_of
 from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.head import find_head, heard, only_call, predicted_positions
 from captum_tracinwe.gradients.interrupts import unbroken
@@ -31,6 +31,7 @@ from captum_tracinwe.gradients.look_ups import LookUp, recorded
 from captum_tracinwe.gradients.switches import as_the_caller
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.text_words import TextWords
+from captum_tracinwe.gradients.token_losses import with_virtual_tokens
 from captum_tracinwe.gradients.whose import examples_of
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -98,11 +99,11 @@ def batch_row_gradients(
     with _differentiable(model), reported(model, batch):
         batch = move_to(as_parts(batch), table.weight.device)
         lent = move_to(batch, table.weight.device)  # the model may write into it; whose words are whose, both tell
-        labels, known = labels_of(lent, label_names), (batch, lent)
+        labels, known = with_virtual_tokens(model, labels_of(lent, label_names), loss_fn), (batch, lent)
         head = find_head(model) if "output" in tables else None
-        words = TextWords(model, lent, label_names)
+        words = TextWords(model, lent, label_names, len(table.weight))
         with recorded(table, within, words=words) as record, heard(head) as called, diagnosed(model, batch, labels):
-            output = run_model(model, lent, label_names, own_loss=loss_fn is None)
+            output = by_name(model, run_model(model, lent, label_names, own_loss=loss_fn is None), loss_fn)
         if not record.calls:
             raise unused(table.name, within)
         calls = [call.of_batch(tensors_in(known), size) for call in record.calls]
@@ -149,7 +150,7 @@ def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names:
         batch = move_to(as_parts(batch), table.weight.device)
         labels = labels_of(batch, label_names)
         with diagnosed(model, batch, labels):
-            output = run_model(model, batch, label_names, own_loss=True)
+            output = by_name(model, run_model(model, batch, label_names, own_loss=True), None)
     loss = output.get("loss") if isinstance(output, Mapping) else None
     of_examples = isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.is_floating_point())
     return float(loss) if isinstance(loss, Tensor) and loss.dim() == 0 and of_examples else None
@@ -202,6 +203,9 @@ def fold(
     for number, call in enumerate(calls):
         call_ids, call_examples = call.ids.reshape(-1).to(torch.int64), examples_of(call, size, name, batch)
         kept = None if call.padding_idx is None else call_ids != call.padding_idx
+        if call.counted is not None:
+            counted = call.counted.reshape(-1)
+            kept = counted if kept is None else kept & counted
         for kind, given in zip(values, columns, strict=True):
             own = _wide(given[number].detach().reshape(call_ids.numel(), given[number].shape[-1]))
             kind.append(own if kept is None else own[kept])

@@ -32,6 +32,7 @@ from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.look_ups import AllSeen, LookUp, recorded
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.text_words import TextWords
+from captum_tracinwe.gradients.token_losses import with_virtual_tokens
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["TokenPass"]
@@ -72,7 +73,8 @@ class TokenPass:
                 columns = [nothing.new_empty((*call.ids.shape, 0)) for call in calls]
                 parts += fold(calls, [columns], known, size, self.table.name, *chosen)
             if "output" in self.tables:
-                words = words_to_predict(labels_of(batch, self.label_names), self.loss_fn)
+                labels = with_virtual_tokens(unwrap(self.model), labels_of(batch, self.label_names), self.loss_fn)
+                words = words_to_predict(labels, self.loss_fn)
                 examples, places = (words != -100).nonzero(as_tuple=True)
                 values = nothing.new_empty((len(examples), 0))
                 where, which, values = kept_positions((examples, words[examples, places], values), *chosen)
@@ -89,7 +91,7 @@ class TokenPass:
                 for given in tensors_in(batch)
             )
 
-        words = TextWords(model, batch, self.label_names)
+        words = TextWords(model, batch, self.label_names, len(self.table.weight))
         with ExitStack() as stack:
             record = stack.enter_context(recorded(self.table, self.within, enough, words))
             stack.enter_context(diagnosed(model, batch, labels_of(batch, self.label_names)))

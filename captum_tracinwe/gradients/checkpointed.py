@@ -80,7 +80,7 @@ class CheckpointedModel:
                 f"learning rate at that checkpoint, a finite number ≥ 0."
             )
         self._refuse_offloaded()
-        forget_computed()
+        forget_computed(self.model)
         self.model.eval()
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)

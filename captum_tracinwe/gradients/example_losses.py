@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from captum_tracinwe.batches.batch import Batch, Loss, is_mapping, tensors_in
 from captum_tracinwe.batches.copies import copied
@@ -15,13 +16,30 @@ from captum_tracinwe.gradients.look_ups import LookUp
 from captum_tracinwe.gradients.several_texts import Answers
 from captum_tracinwe.gradients.whose import examples_of
 
-__all__ = ["check_first", "example_losses", "prediction_of"]
+__all__ = ["by_name", "check_first", "example_losses", "prediction_of"]
 
 # Where the model's own loss is a mean over all targets of a batch.
 PER_EXAMPLE = (
     "captum_tracinwe.losses.TokenLoss() for a causal language model, TokenLoss(shift=False) for an encoder-decoder or for "
     "labels of tokens, span_loss for answers in texts"
 )
+
+
+def by_name(model: Module, output: Any, loss_fn: Loss | None) -> Any:
+    """A tuple that a model of transformers gives, as with ``return_dict=False``: its loss, if it has one, then logits.
+
+    A loss of the user's own is handed the tuple, whose parts it may name by number.
+    """
+    of_transformers = hasattr(getattr(model, "config", None), "model_type")
+    if not of_transformers or type(output) is not tuple or not output or not isinstance(output[0], Tensor):
+        return output
+    function = getattr(loss_fn, "func", loss_fn)  # within a partial
+    home = getattr(function, "__module__", "") or ""
+    if loss_fn is not None and not home.startswith(("torch.", "captum_tracinwe.")):
+        return output
+    has_loss = output[0].dim() == 0 and output[0].is_floating_point()
+    parts = ("start_logits", "end_logits") if "QuestionAnswering" in type(model).__name__ else ("logits",)
+    return dict(zip(("loss", *parts) if has_loss else parts, output, strict=False))
 
 
 def prediction_of(output: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from torch.utils.hooks import RemovableHandle
 from captum_tracinwe.batches.batch import tensors_in
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.interrupts import unbroken
+from captum_tracinwe.gradients.model_state import memory_of
 from captum_tracinwe.gradients.recomputed import recomputed_within
 from captum_tracinwe.gradients.text_words import TextWords
 
@@ -43,6 +44,7 @@ class LookUp:
 
     Of bags that are told by offsets, ``ids`` are ``(P,)``, and ``bags`` says which of the ``count`` bags each position is in.
     ``across``: the examples are along the second dimension, ``(T, N, ...)``, as a model has them that turns its batch.
+    ``counted``: which positions are of the texts, where the model joined them to ids of its own; None: all.
     """
 
     ids: Tensor
@@ -51,6 +53,7 @@ class LookUp:
     bags: Tensor | None = None
     count: int = 0
     across: bool = False
+    counted: Tensor | None = None
 
     def of_batch(self, given: Iterable[Tensor], size: int) -> LookUp:
         """As the call of a pass of ``size`` examples, of which the tensors ``given`` tell whether the model turned them."""
@@ -68,12 +71,14 @@ class AllSeen(BaseException):
     """Raised out of a forward pass whose look-ups are all recorded; no Exception, which a model might take for its own."""
 
 
-_OTHER_LOOK_UPS = (torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select, torch.embedding)
+# By names, for torch has each as a function and as a method. Products read rows where one side is a one-hot form of words.
+_OTHER_LOOK_UPS = ("__getitem__", "index_select", "embedding", "embedding_bag", "gather", "take", "take_along_dim")
+_PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "einsum", "linear", "tensordot", "inner")
 # What these make has no gradient to the table, or the model's own says so.
 _NO_TABLE = (torch.Tensor.detach, *(vars(torch._C.TensorBase)[name].__get__ for name in ("data", "grad")))
 
-# The embeddings whose users were told of look-ups that do not count.
-_told_of_others: WeakSet[Module] = WeakSet()
+# Of each embedding the columns that its user was told of, and "" where it was told of look-ups that do not count.
+_told: WeakKeyDictionary[Module, set[str]] = WeakKeyDictionary()
 
 
 class RecordLookUps(TorchFunctionMode):
@@ -105,12 +110,15 @@ class RecordLookUps(TorchFunctionMode):
         self.table, self.within, self._enough = table, within, enough
         self.calls: list[LookUp] = []
         self.beside: list[LookUp] = []
+        self.others: set[str] = set()  # columns beside ``input_ids`` that are looked up here
         self._module, self._words, self._first = module, words, first
         self._made: dict[int, Tensor] = {} if first is None else first._made
         self._counts = within is None
+        self._unlikely: list[LookUp] = []  # of those beside, the ones of which nobody knows
         self._hooks: list[RemovableHandle] = []
         self._around: list[TorchFunctionMode] = []
         self._over = False
+        self._place = memory_of(table), table.storage_offset() if memory_of(table) else 0
 
     def __enter__(self) -> Self:
         def switch(counts: bool) -> Callable[..., None]:
@@ -139,7 +147,8 @@ class RecordLookUps(TorchFunctionMode):
         for mode in self._around:
             _push_mode(mode)  # type: ignore[no-untyped-call]
         if not self.calls:
-            self.calls, self.beside = self.beside, []
+            self.calls = self._unlikely or self.beside
+            self.beside = [call for call in self.beside if call not in self.calls]
 
     def __torch_function__(
         self,
@@ -157,10 +166,11 @@ class RecordLookUps(TorchFunctionMode):
             if self._enough is not None and len(self.calls) > before and self._enough(self.calls[-1]):
                 raise AllSeen
             return found
-        if func in _OTHER_LOOK_UPS and args and self._is_table(args[0]) and self._reads_words(*args[1:], **kwargs):
+        name = getattr(func, "__name__", "")
+        if (name in _OTHER_LOOK_UPS or name in _PRODUCTS) and self._reads_otherwise(name, args, kwargs):
             raise ValueError(
-                f"The model reads rows of the embedding by {getattr(func, '__name__', func)}: expected look-ups by the "
-                f"nn.Embedding module or torch.nn.functional.embedding, which are all that is counted."
+                f"The model reads rows of the embedding by {name}: expected look-ups by the nn.Embedding module or "
+                f"torch.nn.functional.embedding, which are all that is counted."
             )
         output: Any = func(*args, **kwargs)
         if func is torch.Tensor.__iter__:
@@ -175,12 +185,25 @@ class RecordLookUps(TorchFunctionMode):
     def _is_table(self, weight: Any) -> bool:
         return weight is self.table or id(weight) in self._made or weight is getattr(self._module, "weight", self.table)
 
-    def _reads_words(self, *args: Any, **kwargs: Any) -> bool:
-        """Whether rows of the table are read by ids of the texts: not by fixed ones, nor all in a row."""
+    def _reads_otherwise(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a step reads rows of the table by ids of the texts: not by fixed ones, nor all in a row."""
+        if name in _PRODUCTS:
+            given = list(tensors_in([args, kwargs]))
+            of_words = self._words is not None and any(self._words.made_of(one) for one in given)
+            return of_words and any(self._looks_at_table(one) for one in given)
+        weight, *rest = args or (kwargs.get("input"),)
+        if not self._looks_at_table(weight):
+            return False
         if self._words is None:
             return True
-        at = [one for one in tensors_in([args, kwargs]) if not one.is_floating_point()]
-        return any(self._words.hold(one) for one in at) if at else not _is_fixed(args)
+        at = [one for one in tensors_in([rest, kwargs]) if one is not weight and not one.is_floating_point()]
+        return any(self._words.made_of(one, by_ids=True) for one in at) if at else bool(rest) and not _is_fixed(rest)
+
+    def _looks_at_table(self, weight: Any) -> bool:
+        """Whether it is the table, or lies where it lies, as it turned or flattened does."""
+        if self._is_table(weight) or not isinstance(weight, Tensor):
+            return self._is_table(weight)
+        return memory_of(weight) == self._place[0] != 0 and weight.storage_offset() == self._place[1]
 
     def _taken(self, weight: Tensor, input: Tensor) -> bool:
         """Whether a look-up's output is handed out as a leaf."""
@@ -192,8 +215,15 @@ class RecordLookUps(TorchFunctionMode):
         return any(call.ids.shape == input.shape and torch.equal(call.ids, input) for call in known)
 
     def _noted(self, call: LookUp, input: Tensor) -> None:
-        if self._first is None:
-            (self.calls if self._words is None or self._words.hold(input) else self.beside).append(call)
+        if self._first is not None:
+            return
+        held = True if self._words is None else self._words.hold(input)
+        if held is None:
+            self._unlikely.append(call)
+        elif held is not False and self._words is not None:
+            self.others.update(filter(None, [self._words.column_of(input)]))
+        call = replace(call, counted=held) if isinstance(held, Tensor) else call
+        (self.calls if held is True or isinstance(held, Tensor) else self.beside).append(call)
 
     def _call(
         self, input: Tensor, weight: Tensor, padding_idx: int | None, max_norm: float | None, scale_grad_by_freq: bool
@@ -308,9 +338,7 @@ def recorded(
         stack.enter_context(recomputed_within(lambda: _handed_out_again(record)))
         with record:
             yield record
-        if record.beside and table.module not in _told_of_others:
-            _told_of_others.add(table.module)
-            _say_beside(table.name, record.beside[0].ids)
+        _say_what_is_beside(table, record)
 
 
 @unbroken
@@ -320,10 +348,28 @@ def _handed_out_again(record: RecordLookUps) -> Iterator[None]:
         yield
 
 
-def _say_beside(name: str, ids: Tensor) -> None:
-    some = ", ".join(map(str, ids.flatten()[:3].tolist())) + ", ..." * (ids.numel() > 3)
-    warnings.warn(
-        f"The model looks up {tuple(ids.shape)} ids ({some}) in the embedding {name!r} that are no words of its texts, such as "
-        f"token_type_ids or words that stand for classes: they have no part in any score.",
-        stacklevel=5,
-    )
+def _say_what_is_beside(table: EmbeddingTable, record: RecordLookUps) -> None:
+    """Warn, once of each embedding, of ids that do not count, and of columns that nobody said are words."""
+    told = _told.setdefault(table.module, set())
+    found = [call.ids for call in record.beside]
+    for call in record.calls if not found and "" not in told else ():
+        if call.counted is not None:
+            joined = call.ids[~call.counted]
+            found += [joined] if bool((joined != (-1 if call.padding_idx is None else call.padding_idx)).any()) else []
+    if found and "" not in told:
+        told.add("")
+        ids = found[0]
+        some = ", ".join(map(str, ids.flatten()[:3].tolist())) + ", ..." * (ids.numel() > 3)
+        warnings.warn(
+            f"The model looks up {tuple(ids.shape)} ids ({some}) in the embedding {table.name!r} that are no words of its texts, "
+            f"such as token_type_ids or words that stand for classes: they have no part in any score.",
+            stacklevel=5,
+        )
+    for name in sorted(record.others - told):
+        told.add(name)
+        warnings.warn(
+            f"The model looks up the column {name!r} in the embedding {table.name!r}, beside input_ids: it counts as words of "
+            f"the text. Where it holds none, give it a name that ends in type_ids, as token_type_ids does, or an embedding of "
+            f"its own.",
+            stacklevel=5,
+        )

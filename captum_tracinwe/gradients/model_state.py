@@ -1,9 +1,10 @@
-"""All that a model holds, kept aside and put back: its tensors, flags, lists and dicts, down to its modules and hooks."""
+"""All that a model holds, kept aside and put back: tensors, flags, lists, dicts and objects, down to its modules and hooks."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict, defaultdict, deque
+import sys
+from collections import OrderedDict, UserDict, UserList, defaultdict, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from types import SimpleNamespace
@@ -12,15 +13,38 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
+from torch.utils.data import Dataset
 
 from captum_tracinwe.batches.wrapped import unwrap
 
-__all__ = ["ModelState", "as_saved", "fit_for_autograd", "has_own_loading", "memory_of", "shared_memory"]
+__all__ = [
+    "ModelState",
+    "as_saved",
+    "fit_for_autograd",
+    "forget_cached",
+    "has_own_loading",
+    "memory_of",
+    "shared_memory",
+]
 
 _CONTAINERS = {dict, OrderedDict, defaultdict, list, set, deque}
 _ATOMS = {int, float, bool, str, bytes, type(None)}
 # Whose train() and eval() write into no weight, and whose hooks of loading keep nothing.
 _KNOWN = ("torch.", "transformers.", "peft.")
+# Whose objects keep nothing that a pass computes by, or much that none does, beside those of Python itself.
+_LIBRARIES = {
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "numpy",
+    "pandas",
+    "sentence_transformers",
+}
+#: How far an object is followed into others, and what is too long within one for what a layer keeps.
+DEEP, LONG = 3, 1000
 
 
 class ModelState:
@@ -110,6 +134,16 @@ def fit_for_autograd(model: Module) -> None:
                 setattr(module, name, made[id(tensor)])  # and not in the dict: an LSTM has a list of them, too
 
 
+def forget_cached(model: Module) -> None:
+    """What methods of a model's own classes keep by ``functools.lru_cache`` may be made of weights that have changed."""
+    kinds = {kind for module in model.modules() for kind in type(module).__mro__ if not _is_of(kind, _KNOWN)}
+    for kind in kinds:
+        for method in vars(kind).values():
+            clear = getattr(getattr(method, "fget", method), "cache_clear", None)
+            if callable(clear):
+                clear()
+
+
 def has_own_loading(model: Module, known: tuple[str, ...] = ()) -> bool:
     """Whether something of a model's own runs when weights are loaded, beside what packages that are ``known`` do there."""
     inner = unwrap(model)
@@ -177,30 +211,43 @@ def _tensors_of(model: Module, containers: list[tuple[Any, Any]]) -> tuple[list[
     weights: dict[int, Tensor] = {}
     plain: list[Tensor] = []
     seen: set[int] = set()
-    left: list[Any] = []
+    left: list[tuple[Any, int]] = []  # and within how many objects
     for module in model.modules():
         for store in (module._parameters, module._buffers):
             weights.update((id(tensor), tensor) for tensor in store.values() if tensor is not None)
-        left.append(vars(module))
+        left.append((vars(module), 0))
     while left:
-        value = left.pop()
+        value, depth = left.pop()
         kind = type(value)
         if id(value) in seen or isinstance(value, Module):
             continue
         if kind in _CONTAINERS:
             seen.add(id(value))
+            if depth and len(value) > LONG:
+                continue
             of_keys = isinstance(value, dict)
             containers.append((value, dict(value) if of_keys else kind(value)))
-            left += [one for one in (value.values() if of_keys else value) if type(one) not in _ATOMS]
+            left += [(one, depth) for one in (value.values() if of_keys else value) if type(one) not in _ATOMS]
         elif isinstance(value, Tensor):
             seen.add(id(value))
             if id(value) not in weights:
                 plain.append(value)
         elif isinstance(value, tuple):
-            left += value
+            left += [(one, depth) for one in value]
         elif isinstance(value, SimpleNamespace) or (dataclasses.is_dataclass(value) and kind is not type):
-            left.append(getattr(value, "__dict__", None))
+            left.append((getattr(value, "__dict__", None), depth))
+        elif depth < DEEP and _is_own(value):
+            left.append((vars(value), depth + 1))
     return list(weights.values()), plain
+
+
+def _is_own(value: Any) -> bool:
+    """Whether it is an object of somebody's own class, in which a layer may keep what it computed."""
+    if isinstance(value, (UserDict, UserList)):
+        return True
+    home = type(value).__module__.partition(".")[0]
+    own = home == "__main__" or (home not in sys.stdlib_module_names and home not in _LIBRARIES)
+    return own and not isinstance(value, (type, Dataset)) and isinstance(getattr(value, "__dict__", None), dict)
 
 
 def _refill(container: Any, before: Any) -> None:

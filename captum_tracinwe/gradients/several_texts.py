@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch.nn import Module
 
 from captum_tracinwe.batches.batch import Batch, is_mapping
 from captum_tracinwe.batches.columns import WORDS, columns_by_text
+from captum_tracinwe.batches.wrapped import parameters_of
 
 __all__ = ["Answers", "is_sentence_transformer", "read_one_by_one", "texts_of"]
 
@@ -49,7 +49,7 @@ def read_one_by_one(model: Module, texts: list[dict[str, Any]]) -> Answers:
 
 def _taken(model: Module) -> Collection[str]:
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    return inspect.signature(base.forward).parameters
+    return [one.name for one in parameters_of(base)]
 
 
 def is_sentence_transformer(model: object) -> bool:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
-__all__ = ["TokenLoss", "span_loss"]
+__all__ = ["TokenLoss", "span_loss", "with_virtual_tokens"]
 
 
 class TokenLoss:
@@ -49,7 +50,9 @@ class TokenLoss:
         """Losses ``(N,)`` of logits ``(N, T, V)`` and labels ``(N, T)``."""
         if logits.dim() != 3 or labels.shape != logits.shape[:2]:
             raise ValueError(
-                f"TokenLoss: expected logits (N, T, V) and labels (N, T), got {tuple(logits.shape)} and {tuple(labels.shape)}."
+                f"TokenLoss: expected logits (N, T, V) and labels (N, T), got {tuple(logits.shape)} and {tuple(labels.shape)}. "
+                f"Where the model puts tokens of its own before a text, as soft prompts, pass a loss_fn that leaves them out: "
+                f"lambda logits, labels: TokenLoss()(logits[:, -labels.shape[1]:], labels)."
             )
         words = self.target_words(labels)
         losses: Tensor = _TokenCrossEntropy.apply(logits, words)  # type: ignore[no-untyped-call]
@@ -78,6 +81,28 @@ class TokenLoss:
         if self.start is not None:
             targets = targets & (number >= place(self.start))
         return targets if self.stop is None else targets & (number < place(self.stop))
+
+
+def with_virtual_tokens(model: Module, labels: Any, loss_fn: Any) -> Any:
+    """Labels for a `TokenLoss` of a model before whose texts PEFT puts virtual tokens: −100 for each, as PEFT's own loss has it.
+
+    The last of them predicts a text's first word. Of prefix tuning, which puts none before the text, and of other models and
+    losses, the labels as they are.
+    """
+    if not isinstance(loss_fn, TokenLoss) or not isinstance(labels, Tensor) or labels.dim() != 2:
+        return labels
+    configs = getattr(model, "peft_config", None)
+    name = getattr(model, "active_adapter", None)
+    config = configs.get(name) if isinstance(configs, Mapping) and isinstance(name, str) else None
+    kind = str(getattr(getattr(config, "peft_type", None), "value", ""))
+    task = str(getattr(config, "task_type", ""))
+    if kind not in ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING") or not task.endswith(
+        ("CAUSAL_LM", "TOKEN_CLS")
+    ):
+        return labels
+    if getattr(model, "_adapters_disabled", False):
+        return labels
+    return torch.nn.functional.pad(labels, (int(getattr(config, "num_virtual_tokens", 0)), 0), value=-100)
 
 
 class _TokenCrossEntropy(torch.autograd.Function):

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.interrupts import unbroken
-from captum_tracinwe.gradients.model_state import ModelState, fit_for_autograd
+from captum_tracinwe.gradients.model_state import ModelState, fit_for_autograd, forget_cached
 from captum_tracinwe.gradients.turns import alone
 
 __all__ = ["forget_computed", "untouched"]
@@ -38,7 +38,7 @@ def untouched(model: Module, copy_weights: bool = True) -> Iterator[ModelState]:
         config = getattr(unwrap(model), "config", None)
         stack.callback(_set_problem_type, config, getattr(config, "problem_type", None))
         state = ModelState(model, copy_weights)
-        stack.callback(forget_computed)
+        stack.callback(forget_computed, model)
         stack.callback(state.give_back)
         fit_for_autograd(model)
         model.eval()
@@ -47,9 +47,10 @@ def untouched(model: Module, copy_weights: bool = True) -> Iterator[ModelState]:
         yield state
 
 
-def forget_computed() -> None:
-    """What a caller's ``parametrize.cached()`` holds are weights made of others, and these have just been changed."""
+def forget_computed(model: Module) -> None:
+    """What is kept of weights that have just been changed by a caller's ``parametrize.cached()``, by cached methods."""
     getattr(parametrize, "_cache", {}).clear()
+    forget_cached(unwrap(model))
 
 
 def _set_problem_type(config: Any, problem: Any) -> None:
