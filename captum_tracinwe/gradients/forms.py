@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, size_of, tensors_in
@@ -41,7 +42,8 @@ def _ids_of(batch: Batch) -> Iterator[Tensor]:
     named = batch.items() if is_mapping(batch) else (("", part) for part in batch[:-1])
     for name, part in named:
         if name not in NO_WORDS and not name.endswith("mask"):
-            yield from (one for one in tensors_in(part) if not one.is_floating_point())
+            dense = (one for one in tensors_in(part) if one.layout == torch.strided and not one.is_nested)
+            yield from (one for one in dense if not one.is_floating_point() and not one.is_complex())
 
 
 def _filled(ids: Tensor, fills: Collection[int]) -> int | None:
