@@ -158,7 +158,7 @@ class Trial:
             scale = max(NOTHING, _largest(rows))
             for _ in range(AGAIN):
                 self._refuse_other(rows, self._rows(self.batch, "mean"), scale)
-            if not _largest(rows):
+            if _largest(rows) < NOTHING:
                 self._refuse_nothing()
         return Found(self.what, passes=self.count, seconds=time.perf_counter() - begun)
 
@@ -212,7 +212,9 @@ class Trial:
     def _in_reverse(self, size: int, own: str) -> RowGradients | None:
         """The same rows, of the batch handed over in reverse; None where it cannot be."""
         back = taken(self.batch, range(size)[::-1], size) if size > 1 else None
-        return None if back is None else self._rows(back, own).select(range(size)[::-1])
+        with suppress(ValueError, TypeError, RuntimeError, LookupError):  # cut, it is none that the model takes
+            return None if back is None else self._rows(back, own).select(range(size)[::-1])
+        return None
 
     def _by(self, way: Way, own: str) -> RowGradients:
         parts = way.parts(self.batch, lambda: each_of(self.single, size_of(self.batch)))
@@ -259,7 +261,7 @@ class Trial:
         chosen = chosen_of(self.examples, PUT_TOGETHER)
         for place in chosen[:TRIED]:
             one = self.examples.alone(place)
-            if one is None or _largest(self._rows(one, "mean")):
+            if one is None or _largest(self._rows(one, "mean")) >= NOTHING:
                 return
         try:
             together = self.examples.together(chosen)
@@ -268,7 +270,7 @@ class Trial:
             raise
         except Exception:
             return  # a collator that makes no batch of several, or a model that takes none
-        if rows is not None and _largest(rows) > 0:
+        if rows is not None and _largest(rows) > 1 / ROUNDING * NOTHING:
             raise ValueError(
                 f"Each of the {self.what} examples alone has no gradient, in a batch of {len(chosen)} they have: all scores "
                 f"would be 0. Expected a loss of single examples: this one, or the model, is made of several at once "
