@@ -174,6 +174,7 @@ class TracInWE(TracInCP):
         auto = isinstance(preconditioner, str) and preconditioner == "auto"
         self.preconditioner = None if auto else preconditioner
         self.normalize = normalize
+        self._probe = probe
         check_arguments(
             *(model, train_dataset, loss_fn, batch_size, test_loss_fn),
             *(exclude_tokens, top_k_words, label_names, collate_fn, order_by_length, memory_limit),
@@ -213,7 +214,6 @@ class TracInWE(TracInCP):
         self.tables = Tables.of("input" if table is None else table, shares)
         if "output" in self.tables:
             find_head(model)
-        self.probes = Probes(probe)
         if self.index is not None:
             from captum_tracinwe.index.identity.source import check_match
 
@@ -298,6 +298,7 @@ class TracInWE(TracInCP):
         self._checkpoints = find_checkpoints(checkpoints)
         self._fitting = Fitting()  # what was learned from the gradients at these
         self._rates: dict[int, float] = {}
+        self.probes = Probes(self._probe)
 
     @property
     def preconditioner(self) -> Preconditioner:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, as_parts, is_mapping
 
-__all__ = ["joined", "shape_of", "taken", "without_left_padding"]
+__all__ = ["cut_right", "joined", "shape_of", "taken", "without_left_padding"]
 
 
 class _Uncut(Exception):
@@ -49,6 +49,22 @@ def without_left_padding(batch: Batch) -> Batch:
         return value[:, first:].contiguous()
 
     return {key: kept(key, value) for key, value in batch.items()}
+
+
+def cut_right(batch: Batch, length: int, kept: int) -> Batch:
+    """An example of ``length`` positions without those behind the first ``kept``, in each tensor that has them."""
+
+    def part(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[:, :kept] if value.dim() > 1 and value.shape[1] == length else value
+        if isinstance(value, Mapping):
+            return {key: part(item) for key, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            items = [part(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return value
+
+    return part(as_parts(batch))  # type: ignore[no-any-return]
 
 
 def joined(batches: Sequence[Batch]) -> Batch:

@@ -15,10 +15,10 @@ from captum_tracinwe.batches.loaders import in_order, refuse_shuffling
 from captum_tracinwe.batches.orders import say_order
 from captum_tracinwe.batches.packed import a_row_for_each, unpacked
 
-__all__ = ["as_batches"]
+__all__ = ["GivenBatches", "as_batches"]
 
 
-class _Batches(Dataset[Batch]):
+class GivenBatches(Dataset[Batch]):
     """Batches that are there."""
 
     def __init__(self, batches: list[Batch]) -> None:
@@ -61,7 +61,7 @@ def as_batches(
     if examples is not None:
         return a_row_for_each(in_order(examples, batch_size, collate), what)  # type: ignore[arg-type]
     check_batch(inputs)
-    return in_order(_Batches(unpacked(inputs)), None)
+    return in_order(GivenBatches(unpacked(inputs)), None)
 
 
 def _examples(inputs: Any, what: str) -> Sequence[Any] | None:

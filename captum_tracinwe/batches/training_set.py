@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from captum_tracinwe.batches.arguments import out_of_range
 from captum_tracinwe.batches.batch import Batch, as_parts, size_of, tensors_in
+from captum_tracinwe.batches.copies import OnCopies
 from captum_tracinwe.batches.counting import Chosen, check_rows, reads_in_order
+from captum_tracinwe.batches.inputs import GivenBatches
 from captum_tracinwe.batches.lengths import order_by_length
 from captum_tracinwe.batches.loaders import examples_loader, in_order, reading
 from captum_tracinwe.batches.orders import by_index, order_of
@@ -133,6 +136,16 @@ class TrainingSet:
         stream: Any = self.loader.dataset
         return [stream.made([example]) for example in stream.first(count) or []]
 
+    @property
+    def maker(self) -> tuple[Any, Any]:
+        """Who makes its batches: a collator, and a data set that makes them itself; None of one whose batches are given."""
+        loader = self.loader.dataset.loader if isinstance(self.loader.dataset, Unpacked) else self.loader
+        collate_fn, dataset = loader.collate_fn, loader.dataset
+        if isinstance(collate_fn, OnCopies):
+            collate_fn = collate_fn.collate_fn
+        return collate_fn, None if loader.batch_sampler is not None or isinstance(dataset, GivenBatches) else dataset
+
+    @cached_property
     def sorts(self) -> bool:
         """Whether the collator has an order of its own: handed the examples in reverse, it does not reverse its batch."""
         stream: Any = self.loader.dataset

@@ -28,6 +28,7 @@ from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.head import find_head, heard, only_call, predicted_positions
 from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.look_ups import LookUp, recorded
+from captum_tracinwe.gradients.own_loss import OwnLoss
 from captum_tracinwe.gradients.switches import as_the_caller
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.text_words import TextWords
@@ -143,7 +144,7 @@ def batch_row_gradients(
     return parts[0] if len(parts) == 1 else RowGradients.beside(parts, union="output" in tables)
 
 
-def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names: Sequence[str] = ()) -> float | None:
+def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names: Sequence[str] = ()) -> OwnLoss | None:
     """The model's own loss of a batch, where it is one number that stands for one of each example; else None."""
     model = unwrap(model)
     with torch.inference_mode(False), torch.no_grad():
@@ -153,7 +154,10 @@ def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names:
             output = by_name(model, run_model(model, batch, label_names, own_loss=True), None)
     loss = output.get("loss") if isinstance(output, Mapping) else None
     of_examples = isinstance(labels, Tensor) and (labels.dim() <= 1 or labels.is_floating_point())
-    return float(loss) if isinstance(loss, Tensor) and loss.dim() == 0 and of_examples else None
+    if not isinstance(loss, Tensor) or loss.dim() or not of_examples:
+        return None
+    made_in = [one for one in (table.weight, loss, output.get("logits")) if isinstance(one, Tensor)]
+    return OwnLoss(float(loss), max(torch.finfo(one.dtype).eps for one in made_in if one.is_floating_point()))
 
 
 def unused(name: str, within: Module | None) -> ValueError:

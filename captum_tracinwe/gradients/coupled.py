@@ -14,7 +14,7 @@ from torch import Tensor
 from captum_tracinwe.batches.batch import Loss, tensors_in
 from captum_tracinwe.batches.copies import copied
 
-__all__ = ["check_uncoupled", "part_of"]
+__all__ = ["Coupled", "check_uncoupled", "part_of"]
 
 # Of a batch so many examples are looked at: each costs a call of the loss.
 LOOKED_AT = 4
@@ -23,6 +23,10 @@ OTHERS = 3
 # Losses that were looked at, in a batch of several examples and in one of a single example.
 _seen: WeakSet[Any] = WeakSet()
 _seen_alone: WeakSet[Any] = WeakSet()
+
+
+class Coupled(ValueError):
+    """Raised of a loss by which the examples of a batch hang on each other."""
 
 
 def part_of(value: Any, index: int, size: int, name: str) -> Any:
@@ -46,7 +50,7 @@ def part_of(value: Any, index: int, size: int, name: str) -> Any:
 
 
 def check_uncoupled(loss_fn: Loss, prediction: Any, labels: Any, size: int, name: str) -> None:
-    """Raise ValueError where an example's part of a loss that is one number for the batch is not its loss alone, up to a factor.
+    """Raise Coupled where an example's part of a loss that is one number for the batch is not its loss alone, up to a factor.
 
     That factor is 1 / N in a mean, 1 in a sum, a share of the tokens or weights in others. In-batch negatives make the loss of
     each pair alone log 1 = 0, and all scores would be 0 without a word. Each loss is looked at once in a batch of several, and
@@ -67,7 +71,7 @@ def check_uncoupled(loss_fn: Loss, prediction: Any, labels: Any, size: int, name
     if found is None and not isinstance(prediction, Tensor):
         _seen_alone.add(loss_fn)
     if found is not None:
-        raise ValueError(
+        raise Coupled(
             f"The loss {name!r} couples the examples of a batch: alone, one has another gradient than beside others (are these "
             f"its negatives?), so that none has a loss of its own. Expected a loss of single examples: of pairs with a label "
             f"(cosine, contrastive), or of (anchor, positive, negative), for instance "

@@ -12,6 +12,7 @@ from torch.nn import Module
 from captum_tracinwe.batches.batch import Batch, Loss, is_mapping, tensors_in
 from captum_tracinwe.batches.copies import copied
 from captum_tracinwe.gradients.coupled import check_uncoupled, part_of
+from captum_tracinwe.gradients.forward import NotTogether
 from captum_tracinwe.gradients.look_ups import LookUp
 from captum_tracinwe.gradients.several_texts import Answers
 from captum_tracinwe.gradients.whose import examples_of
@@ -20,8 +21,8 @@ __all__ = ["by_name", "check_first", "example_losses", "prediction_of"]
 
 # Where the model's own loss is a mean over all targets of a batch.
 PER_EXAMPLE = (
-    "captum_tracinwe.losses.TokenLoss() for a causal language model, TokenLoss(shift=False) for an encoder-decoder or for "
-    "labels of tokens, span_loss for answers in texts"
+    ": captum_tracinwe.losses.TokenLoss() for a causal language model, TokenLoss(shift=False) for an encoder-decoder or for "
+    "labels of tokens, span_loss for answers in texts. These are the cross-entropy alone, without what the model adds to it"
 )
 
 
@@ -130,7 +131,9 @@ def _output_as_loss(output: Any, labels: Any, size: int, own_loss: str) -> Tenso
             raise ValueError(
                 f"loss_fn is None and the model's own loss is a mean over those targets of the batch that are not −100 (labels "
                 f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}): an example's part of it "
-                f"depends on its batch. Pass a loss_fn that gives one loss per example, shape ({size},): {PER_EXAMPLE}."
+                f"depends on its batch. Pass batch_size=1 (and `inputs` as a list of examples), by which the model's own loss "
+                f"stays as it is, or a loss_fn that gives one loss per example, shape ({size},)"
+                f"{_per_example(output.get('logits'), labels)}."
             )
         output = loss
     if not isinstance(output, Tensor):
@@ -148,6 +151,12 @@ def _output_as_loss(output: Any, labels: Any, size: int, own_loss: str) -> Tenso
             f"batch first, shape ({size}, ...)."
         )
     return output
+
+
+def _per_example(logits: Any, labels: Any) -> str:
+    """The losses of this package that may stand for a model's own; none where it has one number for each word."""
+    of_words = isinstance(logits, Tensor) and isinstance(labels, Tensor) and logits.shape == labels.shape
+    return "" if of_words else PER_EXAMPLE
 
 
 def check_first(
@@ -191,10 +200,21 @@ def check_first(
     ):
         if gradient is None or call.bags is not None or call.ids.dim() == 0:
             continue  # bags say whose words they hold
-        of_others = gradient.reshape(call.ids.numel(), -1)[examples_of(call, size, name, batch) > 0]
-        if float(of_others.abs().max()) > 1e-5 * float(gradient.abs().max()):
-            raise ValueError(
-                f"The loss of the first example depends on the words of others in its batch: expected the examples along the "
-                f"first dimension of the ids that {name!r} is called with (got {tuple(call.ids.shape)}), and a model in which "
-                f"they do not meet."
+        whose = examples_of(call, size, name, batch)
+        most = torch.zeros(size, dtype=gradient.dtype, device=gradient.device).scatter_reduce_(
+            0, whose.to(gradient.device), gradient.reshape(call.ids.numel(), -1).abs().amax(1), "amax"
+        )
+        touched = (most > 1e-5 * most.max()).nonzero().flatten().tolist()
+        if touched == [0] or not touched:
+            continue
+        if len(touched) == 1:
+            raise NotTogether(
+                f"The {name!r} is called with the texts of a batch in another order than that of its losses (the first loss "
+                f"hangs on the words of text {touched[0]} alone): expected one order, to tell whose gradient is whose. "
+                f"batch_size=1 takes each text alone."
             )
+        raise ValueError(
+            f"The loss of the first example depends on the words of others in its batch: expected the examples along the "
+            f"first dimension of the ids that {name!r} is called with (got {tuple(call.ids.shape)}), and a model in which "
+            f"they do not meet. batch_size=1 takes each text alone, which is another model than one in which they meet."
+        )

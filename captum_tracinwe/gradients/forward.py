@@ -26,7 +26,7 @@ _told_of_dropped: WeakKeyDictionary[Module, set[str]] = WeakKeyDictionary()
 
 
 class NotTogether(ValueError):
-    """Raised of a model that takes no two texts at once."""
+    """Raised of a model that takes no two texts at once, or in which nobody can tell whose words are whose."""
 
 
 def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_loss: bool = False) -> Any:

@@ -19,6 +19,7 @@ from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of, wi
 from captum_tracinwe.batches.blocks import Block, blocks
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.training_set import TrainingSet
+from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.batch_rows import batch_row_gradients, own_loss_of
 from captum_tracinwe.gradients.batch_tokens import TokenPass
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
@@ -26,6 +27,7 @@ from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.forward import NotTogether
 from captum_tracinwe.gradients.head import find_head, head_size
 from captum_tracinwe.gradients.movement import moved
+from captum_tracinwe.gradients.own_loss import OwnLoss
 from captum_tracinwe.gradients.probe import Found, Probes
 from captum_tracinwe.gradients.round_trip import refuse_changed
 from captum_tracinwe.gradients.seen import shows_bars
@@ -179,7 +181,8 @@ class LiveRows:
                             rows.values.dtype,
                         )
                     at_checkpoints.append(rows)
-            yield block, RowGradients.beside(at_checkpoints, union=self.top_k_words is not None)
+            # By another way padding is left out, and a word of a text's rows with it.
+            yield block, RowGradients.beside(at_checkpoints, union=self.top_k_words is not None or self.probes.mixed)
 
     def token_blocks(self, batches: Iterable[Batch], asked: Asked) -> Iterator[RowGradients]:
         """Block by block the tokens of the rows, values ``(R, 0)``, without gradients; with ``top_k_words`` these choose them.
@@ -223,7 +226,7 @@ class LiveRows:
         """
         loss_fn = asked.loss_fn
         for batch in reading(batches, asked.argument):
-            parts, found = self.parts_of(batch, asked, start)
+            parts, found = self.parts_of(batch, asked, start, checkpoint)
             computed = [
                 batch_row_gradients(
                     *(self.weights.model, self.table, part, loss_fn, False, self.exclude_tokens, self.top_k_words),
@@ -267,9 +270,9 @@ class LiveRows:
                 self.probes.seconds += time.perf_counter() - begun
             yield block
 
-    def parts_of(self, batch: Batch, asked: Asked, start: int) -> tuple[list[Part], Found]:
+    def parts_of(self, batch: Batch, asked: Asked, start: int, checkpoint: Any) -> tuple[list[Part], Found]:
         """A batch as it goes through the model, and what the probe found of it; ``start`` is the place of its first example."""
-        passes = _Passes(self, asked.loss_fn)
+        passes = _Passes(self, asked.loss_fn, checkpoint)
         what = "training" if asked.what in ("sample", "training-set") else asked.what
         found = self.probes.of(passes, batch, asked.loss_fn, what, start, asked.examples)
         size = size_of(batch)
@@ -345,10 +348,17 @@ class _Passes:
 
     live: LiveRows
     loss_fn: Loss | None
+    checkpoint: Any
 
     @property
     def model(self) -> Module:
         return self.live.weights.model
+
+    @property
+    def fills(self) -> frozenset[int]:
+        config = getattr(unwrap(self.model), "config", None)
+        known = (0, self.live.table.module.padding_idx, getattr(config, "pad_token_id", None))
+        return frozenset(one for one in known if isinstance(one, int))
 
     def rows(self, batch: Batch, own_loss: str, check: bool = False) -> RowGradients:
         live = self.live
@@ -358,7 +368,7 @@ class _Passes:
             *(live.within, live.label_names, live.tables, own_loss),
         )
 
-    def loss(self, batch: Batch) -> float | None:
+    def loss(self, batch: Batch) -> OwnLoss | None:
         if self.loss_fn is not None:
             return None
         return own_loss_of(self.model, self.live.table, batch, self.live.label_names)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, positions_of, size_of
-from captum_tracinwe.batches.cutting import taken, without_left_padding
+from captum_tracinwe.batches.batch import Batch, as_parts, is_mapping, labels_of, positions_of, size_of, tensors_in
+from captum_tracinwe.batches.cutting import cut_right, shape_of, taken, without_left_padding
 from captum_tracinwe.batches.training_set import TrainingSet
 
-__all__ = ["TRIED", "all_singles", "chosen_of", "each_of", "lengths_in", "singles_of"]
+__all__ = ["TRIED", "alike", "all_singles", "chosen_of", "cut_alike", "each_of", "lengths_in", "singles_of"]
 
 #: Examples that are taken alone, and how many are read to choose them from.
 TRIED, READ = 4, 16
+# What was chosen of each set, by how many: reading may be slow, and each checkpoint is tried.
+_chosen: WeakKeyDictionary[TrainingSet, dict[int, list[int]]] = WeakKeyDictionary()
 
 
 def singles_of(batch: Batch, places: Sequence[int], examples: TrainingSet | None) -> Callable[[int], Batch | None]:
@@ -64,16 +68,65 @@ def each_of(single: Callable[[int], Batch | None], size: int) -> list[Batch]:
 
 
 def chosen_of(examples: TrainingSet, count: int) -> list[int]:
-    """Places of the shortest, the longest and others of a sample, with more than one label if it has them."""
-    total = examples.readable or 0
-    read = sorted({place * total // min(total, READ) for place in range(min(total, READ))})
-    alone = {place: one for place in read if (one := examples.alone(place)) is not None}
+    """Places of the shortest, the longest and others of a sample, with more than one label if it has them.
+
+    Not from short to long nor the other way round: a model that sorts its batch has to show it.
+    """
+    known = _chosen.setdefault(examples, {})
+    if count not in known:
+        known[count] = _choose(examples, count)
+    return known[count]
+
+
+def _choose(examples: TrainingSet, count: int) -> list[int]:
+    alone = _sample(examples, READ)
     count = min(count, len(alone))
     by_length = sorted(alone, key=lambda place: positions_of(alone[place]))
     chosen = [by_length[0], by_length[-1]][:count]
     seen = {_label(alone[place]) for place in chosen}
-    rest = sorted(by_length[1:-1], key=lambda place: _label(alone[place]) in seen)
-    return sorted({*chosen, *rest[: count - len(chosen)]})
+    rest = sorted(by_length[1:-1], key=lambda place: _label(alone[place]) in seen)[: count - len(chosen)]
+    return [*rest[:1], *chosen[::-1], *rest[1:]]
+
+
+def _sample(examples: TrainingSet, count: int) -> dict[int, Batch]:
+    """Place → the example alone, of so many from all over the set."""
+    total = examples.readable or 0
+    read = sorted({place * total // min(total, count) for place in range(min(total, count))})
+    return {place: one for place in read if (one := examples.alone(place)) is not None}
+
+
+def alike(singles: Iterable[Batch], count: int = TRIED) -> list[Batch]:
+    """Up to ``count`` examples of one shape, no two the same, of those given alone; the most that there are, at least two."""
+    groups: dict[object, list[Batch]] = {}
+    for one in singles:
+        if not all(len(part) == 1 for part in tensors_in(as_parts(one)) if part.dim()):
+            continue  # words in a row, which offsets divide
+        group = groups.setdefault(shape_of(as_parts(one)), [])
+        if not any(_same(one, other) for other in group):
+            group.append(one)
+        if len(group) == count:
+            return group
+    most = max(groups.values(), key=len, default=[])
+    return most if len(most) > 1 else []
+
+
+def cut_alike(singles: Sequence[Batch]) -> list[Batch]:
+    """Examples alone, the longer ones cut on the right to the shortest, so that all are of one length."""
+    lengths = [_length(one) for one in singles]
+    shortest = min((length for length in lengths if length is not None), default=0)
+    return [
+        cut_right(one, length, shortest) for one, length in zip(singles, lengths, strict=True) if length is not None
+    ]
+
+
+def _length(single: Batch) -> int | None:
+    parts = single if is_mapping(single) else dict(enumerate(single[:-1]))
+    ids = [one for one in tensors_in(parts) if one.dim() > 1 and not one.is_floating_point()]
+    return int(ids[0].shape[1]) if ids else None
+
+
+def _same(one: Batch, other: Batch) -> bool:
+    return all(map(torch.equal, tensors_in(as_parts(one)), tensors_in(as_parts(other))))
 
 
 def _label(batch: Batch) -> Any:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, tensors_in
+from captum_tracinwe.gradients.forward import NotTogether
 from captum_tracinwe.gradients.look_ups import LookUp
 
 __all__ = ["examples_of"]
@@ -14,17 +15,19 @@ __all__ = ["examples_of"]
 def examples_of(call: LookUp, size: int, name: str, batch: Batch) -> Tensor:
     """The example that each position of a call belongs to, ``(positions,)``.
 
-    Examples are along the first dimension; or the ids are the batch's own, folded (N choices of C texts each to N · C texts) or
-    one under the other (both texts of N pairs as 2 · N texts).
+    Of a batch of one example all are its own. Else examples are along the first dimension; or the ids are the batch's own, folded
+    (N choices of C texts each to N · C texts) or one under the other (both texts of N pairs as 2 · N texts).
 
     Raises:
-        ValueError: they are neither.
+        NotTogether: they are neither.
     """
+    if size == 1:
+        return torch.zeros(call.ids.numel(), dtype=torch.int64, device=call.ids.device)
     if call.bags is not None:
         if call.count != size:
-            raise ValueError(
+            raise NotTogether(
                 f"The nn.EmbeddingBag {name!r} is called with offsets of {call.count} bags for a batch of {size}: expected one "
-                f"bag for each example, to tell whose gradient is whose."
+                f"bag for each example, to tell whose gradient is whose. batch_size=1 takes each text alone."
             )
         return call.bags
     if call.across:
@@ -33,9 +36,10 @@ def examples_of(call: LookUp, size: int, name: str, batch: Batch) -> Tensor:
         return torch.arange(size, device=call.ids.device).repeat_interleave(call.ids.numel() // size)
     found = _of_batch(call.ids, size, batch)
     if found is None:
-        raise ValueError(
+        raise NotTogether(
             f"The embedding {name!r} is called with ids of shape {tuple(call.ids.shape)} for a batch of {size}: expected "
-            f"the examples along the first dimension, ({size}, ...), to tell whose gradient is whose."
+            f"the examples along the first dimension, ({size}, ...), to tell whose gradient is whose. batch_size=1 takes each "
+            f"text alone."
         )
     return found
 
