@@ -355,7 +355,8 @@ def _say_what_is_beside(table: EmbeddingTable, record: RecordLookUps) -> None:
     for call in record.calls if not found and "" not in told else ():
         if call.counted is not None:
             joined = call.ids[~call.counted]
-            found += [joined] if bool((joined != (-1 if call.padding_idx is None else call.padding_idx)).any()) else []
+            filled = (joined == 0) | (joined == (0 if call.padding_idx is None else call.padding_idx))
+            found += [] if bool(filled.all()) else [joined]
     if found and "" not in told:
         told.add("")
         ids = found[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -74,10 +74,11 @@ class Marks:
 
     Args:
         kind (callable): of a tensor, whether it is made of words, its marks, or None where nobody knows: it counts as words then.
+        known (callable): all tensors of which that is known.
     """
 
-    def __init__(self, kind: Callable[[Tensor], bool | Tensor | None]) -> None:
-        self._kind = kind
+    def __init__(self, kind: Callable[[Tensor], bool | Tensor | None], known: Callable[[], Iterable[Tensor]]) -> None:
+        self._kind, self._all = kind, known
         # By memory: a tensor that keeps it from being given away, and a mark for each number there.
         self._memory: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -94,10 +95,15 @@ class Marks:
         if not place:
             return False
         if self.written(into) is None:
-            before = self._kind(into)
+            before = [
+                (one, self._kind(one))
+                for one in (*self._all(), into)
+                if one.element_size() == into.element_size() and memory_of(one) == place
+            ]
             count = into.untyped_storage().nbytes() // into.element_size()
             self._memory[place] = into, torch.zeros(count, dtype=torch.bool, device=into.device)
-            self._view(into).copy_(before if isinstance(before, Tensor) else torch.tensor(before is not False))
+            for one, kind in before:  # what is written into may be a part, such as a column
+                self._view(one).copy_(kind if isinstance(kind, Tensor) else torch.tensor(kind is not False))
         own = self._view(into)
         if name in _WRITES and not kwargs:
             source = args[-1]

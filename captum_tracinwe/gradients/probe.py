@@ -71,6 +71,10 @@ class Probes:
     told: set[Any] = field(default_factory=set)
     sampled: set[Any] = field(default_factory=set)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or what is read from a pickle, tries for itself: things are known as themselves here, and it has others."""
+        return {**self.__dict__, "found": {}, "sampled": set()}
+
     @property
     def mixed(self) -> bool:
         """Whether batches go by more than one way, so that a text's rows may be of other tokens at another checkpoint."""

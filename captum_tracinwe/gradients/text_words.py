@@ -49,7 +49,7 @@ class TextWords:
         labels = list(tensors_in([labels_of(batch, label_names)]))
         self._labels = {id(one) for one in labels if one.dim() < 2}
         self._left = False  # whether words may have gone out of torch
-        self._marks = Marks(self._kind)
+        self._marks = Marks(self._kind, lambda: [one for one, _ in self._known.values() if one.dtype in _WHOLE])
         self._end = (rows,) if rows else None
         self._others: dict[int, str] = {}  # where columns lie that stand beside ``input_ids`` and may be words
         columns = [(name, one) for name, given in _named(model, batch) for one in tensors_in([given])]
