@@ -313,7 +313,7 @@ def draw(check: Callable[[Recipe], None], seconds: float, each: int = 100) -> in
 
 
 def main(seconds: float) -> None:
-    """Count verdicts, and print one recipe of each that is neither right nor told, with its kinds."""
+    """Count verdicts, and print one recipe of each that is neither right nor told, with its kinds; also when it is met first."""
     words: Counter[str] = Counter()
     bad: dict[tuple[frozenset[str], str], tuple[int, Recipe, Verdict]] = {}
 
@@ -322,6 +322,8 @@ def main(seconds: float) -> None:
         words[found.word] += 1
         if found.word in ("right", "told"):
             return
+        if (recipe.kinds, found.word) not in bad:
+            print(f"{sum(words.values())}: {found.word}\n  {recipe}\n  {found.said}", flush=True)
         times, first, said = bad.get((recipe.kinds, found.word), (0, recipe, found))
         bad[recipe.kinds, found.word] = times + 1, first, said
 
