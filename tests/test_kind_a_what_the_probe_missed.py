@@ -354,3 +354,49 @@ def test_a_head_of_zeros_and_a_text_without_a_gradient_are_no_contrast(tmp_path)
     checkpoints = two_checkpoints(model, tmp_path, [lambda at: at.out.weight.zero_(), lambda at: None])
     found = asked(model, train, train[:2], checkpoints, cross_entropy(), 1)
     assert_close(found, expected_of(model, checkpoints, train[:2], train))
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __init__(self, examples):
+        self.examples, self.read = examples, 0
+
+    def __iter__(self):
+        for example in self.examples:
+            self.read += 1
+            yield example
+
+
+@pytest.mark.parametrize("pad", [0, None])
+def test_a_stream_whose_first_batches_are_even_is_refused_at_the_first_that_is_filled_up(pad, tmp_path):
+    model = TinyCNN(padding_idx=pad)
+    paths = scatter_checkpoints(model, tmp_path)
+    examples = [*texts(4, 1, 6, 6), *texts(4, 2, 3, 9)]
+    tracin = TracInWE(model, Stream(examples), paths, loss_fn=cross_entropy(), batch_size=2, collate_fn=filled)
+    with pytest.raises(ValueError, match="a stream cannot be read text by text"):
+        tracin.influence(filled(texts(1, 3)))
+
+
+def test_a_stream_of_texts_that_end_in_one_word_twice_is_read_once_more_and_no_further(tmp_path):
+    model = TinyCNN()
+    paths = scatter_checkpoints(model, tmp_path)
+    examples = [{**one, "input_ids": [*one["input_ids"][:-1], 7, 7]} for one in texts(24, 1, 6, 6)]
+    stream = Stream(examples)
+    tracin = TracInWE(model, stream, paths, loss_fn=cross_entropy(), batch_size=2, collate_fn=filled)
+    tracin.row_gradients(filled(texts(1, 3)))  # the round trip has been made
+    stream.read = 0
+    found = tracin.influence(filled(texts(2, 4)))
+    assert stream.read <= (2 + 2 * len(paths)) * len(examples)
+    of_list = TracInWE(model, examples, paths, loss_fn=cross_entropy(), batch_size=2, collate_fn=filled)
+    assert torch.equal(found, of_list.influence(filled(texts(2, 4))))
+
+
+def test_a_stream_is_tried_in_several_batches_for_one_may_hide_its_padding(tmp_path):
+    torch.manual_seed(0)
+    model = TinyCNN()
+    paths = scatter_checkpoints(model, tmp_path)
+    one = texts(1, 1, 9, 9)[0]
+    hidden = {**one, "input_ids": [*one["input_ids"][:-1], 5]}  # of one length: nothing is filled up
+    examples = [one, hidden, *texts(2, 3, 3, 9), *texts(2, 8, 3, 4)]
+    tracin = TracInWE(model, Stream(examples), paths, loss_fn=cross_entropy(), batch_size=2, collate_fn=filled)
+    with pytest.raises(ValueError, match="a stream cannot be read text by text"):
+        tracin.influence(filled(texts(1, 3)))

@@ -20,7 +20,7 @@ from torch.utils.data.datapipes.iter import IterableWrapper
 from transformers import Trainer, TrainingArguments
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.app.testing import scatter_checkpoints, scores_by_loop
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, scores_by_loop
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
@@ -95,6 +95,19 @@ def test_a_stream_in_another_order_each_time_is_refused_as_a_shuffling_loader_is
         ValueError, match=r"stream that gives other examples, or another order, each time.*list\(stream\)"
     ):
         TracInWE(case.model, given, paths, loss_fn=case.loss, batch_size=3)
+
+
+def test_a_collator_that_sorts_does_not_hide_that_a_stream_shuffles(tmp_path):
+    model = TinyCNN()
+    paths = scatter_checkpoints(model, tmp_path)
+    rows = [(torch.randint(1, 20, (5,)), torch.tensor(i % 3)) for i in range(7)]
+
+    def by_first_word(examples):
+        return torch.utils.data.default_collate(sorted(examples, key=lambda one: one[0].tolist()))
+
+    given = DataLoader(SHUFFLING["by torch"](rows), 2, collate_fn=by_first_word)
+    with pytest.raises(ValueError, match="stream that gives other examples, or another order, each time"):
+        TracInWE(model, given, paths, loss_fn=torch.nn.CrossEntropyLoss(reduction="none"))
 
 
 def of_datasets(case):

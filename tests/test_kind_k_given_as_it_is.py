@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from captum_tracinwe import TracInWE
+from captum_tracinwe.app.testing import scatter_checkpoints, tiny_bert
 from captum_tracinwe.batches import TokenizeTexts
 from captum_tracinwe.gradients.token_losses import TokenLoss
 
@@ -256,3 +257,14 @@ def test_a_model_whose_layers_have_no_shape_yet_is_told(tmp_path):
     paths = checkpoints(maker(), tmp_path)
     with pytest.raises(ValueError, match=r"'out.weight', 'out.bias' have no shape yet.*Call model\(...\) once"):
         TracInWE(Lazy(), IDS, paths, loss_fn=LOSS)
+
+
+def test_lists_of_many_lengths_that_a_collator_only_stacks_are_told(tmp_path):
+    from transformers import default_data_collator
+
+    model = tiny_bert()
+    paths = scatter_checkpoints(model, tmp_path)
+    rows = [{"input_ids": list(range(1, 4 + i)), "labels": i % 2} for i in range(4)]
+    tracin = TracInWE(model, rows, paths, loss_fn=LOSS, batch_size=2, collate_fn=default_data_collator)
+    with pytest.raises(ValueError, match="cannot make one batch of the examples of `train_dataset`.*collate_fn="):
+        tracin.influence([rows[0]])

@@ -51,17 +51,14 @@ def _made(batches: Iterable[Any], what: str) -> Iterator[Any]:
         yield from batches
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         said = str(error)
-        if (
-            "You should supply an encoding" in said
-        ):  # what a tokenizer's `pad` says, by which transformers' collators fill up
+        if "You should supply an encoding" in said:  # a tokenizer's `pad`, by which transformers' collators fill up
             raise ValueError(
                 f"The examples of `{what}` have no token ids, and the collator fills these up ({said.splitlines()[-1]}): "
                 f"expected 'input_ids'. Tokenize them before, or pass raw texts with "
                 f"collate_fn=captum_tracinwe.collate.TokenizeTexts(tokenizer, ...)."
             ) from error
-        if not any(words in said for words in ("default_collate", "stack expects", "list of batch")) and not _collates(
-            error
-        ):
+        stacked = ("default_collate", "stack expects", "list of batch", "expected sequence of length")
+        if not any(words in said for words in stacked) and not _collates(error):
             raise
         raise ValueError(
             f"torch cannot make one batch of the examples of `{what}`: {(said or type(error).__name__).splitlines()[-1]}. "

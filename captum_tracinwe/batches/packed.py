@@ -61,6 +61,10 @@ class Unpacked(IterableDataset[Batch]):
     def __init__(self, loader: DataLoader[Any], what: str) -> None:
         self.loader, self.what = loader, what
         self._counting = _counting(loader)  # once, for its workers may live on
+        self._ahead: tuple[int, Iterator[Any]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ahead": None}  # how far one has read is nobody else's
 
     def __iter__(self) -> Iterator[Batch]:
         start, most = 0, self.loader.batch_size
@@ -75,12 +79,20 @@ class Unpacked(IterableDataset[Batch]):
             yield from parts
             start += found
 
-    def first(self, count: int) -> list[Any] | None:
-        """The first examples of the stream; None of one that can be read but once."""
+    @property
+    def can_be_read_anew(self) -> bool:
+        """Whether the stream begins again when it is asked for."""
         stream: Any = self.loader.dataset
-        if self.loader.batch_size is None or iter(stream) is stream:
-            return None
-        return list(itertools.islice(stream, count))
+        return self.loader.batch_size is not None and iter(stream) is not stream
+
+    def examples(self, start: int, stop: int) -> list[Any]:
+        """Examples of a stream that can be read anew, by their places: from its beginning, or on from those asked for before."""
+        at, stream = self._ahead or (0, iter(()))
+        if self._ahead is None or at > start:
+            at, stream = 0, iter(self.loader.dataset)
+        found = list(itertools.islice(stream, start - at, stop - at))
+        self._ahead = stop, stream
+        return found
 
     def made(self, examples: list[Any]) -> Batch:
         """A batch of some examples, by the stream's collator."""

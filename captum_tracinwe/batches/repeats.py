@@ -79,12 +79,16 @@ def _changed(dataset: Any, collate_fn: Collator | None, whole: bool) -> str | No
         if len(readings[0]) != len(readings[1]):
             return "data"
         collate: Collator = list if whole else on_copies(collate_fn) or default_collate
-        first, again, other = (_tensors(collate, examples) for examples in (readings[0], *readings))
+        first, again = (_tensors(collate, [readings[0]]) for _ in range(2))
     except Exception:
         return None
     if not _alike(first, again):
         return "collator"
-    return None if _alike(again, other) else "data"
+    try:
+        one, other = (_tensors(collate, [[example] for example in reading]) for reading in readings)
+    except Exception:  # a collator that takes no single example
+        one, other = (_tensors(collate, [reading]) for reading in readings)
+    return None if _alike(one, other) else "data"  # singly: together a collator may have sorted them
 
 
 def _innermost(collate_fn: Any) -> Any:
@@ -104,13 +108,13 @@ def some_of(dataset: Any, count: int) -> dict[int, Any]:
     return {index: dataset[index] for index in (i * size // min(count, size) for i in range(min(count, size)))}
 
 
-def _tensors(collate: Collator, examples: list[Any]) -> list[Tensor]:
-    """What examples are made into: together, or one by one where a collator stacks only those of one length."""
+def _tensors(collate: Collator, batches: list[list[Any]]) -> list[Tensor]:
+    """What examples are made into: batch by batch, or one by one where a collator stacks only those of one length."""
     try:
-        batches = [collate(examples)]
+        made = [collate(examples) for examples in batches]
     except Exception:
-        batches = [collate([example]) for example in examples]
-    return [tensor for batch in batches for tensor in tensors_in(dict(batch) if isinstance(batch, Mapping) else batch)]
+        made = [collate([example]) for examples in batches for example in examples]
+    return [tensor for batch in made for tensor in tensors_in(dict(batch) if isinstance(batch, Mapping) else batch)]
 
 
 def _alike(some: list[Tensor], others: list[Tensor]) -> bool:

@@ -129,12 +129,12 @@ class TrainingSet:
     def is_stream(self) -> bool:
         """Whether it is a stream that can be read anew, and only from its beginning."""
         stream = self.loader.dataset
-        return isinstance(stream, Unpacked) and stream.first(0) is not None
+        return isinstance(stream, Unpacked) and stream.can_be_read_anew
 
-    def first(self, count: int) -> list[Batch]:
-        """Of a stream the first examples, each alone as its collator makes it."""
+    def streamed(self, places: Sequence[int]) -> list[Batch]:
+        """Of a stream the examples at some places, one after the other, each alone as its collator makes it."""
         stream: Any = self.loader.dataset
-        return [stream.made([example]) for example in stream.first(count) or []]
+        return [stream.made([example]) for example in stream.examples(places[0], places[-1] + 1)]
 
     @property
     def maker(self) -> tuple[Any, Any]:
@@ -150,7 +150,7 @@ class TrainingSet:
         """Whether the collator has an order of its own: handed the examples in reverse, it does not reverse its batch."""
         stream: Any = self.loader.dataset
         if isinstance(stream, Unpacked):
-            examples = stream.first(FEW) or []
+            examples = stream.examples(0, FEW) if stream.can_be_read_anew else []
             size = len(examples)
             made: list[Any] = [stream.made(some) for some in (examples, examples, examples[::-1])] if size > 1 else []
         else:

@@ -25,6 +25,9 @@ from captum_tracinwe.gradients.tried import TRIED, chosen_of, singles_of
 
 __all__ = ["Found", "Passes", "Probes"]
 
+# Batches of a stream that are tried. A maximum over positions hides the padding of one batch in three or so.
+STREAMED = 4
+
 
 class _Itself:
     """A thing by which something was found: known again as itself, not by what it equals, nor by an id that another has got."""
@@ -44,6 +47,10 @@ class _Itself:
         return self is other or (
             self._value() is other._value() and (self._value() is not None or self._id == id(None))
         )
+
+
+def _alone(examples: TrainingSet, place: int) -> Batch | None:
+    return next(iter(examples.streamed([place])), None) if examples.is_stream else examples.alone(place)
 
 
 def _itself(value: Any) -> Hashable:
@@ -70,10 +77,11 @@ class Probes:
     found: dict[Any, Found] = field(default_factory=dict)
     told: set[Any] = field(default_factory=set)
     sampled: set[Any] = field(default_factory=set)
+    again: dict[Any, int] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or what is read from a pickle, tries for itself: things are known as themselves here, and it has others."""
-        return {**self.__dict__, "found": {}, "sampled": set()}
+        return {**self.__dict__, "found": {}, "sampled": set(), "again": {}}
 
     @property
     def mixed(self) -> bool:
@@ -88,20 +96,28 @@ class Probes:
             return Found(what)
         places = range(start, start + size_of(batch))
         key = self._key(whose, passes, batch, places, examples)
-        if key not in self.found:
+        first = key not in self.found
+        if first or self._once_more(key, len(places), examples):
             begun, size = time.perf_counter(), size_of(batch)
             with chance_as_before():
                 if examples is not None and whose not in self.sampled:
                     self._try_sample(passes, whose, loss is None, size, examples)
                     self.sampled.add(whose)  # what is refused is refused again
                 known = self.known(key)
-                if not known.passes:
+                if not known.passes or not first:
                     trial = Trial(passes, batch, what, singles_of(batch, places, examples), examples)
                     several = size > 1 or any(padded_sides(batch))
                     known = self._told(trial, trial.found() if several else trial.alone())
             self.found[key] = known
             self.seconds += time.perf_counter() - begun
         return self.found[key]
+
+    def _once_more(self, key: Any, size: int, examples: TrainingSet | None) -> bool:
+        """Of a stream, which has no sample from all over, several batches of a form are tried."""
+        if size == 1 or examples is None or not examples.is_stream:
+            return False
+        self.again[key] = self.again.get(key, 1) + 1
+        return self.again[key] <= STREAMED
 
     def _key(
         self, whose: Any, passes: Passes, batch: Batch, places: Sequence[int], examples: TrainingSet | None
@@ -117,7 +133,7 @@ class Probes:
             return key
         shown = right if right is not None else left
         with chance_as_before():
-            alone = None if examples is None or shown is None else examples.alone(places[shown])
+            alone = None if examples is None or shown is None else _alone(examples, places[shown])
         cut = None if alone is None or shown is None else taken(batch, [shown], len(places))
         filled = alone is not None and cut is not None and shape_of(as_parts(alone)) != shape_of(as_parts(cut))
         return key if filled else (*whose, form_of(batch, of_mask))

@@ -27,12 +27,14 @@ def singles_of(batch: Batch, places: Sequence[int], examples: TrainingSet | None
     None where neither can be done.
     """
 
-    of_stream = examples is not None and examples.is_stream and not places[0]
+    streamed: list[Batch] = []
 
     def single(number: int) -> Batch | None:
         found = None if examples is None else examples.alone(places[number])
-        if of_stream and examples is not None:
-            found = next(iter(examples.first(number + 1)[number:]), None)
+        if examples is not None and examples.is_stream:
+            if not streamed:
+                streamed.extend(examples.streamed(places))
+            found = streamed[number] if number < len(streamed) else None
         if found is None:
             found = taken(batch, [number], size_of(batch))
             return None if found is None else without_left_padding(found)
