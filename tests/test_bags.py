@@ -120,7 +120,7 @@ def test_bags_by_offsets_equal_the_dense_gradient_too(mode, weighted, padding_id
         torch.testing.assert_close(tracin.influence(as_mapping), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_bags_that_are_not_one_for_each_example_are_refused(tmp_path):
+def test_bags_that_are_not_one_for_each_example_are_taken_text_by_text(tmp_path):
     class Halves(Bag):
         def forward(self, ids):
             bags = self.words(ids.flatten(), torch.arange(0, ids.numel(), ids.shape[1] // 3))
@@ -130,18 +130,27 @@ def test_bags_that_are_not_one_for_each_example_are_refused(tmp_path):
         def forward(self, ids):
             return self.out(self.words(ids[:, 0], torch.arange(len(ids))) + self.words(ids.flatten()[None].long()))
 
+    (ids, _, labels) = toy_texts(5, seed=1)
+    for kind in (Halves, Single):
+        model = kind()
+        data, paths = TensorDataset(ids, labels), scatter_checkpoints(model, tmp_path)
+        together, alone = (TracInWE(model, data, paths, loss_fn=LOSS, batch_size=size) for size in (5, 1))
+        with pytest.warns(UserWarning, match="Whose words are whose cannot be told.*each text is taken alone"):
+            found = together.self_influence()
+        torch.testing.assert_close(found, alone.self_influence())
+
+
+def test_a_bag_of_one_word_alone_is_refused(tmp_path):
     class Odd(Bag):
         def forward(self, ids):
             return self.out(self.words(ids[0, 0]))
 
     (ids, _, labels) = toy_texts(5, seed=1)
-    for kind, message in (
-        (Halves, "offsets of 15 bags for a batch of 5: expected one bag for each example"),
-        (Single, r"ids of shape \(1, 45\) for a batch of 5"),
-        (Odd, r"ids of shape \(\): expected ids \(N, T\), a text in each row.*or all ids \(P,\) and the offsets"),
+    model = Odd()
+    paths = scatter_checkpoints(model, tmp_path)
+    tracin = TracInWE(model, TensorDataset(ids, labels), paths, loss_fn=LOSS, batch_size=5)
+    with pytest.raises(
+        ValueError,
+        match=r"ids of shape \(\): expected ids \(N, T\), a text in each row.*or all ids \(P,\) and the offsets",
     ):
-        model = kind()
-        data = TensorDataset(ids, labels)
-        tracin = TracInWE(model, data, scatter_checkpoints(model, tmp_path), loss_fn=LOSS, batch_size=5)
-        with pytest.raises(ValueError, match=message):
-            tracin.self_influence()
+        tracin.self_influence()
