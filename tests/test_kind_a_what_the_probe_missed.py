@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy as entropy
 from torch.nn.functional import dropout, normalize
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import DataLoader
+from torch.utils.data.datapipes.iter import IterableWrapper
 
 from captum_tracinwe import TracInWE, save_checkpoint
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints
@@ -388,6 +389,16 @@ def test_a_stream_of_texts_that_end_in_one_word_twice_is_read_once_more_and_no_f
     assert stream.read <= (2 + 2 * len(paths)) * len(examples)
     of_list = TracInWE(model, examples, paths, loss_fn=cross_entropy(), batch_size=2, collate_fn=filled)
     assert torch.equal(found, of_list.influence(filled(texts(2, 4))))
+
+
+def test_a_pipe_that_has_one_reader_at_a_time_is_read_beside_it(tmp_path):
+    model = TinyCNN()
+    paths = scatter_checkpoints(model, tmp_path)
+    examples = [{**one, "input_ids": [*one["input_ids"][:-1], 7, 7]} for one in texts(12, 1, 6, 6)]
+    options = {"loss_fn": cross_entropy(), "batch_size": 2, "collate_fn": filled}
+    pipe = IterableWrapper(examples, deepcopy=False).map(dict)
+    found = TracInWE(model, pipe, paths, memory_limit=100, **options).influence(filled(texts(2, 4)))
+    torch.testing.assert_close(found, TracInWE(model, examples, paths, **options).influence(filled(texts(2, 4))))
 
 
 def test_a_stream_is_tried_in_several_batches_for_one_may_hide_its_padding(tmp_path):

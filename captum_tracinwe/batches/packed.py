@@ -6,11 +6,12 @@ import copy
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, IterDataPipe, default_collate
 
 from captum_tracinwe.batches.batch import Batch, is_mapping, rows_of, size_of
 from captum_tracinwe.batches.chance import chance_as_before
@@ -64,7 +65,8 @@ class Unpacked(IterableDataset[Batch]):
         self._ahead: tuple[int, Iterator[Any]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ahead": None}  # how far one has read is nobody else's
+        kept = {name: value for name, value in self.__dict__.items() if name != "_beside"}
+        return {**kept, "_ahead": None}  # how far one has read is nobody else's
 
     def __iter__(self) -> Iterator[Batch]:
         start, most = 0, self.loader.batch_size
@@ -79,17 +81,28 @@ class Unpacked(IterableDataset[Batch]):
             yield from parts
             start += found
 
-    @property
+    @cached_property
+    def _beside(self) -> Any:
+        """The stream, to be read while the loader reads it: a pipe of torch has one reader at a time, and is copied."""
+        stream: Any = self.loader.dataset
+        if not isinstance(stream, IterDataPipe):
+            return stream
+        try:
+            return copy.deepcopy(stream)
+        except Exception:
+            return None
+
+    @cached_property
     def can_be_read_anew(self) -> bool:
         """Whether the stream begins again when it is asked for."""
-        stream: Any = self.loader.dataset
-        return self.loader.batch_size is not None and iter(stream) is not stream
+        stream = self._beside
+        return self.loader.batch_size is not None and stream is not None and iter(stream) is not stream
 
     def examples(self, start: int, stop: int) -> list[Any]:
         """Examples of a stream that can be read anew, by their places: from its beginning, or on from those asked for before."""
         at, stream = self._ahead or (0, iter(()))
         if self._ahead is None or at > start:
-            at, stream = 0, iter(self.loader.dataset)
+            at, stream = 0, iter(self._beside)
         found = list(itertools.islice(stream, start - at, stop - at))
         self._ahead = stop, stream
         return found
