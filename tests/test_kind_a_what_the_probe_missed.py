@@ -411,3 +411,18 @@ def test_a_stream_is_tried_in_several_batches_for_one_may_hide_its_padding(tmp_p
     tracin = TracInWE(model, Stream(examples), paths, loss_fn=cross_entropy(), batch_size=2, collate_fn=filled)
     with pytest.raises(ValueError, match="a stream cannot be read text by text"):
         tracin.influence(filled(texts(1, 3)))
+
+
+def test_a_stream_whose_collator_draws_at_random_is_warned_of_and_not_taken_for_one_in_which_texts_meet(tmp_path):
+    def replacing(examples):
+        batch = filled(examples)
+        batch["input_ids"][:, 0] = torch.randint(1, 12, (len(examples),))
+        return batch
+
+    model = TinyCNN(padding_idx=0)
+    paths = scatter_checkpoints(model, tmp_path)
+    with pytest.warns(UserWarning, match="makes another batch of the same examples each time"):
+        tracin = TracInWE(
+            model, Stream(texts(6, 1, 6, 6)), paths, loss_fn=cross_entropy(), batch_size=2, collate_fn=replacing
+        )
+    assert tracin.influence(filled(texts(1, 3))).shape == (1, 6)

@@ -142,6 +142,8 @@ class Trial:
                 if far(self._by(way, own)) <= most:
                     return found(way, first)
         if self.examples is not None and self.examples.is_stream:
+            if self.examples.is_remade:
+                return found(AS_IT_IS, 0.0)  # of which there was a warning
             raise ValueError(
                 f"{self.why(first, sorts)}: expected batches that do not matter, for a stream cannot be read text by text. "
                 f"Pass a DataLoader(..., batch_size=1) of it, or a collate_fn, attention_mask or position_ids for which they "
