@@ -35,7 +35,8 @@ def maybe_padded(batch: Batch, fills: Collection[int]) -> tuple[int | None, int 
         one for one in _ids_of(batch) if one.dim() > 1 and one.shape[0] == size_of(batch) > 1 and one.shape[-1] > 1
     ]
     right = next((place for ids in known if (place := _filled(ids, fills)) is not None), None)
-    return next((place for ids in known if (place := _filled(ids.flip(-1), fills)) is not None), None), right
+    turned = (ids.flip(-1) for ids in known if _ends_so(ids[..., 0], ids[..., 1], fills))
+    return next((place for ids in turned if (place := _filled(ids, fills)) is not None), None), right
 
 
 def _ids_of(batch: Batch) -> Iterator[Tensor]:
@@ -46,13 +47,19 @@ def _ids_of(batch: Batch) -> Iterator[Tensor]:
             yield from (one for one in dense if not one.is_floating_point() and not one.is_complex())
 
 
+def _ends_so(last: Tensor, beside: Tensor, fills: Collection[int]) -> bool:
+    # As numbers of Python: of a batch of 32 a fifth of the time that a dozen small tensors take.
+    pairs = zip(last.flatten().tolist(), beside.flatten().tolist(), strict=True)
+    return any(one == other or one in fills for one, other in pairs)
+
+
 def _filled(ids: Tensor, fills: Collection[int]) -> int | None:
+    if not _ends_so(ids[..., -1], ids[..., -2], fills):
+        return None
     last = ids[..., -1:]
     ends = last == ids[..., -2:-1]
     for fill in fills:
         ends = ends | (last == fill)
-    if not bool(ends.any()):
-        return None
     run = ((ids == last).flip(-1).cumprod(-1).sum(-1, keepdim=True) * ends).flatten(1).amax(1)
     return int(run.argmax())
 
