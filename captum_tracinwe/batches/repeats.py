@@ -14,7 +14,7 @@ from captum_tracinwe.batches.batch import tensors_in
 from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.copies import on_copies
 
-__all__ = ["say_what_changes", "some_of"]
+__all__ = ["EXAMPLES", "remakes", "say_what_changes", "some_of"]
 
 # So many examples are read twice. An augmentation that changes one text in ten is noticed in 19 cases of 20.
 EXAMPLES = 16
@@ -79,16 +79,22 @@ def _changed(dataset: Any, collate_fn: Collator | None, whole: bool) -> str | No
         if len(readings[0]) != len(readings[1]):
             return "data"
         collate: Collator = list if whole else on_copies(collate_fn) or default_collate
-        first, again = (_tensors(collate, [readings[0]]) for _ in range(2))
+        remade = remakes(collate, readings[0])
     except Exception:
         return None
-    if not _alike(first, again):
+    if remade:
         return "collator"
     try:
         one, other = (_tensors(collate, [[example] for example in reading]) for reading in readings)
     except Exception:  # a collator that takes no single example
         one, other = (_tensors(collate, [reading]) for reading in readings)
     return None if _alike(one, other) else "data"  # singly: together a collator may have sorted them
+
+
+def remakes(collate: Collator, examples: list[Any]) -> bool:
+    """Whether a collator makes something else of the same examples the second time."""
+    first, again = (_tensors(collate, [examples]) for _ in range(2))
+    return not _alike(first, again)
 
 
 def _innermost(collate_fn: Any) -> Any:

@@ -20,13 +20,12 @@ from captum_tracinwe.batches.lengths import order_by_length
 from captum_tracinwe.batches.loaders import examples_loader, in_order, reading
 from captum_tracinwe.batches.orders import by_index, order_of
 from captum_tracinwe.batches.packed import Unpacked, a_row_for_each
+from captum_tracinwe.batches.repeats import EXAMPLES, remakes
 
 __all__ = ["ByLength", "TrainingSet"]
 
 # Examples by which a collator shows whether it sorts: of so many two differ.
 FEW = 8
-# Times that a collator makes a batch of each of them, to show whether it draws at random.
-REMADE = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,14 +136,7 @@ class TrainingSet:
     def is_remade(self) -> bool:
         """Of a stream, whether its collator makes something else of the same examples each time."""
         stream: Any = self.loader.dataset
-        examples = stream.examples(0, FEW)
-        made = [[list(tensors_in(as_parts(stream.made([one])))) for one in examples] for _ in range(REMADE)]
-        return any(
-            one.shape != other.shape or not torch.equal(one, other)
-            for again in made[1:]
-            for some, others in zip(made[0], again, strict=True)
-            for one, other in zip(some, others, strict=True)
-        )
+        return remakes(stream.made, stream.examples(0, EXAMPLES))
 
     def streamed(self, places: Sequence[int]) -> list[Batch]:
         """Of a stream the examples at some places, one after the other, each alone as its collator makes it."""
