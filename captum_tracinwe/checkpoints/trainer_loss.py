@@ -97,7 +97,7 @@ def _answers(model: Module, loader: Any, label_names: Sequence[str]) -> list[_An
     if loader.batch_sampler is None or parameter is None:
         return found
     # Only the forward pass is wanted: no copy of the weights is made.
-    with suppress(Exception), chance_as_before(), untouched(model, copy_weights=False), torch.no_grad():
+    with suppress(Exception), untouched(model, copy_weights=False), chance_as_before(), torch.no_grad():
         for number, example in some_of(loader.dataset, EXAMPLES).items():
             batch: Batch = move_to(loader.collate_fn([copied(example)]), parameter.device)
             output = run_model(model, batch, label_names, own_loss=True)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.evidence.methods.examples import Explained
 from captum_tracinwe.gradients.diagnosis import diagnosed
 from captum_tracinwe.gradients.interrupts import unbroken
@@ -42,7 +43,8 @@ def asked(
     model = explained.model
     with alone(model, torch.default_generator), ExitStack() as stack:
         if random:
-            stack.enter_context(torch.random.fork_rng())
+            stack.enter_context(chance_as_before())
+            stack.enter_context(torch.random.fork_rng())  # on every device
         if quiet:
             stack.enter_context(redirect_stdout(StringIO()))
         stack.enter_context(untouched(model))
