@@ -16,7 +16,7 @@ from captum_tracinwe.batches.copies import on_copies
 
 __all__ = ["EXAMPLES", "remakes", "say_what_changes", "some_of"]
 
-# So many examples are read twice. An augmentation that changes one text in ten is noticed in 19 cases of 20.
+#: So many examples are read twice. An augmentation that changes one text in ten is noticed in 19 cases of 20.
 EXAMPLES = 16
 Collator = Callable[[list[Any]], Any]
 
