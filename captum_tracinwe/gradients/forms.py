@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, size_of, tensors_in
+from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, tensors_in
 
 __all__ = ["covers", "form_of", "maybe_padded", "odd_labels_in", "padded_sides"]
 
@@ -24,18 +24,16 @@ def padded_sides(batch: Batch) -> tuple[bool, bool]:
     return bool((mask[:, 0] == 0).any()), bool((mask[:, -1] == 0).any())
 
 
-def maybe_padded(batch: Batch, fills: Collection[int]) -> tuple[int | None, int | None]:
-    """Without an ``attention_mask``: which text is padded most by its ids, on the left and on the right; None: none is.
+def maybe_padded(batch: Batch, fills: Collection[int], size: int) -> tuple[int | None, int | None]:
+    """Without an ``attention_mask``: which of ``size`` texts is padded most by its ids, left and right; None: none is.
 
     A text that was filled up ends in one of the ids ``fills``, or in the same id twice; others may do so by nature.
     """
     if is_mapping(batch) and "attention_mask" in batch:
         return None, None
-    known = [
-        one for one in _ids_of(batch) if one.dim() > 1 and one.shape[0] == size_of(batch) > 1 and one.shape[-1] > 1
-    ]
+    known = [one for one in _ids_of(batch) if one.dim() > 1 and one.shape[0] == size > 1 and one.shape[-1] > 1]
     right = next((place for ids in known if (place := _filled(ids, fills)) is not None), None)
-    turned = (ids.flip(-1) for ids in known if _ends_so(ids[..., 0], ids[..., 1], fills))
+    turned = (ids.flip(-1) for ids in known if _ends_so(ids[..., :2], fills, end=0))
     return next((place for ids in turned if (place := _filled(ids, fills)) is not None), None), right
 
 
@@ -47,14 +45,13 @@ def _ids_of(batch: Batch) -> Iterator[Tensor]:
             yield from (one for one in dense if not one.is_floating_point() and not one.is_complex())
 
 
-def _ends_so(last: Tensor, beside: Tensor, fills: Collection[int]) -> bool:
+def _ends_so(pairs: Tensor, fills: Collection[int], end: int) -> bool:
     # As numbers of Python: of a batch of 32 a fifth of the time that a dozen small tensors take.
-    pairs = zip(last.flatten().tolist(), beside.flatten().tolist(), strict=True)
-    return any(one == other or one in fills for one, other in pairs)
+    return any(pair[0] == pair[1] or pair[end] in fills for pair in pairs.reshape(-1, 2).tolist())
 
 
 def _filled(ids: Tensor, fills: Collection[int]) -> int | None:
-    if not _ends_so(ids[..., -1], ids[..., -2], fills):
+    if not _ends_so(ids[..., -2:], fills, end=1):
         return None
     last = ids[..., -1:]
     ends = last == ids[..., -2:-1]
@@ -69,14 +66,14 @@ def odd_labels_in(batch: Batch) -> bool:
     labels = labels_of(batch)
     if not isinstance(labels, Tensor) or labels.dim() > 1 or labels.is_floating_point() or labels.is_complex():
         return False
-    return bool(((labels < 0) & (labels != -100)).any())
+    return any(label < 0 and label != -100 for label in labels.reshape(-1).tolist())
 
 
-def form_of(batch: Batch, padded: tuple[bool, bool]) -> tuple[Any, ...]:
+def form_of(batch: Batch, padded: tuple[bool, bool], size: int) -> tuple[Any, ...]:
     """What makes a batch go through a model otherwise than another: its entries and their dimensions, several texts, padding."""
     items = batch.items() if is_mapping(batch) else enumerate(batch)
     entries = tuple((key, tuple(part.dim() for part in tensors_in(value))) for key, value in items)
-    return entries, size_of(batch) > 1, (*padded, odd_labels_in(batch))
+    return entries, size > 1, (*padded, odd_labels_in(batch))
 
 
 def covers(known: tuple[Any, ...], asked: tuple[Any, ...]) -> bool:

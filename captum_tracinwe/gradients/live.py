@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -28,12 +29,11 @@ from captum_tracinwe.gradients.forward import NotTogether
 from captum_tracinwe.gradients.head import find_head, head_size
 from captum_tracinwe.gradients.movement import moved
 from captum_tracinwe.gradients.own_loss import OwnLoss
-from captum_tracinwe.gradients.probe import Found, Probes
+from captum_tracinwe.gradients.probe import Probes
 from captum_tracinwe.gradients.round_trip import refuse_changed
 from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.tried import all_singles
-from captum_tracinwe.gradients.ways import Part
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -224,9 +224,12 @@ class LiveRows:
         Raises:
             ValueError: a gradient is not finite; the message names the example.
         """
-        loss_fn = asked.loss_fn
+        loss_fn, passes = asked.loss_fn, _Passes(self, asked.loss_fn, checkpoint)
+        what = "training" if asked.what in ("sample", "training-set") else asked.what
+        whose = self.probes.whose(what, loss_fn, checkpoint, asked.examples)
         for batch in reading(batches, asked.argument):
-            parts, found = self.parts_of(batch, asked, start, checkpoint)
+            found = self.probes.of(passes, batch, whose, start, asked.examples)
+            parts = found.way.parts(batch, partial(_singles_of, batch, start, asked.examples))
             computed = [
                 batch_row_gradients(
                     *(self.weights.model, self.table, part, loss_fn, False, self.exclude_tokens, self.top_k_words),
@@ -269,14 +272,6 @@ class LiveRows:
                 self.probes.came_back = True
                 self.probes.seconds += time.perf_counter() - begun
             yield block
-
-    def parts_of(self, batch: Batch, asked: Asked, start: int, checkpoint: Any) -> tuple[list[Part], Found]:
-        """A batch as it goes through the model, and what the probe found of it; ``start`` is the place of its first example."""
-        passes = _Passes(self, asked.loss_fn, checkpoint)
-        what = "training" if asked.what in ("sample", "training-set") else asked.what
-        found = self.probes.of(passes, batch, asked.loss_fn, what, start, asked.examples)
-        size = size_of(batch)
-        return found.way.parts(batch, lambda: all_singles(batch, range(start, start + size), asked.examples)), found
 
     # ------------------------------------------------------------------------------------------------- self-influence
 
@@ -342,6 +337,10 @@ class LiveRows:
         return progress(desc=desc, total=total)
 
 
+def _singles_of(batch: Batch, start: int, examples: TrainingSet | None) -> list[Batch]:
+    return all_singles(batch, range(start, start + size_of(batch)), examples)
+
+
 @dataclass(frozen=True, eq=False)
 class _Passes:
     """What the probe needs, by the weights that are in the model now."""
@@ -354,7 +353,7 @@ class _Passes:
     def model(self) -> Module:
         return self.live.weights.model
 
-    @property
+    @cached_property
     def fills(self) -> frozenset[int]:
         config = getattr(unwrap(self.model), "config", None)
         known = (0, self.live.table.module.padding_idx, getattr(config, "pad_token_id", None))

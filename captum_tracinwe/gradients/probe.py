@@ -23,7 +23,7 @@ from captum_tracinwe.gradients.forms import covers, form_of, maybe_padded, padde
 from captum_tracinwe.gradients.trial import Found, Passes, Trial, rounding_of
 from captum_tracinwe.gradients.tried import TRIED, chosen_of, singles_of
 
-__all__ = ["Found", "Passes", "Probes"]
+__all__ = ["Found", "Passes", "Probes", "Whose"]
 
 # Batches of a stream that are tried. A maximum over positions hides the padding of one batch in three or so.
 STREAMED = 4
@@ -59,6 +59,19 @@ def _itself(value: Any) -> Hashable:
     return value if isinstance(value, str) else _Itself(value)
 
 
+@dataclass(frozen=True, eq=False)
+class Whose:
+    """Whose batches are tried: of one kind of example and one collator, asked by one loss, at one checkpoint.
+
+    Args:
+        what (str): the kind of example, such as "training".
+        of_model (bool): whether the loss is the model's own.
+    """
+
+    what: str
+    of_model: bool
+
+
 @dataclass(eq=False)
 class Probes:
     """What was found so far: each form of batch is tried once for each loss, each collator, and at each checkpoint.
@@ -68,7 +81,7 @@ class Probes:
     Args:
         wanted (bool): whether to try at all.
         came_back (bool): whether the model was seen to come back from a checkpoint as it was.
-        seconds (float): what all checks took so far.
+        seconds (float): what all checks took so far, the look at each batch among them.
     """
 
     wanted: bool = True
@@ -76,40 +89,51 @@ class Probes:
     seconds: float = 0.0
     found: dict[Any, Found] = field(default_factory=dict)
     told: set[Any] = field(default_factory=set)
-    sampled: set[Any] = field(default_factory=set)
+    asked: dict[Any, Whose] = field(default_factory=dict)
+    sampled: set[Whose] = field(default_factory=set)
     again: dict[Any, int] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or what is read from a pickle, tries for itself: things are known as themselves here, and it has others."""
-        return {**self.__dict__, "found": {}, "sampled": set(), "again": {}}
+        return {**self.__dict__, "found": {}, "asked": {}, "sampled": set(), "again": {}}
 
     @property
     def mixed(self) -> bool:
         """Whether batches go by more than one way, so that a text's rows may be of other tokens at another checkpoint."""
         return len({one.way.name for one in self.found.values()}) > 1
 
-    def of(self, passes: Passes, batch: Batch, loss: Any, what: str, start: int, examples: TrainingSet | None) -> Found:
-        """What holds for a batch; ``examples`` are those that it was made of, its first being the one at place ``start``."""
+    def whose(self, what: str, loss: Any, checkpoint: object, examples: TrainingSet | None) -> Whose:
+        """Asked once for a pass over many batches: what holds for one of them is looked up by it."""
         maker = () if examples is None else tuple(map(_itself, examples.maker))
-        whose = what, _itself(loss), _itself(passes.checkpoint), maker
+        whose = what, _itself(loss), _itself(checkpoint), maker
+        return self.asked.setdefault(whose, Whose(what, loss is None))
+
+    def of(self, passes: Passes, batch: Batch, whose: Whose, start: int, examples: TrainingSet | None) -> Found:
+        """What holds for a batch; ``examples`` are those that it was made of, its first being the one at place ``start``."""
         if not self.wanted:
-            return Found(what)
-        places = range(start, start + size_of(batch))
+            return Found(whose.what)
+        begun = time.perf_counter()
+        try:
+            return self._found(passes, batch, whose, start, examples)
+        finally:
+            self.seconds += time.perf_counter() - begun
+
+    def _found(self, passes: Passes, batch: Batch, whose: Whose, start: int, examples: TrainingSet | None) -> Found:
+        size = size_of(batch)
+        places = range(start, start + size)
         key = self._key(whose, passes, batch, places, examples)
         first = key not in self.found
-        if first or self._once_more(key, len(places), examples):
-            begun, size = time.perf_counter(), size_of(batch)
+        if first or self._once_more(key, size, examples):
             with chance_as_before():
                 if examples is not None and whose not in self.sampled:
-                    self._try_sample(passes, whose, loss is None, size, examples)
+                    self._try_sample(passes, whose, size, examples)
                     self.sampled.add(whose)  # what is refused is refused again
                 known = self.known(key)
                 if not known.passes or not first:
-                    trial = Trial(passes, batch, what, singles_of(batch, places, examples), examples)
+                    trial = Trial(passes, batch, whose.what, singles_of(batch, places, examples), examples)
                     several = size > 1 or any(padded_sides(batch))
                     known = self._told(trial, trial.found() if several else trial.alone())
             self.found[key] = known
-            self.seconds += time.perf_counter() - begun
         return self.found[key]
 
     def _once_more(self, key: Any, size: int, examples: TrainingSet | None) -> bool:
@@ -120,15 +144,13 @@ class Probes:
         return self.again[key] <= STREAMED
 
     def _key(
-        self, whose: Any, passes: Passes, batch: Batch, places: Sequence[int], examples: TrainingSet | None
-    ) -> tuple[Any, ...]:
+        self, whose: Whose, passes: Passes, batch: Batch, places: Sequence[int], examples: TrainingSet | None
+    ) -> tuple[Whose, Any]:
         """Whose a batch is, and its form; without a mask padding is told by a text that ends so, held against the text alone."""
-        left, right = maybe_padded(batch, passes.fills)
-        of_mask = padded_sides(batch)
+        left, right = maybe_padded(batch, passes.fills, len(places))
         if left is None and right is None:
-            return (*whose, form_of(batch, of_mask))
-        padded = left is not None, right is not None
-        key = (*whose, form_of(batch, padded))
+            return whose, form_of(batch, padded_sides(batch), len(places))
+        key = whose, form_of(batch, (left is not None, right is not None), len(places))
         if key in self.found:
             return key
         shown = right if right is not None else left
@@ -136,21 +158,21 @@ class Probes:
             alone = None if examples is None or shown is None else _alone(examples, places[shown])
         cut = None if alone is None or shown is None else taken(batch, [shown], len(places))
         filled = alone is not None and cut is not None and shape_of(as_parts(alone)) != shape_of(as_parts(cut))
-        return key if filled else (*whose, form_of(batch, of_mask))
+        return key if filled else (whose, form_of(batch, padded_sides(batch), len(places)))
 
-    def known(self, key: tuple[Any, ...]) -> Found:
+    def known(self, key: tuple[Whose, Any]) -> Found:
         """What was found of a form of batch so far, or of one that it is a part of; nothing is tried."""
-        return next((one for other, one in self.found.items() if covers(other, key)), Found(key[0]))
+        return next((one for other, one in self.found.items() if covers(other, key)), Found(key[0].what))
 
-    def _try_sample(self, passes: Passes, whose: Any, own: bool, size: int, examples: TrainingSet) -> None:
+    def _try_sample(self, passes: Passes, whose: Whose, size: int, examples: TrainingSet) -> None:
         """Examples from all over the set, for a first batch may be of one label, or of one length."""
-        if not examples.readable or (size == 1 and not own):
+        if not examples.readable or (size == 1 and not whose.of_model):
             return
         chosen = chosen_of(examples, TRIED if size == 1 else min(size, TRIED))
         together = examples.together(chosen)
         if together is None or size_of(together) != len(chosen):
             return
-        trial = Trial(passes, together, whose[0], singles_of(together, chosen, examples), examples)
+        trial = Trial(passes, together, whose.what, singles_of(together, chosen, examples), examples)
         try:
             if size == 1:  # batches of one are as good as alone, but what the model's own loss weighs is lost in them
                 passes.loss(together)
