@@ -125,7 +125,7 @@ def test_what_was_found_of_a_loss_is_not_taken_for_that_of_another_at_its_place_
     for _ in range(20):
         loss = cross_entropy()
         with pytest.raises(AttributeError):  # it is tried anew each time
-            probes.of(Passes, batch, loss, "test", 0, None)
+            probes.of(Passes, batch, probes.whose("test", loss, "one", None), 0, None)
         keys.add(id(loss))
         del loss
     assert len(keys) < 20  # numbers do come again
