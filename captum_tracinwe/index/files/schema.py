@@ -12,7 +12,18 @@ from msgspec.structs import replace
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FORMAT", "VERSION", "CheckpointEntry", "Content", "FileEntry", "Part", "SegmentEntry", "Source"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "CheckpointEntry",
+    "Content",
+    "FileEntry",
+    "Part",
+    "Record",
+    "SegmentEntry",
+    "Sha256",
+    "Source",
+]
 
 #: The name by which a manifest is known.
 FORMAT: Final = "captum_tracinwe.index"
