@@ -232,7 +232,7 @@ class StoredSource:
         return None if found is None else torch.tensor(found, dtype=torch.float64)
 
     def keep(self, of: Mapping[str, Any], numbers: Tensor) -> None:
-        """Keep it there, unless a writer has changed the index since it was opened."""
+        """Keep it there, unless that cannot be written to, or a writer has changed the index since it was opened."""
         content, spelled = self._kept_as(of)
         with contextlib.suppress(OSError, IndexDamaged):
             if Manifest.read(self.index.path) == self.index.manifest:

@@ -1,7 +1,7 @@
 """Numbers that were learned of an index's rows, kept beside its manifest: used where they fit, else learned anew.
 
 Nothing of an index hangs on this file. So what is not as it was written, or of other content, is not refused like a damaged
-segment, but passed over: who asks learns it again, and writes over it. What cannot be written is not kept.
+segment, but passed over: who asks learns it again, and writes over it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def recall(folder: Path, content: str, of: str) -> Numbers | None:
 def keep(folder: Path, content: str, of: str, numbers: Numbers) -> None:
     """Keep it for other processes, in place of what was learned of other content; of several at once the last one's stays.
 
-    Where the folder cannot be written, the disk is full, or something else has the file's name, nothing is kept.
+    Where something else than a file has its name, nothing is kept.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; what was there is still there.
     """
     known = _read(folder)
     others = known.entries if known is not None and known.content == content else ()
@@ -71,8 +74,7 @@ def keep(folder: Path, content: str, of: str, numbers: Numbers) -> None:
     encoded = msgspec.json.encode(replace(written, checksum=_checksum(written)))
     path = folder / LEARNED
     if len(encoded) <= MOST_BYTES and (size_of(folder) is not None or not os.path.lexists(path)):
-        with contextlib.suppress(OSError):
-            write_whole(path, encoded)
+        write_whole(path, encoded)
 
 
 def forget(folder: Path) -> None:

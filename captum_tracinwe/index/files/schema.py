@@ -12,18 +12,7 @@ from msgspec.structs import replace
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = [
-    "FORMAT",
-    "VERSION",
-    "CheckpointEntry",
-    "Content",
-    "FileEntry",
-    "Part",
-    "Record",
-    "SegmentEntry",
-    "Sha256",
-    "Source",
-]
+__all__ = ["FORMAT", "VERSION", "CheckpointEntry", "Content", "FileEntry", "Part", "SegmentEntry", "Source"]
 
 #: The name by which a manifest is known.
 FORMAT: Final = "captum_tracinwe.index"
