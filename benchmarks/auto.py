@@ -1,11 +1,12 @@
-"""Claim: what preconditioner="auto" costs a classifier beside the plain score: its first question, each further one, memory.
+"""Claim: what preconditioner="auto" costs a classifier beside the plain score: its first question, each further one, memory;
+and that the first question asked of an index, by whomever, is the only one that learns.
 
     python benchmarks/auto.py                                       # 1,500 to 16,000 texts of 100 words, 3,000 of AG News
     python benchmarks/auto.py --sizes 4000x100                      # texts x words
 
 Words are drawn by Zipf's law from 20,000, or those of AG News; the model is the mean of word vectors of 128 numbers, at three
 checkpoints, so that little is hidden by the model's own passes. Seconds are those of one thread's processor time: the machine
-may be shared. Each size runs in a process of its own, for its memory is that process's peak.
+may be shared. Each size runs in a process of its own, for its memory is that process's peak; and so does each who asks an index.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from captum_tracinwe import TracInWE
 from captum_tracinwe.app.data import read_rows
 from captum_tracinwe.app.testing import scatter_checkpoints
+from captum_tracinwe.index.files.names import LEARNED
 
 RESULTS = Path(__file__).parent / "results" / "auto.json"
 DATA = Path(__file__).parents[2] / "shared" / "data" / "ag_news" / "train_20k.jsonl.gz"
@@ -85,34 +87,76 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measured(size: str) -> dict[str, Any]:
-    """One size: texts x words."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+OPTIONS: dict[str, Any] = {"loss_fn": nn.CrossEntropyLoss(reduction="none"), "batch_size": BATCH}
+
+
+def texts_of(size: str) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+    """Training texts, their labels, and questions."""
     name, _, numbers = size.rpartition("-")
     texts, words = map(int, numbers.split("x"))
     ids, labels = (of_ag_news if name else drawn)(texts + QUESTIONS, words)
-    train, model = torch.utils.data.TensorDataset(ids[QUESTIONS:], labels[QUESTIONS:]), MeanOfWords()
     questions = [(ids[i : i + 1], labels[i : i + 1]) for i in range(QUESTIONS)]
+    return ids[QUESTIONS:], labels[QUESTIONS:], questions
+
+
+def measured(size: str) -> dict[str, Any]:
+    """One size: texts x words."""
+    torch.manual_seed(0)
+    ids, labels, questions = texts_of(size)
+    train, model = torch.utils.data.TensorDataset(ids, labels), MeanOfWords()
     with tempfile.TemporaryDirectory() as folder:
-        paths = scatter_checkpoints(model, folder, rates=[0.1] * CHECKPOINTS)
-        options: dict[str, Any] = {"loss_fn": nn.CrossEntropyLoss(reduction="none"), "batch_size": BATCH}
-        plain = TracInWE(model, train, paths, **options)
+        checkpoints = Path(folder) / "checkpoints"
+        checkpoints.mkdir()
+        paths = scatter_checkpoints(model, checkpoints, rates=[0.1] * CHECKPOINTS)
+        plain = TracInWE(model, train, paths, **OPTIONS)
         plain.influence(questions[0], k=K)  # what is had once
         each = statistics.median(seconds(lambda q=q: plain.influence(q, k=K)) for q in questions)
         before = peak()
-        auto = TracInWE(model, train, paths, preconditioner="auto", **options)
+        auto = TracInWE(model, train, paths, preconditioner="auto", **OPTIONS)
         first = seconds(lambda: auto.influence(questions[0], k=K))
         further = statistics.median(seconds(lambda q=q: auto.influence(q, k=K)) for q in questions[1:])
+        extra = peak() - before
         factors = auto.question(questions[0]).preconditioner.factors.tolist()
+        auto.build_index(Path(folder) / "index")
+        one, other = (run("--one", size, "--index", folder) for _ in range(2))
+        kept = (Path(folder) / "index" / LEARNED).stat().st_size
     return {
         "plain question, seconds": each,
         "first question, seconds": first,
         "further question, seconds": further,
-        "extra memory, bytes": peak() - before,
+        "extra memory, bytes": extra,
         "distinct words": len(ids.unique()),
         "factors": factors,
+        "from an index": {
+            "plain question, seconds": other["plain"],
+            "first question of all, seconds": one["first"],
+            "first question of another process, seconds": other["first"],
+            "further question, seconds": other["further"],
+            "kept, bytes": kept,
+            "same scores": one["scores"] == other["scores"],
+        },
     }
+
+
+def from_index(size: str, folder: Path) -> dict[str, Any]:
+    """What one process takes that asks an index."""
+    questions = texts_of(size)[2]
+    of: tuple[Any, ...] = MeanOfWords(), None, folder / "checkpoints"
+    plain = TracInWE(*of, index=folder / "index", table="input", **OPTIONS)
+    plain.influence(questions[0], k=K)  # what is had once
+    each = statistics.median(seconds(lambda q=q: plain.influence(q, k=K)) for q in questions)
+    auto = TracInWE(*of, index=folder / "index", preconditioner="auto", **OPTIONS)
+    scores: list[Any] = []
+    first = seconds(lambda: scores.append(auto.influence(questions[0], k=K).influence_scores.tolist()))
+    further = statistics.median(seconds(lambda q=q: auto.influence(q, k=K)) for q in questions[1:])
+    return {"plain": each, "first": first, "further": further, "scores": scores}
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    """What this script prints in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def main() -> None:
@@ -120,14 +164,15 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=SIZES)
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--index", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     if args.one:
-        print(json.dumps(measured(args.one)))
+        print(json.dumps(from_index(args.one, args.index) if args.index else measured(args.one)))
         return
     sizes = {}
     for size in args.sizes:
-        run = subprocess.run([sys.executable, __file__, "--one", size], capture_output=True, text=True, check=True)
-        sizes[size] = json.loads(run.stdout.splitlines()[-1])
+        sizes[size] = run("--one", size)
         print(size, json.dumps(sizes[size], indent=1), flush=True)
     facts = {
         "date": str(datetime.date.today()),

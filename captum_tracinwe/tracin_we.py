@@ -107,7 +107,7 @@ class TracInWE(TracInCP):
             chooses ``table``, ``shares`` and ``normalize`` too where they are not given. One that learns from the training rows
             does so at the first question, in one pass that is then kept: with ``index`` by reading it once, else by computing
             each training example's gradient once more ("idf", "cooccurrence", "auto": only its tokens, which take no
-            gradients). Default: none, Captum's equal.
+            gradients). What takes "auto" longest is kept with ``index`` for the next process. Default: none, Captum's equal.
         normalize (str or Length, optional): by what scores are divided, so that a text does not win by being long: "words", the
             length of its tf-idf vector, or "gradient", that of its gradients, the root of its self-influence. A
             :class:`captum_tracinwe.preconditioners.Length` has the settings. It holds wherever scores and shares are made;

@@ -46,6 +46,14 @@ def substitutions(results):
             f"auto_further_{name}": f"{one['further question, seconds']:.1f}",
             f"auto_memory_{name}": f"{one['extra memory, bytes'] / 1e6:,.0f}",
         }
+        asked = one["from an index"]
+        figures |= {
+            f"auto_index_plain_{name}": f"{asked['plain question, seconds']:.2f}",
+            f"auto_index_first_{name}": f"{asked['first question of all, seconds']:.1f}",
+            f"auto_index_other_{name}": f"{asked['first question of another process, seconds']:.2f}",
+            f"auto_index_further_{name}": f"{asked['further question, seconds']:.2f}",
+            "auto_kept": f"{asked['kept, bytes']:,}",
+        }
     stored = found["index"]["recommended"]
     figures |= {
         "auto_texts": f"{stored['texts']:,}",

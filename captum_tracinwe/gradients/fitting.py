@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,8 @@ from captum_tracinwe.gradients.source import RowSource
 from captum_tracinwe.preconditioners import Adam, Cooccurrence, EqualShares, Idf, Length, Preconditioner, Unfitted
 from captum_tracinwe.preconditioners.learned import Learned, Statistics
 from captum_tracinwe.preconditioners.moments import Moments
-from captum_tracinwe.preconditioners.shares import SAMPLE
+from captum_tracinwe.preconditioners.settings import settings_of
+from captum_tracinwe.preconditioners.shares import SAMPLE, fits, measured_by
 from captum_tracinwe.preconditioners.text_gram import Occurrences
 
 __all__ = ["Fitting"]
@@ -38,8 +40,16 @@ class Fitting:
             return fitted
 
         def measured() -> EqualShares:
-            sample, checkpoints = source.sample(SAMPLE), len(live.weights)
-            return EqualShares.of(fitted, sample, checkpoints, live.widths(sample.width // checkpoints))
+            checkpoints, tables = len(live.weights), len(live.tables.names)
+            of_these = _known_by(given, fitted, source, live)
+            factors = None if of_these is None else source.recalled(of_these)
+            if factors is not None and fits(factors, checkpoints, tables):
+                return EqualShares(fitted, factors, live.widths(source.widths[0]))
+            sample = source.sample(SAMPLE)
+            found = EqualShares.of(fitted, sample, checkpoints, live.widths(sample.width // checkpoints))
+            if of_these is not None and fits(found.factors, checkpoints, tables):
+                source.keep(of_these, found.factors)
+            return found
 
         return self._once("shares", (given, of), measured)
 
@@ -90,6 +100,26 @@ class Fitting:
             self._kept[name] = kept
         found: T = kept[1]
         return found
+
+
+def _known_by(
+    given: Preconditioner, fitted: Preconditioner, source: RowSource, live: LiveRows
+) -> dict[str, Any] | None:
+    """All that the factors of equal shares hang on beside the rows, by which they are known again; None: they are not kept."""
+    settings = settings_of(given) if source.keeps else None
+    if settings is None:
+        return None
+    moved = getattr(getattr(fitted, "statistics", None), "moved", None)
+    return {
+        "learned": "factors of equal shares",
+        "measured": measured_by(),
+        "preconditioner": settings,
+        # Of the model's weights, which may be others by now than those that the index was compared with.
+        "moved": None if moved is None else hashlib.sha256(moved.contiguous().numpy().tobytes()).hexdigest(),
+        "tables": live.tables.names,
+        "widths": live.widths(source.widths[0]),
+        "checkpoints": len(live.weights),
+    }
 
 
 def check_fits(given: Preconditioner, source: RowSource, live: LiveRows) -> None:

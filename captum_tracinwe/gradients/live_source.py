@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -219,6 +220,18 @@ class LiveSource:
 
         for _, rows in live.row_blocks(self.examples.loader, self.asked, bytes_per_example=most):
             yield rows if values else rows.columns(0, 0)
+
+    @property
+    def keeps(self) -> bool:
+        """Nothing: that the training examples are those of another day, only reading them all would tell."""
+        return False
+
+    def recalled(self, of: Mapping[str, Any]) -> Tensor | None:
+        """Nothing was kept."""
+        return None
+
+    def keep(self, of: Mapping[str, Any], numbers: Tensor) -> None:
+        """Nothing is kept."""
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, each scaled by √η_c."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -162,6 +162,16 @@ class RowSource(Protocol):
 
         Without ``values`` it is the tokens of the rows that are wanted, and there are no columns.
         """
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is learned of its rows can be kept for other processes."""
+
+    def recalled(self, of: Mapping[str, Any]) -> Tensor | None:
+        """Numbers ``(n, m)`` that were learned of just these rows, with these settings; None: they are not there."""
+
+    def keep(self, of: Mapping[str, Any], numbers: Tensor) -> None:
+        """Keep numbers ``(n, m)`` that were learned, if that can be done."""
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, divided and preconditioned, as they meet those of :meth:`rows`."""

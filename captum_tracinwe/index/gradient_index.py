@@ -186,6 +186,8 @@ class GradientIndex(Snapshot):
     def verify(self) -> None:
         """Read every byte of the index as it is on disk.
 
+        What was learned of its rows, in a file that may go at any time, is checked by whoever uses it.
+
         Raises:
             IndexDamaged: something is not what was written; the message names every damaged file.
         """

@@ -17,6 +17,7 @@ from torch import Tensor
 from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.index.files.disk import IndexMismatch
 from captum_tracinwe.index.files.layout import MOST_ID
+from captum_tracinwe.index.files.learned import size_of
 from captum_tracinwe.index.files.manifest import Manifest
 from captum_tracinwe.index.files.names import RESERVED
 from captum_tracinwe.index.files.segment import Segment
@@ -76,8 +77,9 @@ class Snapshot:
 
     @property
     def file_bytes(self) -> int:
-        """Bytes of all files."""
-        return sum(file.bytes for file in self.manifest.files) + len(self.manifest.encoded())
+        """Bytes of all files, what was learned of the rows and kept beside them included."""
+        known = sum(file.bytes for file in self.manifest.files) + len(self.manifest.encoded())
+        return known + (size_of(self.path) or 0)
 
     @property
     def numbers(self) -> Tensor:

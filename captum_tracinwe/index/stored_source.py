@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +17,9 @@ from captum_tracinwe.gradients.live import LiveRows
 from captum_tracinwe.gradients.live_source import of_question
 from captum_tracinwe.gradients.source import Product, Question, dot, spread, times
 from captum_tracinwe.gradients.tables import Tables
+from captum_tracinwe.index.files import learned
+from captum_tracinwe.index.files.disk import IndexDamaged
+from captum_tracinwe.index.files.manifest import Manifest
 from captum_tracinwe.index.gradient_index import GradientIndex
 from captum_tracinwe.index.search import SearchResult
 from captum_tracinwe.index.snapshot import Snapshot
@@ -214,6 +220,29 @@ class StoredSource:
         """Those of all training examples that are there, by reading the index once; tokens alone are a small part of it."""
         for _, rows in self.index.blocks(values):
             yield self._taken(rows, self._columns)
+
+    @property
+    def keeps(self) -> bool:
+        """The index's directory does, if it can be written to."""
+        return True
+
+    def recalled(self, of: Mapping[str, Any]) -> Tensor | None:
+        """What was kept beside the index, float64 ``(n, m)``, if it was learned of just these segments."""
+        found = learned.recall(self.index.path, *self._kept_as(of))
+        return None if found is None else torch.tensor(found, dtype=torch.float64)
+
+    def keep(self, of: Mapping[str, Any], numbers: Tensor) -> None:
+        """Keep it there, unless that cannot be written to, or a writer has changed the index since it was opened."""
+        content, spelled = self._kept_as(of)
+        with contextlib.suppress(OSError, IndexDamaged):
+            if Manifest.read(self.index.path) == self.index.manifest:
+                learned.keep(self.index.path, content, spelled, tuple(map(tuple, numbers.double().tolist())))
+
+    def _kept_as(self, of: Mapping[str, Any]) -> tuple[str, str]:
+        """The SHA-256 of the manifest, and settings with the segments that are looked at: :meth:`GradientIndex.part` has some."""
+        segments = hashlib.sha256(" ".join(one.entry.file.name for one in self.index.segments).encode()).hexdigest()
+        content = hashlib.sha256(self.index.manifest.encoded()).hexdigest()
+        return content, json.dumps({**of, "segments": segments}, sort_keys=True)
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, as the index keeps rows."""

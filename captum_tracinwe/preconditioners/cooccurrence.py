@@ -168,6 +168,9 @@ class Cooccurrence(Learned[Occurrences]):
         """
         self._checked(texts)
         inverse, count = self._inverse, len(texts)
+        # The last digits of a column hang on those it is solved for with. So that a question's do not tell whether sizes were
+        # measured before it or are known from a file, nothing that was solved for is left to the other.
+        inverse.forget()
         while count > FEWEST_TEXTS and len(torch.unique(texts.ids)) > MOST_WORDS:
             count //= 2
             texts = texts.select(range(0, 2 * count, 2))
@@ -185,6 +188,7 @@ class Cooccurrence(Learned[Occurrences]):
                     place = torch.searchsorted(wanted, known[own])
                     mapped = columns[torch.searchsorted(part, known[solved])][:, place] @ values[own]
                     found += (mapped * values[solved]).sum(0)
+        inverse.forget()
         return found / max(1, len(texts))
 
     def _map(self, learned: Occurrences, rows: RowGradients) -> RowGradients:

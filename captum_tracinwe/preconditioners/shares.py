@@ -9,17 +9,19 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from captum_tracinwe.preconditioners.cooccurrence import Cooccurrence
+from captum_tracinwe.preconditioners.cooccurrence import FEWEST_TEXTS, MOST_WORDS, Cooccurrence
 from captum_tracinwe.preconditioners.learned import check_rows
 from captum_tracinwe.preconditioners.preconditioner import Preconditioner, applied, leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["EqualShares"]
+__all__ = ["EqualShares", "fits", "measured_by"]
 
 # Training texts that are measured. A share that is off by a factor of 2 moves the ranking by less than what one retraining
 # differs from the next, so that a sample will do: it costs a live source 128 texts' gradients, once.
 SAMPLE = 128
+# Counts up whenever the same rows give other factors: those that are kept beside an index are then measured anew.
+FORMULA = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +89,18 @@ class EqualShares:
         if first_not_finite(values) is not None:
             raise overflow("What EqualShares makes of the gradient of a test example", values.dtype)
         return RowGradients(mapped.ptr, mapped.ids, values)
+
+
+def measured_by() -> dict[str, int]:
+    """The formula of the factors, and what is taken of the training texts for it."""
+    return {"formula": FORMULA, "texts": SAMPLE, "words": MOST_WORDS, "fewest_texts": FEWEST_TEXTS}
+
+
+def fits(factors: Tensor, checkpoints: int, tables: int) -> bool:
+    """Whether these can be the factors of so many tables: one of each at each checkpoint, above 0, and 1 of the first."""
+    if factors.shape != (checkpoints, tables):
+        return False
+    return bool((factors[:, 0] == 1).all() and factors.isfinite().all() and (factors > 0).all())
 
 
 def _with_itself(inner: Preconditioner, sample: RowGradients) -> Tensor:

@@ -171,6 +171,10 @@ class InverseGram:
         """Columns of the inverse that were asked for, ``(W,)``, by the place of their word."""
         return {}
 
+    def forget(self) -> None:
+        """Solve for all words anew."""
+        self._solved.clear()
+
     @property
     def most(self) -> int:
         """Words whose columns are kept."""

@@ -1,4 +1,4 @@
-"""`manifest.json`: what an index was made from and which files are it; the one file that is ever replaced.
+"""`manifest.json`: what an index was made from and which files are it; the one file of them that is ever replaced.
 
 Its entries are typed in ``schema.py``, and must go together (``consistency.py``).
 """
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from captum_tracinwe.index.files.consistency import check
 from captum_tracinwe.index.files.disk import IndexDamaged, read_file, write_whole
+from captum_tracinwe.index.files.learned import forget
 from captum_tracinwe.index.files.names import MANIFEST
 from captum_tracinwe.index.files.schema import (
     FORMAT,
@@ -37,8 +38,9 @@ class Manifest(Content, frozen=True, forbid_unknown_fields=True):
     """The content of a manifest, read and written."""
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's manifest in one step."""
+        """Replace the folder's manifest in one step; what was learned by the former one goes."""
         write_whole(folder / NAME, self.encoded())
+        forget(folder)
 
     def encoded(self) -> bytes:
         """As the file holds it: the content, and its checksum."""

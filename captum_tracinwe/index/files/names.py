@@ -9,6 +9,7 @@ from pathlib import Path
 
 __all__ = [
     "FIRST",
+    "LEARNED",
     "LOCK",
     "MANIFEST",
     "RESERVED",
@@ -23,8 +24,10 @@ __all__ = [
     "others_in",
 ]
 
-#: The one file that is ever replaced.
+#: The one file of an index that is ever replaced.
 MANIFEST = "manifest.json"
+#: What was learned of an index's rows; it may go at any time.
+LEARNED = "captum_tracinwe.learned.json"
 #: Locked by whoever changes an index.
 LOCK = "lock"
 #: How the names of an index's own columns begin; no metadata of a user may have such a name.
@@ -91,7 +94,7 @@ def others_in(folder: Path, also: Iterable[str] = ()) -> list[str]:
     """
     if not folder.exists():
         return []
-    ours = {MANIFEST, LOCK, FIRST, *also}
+    ours = {MANIFEST, LEARNED, LOCK, FIRST, *also}
     return sorted(
         entry.name
         for entry in folder.iterdir()
