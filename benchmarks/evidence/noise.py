@@ -26,7 +26,7 @@ TEXTS = 10_000
 
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0], dataset="ag_news_noisy")
-    groups = ["WE", "TR-Second", "TR-Last"]
+    groups = ["WE", "WE, recommended", "TR-Second", "TR-Last"]
     parser.add_argument("--groups", nargs="+", choices=groups, default=groups, help="only these groups of layers")
     args = parser.parse_args(argv)
     if args.dataset != "ag_news_noisy":
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         found["random"] = methods.random_scores()(task.test, task.train)[0]
         groups = {
             "WE": methods.tracin_we(explained),
+            "WE, recommended": methods.tracin_we(explained, preconditioner="auto"),
             "TR-Second": methods.tracin_layers(explained, [MODELS[args.model].second]),
             "TR-Last": methods.tracin_last(explained),
         }
