@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from captum_tracinwe.app import stops  # noqa: F401  # isort: skip  # first: torch takes a second or two
 from captum_tracinwe import short_names
 from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
+from captum_tracinwe.labels import Suspect, Suspects, suspects
 from captum_tracinwe.rows import PostingLists, RowGradients, ops
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.words import (
@@ -32,6 +33,8 @@ __all__ = [
     "ReportedWord",
     "RowGradients",
     "SearchResult",
+    "Suspect",
+    "Suspects",
     "SynonymInfluence",
     "TracInWE",
     "WordInfluence",
@@ -42,6 +45,7 @@ __all__ = [
     "load_checkpoint",
     "ops",
     "save_checkpoint",
+    "suspects",
     "synonym_influence",
     "synonym_scores",
     "word_report",

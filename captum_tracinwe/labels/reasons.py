@@ -1,0 +1,78 @@
+"""Why a label is suspected: the training texts that speak for it and against it, and the words by which they do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from captum_tracinwe.batches.inputs import GivenBatches
+from captum_tracinwe.batches.loaders import in_order
+from captum_tracinwe.words.explained import Explained
+from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.splitting import split
+
+__all__ = ["Reasons", "reasons_of"]
+
+# Doubles of a text that are skipped at most, before its witnesses are fewer.
+SPARE = 16
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Of one label.
+
+    Args:
+        speaks_for, speaks_against (tuple of WordInfluence): training texts whose influence on the text, with the label that it
+            was given, is highest and above 0, and lowest and below 0; strongest first. ``test_index`` is the text's training
+            index.
+    """
+
+    speaks_for: tuple[WordInfluence, ...] = ()
+    speaks_against: tuple[WordInfluence, ...] = ()
+
+
+def reasons_of(
+    tracin: Explained, suspects: Sequence[int], count: int, doubles: Mapping[int, Collection[int]]
+) -> dict[int, Reasons]:
+    """Of each suspect, by training index, ``count`` texts on either side; neither itself nor its doubles are among them.
+
+    Args:
+        tracin (TracInWE): asked about the suspects as about test texts, with the labels that they have in training.
+        suspects (sequence of int): training indices.
+        count (int): texts on either side.
+        doubles (mapping): of a training index those of nearly the same texts.
+    """
+    if not suspects or not count:
+        return {}
+    ordered = sorted(suspects)
+    batches, held = tracin.live_source.examples.chosen(ordered)
+    loader = batches if isinstance(batches, DataLoader) else in_order(GivenBatches(batches), None)
+    question, source = tracin.question(loader), tracin.source
+    more = count + 1 + min(SPARE, max((len(doubles.get(one, ())) for one in ordered), default=0))
+    rows = {index: place for place, index in enumerate(held)}
+    chosen: list[list[tuple[int, int]]] = []  # (place in the question, training index), for and against
+    for proponents in (True, False):
+        places, scores = source.top_k(question, more, proponents)
+        for index in ordered:
+            place = rows[index]
+            said = zip(places[place].tolist(), scores[place].tolist(), strict=True)
+            others = [
+                at
+                for at, score in said
+                if at != index and at not in doubles.get(index, ()) and (score > 0 if proponents else score < 0)
+            ]
+            chosen.append([(place, at) for at in others[:count]])
+    distinct = sorted({at for own in chosen for _, at in own})
+    if not distinct:
+        return {index: Reasons() for index in ordered}
+    train = question.taught(source.rows(distinct))
+    known = {at: place for place, at in enumerate(distinct)}
+    pairs = [pair for own in chosen for pair in own]
+    meet = torch.tensor([(place, known[at]) for place, at in pairs])
+    asked = source.of_question(question)
+    told = iter(split(question, asked, train, meet.to(asked.ptr.device), [(held[place], at) for place, at in pairs]))
+    found = [tuple(next(told) for _ in own) for own in chosen]
+    return {index: Reasons(found[i], found[len(ordered) + i]) for i, index in enumerate(ordered)}
