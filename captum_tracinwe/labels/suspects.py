@@ -17,9 +17,9 @@ from captum_tracinwe.batches.arguments import is_list, is_whole
 from captum_tracinwe.gradients.answers import answers_of
 from captum_tracinwe.labels.doubles import doubles_of
 from captum_tracinwe.labels.reasons import Reasons, reasons_of
+from captum_tracinwe.labels.said import occurrences_in, occurrences_of
 from captum_tracinwe.labels.voices import Voices
 from captum_tracinwe.labels.words_alone import WordsAlone
-from captum_tracinwe.preconditioners.text_gram import Occurrences
 from captum_tracinwe.words.drawing import html_of, text_of
 from captum_tracinwe.words.explained import Explained
 from captum_tracinwe.words.influence import WordShare
@@ -204,7 +204,8 @@ def suspects(
 
     Args:
         tracin (TracInWE): a classifier, its training set, its checkpoints; with an index, reasons come from there.
-        texts (sequence of TokenizedText, optional): all M training texts, to show words rather than tokens.
+        texts (sequence of TokenizedText, optional): all M training texts, to show words rather than tokens; labels are then judged
+            by the words of the whole text, and not only by what the model reads of it.
         class_names (sequence or mapping, optional): names of the K classes; by default those of the model's config, else numbers.
         limit (int): so many of the most suspicious get reasons.
         witnesses (int): training texts named for a label, and as many against it.
@@ -239,7 +240,7 @@ def suspects(
         raise ValueError(
             f"suspects: expected one of `texts` for each of the {size} training examples, got {len(texts)}."
         )
-    words = occurrences_of(tracin)
+    words = occurrences_of(tracin) if texts is None else occurrences_in([text.text for text in texts])
     voices = Voices(
         answers.log_probabilities,
         WordsAlone(words, labels, classes, seed).log_probabilities,
@@ -290,26 +291,6 @@ def suspects(
         voices.accuracy,
         voices.tells,
     )
-
-
-def occurrences_of(tracin: Explained) -> Occurrences:
-    """Which words stand in which training texts, by training index."""
-    blocks = [
-        Occurrences(rows.ptr.diff().cpu().int(), rows.ids.cpu().int(), 1, 0)
-        for rows in tracin.live_source.row_blocks(values=False)
-    ]
-    found = blocks[0]
-    for other in blocks[1:]:
-        found = found.merge(other)
-    places = tracin.live_source.examples.places()
-    if places is None:
-        return found
-    starts = found.counts.long().cumsum(0) - found.counts
-    ids = [
-        found.ids[start : start + count]
-        for start, count in zip(starts[places].tolist(), found.counts[places].tolist(), strict=True)
-    ]
-    return Occurrences(found.counts[places], torch.cat(ids), 1, 0)
 
 
 def _with_texts(reasons: Reasons, texts: Sequence[TokenizedText] | None) -> Reasons:
