@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from captum_tracinwe.methods import Examples
 from captum_tracinwe.retraining import OneByOne
-from common import PRESETS, RESULTS, Task, arguments, facts, load, store
+from captum_tracinwe.texts import tokenize
+from common import PRESETS, Task, arguments, facts, load, store
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from captum_tracinwe import TracInWE, methods, suspects
-from captum_tracinwe.methods import Examples
-from captum_tracinwe.texts import tokenize
 
 NOISES = ("uniform5", "uniform10", "uniform20", "classdep10", "plausible10")
 SETS = ("ag_news", "jigsaw_toxicity", "snli", "banking77")

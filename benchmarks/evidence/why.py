@@ -3,19 +3,24 @@
     python benchmarks/evidence/why.py                              results/evidence/why-ag_news-cnn-cpu.json
     python benchmarks/evidence/why.py --dataset jigsaw_toxicity
 
-Of each model, trained on texts a tenth of whose labels are wrong, the most suspicious texts whose labels are wrong are asked about.
-The text itself is left out, and beside it as many texts as its witnesses are: those that `suspects` names as speaking for the wrong
-label, those that TR-TFIDF names, the nearest texts that have the label, others that have it. Then the words: the same witnesses
-stay, and in them the words by which they speak are hidden, or others of theirs. Retrainings have the seed of the explained model.
+Of each model, a tenth of whose training labels are wrong, one wrong label for each class, those suspects are asked about whose
+labels are wrong and that the model would give the same wrong label without having seen it: what else taught it that? Of the 100 first
+that are wrong the 20 of which a model trained without the text itself is surest. Beside the text itself as many texts are left out
+as its witnesses are: those that `suspects` names as speaking for the wrong label, those that TR-TFIDF names, the nearest texts that
+have the label, others that have it. Then the words: the same witnesses stay, and in them the words by which they speak are hidden,
+or others of theirs. Retrainings have the seed of the explained model.
 """
 
 from __future__ import annotations
 
 import tempfile
+from argparse import Namespace
 
 import torch
 from captum_tracinwe.evaluation import another_word, bootstrap_mean
 from captum_tracinwe.evaluation.words import Position
+from captum_tracinwe.methods import Examples, Explained
+from captum_tracinwe.texts import tokenize
 from common import Task, arguments, facts, store
 from labels import prepared
 from torch import Tensor
@@ -23,13 +28,11 @@ from torch.utils.data import TensorDataset
 
 from captum_tracinwe import TracInWE, methods, suspects
 from captum_tracinwe.labels import Suspect
-from captum_tracinwe.methods import Examples, Explained
-from captum_tracinwe.texts import tokenize
 
-WITNESSES, WORDS = 20, 5
+WITNESSES, WORDS, CANDIDATES = 20, 5, 100
 
 
-def first_wrong(task: Task, explained: Explained, wrong: Tensor, count: int) -> list[Suspect]:
+def first_wrong(task: Task, explained: Explained, wrong: Tensor) -> list[Suspect]:
     """The most suspicious texts whose labels are wrong, with their witnesses."""
     ids, labels = task.train.batch
     layers = None if explained.embedding is None else [explained.embedding]
@@ -38,8 +41,18 @@ def first_wrong(task: Task, explained: Explained, wrong: Tensor, count: int) -> 
         layers=layers, preconditioner="auto",
     )  # fmt: skip
     texts = tokenize(task.texts[0], task.tokenizer, max_length=ids.shape[1])
-    found = suspects(tracin, texts=texts, limit=3 * count, witnesses=WITNESSES)
-    return [one for one in found.first if bool(wrong[one.index])][:count]
+    found = suspects(tracin, texts=texts, limit=2 * CANDIDATES, witnesses=WITNESSES)
+    return [one for one in found.first if bool(wrong[one.index])][:CANDIDATES]
+
+
+def unseen_alike(task: Task, among: list[Suspect], seed: int, count: int, args: Namespace) -> list[Suspect]:
+    """Those to which a model that has not seen them gives their wrong label most surely."""
+    (ids, labels), places = task.train.batch, torch.tensor([one.index for one in among])
+    task.test = Examples((ids[places], labels[places]), [task.train.need_words("why")[int(one)] for one in places])
+    keep = torch.ones((len(among), len(ids)), dtype=torch.bool)
+    keep[torch.arange(len(among)), places] = False
+    sure = task.retrain(args.workers, args.cache)(keep, [seed] * len(among)).diagonal()
+    return [among[place] for place in sure.topk(min(count, len(among))).indices.tolist()]
 
 
 def best(scores: Tensor, count: int, but: int) -> list[int]:
@@ -58,11 +71,11 @@ def main(argv: list[str] | None = None) -> None:
     turned: dict[str, list[Tensor]] = {}
     asked_at = 0
     for seed in range(seeds):
-        task, wrong = prepared(args.dataset, "uniform10", args.model, args.texts or 4000, seed, args.data)
+        task, wrong = prepared(args.dataset, "classdep10", args.model, args.texts or 4000, seed, args.data)
         ids, labels = task.train.batch
         with tempfile.TemporaryDirectory() as folder:
             explained = task.explained(folder, seed, progress=lambda _: None)
-            chosen = first_wrong(task, explained, torch.tensor(wrong), tests)
+            chosen = unseen_alike(task, first_wrong(task, explained, torch.tensor(wrong)), seed, tests, args)
             places = torch.tensor([one.index for one in chosen])
             words = [task.train.need_words("why")[one.index] for one in chosen]
             asked_at += len(chosen)
@@ -103,6 +116,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, probability in given.items():
             changes.setdefault(name, []).append(given["itself"] - probability)
             turned.setdefault(name, []).append((probability < 0.5).double())
+        changes.setdefault("probability without itself", []).append(given["itself"])
         content = {
             "witnesses": WITNESSES,
             "seeds": list(range(seed + 1)),
@@ -113,6 +127,9 @@ def main(argv: list[str] | None = None) -> None:
         path = store(args.out, f"why-{args.dataset}-{args.model}-{args.preset}", facts(task, args.preset) | content)
         print(f"seed {seed}: {asked_at} texts, {path}")
         for name, parts in changes.items():
+            if name not in turned:
+                print(f"  {name}: {torch.cat(parts).mean():.2f}")
+                continue
             fall, down = torch.cat(parts), torch.cat(turned[name])
             ahead = bootstrap_mean(torch.cat(changes["suspects"]) - fall) if name not in ("itself", "suspects") else ""
             print(

@@ -204,8 +204,8 @@ def suspects(
 
     Args:
         tracin (TracInWE): a classifier, its training set, its checkpoints; with an index, reasons come from there.
-        texts (sequence of TokenizedText, optional): all M training texts, to show words rather than tokens; labels are then judged
-            by the words of the whole text, and not only by what the model reads of it.
+        texts (sequence of TokenizedText, optional): all M training texts, to show words rather than tokens; labels are then
+            judged by the words of the whole text, and not only by what the model reads of it.
         class_names (sequence or mapping, optional): names of the K classes; by default those of the model's config, else numbers.
         limit (int): so many of the most suspicious get reasons.
         witnesses (int): training texts named for a label, and as many against it.
