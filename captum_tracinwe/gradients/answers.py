@@ -17,7 +17,7 @@ from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
 
-__all__ = ["Answers", "answers_of"]
+__all__ = ["Answers", "answers_of", "labels_in"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def answers_of(source: LiveSource, show_progress: bool = False) -> Answers:
             answers.append(total / len(live.weights))
             start = block.start
             for batch in block.batches:
-                labels.append(_labels(batch, total.shape[1], live.label_names, asked, start))
+                labels.append(labels_in(batch, total.shape[1], live.label_names, asked, start))
                 start += size_of(batch)
     found, places = Answers(torch.cat(answers), torch.cat(labels)), source.examples.places()
     return found if places is None else Answers(found.log_probabilities[places], found.labels[places])
@@ -97,8 +97,12 @@ def _log_probabilities(live: LiveRows, batch: Batch) -> Tensor:
     return logits.log_softmax(1)
 
 
-def _labels(batch: Batch, classes: int, names: Sequence[str], asked: Asked, start: int) -> Tensor:
-    """The class number of each text of a batch, of whose examples the first is the one at place ``start``."""
+def labels_in(batch: Batch, classes: int, names: Sequence[str], asked: Asked, start: int) -> Tensor:
+    """The class number of each text of a batch, of whose examples the first is the one at place ``start``.
+
+    Raises:
+        ValueError: it has none, several, or one that is no whole number below ``classes``.
+    """
     given, size = labels_of(batch, names), size_of(batch)
     if not isinstance(given, Tensor):
         raise ValueError(

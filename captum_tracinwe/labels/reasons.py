@@ -16,9 +16,6 @@ from captum_tracinwe.words.splitting import split
 
 __all__ = ["Reasons", "reasons_of"]
 
-# Doubles of a text that are skipped at most, before its witnesses are fewer.
-SPARE = 16
-
 
 @dataclass(frozen=True)
 class Reasons:
@@ -51,20 +48,22 @@ def reasons_of(
     batches, held = tracin.live_source.examples.chosen(ordered)
     loader = batches if isinstance(batches, DataLoader) else in_order(GivenBatches(batches), None)
     question, source = tracin.question(loader), tracin.source
-    more = count + 1 + min(SPARE, max((len(doubles.get(one, ())) for one in ordered), default=0))
     rows = {index: place for place, index in enumerate(held)}
+    scores = source.scores(question)
     chosen: list[list[tuple[int, int]]] = []  # (place in the question, training index), for and against
-    for proponents in (True, False):
-        places, scores = source.top_k(question, more, proponents)
+    for sign in (1, -1):
         for index in ordered:
             place = rows[index]
-            said = zip(places[place].tolist(), scores[place].tolist(), strict=True)
-            others = [
-                at
-                for at, score in said
-                if at != index and at not in doubles.get(index, ()) and (score > 0 if proponents else score < 0)
-            ]
-            chosen.append([(place, at) for at in others[:count]])
+            said = (sign * scores[place]).nan_to_num(neginf=-1.0)  # of an index that texts were deleted from
+            said[[index, *doubles.get(index, ())]] = 0
+            best = said.topk(min(count, len(said)))
+            chosen.append(
+                [
+                    (place, at)
+                    for at, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                    if score > 0
+                ]
+            )
     distinct = sorted({at for own in chosen for _, at in own})
     if not distinct:
         return {index: Reasons() for index in ordered}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_list, is_whole
 from captum_tracinwe.gradients.answers import answers_of
+from captum_tracinwe.gradients.kept_answers import kept_answers
 from captum_tracinwe.labels.doubles import doubles_of
 from captum_tracinwe.labels.reasons import Reasons, reasons_of
 from captum_tracinwe.labels.said import occurrences_in, occurrences_of
@@ -231,7 +232,7 @@ def suspects(
         (True, True)
     """
     _check(tracin, limit, witnesses, seed, texts)
-    answers = answers_of(tracin.live_source, show_progress)
+    answers = kept_answers(tracin.source, tracin.live_source) or answers_of(tracin.live_source, show_progress)
     size, classes = answers.log_probabilities.shape
     labels = _corrected(answers.labels, right, classes)
     _check_labels(labels, classes)
