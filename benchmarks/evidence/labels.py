@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
 import time
 from dataclasses import replace
@@ -26,6 +25,7 @@ from captum_tracinwe.methods import Examples
 from captum_tracinwe.retraining import OneByOne
 from captum_tracinwe.texts import tokenize
 from common import PRESETS, Task, arguments, facts, load, store
+from label_tables import ahead
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -238,13 +238,6 @@ def ranked(order: tuple[int, ...]) -> np.ndarray:
     return scores
 
 
-def interval(cells: list[dict[str, Any]], ours: str, rival: str) -> tuple[float, float, float]:
-    """The mean over cells of our average precision less the rival's, with its 95 % interval over the texts of each cell."""
-    ahead = [one["AP"][ours] - one["AP"][rival] for one in cells]
-    off = 1.96 * math.sqrt(sum(one["variance of AP less ours"][ours][rival] for one in cells)) / len(cells)
-    return float(np.mean(ahead)), float(np.mean(ahead) - off), float(np.mean(ahead) + off)
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
@@ -279,9 +272,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{who}: mean AP {np.mean([one['AP'][who] for one in cells]):.3f} over {len(cells)} cells, ahead of")
         for rival in cells[0]["AP"]:
             if rival != who:
-                ahead, low, high = interval(cells, who, rival)
+                mean, low, high = ahead(cells, who, rival)
                 worst = min(one["AP"][who] - one["AP"][rival] for one in cells)
-                print(f"  {rival:40} by {ahead:+.3f} [{low:+.3f}, {high:+.3f}], in the worst cell by {worst:+.3f}")
+                print(f"  {rival:40} by {mean:+.3f} [{low:+.3f}, {high:+.3f}], in the worst cell by {worst:+.3f}")
     print(path)
 
 

@@ -3,12 +3,12 @@
     python benchmarks/evidence/why.py                              results/evidence/why-ag_news-cnn-cpu.json
     python benchmarks/evidence/why.py --dataset jigsaw_toxicity
 
-Of each model, a tenth of whose training labels are wrong, one wrong label for each class, those suspects are asked about whose
-labels are wrong and that the model would give the same wrong label without having seen it: what else taught it that? Of the 100 first
-that are wrong the 20 of which a model trained without the text itself is surest. Beside the text itself as many texts are left out
-as its witnesses are: those that `suspects` names as speaking for the wrong label, those that TR-TFIDF names, the nearest texts that
-have the label, others that have it. Then the words: the same witnesses stay, and in them the words by which they speak are hidden,
-or others of theirs. Retrainings have the seed of the explained model.
+Of each model a tenth of the training labels are wrong, one wrong label for each class. Those suspects are asked about whose labels
+are wrong and that the model would give the same wrong label without having seen them: what else taught it that? They are, of the
+100 first that are wrong, the 20 of which a model trained without the text itself is surest. Beside the text itself as many texts
+are left out as its witnesses are: those that `suspects` names as speaking for the wrong label, those that TR-TFIDF names, the
+nearest texts that have the label, others that have it. Then the words: the same witnesses stay, and in them the words by which
+they speak are hidden, or others of theirs. Retrainings have the seed of the explained model.
 """
 
 from __future__ import annotations

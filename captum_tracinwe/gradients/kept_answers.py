@@ -66,7 +66,10 @@ def _told_by_rows(source: RowSource, live_source: LiveSource) -> bool:
     plain = isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and not loss.label_smoothing
     model = unwrap(live.weights.model)
     problem = getattr(getattr(model, "config", None), "problem_type", "")
-    of_transformers = type(model).__module__.startswith("transformers.") and problem in (None, "single_label_classification")
+    of_transformers = type(model).__module__.startswith("transformers.") and problem in (
+        None,
+        "single_label_classification",
+    )
     own = loss is None and of_transformers
     shares = dict(zip(live.tables.names, live.tables.shares, strict=True))
     whole = not isinstance(source, LiveSource) and source.indices is None and live.top_k_words is None
