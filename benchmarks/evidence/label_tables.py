@@ -25,8 +25,8 @@ def labels(content: dict[str, Any]) -> str:
     cells = content["cells"]
     names = sorted(next(iter(cells.values()))["AP"], key=lambda name: -_mean(cells, "AP", name))
     lines = [
-        f"{len(cells)} cells. Ahead: the mean difference of average precision, its 95 % interval over the texts of each cell, and "
-        f"the least of all cells.",
+        f"{len(cells)} cells. Ahead: the mean difference of average precision, its 95 % interval over the texts of each cell, "
+        f"and the least of all cells.",
         "",
         f"| | mean AP | mean AUC | {' | '.join(f'{one} ahead by' for one in OURS)} |",
         "|---|---|---|---|---|",

@@ -3,7 +3,7 @@
     python benchmarks/evidence/why.py                              results/evidence/why-ag_news-cnn-cpu.json
     python benchmarks/evidence/why.py --dataset jigsaw_toxicity
 
-Of each model a tenth of the training labels are wrong, one wrong label for each class. Those suspects are asked about whose labels
+Of a model a tenth of the training labels are wrong, one wrong label for each class. Those suspects are asked about whose labels
 are wrong and that the model would give the same wrong label without having seen them: what else taught it that? They are, of the
 100 first that are wrong, the 20 of which a model trained without the text itself is surest. Beside the text itself as many texts
 are left out as its witnesses are: those that `suspects` names as speaking for the wrong label, those that TR-TFIDF names, the
