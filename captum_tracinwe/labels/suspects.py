@@ -237,11 +237,17 @@ def suspects(
         TypeError: an argument is of another kind.
 
     Example:
-        >>> from captum_tracinwe.testing import toy_tracin
-        >>> tracin, _ = toy_tracin()
+        >>> import torch
+        >>> from captum_tracinwe import TracInWE
+        >>> from captum_tracinwe.testing import TinyCNN
+        >>> labels = torch.arange(60) % 3
+        >>> ids = 1 + 9 * labels[:, None] + torch.randint(9, (60, 8))  # each class has words of its own
+        >>> labels[7] = 0  # which was 1
+        >>> train, loss = torch.utils.data.TensorDataset(ids, labels), torch.nn.CrossEntropyLoss()
+        >>> tracin = TracInWE(TinyCNN(), train, ["now"], lambda model, checkpoint: 0.1, loss_fn=loss, batch_size=20)
         >>> found = suspects(tracin, limit=2)
-        >>> len(found) == len(found.order), 0 <= found.suspicions[0] <= 1
-        (True, True)
+        >>> found.first[0].index, found.first[0].label, found.first[0].suggested
+        (7, '0', '1')
     """
     check_arguments(tracin, limit, witnesses, seed, texts)
     check_folds(folds, recipe, out_of_fold, seed)
