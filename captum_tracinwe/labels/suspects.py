@@ -7,7 +7,7 @@ import io
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -315,10 +315,11 @@ def suspects(
 
 
 def occurrences_of(tracin: Explained) -> Occurrences:
-    """Which words stand in which training texts, by training index."""
+    """Which words stand in which training texts, by training index; all of them, for ``top_k_words`` goes by the label."""
+    source = tracin.live_source
+    source = replace(source, live=replace(source.live, top_k_words=None))
     blocks = [
-        Occurrences(rows.ptr.diff().cpu().int(), rows.ids.cpu().int(), 1, 0)
-        for rows in tracin.live_source.row_blocks(values=False)
+        Occurrences(rows.ptr.diff().cpu().int(), rows.ids.cpu().int(), 1, 0) for rows in source.row_blocks(values=False)
     ]
     found = blocks[0]
     for other in blocks[1:]:
