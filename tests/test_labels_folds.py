@@ -245,7 +245,7 @@ def test_suspects_trains_the_recipe_in_folds(own_order):
     tracin = TracInWE(model, train, "light/", batch_size=None if own_order else 8)
 
     def longer(part):
-        return recipe(part, max_steps=60)
+        return recipe(part, max_steps=25, learning_rate=0.02)
 
     found = suspects(tracin, folds=FOLDS, recipe=longer, limit=2)
     voice = out_of_fold(longer, examples, FOLDS)
