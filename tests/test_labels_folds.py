@@ -255,6 +255,17 @@ def test_suspects_trains_the_recipe_in_folds(own_order):
     assert average_precision(found.order, wrong) > 0.5
 
 
+@pytest.mark.parametrize("kind", ["stream", "batches"])
+def test_a_training_set_that_has_no_parts_is_refused_before_anything_is_done(kind):
+    model = bert()
+    save_checkpoint("light/step-1.pt", model, 0.1)
+    batch = {key: torch.tensor([one[key] for one in rows()[0]]) for key in ("input_ids", "labels")}
+    train = Stream() if kind == "stream" else DataLoader([batch, batch], batch_size=None)
+    tracin = TracInWE(model, train, "light/", batch_size=8 if kind == "stream" else None)
+    with pytest.raises(ValueError, match="`folds` needs a training set of which parts can be taken"):
+        suspects(tracin, folds=2, recipe=untouched)
+
+
 # ------------------------------------------------------------------------------------------------------- what is refused
 
 SHARED = []

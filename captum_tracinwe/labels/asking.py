@@ -37,8 +37,8 @@ def check_arguments(tracin: Any, limit: Any, witnesses: Any, seed: Any, texts: A
         )
 
 
-def check_folds(folds: Any, recipe: Any, out_of_fold: Any, seed: Any) -> None:
-    """Raise unless both are given or neither, and not besides what they are to make."""
+def check_folds(folds: Any, recipe: Any, out_of_fold: Any, seed: Any, tracin: Explained) -> None:
+    """Raise unless both are given or neither, not besides what they are to make, and parts of the training set can be taken."""
     if folds is None and recipe is None:
         return
     if folds is None or recipe is None:
@@ -52,6 +52,11 @@ def check_folds(folds: Any, recipe: Any, out_of_fold: Any, seed: Any) -> None:
             "suspects: both `out_of_fold` and a `recipe` to make it are given: expected one of the two. Leave out the other."
         )
     check_recipe(recipe, folds, seed)
+    if tracin.live_source.examples.readable is None:
+        raise ValueError(
+            "suspects: `folds` needs a training set of which parts can be taken, and this `train_dataset` is a stream, or gives "
+            "whole batches: expected a Dataset or a list of examples. Or train the folds yourself and pass out_of_fold=..."
+        )
 
 
 def corrected(labels: Tensor, right: Mapping[int, int] | None, classes: int) -> Tensor:

@@ -250,7 +250,7 @@ def suspects(
         (7, '0', '1')
     """
     check_arguments(tracin, limit, witnesses, seed, texts)
-    check_folds(folds, recipe, out_of_fold, seed)
+    check_folds(folds, recipe, out_of_fold, seed, tracin)
     answers = answers_of(tracin.live_source, show_progress)
     size, classes = answers.log_probabilities.shape
     labels = corrected(answers.labels, right, classes)
