@@ -34,6 +34,8 @@ ASKED = {
     "group_by_length": False,  # transformers 4
     "train_sampling_strategy": "random",  # transformers 5; texts to be predicted are sorted by length as those of training
 }
+# Bytes of a model that is worth the second that a look for what nobody needs any more takes.
+LARGE = 64 << 20
 
 
 def out_of_fold(
@@ -270,8 +272,10 @@ def _told(
     seen.note(trainer.model, before)
     told = _log_probabilities(output.predictions, held, classes)
     _refuse_other_order(output.label_ids, held, classes)
+    large = sum(parameter.nbytes for parameter in trainer.model.parameters()) > LARGE
     del trainer
-    gc.collect()  # a Trainer is in circles: without, a GPU would hold two models
+    if large:  # a Trainer is in circles, and would hold its model beside the next one
+        gc.collect()
     return told
 
 
