@@ -19,6 +19,9 @@ from captum_tracinwe.gradients.live_source import LiveSource
 
 __all__ = ["Answers", "answers_of", "labels_in"]
 
+# By so much the probabilities of a text may miss 1: half precision.
+NEAR = 1e-2
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -45,6 +48,7 @@ def answers_of(source: LiveSource, show_progress: bool = False) -> Answers:
         ValueError: the model is no classifier of one label a text, a label is none of its classes, or an answer is not finite.
     """
     live, loader, asked = source.live, source.examples.loader, source.asked
+    _refuse_regression(live, source.loss_fn)
     answers, labels = [], []
     with live.bar(loader, "Asking the model for its answers to training texts. Processing batch", show_progress) as bar:
         for block in live.blocks(loader, "train_dataset", 8):
@@ -52,7 +56,7 @@ def answers_of(source: LiveSource, show_progress: bool = False) -> Answers:
             with live.weights.untouched():
                 for checkpoint in live.weights.checkpoints:
                     live.weights.at(checkpoint)
-                    at = torch.cat(list(_answers_at(live, checkpoint, block, asked, bar)))
+                    at = _log_probabilities(torch.cat(list(_answers_at(live, checkpoint, block, asked, bar))), asked)
                     bad = (~at.isfinite().all(1)).nonzero()
                     if len(bad):
                         raise ValueError(
@@ -71,16 +75,16 @@ def answers_of(source: LiveSource, show_progress: bool = False) -> Answers:
 
 
 def _answers_at(live: LiveRows, checkpoint: Any, block: Block, asked: Asked, bar: Any) -> Iterator[Tensor]:
-    """Log-probabilities ``(n, K)`` of each batch, with the weights that are in the model now."""
+    """What the model answers to each batch, ``(n, K)``, with the weights that are in it now."""
     for _, parts, _ in live.in_parts(checkpoint, block.batches, asked, block.start):
-        told = [_log_probabilities(live, part) for _, part in parts]
+        told = [_answer(live, part) for _, part in parts]
         order = torch.argsort(torch.tensor([place for places, _ in parts for place in places]))
         yield torch.cat(told)[order]
         if bar is not None:
             bar.update()
 
 
-def _log_probabilities(live: LiveRows, batch: Batch) -> Tensor:
+def _answer(live: LiveRows, batch: Batch) -> Tensor:
     model, size = unwrap(live.weights.model), size_of(batch)
     with torch.inference_mode(False), torch.no_grad():
         lent = move_to(as_parts(batch), live.table.weight.device)
@@ -91,10 +95,32 @@ def _log_probabilities(live: LiveRows, batch: Batch) -> Tensor:
             f"suspects: expected a classifier, whose answer to {size} texts is one tensor of logits ({size}, K); this model's is "
             f"of {got}. Of language models and taggers no label of a text can be wrong: ask influence(...) of them."
         )
-    logits = logits.detach().cpu().double().view(size, -1)
-    if logits.shape[1] == 1:  # one logit, of class 1
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    return logits.log_softmax(1)
+    return logits.detach().cpu().double().reshape(size, -1)
+
+
+def _log_probabilities(answers: Tensor, asked: Asked) -> Tensor:
+    """Of logits ``(n, K)``; of a model that ends in a softmax or a sigmoid its own."""
+    least = torch.finfo(torch.float32).tiny
+    if answers.shape[1] == 1:  # of class 1
+        if isinstance(asked.loss_fn, torch.nn.BCELoss):
+            return torch.cat([1 - answers, answers], dim=1).clamp_min(least).log()
+        answers = torch.cat([torch.zeros_like(answers), answers], dim=1)
+    elif bool((answers >= 0).all()) and bool(((answers.sum(1) - 1).abs() < NEAR).all()):
+        return answers.clamp_min(least).log()
+    return answers.log_softmax(1)
+
+
+def _refuse_regression(live: LiveRows, loss_fn: Any) -> None:
+    """Raise ValueError where transformers' model learned a number by its squared error: it answers no logits."""
+    config: Any = getattr(unwrap(live.weights.model), "config", None)
+    kind = getattr(config, "problem_type", None)
+    one = kind is None and getattr(config, "num_labels", None) == 1
+    if loss_fn is None and (kind == "regression" or one):
+        raise ValueError(
+            f"suspects: the model is trained as a regression (problem_type={kind!r}, num_labels={config.num_labels}): "
+            f"expected a classifier, for of a number no label is right or wrong. If it has one logit for two classes, pass the "
+            f"loss that it was trained by, loss_fn=torch.nn.BCEWithLogitsLoss()."
+        )
 
 
 def labels_in(batch: Batch, classes: int, names: Sequence[str], asked: Asked, start: int) -> Tensor:

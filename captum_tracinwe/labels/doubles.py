@@ -12,12 +12,16 @@ __all__ = ["doubles_of"]
 
 #: Cosine of the tf-idf vectors from which on two texts are nearly the same.
 ALIKE = 0.9
+# Less by rounding.
+NEARLY = ALIKE - 1e-9
 # Words of more texts don't lead to a double: two texts of this cosine share rarer ones, or consist of common words alone.
 MOST_TEXTS = 64
 
 
 def doubles_of(texts: Occurrences) -> dict[tuple[int, int], float]:
     """Pairs of texts, the smaller index first, whose words are nearly the same: their cosine.
+
+    Of texts of the very same words each has its pair with the next 64 only: of a thousand there would be half a million.
 
     Args:
         texts (Occurrences): N training texts.
@@ -29,23 +33,25 @@ def doubles_of(texts: Occurrences) -> dict[tuple[int, int], float]:
     sizes = torch.zeros(texts.examples, dtype=torch.float64).index_add_(0, example, weights.square()).sqrt()
     found: dict[tuple[int, int], float] = {}
     for group in _same_words(texts).values():
-        found.update({(one, other): 1.0 for i, one in enumerate(group) for other in group[i + 1 :]})
+        found.update({(one, other): 1.0 for i, one in enumerate(group, 1) for other in group[i : i + MOST_TEXTS]})
     kept = counts[places] <= MOST_TEXTS
     order = torch.argsort(places[kept], stable=True)
-    word, text = places[kept][order], example[kept][order]
-    pairs = []
+    word, text, square = places[kept][order], example[kept][order], weights[kept][order].square()
+    pairs, squares = [], []
     for step in range(1, MOST_TEXTS):
         near = (word[step:] == word[:-step]).nonzero().flatten()
         if not len(near):
             break
         pairs.append(text[near] * texts.examples + text[near + step])
+        squares.append(square[near])
     if not pairs:
         return found
-    codes, shared = torch.unique(torch.cat(pairs), return_counts=True)
-    # Of two texts of this cosine the rare words are mostly shared: a pair with few of them is none.
-    rare = torch.zeros(texts.examples, dtype=torch.long).index_add_(0, example, kept.long())
+    codes, place = torch.unique(torch.cat(pairs), return_inverse=True)
+    shared = torch.zeros(len(codes), dtype=torch.float64).index_add_(0, place, torch.cat(squares))
+    # What the common words could add at most is known without a look at them.
+    common = torch.zeros(texts.examples, dtype=torch.float64).index_add_(0, example[~kept], weights[~kept].square())
     one, other = codes // texts.examples, codes % texts.examples
-    likely = 2 * shared >= torch.maximum(rare[one], rare[other])
+    likely = shared + torch.minimum(common[one], common[other]) >= NEARLY * sizes[one] * sizes[other]
     starts = (lengths.cumsum(0) - lengths).tolist()
     ends = lengths.cumsum(0).tolist()
     for a, b in zip(one[likely].tolist(), other[likely].tolist(), strict=True):

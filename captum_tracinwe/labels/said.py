@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
@@ -30,10 +31,11 @@ def occurrences_in(texts: Iterable[str]) -> Occurrences:
 
 
 def occurrences_of(tracin: Explained) -> Occurrences:
-    """Which tokens stand in which training texts, by training index."""
+    """Which tokens stand in which training texts, by training index; all of them, for ``top_k_words`` goes by the label."""
+    source = tracin.live_source
+    source = replace(source, live=replace(source.live, top_k_words=None))
     blocks = [
-        Occurrences(rows.ptr.diff().cpu().int(), rows.ids.cpu().int(), 1, 0)
-        for rows in tracin.live_source.row_blocks(values=False)
+        Occurrences(rows.ptr.diff().cpu().int(), rows.ids.cpu().int(), 1, 0) for rows in source.row_blocks(values=False)
     ]
     found = blocks[0]
     for other in blocks[1:]:

@@ -6,17 +6,25 @@ import csv
 import io
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.arguments import is_list, is_whole
 from captum_tracinwe.gradients.answers import answers_of
 from captum_tracinwe.gradients.kept_answers import kept_answers
+from captum_tracinwe.labels.asking import (
+    as_log_probabilities,
+    check_arguments,
+    check_folds,
+    check_labels,
+    corrected,
+    names_of,
+)
 from captum_tracinwe.labels.doubles import doubles_of
+from captum_tracinwe.labels.folds import out_of_fold as folds_of_recipe
 from captum_tracinwe.labels.reasons import Reasons, reasons_of
 from captum_tracinwe.labels.said import occurrences_in, occurrences_of
 from captum_tracinwe.labels.voices import Voices
@@ -194,6 +202,8 @@ def suspects(
     witnesses: int = 3,
     right: Mapping[int, int] | None = None,
     out_of_fold: Tensor | None = None,
+    folds: int | None = None,
+    recipe: Callable[[Any], Any] | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> Suspects:
@@ -214,7 +224,11 @@ def suspects(
             are not suspected.
         out_of_fold (Tensor, optional): ``(M, K)`` log-probabilities of models trained without the text
             (:func:`captum_tracinwe.labels.folds.out_of_fold`): another voice.
-        seed (int): of the folds of the regression.
+        folds (int, optional): have this voice made: train so many models by the ``recipe``, each without a part of the texts.
+        recipe (callable, optional): ``(train_dataset) -> transformers.Trainer`` with a fresh model; the training set is a part of
+            that of ``tracin``.
+        seed (int): of the folds.
+        show_progress (bool): bars.
 
     Returns:
         Suspects: most suspicious first.
@@ -225,29 +239,37 @@ def suspects(
         TypeError: an argument is of another kind.
 
     Example:
-        >>> from captum_tracinwe.testing import toy_tracin
-        >>> tracin, _ = toy_tracin()
+        >>> import torch
+        >>> from captum_tracinwe import TracInWE
+        >>> from captum_tracinwe.testing import TinyCNN
+        >>> labels = torch.arange(60) % 3
+        >>> ids = 1 + 9 * labels[:, None] + torch.randint(9, (60, 8))  # each class has words of its own
+        >>> labels[7] = 0  # which was 1
+        >>> train, loss = torch.utils.data.TensorDataset(ids, labels), torch.nn.CrossEntropyLoss()
+        >>> tracin = TracInWE(TinyCNN(), train, ["now"], lambda model, checkpoint: 0.1, loss_fn=loss, batch_size=20)
         >>> found = suspects(tracin, limit=2)
-        >>> len(found) == len(found.order), 0 <= found.suspicions[0] <= 1
-        (True, True)
+        >>> found.first[0].index, found.first[0].label, found.first[0].suggested
+        (7, '0', '1')
     """
-    _check(tracin, limit, witnesses, seed, texts)
+    check_arguments(tracin, limit, witnesses, seed, texts)
+    check_folds(folds, recipe, out_of_fold, seed, tracin)
     answers = kept_answers(tracin.source, tracin.live_source) or answers_of(tracin.live_source, show_progress)
     size, classes = answers.log_probabilities.shape
-    labels = _corrected(answers.labels, right, classes)
-    _check_labels(labels, classes)
-    names = _names(class_names, classes, tracin)
+    labels = corrected(answers.labels, right, classes)
+    check_labels(labels, classes)
+    names = names_of(class_names, classes, tracin)
     if texts is not None and len(texts) != size:
         raise ValueError(
             f"suspects: expected one of `texts` for each of the {size} training examples, got {len(texts)}."
         )
+    unseen = as_log_probabilities(out_of_fold, size, classes)
     words = occurrences_of(tracin) if texts is None else occurrences_in([text.text for text in texts])
-    voices = Voices(
-        answers.log_probabilities,
-        WordsAlone(words, labels, classes, seed).log_probabilities,
-        labels,
-        _checked(out_of_fold, size, classes),
-    )
+    if recipe is not None and folds is not None:
+        data = tracin.live_source.examples.by_index().dataset
+        trained = folds_of_recipe(recipe, data, folds, seed, show_progress, labels=answers.labels)
+        unseen = as_log_probabilities(trained, size, classes)
+    by_words = WordsAlone(words, labels, classes, seed).log_probabilities
+    voices = Voices(answers.log_probabilities, by_words, labels, unseen)
     if not voices.tells:
         warnings.warn(
             f"What judges labels without having seen them names {voices.accuracy:.0%} of them, little more than the largest "
@@ -258,7 +280,7 @@ def suspects(
     known = set(right or ())
     order = [index for index in torch.argsort(-voices.scores, stable=True).tolist() if index not in known]
     suspicions, suggested = voices.suspicions.tolist(), voices.suggested.tolist()
-    given = answers.labels.tolist()
+    given, now = answers.labels.tolist(), labels.tolist()  # `right` may have changed some
     alike = doubles_of(words)
     beside: dict[int, set[int]] = defaultdict(set)
     for one, other in alike:
@@ -284,9 +306,9 @@ def suspects(
         tuple(names[suggested[index]] for index in order),
         _mixed_up(order, suspicions, given, suggested, names),
         tuple(
-            Double((one, other), (names[given[one]], names[given[other]]), cosine)
+            Double((one, other), (names[now[one]], names[now[other]]), cosine)
             for (one, other), cosine in alike.items()
-            if given[one] != given[other]
+            if now[one] != now[other]
         ),
         voices.weight,
         voices.accuracy,
@@ -325,91 +347,3 @@ def _named(one: Suspect | None, against: bool) -> str:
         return ""
     pairs = one.reasons.speaks_against if against else one.reasons.speaks_for
     return " ".join(str(pair.train_index) for pair in pairs)
-
-
-# ------------------------------------------------------------------------------------------------- what is asked for
-
-
-def _check(tracin: Any, limit: Any, witnesses: Any, seed: Any, texts: Any) -> None:
-    if not hasattr(tracin, "live_source"):
-        raise TypeError(f"suspects: expected a TracInWE first, got {type(tracin).__name__}.")
-    for name, value in (("limit", limit), ("witnesses", witnesses), ("seed", seed)):
-        if not is_whole(value) or value < 0:
-            raise ValueError(f"suspects: expected `{name}` as a whole number of at least 0, got {value!r}.")
-    if texts is None:
-        return
-    wrong = next((one for one in texts if not isinstance(one, TokenizedText)), None) if is_list(texts) else texts
-    if wrong is not None:
-        raise TypeError(
-            f"suspects: expected `texts` as a list of TokenizedText, got {type(wrong).__name__}: make them with "
-            f"captum_tracinwe.texts.tokenize(texts, tokenizer)."
-        )
-
-
-def _corrected(labels: Tensor, right: Mapping[int, int] | None, classes: int) -> Tensor:
-    if right is None:
-        return labels
-    if not isinstance(right, Mapping):
-        raise TypeError(
-            f"suspects: expected `right` as a mapping of training index to class number, got {type(right).__name__}."
-        )
-    labels = labels.clone()
-    for index, label in right.items():
-        if not is_whole(index) or not 0 <= index < len(labels):
-            raise ValueError(f"suspects: `right` names training example {index!r}: expected 0 to {len(labels) - 1}.")
-        if not is_whole(label) or not 0 <= label < classes:
-            raise ValueError(
-                f"suspects: `right` gives training example {index} the class {label!r}: expected a class number from 0 to "
-                f"{classes - 1}."
-            )
-        labels[index] = label
-    return labels
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    if classes < 2:
-        raise ValueError(
-            "suspects: the model knows one class: expected two or more, of which a label can be the wrong one."
-        )
-    present = torch.unique(labels)
-    if len(present) < 2:
-        raise ValueError(
-            f"suspects: all {len(labels)} training examples have the label {int(present[0])}: expected at least two labels, by "
-            f"which the texts of one tell those of another."
-        )
-    if len(labels) < classes:
-        raise ValueError(
-            f"suspects: {len(labels)} training examples and {classes} classes: expected more examples than classes, to tell what "
-            f"the texts of a class have in common."
-        )
-
-
-def _names(given: Sequence[str] | Mapping[int, str] | None, classes: int, tracin: Explained) -> list[str]:
-    if given is None:
-        config = getattr(tracin.live_source.live.weights.model, "config", None)
-        given = getattr(config, "id2label", None)
-        if not isinstance(given, Mapping) or any(index not in given for index in range(classes)):
-            return [str(index) for index in range(classes)]
-    if isinstance(given, str) or not isinstance(given, (Mapping, Sequence)):
-        raise TypeError(f"suspects: expected `class_names` as a list or a mapping, got {type(given).__name__}.")
-    missing = [i for i in range(classes) if (i not in given if isinstance(given, Mapping) else i >= len(given))]
-    if missing:
-        raise ValueError(
-            f"suspects: `class_names` lacks a name of class {missing[0]}: expected one for each of {classes}."
-        )
-    return [str(given[index]) for index in range(classes)]
-
-
-def _checked(given: Any, size: int, classes: int) -> Tensor | None:
-    if given is None:
-        return None
-    if not isinstance(given, Tensor):
-        raise TypeError(f"suspects: expected `out_of_fold` as a torch.Tensor, got {type(given).__name__}.")
-    if tuple(given.shape) != (size, classes) or not given.is_floating_point():
-        raise ValueError(
-            f"suspects: `out_of_fold` is of shape {tuple(given.shape)} and type {given.dtype}: expected log-probabilities of "
-            f"{size} training examples and {classes} classes, ({size}, {classes})."
-        )
-    if not bool(given.isfinite().all()):
-        raise ValueError("suspects: `out_of_fold` holds NaN or infinite numbers: expected finite log-probabilities.")
-    return given.detach().cpu().double().log_softmax(1)
