@@ -16,7 +16,9 @@ from pathlib import Path
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 # Chromium takes commands on descriptor 3 and answers on 4.
-STARTER = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+STARTER = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 KEYS = {"ArrowDown": 40, "ArrowUp": 38, "ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, "Escape": 27, "Tab": 9}
 
 
@@ -30,7 +32,12 @@ class Browser:
         self._from, answers = _far(os.pipe())
         command = [
             *[BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"],
-            *["--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"],
+            *[
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--remote-debugging-pipe",
+            ],
             *[f"--user-data-dir={profile}", "about:blank"],
         ]
         start = [sys.executable, "-c", STARTER, str(theirs), str(answers), *command]

@@ -121,7 +121,7 @@ def _head(found: Suspects, live: bool) -> str:
         '<div class="legend"><p>Each card is one training text: its label → the label that fits better, and how probable it is '
         "that the label is wrong. Below it are the training texts that taught the model to doubt the label, or to believe it. "
         '<mark class="o" style="--a:.7"><b>Orange, dashed</b></mark> words speak against the label, '
-        '<mark class="p" style="--a:.7"><b>blue</b></mark> words for it; the darker, the more they count.'
+        '<mark class="p" style="--a:.7"><b>blue</b></mark> words for it; the stronger the colour, the more they count.'
         f"{' Grey ends were cut off: the model did not read them.' if cut else ''}</p>"
     )
     if live:

@@ -12,15 +12,15 @@ SUSPECTS_SCRIPT = r"""
   const data = JSON.parse(find("#about").textContent);  // key, labels, shown, texts: [[index, label, suggested], ...]
   const cards = [...document.querySelectorAll(".suspect")];
   const place = new Map(data.texts.map(([index], at) => [String(index), at]));
-  let made = new Map(), past = [], now = 0;  // made: index -> [decision, number of the new label]
+  let made = new Map(), past = [], now = 0, lost = false;  // made: index -> [decision, number of the new label]
 
   const tell = message => { find("#told").textContent = message; };
   const kept = () => JSON.stringify({made: [...made], past});
   const fits = (index, entry) => place.has(index) && Array.isArray(entry) && ["keep", "relabel", "drop"].includes(entry[0])
     && (entry[0] !== "relabel" || data.labels[entry[1]] !== undefined);
   const store = () => {
-    try { localStorage.setItem(data.key, kept()); }
-    catch (error) { tell("This browser keeps nothing for this page: export before you close it."); }
+    try { localStorage.setItem(data.key, kept()); lost = false; }
+    catch (error) { lost = true; }
   };
   const restore = () => {
     try {
@@ -51,7 +51,8 @@ SUSPECTS_SCRIPT = r"""
     const done = made.size;
     find("#done").value = done;
     find("#progress").textContent = `${done} of ${cards.length} decided`
-      + (done ? `: ${counts.keep} kept, ${counts.relabel} changed, ${counts.drop} dropped` : "");
+      + (done ? `: ${counts.keep} kept, ${counts.relabel} changed, ${counts.drop} dropped` : "")
+      + (lost ? ". This browser keeps nothing: export before you close the page" : "");
     find("#undo").disabled = !past.length;
     find("#export").disabled = !done;
   };

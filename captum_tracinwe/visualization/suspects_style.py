@@ -5,6 +5,7 @@ __all__ = ["SUSPECTS_STYLE"]
 # .now: the card that keys act on. What was decided is told by words, not by colour alone; orange and blue are those of shares.
 #: The style sheet, for behind that of all pages.
 SUSPECTS_STYLE = """
+.ctwe :is(h1,.suspect,.doubles){overflow-wrap:anywhere}
 .ctwe .lead{font-size:1.05rem;max-width:62rem}
 .ctwe .warning{border:2px solid var(--opp-ink);border-radius:8px;padding:.5rem .9rem;max-width:62rem;margin:.7rem 0}
 .ctwe .warning b{color:var(--opp-ink)}
@@ -12,7 +13,7 @@ SUSPECTS_STYLE = """
 .ctwe kbd{font:600 .78em/1 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;border:1px solid var(--soft);
 border-radius:4px;padding:.1em .38em;background:var(--card);color:var(--fg)}
 .ctwe .desk{position:sticky;top:0;z-index:2;background:var(--bg);border-bottom:1px solid var(--line);
-padding:.5rem 0;margin:1rem 0 0}
+padding:.5rem 0;margin:.4rem 0 .6rem}
 .ctwe .desk .row{align-items:center;gap:.35rem .6rem}
 .ctwe .desk p{margin:0;font-size:.88rem}.ctwe .desk .said-last{color:var(--soft)}
 .ctwe .desk progress{flex:1 1 6rem;height:.6rem;accent-color:rgb(var(--pro))}

@@ -18,12 +18,13 @@ _TEXT, _LABEL = 160, 32
 _PAIRS = 5
 
 
-def suspects_text(found: Suspects, top: int = 12) -> str:
+def suspects_text(found: Suspects, top: int = 12, rest: str = "see to_table()") -> str:
     """The first ``top`` suspects for a terminal; control characters are shown, never sent.
 
     Args:
         found (Suspects): what :func:`captum_tracinwe.suspects` returned.
         top (int): how many.
+        rest (str): where the others are.
 
     Returns:
         str: lines without a final line feed.
@@ -36,7 +37,7 @@ def suspects_text(found: Suspects, top: int = 12) -> str:
         lines += ["", *_lines(one, found.tells, width)]
     more = len(found) - len(found.first[:top])
     if more > 0:
-        lines += ["", f"... and {more:,} more: see to_table()"]
+        lines += ["", f"... and {more:,} more: {rest}"]
     if found.mixed_up:
         lines += ["", "Labels that are mixed up (expected number of wrong ones):"]
         lines += [
