@@ -91,6 +91,7 @@ def test_a_training_file_alone_is_enough(capsys, folder):
     assert code == 0, err
     assert "60 training texts; 2 classes: boats, pets." in out
     assert "Of 60 training texts, about" in out
+    assert f"(line {WRONG[0] + 2})" in out
     assert "--train train.csv --decisions decisions.csv --clean clean.csv" in out
     table = list(csv.DictReader(io.StringIO((folder / "s.csv").read_text(), newline="")))
     assert len(table) == 60

@@ -326,6 +326,10 @@ def test_keys_with_control_or_alt_are_the_browsers(page):
     assert progress(tab) == "0 of 3 decided"
     tab.ask("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: '1', bubbles: true}))")
     assert progress(tab).startswith("1 of 3")
+    tab.ask("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'é', code: 'Digit2', bubbles: true}))")
+    assert progress(tab).endswith("1 kept, 1 changed, 0 dropped")  # where digits need another key
+    tab.ask("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'U', bubbles: true}))")
+    assert progress(tab).endswith("1 kept, 0 changed, 0 dropped")
 
 
 @in_a_browser
@@ -350,10 +354,12 @@ def test_a_store_that_is_broken_or_full_of_nonsense_stops_nothing(page):
     tab = page(three_suspects())
     tab.press("1")
     [key] = tab.ask("Object.keys(localStorage)")
-    for held in ("{", "null", "[]", '{"made": [["7", ["relabel", 99]], ["3", ["sing"]], ["99", ["keep"]]]}'):
+    odd = '{"made": [["7", ["relabel", 99]], ["3", ["sing"]], ["99", ["keep"]]]}'
+    for held in ("{", "null", "[]", '{"past": [5]}', '{"past": 5}', odd):
         tab.ask(f"localStorage.setItem({json.dumps(key)}, {json.dumps(held)})")
         tab.reload()
         assert progress(tab) == "0 of 3 decided", held
+    tab.press("u")
     tab.ask("Storage.prototype.setItem = () => { throw new Error('full'); }")
     tab.press("1")
     assert (

@@ -100,7 +100,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
         write_all(contents)
     except OSError as error:
         raise InputError(f"{error.filename or settings.out}: cannot be written ({error.strerror or error}).") from error
-    say(suspects_text(found, top=min(PRINTED, settings.limit), rest="on the page and in --csv"))
+    say(suspects_text(found, top=min(PRINTED, settings.limit), places=_places(texts), rest="--csv has all"))
     say("")
     for what, path in (("Page", settings.out), ("Table", settings.csv), ("Argilla records", settings.argilla)):
         if path is not None:
@@ -232,13 +232,12 @@ def _columns(settings: Settings) -> list[str]:
 
 
 def _page(settings: Settings, found: Suspects, texts: LabelledTexts, tokenized: list[TokenizedText]) -> str:
-    places = [f"line {line}" for line in texts.lines]
-    return suspects_html(
-        found,
-        title=f"Which labels of {settings.train.name} are probably wrong, and why",
-        texts=tokenized,
-        places=places,
-    )
+    title = f"Which labels of {settings.train.name} are probably wrong, and why"
+    return suspects_html(found, title=title, texts=tokenized, places=_places(texts))
+
+
+def _places(texts: LabelledTexts) -> list[str]:
+    return [f"line {line}" for line in texts.lines]
 
 
 def _table(found: Suspects, texts: LabelledTexts) -> str:

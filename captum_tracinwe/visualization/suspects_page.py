@@ -15,7 +15,16 @@ from captum_tracinwe.visualization.page import escaped, text_html, whole_page
 from captum_tracinwe.visualization.style import STYLE
 from captum_tracinwe.visualization.suspects_script import SUSPECTS_SCRIPT
 from captum_tracinwe.visualization.suspects_style import SUSPECTS_STYLE
-from captum_tracinwe.visualization.suspects_text import about, chance, checked, expectations, labels_of, warning
+from captum_tracinwe.visualization.suspects_text import (
+    about,
+    by_index,
+    chance,
+    checked,
+    expectations,
+    labels_of,
+    place_of,
+    warning,
+)
 from captum_tracinwe.words.influence import WordInfluence, WordShare
 from captum_tracinwe.words.legible import visible
 from captum_tracinwe.words.texts import TokenizedText
@@ -78,8 +87,7 @@ def suspects_html(
     """
     checked(found, "top", 0)
     heading = escaped(str(title))
-    named = dict(enumerate(places)) if isinstance(places, Sequence) else dict(places or {})
-    look = _Look(found, labels_of(found), named, live=True)
+    look = _Look(found, labels_of(found), by_index(places), live=True)
     data, names = _data(found)
     body = "".join(
         [
@@ -262,7 +270,7 @@ def _label_of(pair: WordInfluence, look: _Look) -> str | None:
 
 
 def _place(index: int, look: _Look) -> str:
-    return escaped(visible(look.places[index])) if index in look.places else f"text {index}"
+    return escaped(place_of(index, look.places))
 
 
 def _name(label: str) -> str:

@@ -26,7 +26,7 @@ SUSPECTS_SCRIPT = r"""
     try {
       const held = JSON.parse(localStorage.getItem(data.key) || "{}");
       made = new Map((held.made || []).filter(([index, entry]) => fits(index, entry)));
-      past = Array.isArray(held.past) ? held.past : [];
+      past = (held.past || []).filter(step => step.length && step.every(Array.isArray));
     } catch (error) { made = new Map(); past = []; }
   };
 
@@ -177,7 +177,10 @@ SUSPECTS_SCRIPT = r"""
       if (event.key === "Escape" || event.key === "Enter") { event.preventDefault(); go(now); }
       return;
     }
-    const meant = event.key === "u" ? "undo" : keys[event.key];
+    // By its place where a keyboard has its digits elsewhere, as the French one.
+    const digit = /^(?:Digit|Numpad)([1-4])$/.exec(event.code);
+    const key = digit ? digit[1] : event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const meant = key === "u" ? "undo" : keys[key];
     if (meant === undefined) return;
     const box = cards[now].getBoundingClientRect();
     // A card longer than the window is read by the same arrows first.

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from captum_tracinwe.labels import Suspect, Suspects
 from captum_tracinwe.visualization.common import check_count, columns_of, counted
 from captum_tracinwe.words.legible import shortened, visible
 
-__all__ = ["about", "chance", "checked", "expectations", "suspects_text", "warning"]
+__all__ = [
+    "about",
+    "by_index",
+    "chance",
+    "checked",
+    "expectations",
+    "labels_of",
+    "place_of",
+    "suspects_text",
+    "warning",
+]
 
 # Characters of a text and of a label that are printed.
 _TEXT, _LABEL = 160, 32
@@ -18,23 +28,31 @@ _TEXT, _LABEL = 160, 32
 _PAIRS = 5
 
 
-def suspects_text(found: Suspects, top: int = 12, rest: str = "see to_table()") -> str:
+def suspects_text(
+    found: Suspects,
+    top: int = 12,
+    *,
+    places: Mapping[int, str] | Sequence[str] | None = None,
+    rest: str = "see to_table()",
+) -> str:
     """The first ``top`` suspects for a terminal; control characters are shown, never sent.
 
     Args:
         found (Suspects): what :func:`captum_tracinwe.suspects` returned.
         top (int): how many.
+        places (sequence or mapping of str, optional): by training index, where a text stands, as in ``"line 7"``.
         rest (str): where the others are.
 
     Returns:
         str: lines without a final line feed.
     """
     checked(found, "top", top)
+    named = by_index(places)
     width = max(40, min(100, shutil.get_terminal_size((88, 24)).columns))
     lines = textwrap.wrap(expectations(found), width)
     lines += [line for said in filter(None, [warning(found)]) for line in textwrap.wrap(f"Warning: {said}", width)]
     for one in found.first[:top]:
-        lines += ["", *_lines(one, found.tells, width)]
+        lines += ["", *_lines(one, place_of(one.index, named), found.tells, width)]
     more = len(found) - len(found.first[:top])
     if more > 0:
         lines += ["", f"... and {more:,} more: {rest}"]
@@ -47,10 +65,9 @@ def suspects_text(found: Suspects, top: int = 12, rest: str = "see to_table()") 
     if found.doubles:
         pairs = counted(len(found.doubles), "pair")
         lines += ["", f"{pairs} of nearly the same text with different labels, such as:"]
-        lines += [
-            f"  text {double.indices[0]} ({_short(double.labels[0])}) and text {double.indices[1]} ({_short(double.labels[1])})"
-            for double in sorted(found.doubles, key=lambda double: -double.cosine)[:_PAIRS]
-        ]
+        for double in sorted(found.doubles, key=lambda double: -double.cosine)[:_PAIRS]:
+            sides = zip(double.indices, double.labels, strict=True)
+            lines.append("  " + " and ".join(f"{place_of(i, named)} ({_short(label)})" for i, label in sides))
     return "\n".join(lines)
 
 
@@ -99,6 +116,16 @@ def checked(found: object, name: str, count: object) -> None:
     check_count(name, count)
 
 
+def by_index(places: Mapping[int, str] | Sequence[str] | None) -> Mapping[int, str]:
+    """Where texts stand, by training index."""
+    return places if isinstance(places, Mapping) else dict(enumerate(places or ()))
+
+
+def place_of(index: int, places: Mapping[int, str]) -> str:
+    """Where a text stands, as it can be shown; by its index where that is not known."""
+    return visible(places[index]) if index in places else f"text {index}"
+
+
 def labels_of(found: Suspects) -> Mapping[int, str]:
     """The label given to each training text that was judged."""
     return dict(zip(found.order, found.labels, strict=True))
@@ -108,8 +135,8 @@ def _short(label: str) -> str:
     return shortened(label, _LABEL, quoted=False)
 
 
-def _lines(one: Suspect, tells: bool, width: int) -> list[str]:
-    head = f"{chance(one.suspicion, tells):>8}  {_short(one.label)} → {_short(one.suggested)}  (text {one.index})"
+def _lines(one: Suspect, place: str, tells: bool, width: int) -> list[str]:
+    head = f"{chance(one.suspicion, tells):>8}  {_short(one.label)} → {_short(one.suggested)}  ({place})"
     lines = [head]
     if one.text is not None:
         text = visible(" ".join(one.text.text.split()))
