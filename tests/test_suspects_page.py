@@ -8,7 +8,7 @@ import time
 
 import pytest
 from browser import BROWSER, Browser
-from cases_of_texts import text_of
+from cases_of_texts import pair_of, text_of
 from hostile import HOSTILE, obeyed
 from suspect_cases import found_of, one_suspect, three_suspects
 
@@ -111,6 +111,15 @@ def test_a_card_without_text_or_reasons_is_still_one():
     assert "Training texts" not in read(card)
     assert cards_of(viz.suspects_html(found_of())) == []
     assert "pass limit=50" in viz.suspects_html(found_of())
+
+
+def test_the_weaker_side_is_seen_in_the_text_too():
+    one = one_suspect(1, "a", "b", 0.9, "storm", "the", "coast")
+    strong = one.reasons.speaks_for[0]
+    object.__setattr__(one.reasons, "speaks_for", (pair_of(one.text, strong.train_text, [1000.0], 1, 91),))
+    [card] = cards_of(viz.suspects_html(found_of(one)))
+    own = next(part for part in card if part.get("class") == "text")
+    assert {mark.text: mark.get("class") for mark in own.iter("mark")} == {"storm": "o", "the": "o", "coast": "p"}
 
 
 def test_words_that_hardly_count_are_not_coloured():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from captum_tracinwe.labels import Suspect, Suspects
-from captum_tracinwe.visualization.common import Mark, Texts, counted, marks
+from captum_tracinwe.visualization.common import Mark, Texts, counted, marks, scale_of
 from captum_tracinwe.visualization.page import escaped, text_html, whole_page
 from captum_tracinwe.visualization.style import STYLE
 from captum_tracinwe.visualization.suspects_script import SUSPECTS_SCRIPT
@@ -245,22 +244,30 @@ def _witness(pair: WordInfluence) -> str:
 
 
 def _of_own_text(one: Suspect) -> list[Mark]:
-    """The words of the text itself: what each adds to all that speak about its label, those against and those for it."""
+    """The words of the text itself: what each adds to the side against its label, and to the side for it.
+
+    Each side is measured by its own strongest word. A wrong label often stands on a few texts that are wrong in the same way:
+    their shares are larger, and all words of the text would look as if they spoke for the label.
+    """
     assert one.text is not None
     told: dict[tuple[int, int], list[Mark]] = {}
-    for pair in (*one.reasons.speaks_against, *one.reasons.speaks_for):
-        for mark in marks(pair, one.text):
-            if not mark.special:
-                told.setdefault(mark.span, []).append(mark)
-    return [
-        dataclasses.replace(same[0], share=math.fsum(mark.share for mark in same)) for _, same in sorted(told.items())
-    ]
+    for side in (one.reasons.speaks_against, one.reasons.speaks_for):
+        own: dict[tuple[int, int], Mark] = {}
+        for pair in side:
+            for mark in marks(pair, one.text):
+                before = own.get(mark.span)
+                if not mark.special:
+                    own[mark.span] = mark if before is None else replace(mark, share=mark.share + before.share)
+        scale = scale_of(mark.share for mark in own.values())
+        for span, mark in own.items():
+            told.setdefault(span, []).append(replace(mark, share=mark.share / scale))
+    return [replace(same[0], share=math.fsum(mark.share for mark in same)) for _, same in sorted(told.items())]
 
 
 def _text(text: TokenizedText, shares: list[Mark], fold: int) -> str:
     """A text with its strongest words coloured, on a scale of its own."""
     words = [mark for mark in shares if not mark.special and any(map(str.isalnum, mark.name))]
-    scale = max((abs(mark.share) for mark in words), default=0.0) or 1.0
+    scale = scale_of(mark.share for mark in words)
     return text_html(text, [mark for mark in words if abs(mark.share) >= WEAK * scale], scale, fold)
 
 
