@@ -308,6 +308,19 @@ def test_json_lines_keep_their_kinds_of_values_and_names(capsys, folder):
     assert found[4:] == [""]
 
 
+@pytest.mark.usefixtures("never_trained")
+def test_a_mark_at_the_begin_of_json_lines_stays(capsys, folder):
+    lines = [
+        '{"text": "the cat", "label": "boats"}',
+        '{"text": "a ship", "label": "boats"}',
+        '{"text": "a dog", "label": "pets"}',
+    ]
+    (folder / "t.jsonl").write_text("\ufeff" + "\r\n".join(lines), newline="")
+    decide("0,boats,relabel,pets")
+    content, _ = cleaned(capsys, "t.jsonl", "clean.jsonl")
+    assert content.decode() == "\ufeff" + "\r\n".join([lines[0].replace("boats", "pets"), *lines[1:]])
+
+
 def test_a_models_names_are_understood_with_the_model_and_refused_without(capsys, folder, model):
     numbered = [(text, {"pets": 0, "boats": 1}[label]) for text, label in TEXTS]
     write("numbered.csv", numbered)
