@@ -14,7 +14,7 @@ from suspect_cases import found_of, one_suspect, three_suspects
 
 from captum_tracinwe import visualization as viz
 from captum_tracinwe.labels import Double, MixedUp, Suspect, Suspects
-from captum_tracinwe.visualization.suspects_text import about, chance
+from captum_tracinwe.visualization.suspects_words import about, chance
 
 html5lib = pytest.importorskip("html5lib")
 

@@ -65,7 +65,7 @@ def clean(
     check_outputs({"--clean": out}, [train, decisions])
     if _kind(out) != _kind(train):
         raise InputError(
-            f"--clean {out}: expected the format of {train.name}, a file name ending in {_kind(train) or train.suffix}."
+            f"{out}: expected the format of {train.name}, a file name ending in {_kind(train) or train.suffix}."
         )
     rows = read_rows(train, text_column, label_column)
     classes = of_file(classes_of(rows, train)) if model is None else numbered_by(head_of(model), rows, train)

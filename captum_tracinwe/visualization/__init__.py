@@ -11,7 +11,7 @@ from captum_tracinwe.visualization.report_page import (
     word_report_text,
 )
 from captum_tracinwe.visualization.suspects_page import suspects_fragment, suspects_html
-from captum_tracinwe.visualization.suspects_text import suspects_text
+from captum_tracinwe.visualization.suspects_words import suspects_text
 from captum_tracinwe.visualization.synonym_page import (
     synonym_influence_fragment,
     synonym_influence_html,

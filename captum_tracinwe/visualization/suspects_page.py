@@ -1,4 +1,4 @@
-"""`Suspects` as a page to decide on labels by keyboard, and as a piece of HTML for notebooks; as text: `suspects_text`."""
+"""`Suspects` as a page to decide on labels by keyboard, and as a piece of HTML for notebooks; as text: `suspects_words`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captum_tracinwe.visualization.page import escaped, text_html, whole_page
 from captum_tracinwe.visualization.style import STYLE
 from captum_tracinwe.visualization.suspects_script import SUSPECTS_SCRIPT
 from captum_tracinwe.visualization.suspects_style import SUSPECTS_STYLE
-from captum_tracinwe.visualization.suspects_text import (
+from captum_tracinwe.visualization.suspects_words import (
     about,
     by_index,
     chance,
@@ -63,7 +63,7 @@ def suspects_html(
     ``index,label,decision,new_label``. Nothing is loaded, nothing leaves the browser, and no script runs but the page's own.
 
     Args:
-        found (Suspects): what :func:`captum_tracinwe.suspects` returned; with ``texts`` there, texts are shown here.
+        found (Suspects): what ``suspects(...)`` returned; with ``texts`` there, texts are shown here.
         title (str): heading of the page.
         texts (sequence or mapping of TokenizedText, optional): by training index, for the list of nearly the same texts.
         places (sequence or mapping of str, optional): by training index, where a text stands, as in ``"line 7"``; else its index

@@ -38,7 +38,7 @@ def suspects_text(
     """The first ``top`` suspects for a terminal; control characters are shown, never sent.
 
     Args:
-        found (Suspects): what :func:`captum_tracinwe.suspects` returned.
+        found (Suspects): what ``suspects(...)`` returned.
         top (int): how many.
         places (sequence or mapping of str, optional): by training index, where a text stands, as in ``"line 7"``.
         rest (str): where the others are.
