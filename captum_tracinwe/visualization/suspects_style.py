@@ -28,7 +28,8 @@ border:1px solid var(--soft);border-radius:6px;padding:.25rem .65rem;max-width:1
 .ctwe .suspect:focus{outline:none}.ctwe .suspect:focus-visible{outline:2px solid var(--pro-ink);outline-offset:2px}
 .ctwe .suspect .row{gap:.2rem .7rem}
 .ctwe .suspect h3{margin:0;font-size:1.2rem;font-weight:400;line-height:1.4;overflow-wrap:anywhere}
-.ctwe .suspect h3 b{font-weight:650;border:1.5px solid var(--soft);border-radius:6px;padding:0 .4em}
+.ctwe .suspect h3 b{font-weight:650;border:1.5px solid var(--soft);border-radius:6px;padding:0 .4em;
+-webkit-box-decoration-break:clone;box-decoration-break:clone}
 .ctwe .suspect h3 .new{background:var(--fg);color:var(--bg);border-color:var(--fg)}
 .ctwe .suspect h3 .arrow{color:var(--soft);padding:0 .1em}
 .ctwe .chance{margin-left:auto;white-space:nowrap;font-weight:650;font-variant-numeric:tabular-nums}
