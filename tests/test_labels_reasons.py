@@ -25,20 +25,18 @@ def beside(found, index):
     return {i for pair in found for i in pair if index in pair} - {index}
 
 
-def by_hand(tracin, ids, labels, index, doubles):
-    """Of one text: (training index, score) of those that speak for its label and against it."""
+def by_hand(tracin, ids, labels, index, doubles, suggested):
+    """Of one text: (training index, score) of those that speak for its label and against it, these of the suggested one first."""
     (scores,) = tracin.influence((ids[index : index + 1], labels[index : index + 1]))
     ranked = [(j, float(scores[j])) for j in torch.argsort(scores, descending=True).tolist()]
     others = [(j, score) for j, score in ranked if j != index and j not in doubles]
-    return (
-        [one for one in others if one[1] > 0][:COUNT],
-        [one for one in others[::-1] if one[1] < 0][:COUNT],
-    )
+    against = sorted((one for one in others if one[1] < 0), key=lambda one: (int(labels[one[0]]) != suggested, one[1]))
+    return [one for one in others if one[1] > 0][:COUNT], against[:COUNT]
 
 
 def all_doubles(tracin):
     from captum_tracinwe.labels.doubles import doubles_of
-    from captum_tracinwe.labels.suspects import occurrences_of
+    from captum_tracinwe.labels.said import occurrences_of
 
     return doubles_of(occurrences_of(tracin))
 
@@ -51,7 +49,7 @@ def test_the_witnesses_are_those_of_influence(texts, options):
     found = suspects(tracin, limit=12, witnesses=COUNT)
     assert any(beside(near, one.index) for one in found.first)
     for one in found.first:
-        expected = by_hand(tracin, ids, labels, one.index, beside(near, one.index))
+        expected = by_hand(tracin, ids, labels, one.index, beside(near, one.index), int(one.suggested))
         for name, side in zip(NAMES, expected, strict=True):
             said = getattr(one.reasons, name)
             assert [pair.train_index for pair in said] == [j for j, _ in side]
@@ -164,4 +162,4 @@ def test_words_are_shown_of_the_texts_that_are_given():
     table = found.to_table()
     assert table["text"][0] == first.text.text
     assert table["words_against"][0].split()[0] == said[0].text
-    assert table["text"][3] == ""
+    assert table["text"][3] == texts[found.order[3]].text and table["words_against"][3] == ""

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from captum_tracinwe import TracInWE, suspects
 from captum_tracinwe.app.testing import tiny_bert
-from captum_tracinwe.labels.suspects import COLUMNS
+from captum_tracinwe.labels.found import COLUMNS
 
 # Texts, how they were trained on: loss and words alone each miss some.
 CASES = [{}, {"share": 0.2}, {"own": 2}, {"own": 3, "size": 400, "epochs": (5, 10, 15, 20)}]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.inputs import GivenBatches
@@ -23,8 +24,8 @@ class Reasons:
 
     Args:
         speaks_for, speaks_against (tuple of WordInfluence): training texts whose influence on the text, with the label that it
-            was given, is highest and above 0, and lowest and below 0; strongest first. ``test_index`` is the text's training
-            index.
+            was given, is highest and above 0, and lowest and below 0, of these first those that have the suggested label;
+            strongest first. ``test_index`` is the text's training index.
     """
 
     speaks_for: tuple[WordInfluence, ...] = ()
@@ -32,19 +33,26 @@ class Reasons:
 
 
 def reasons_of(
-    tracin: Explained, suspects: Sequence[int], count: int, doubles: Mapping[int, Collection[int]]
+    tracin: Explained,
+    suggested: Mapping[int, int],
+    labels: Tensor,
+    count: int,
+    doubles: Mapping[int, Collection[int]],
 ) -> dict[int, Reasons]:
     """Of each suspect, by training index, ``count`` texts on either side; neither itself nor its doubles are among them.
 
+    Against a label speak first the texts that have the suggested one: they say what is right instead.
+
     Args:
         tracin (TracInWE): asked about the suspects as about test texts, with the labels that they have in training.
-        suspects (sequence of int): training indices.
+        suggested (mapping): training index → the class that is suggested, of each suspect.
+        labels (Tensor): int64 ``(M,)``, of all training texts.
         count (int): texts on either side.
         doubles (mapping): of a training index those of nearly the same texts.
     """
-    if not suspects or not count:
+    if not suggested or not count:
         return {}
-    ordered = sorted(suspects)
+    ordered = sorted(suggested)
     batches, held = tracin.live_source.examples.chosen(ordered)
     loader = batches if isinstance(batches, DataLoader) else in_order(GivenBatches(batches), None)
     question, source = tracin.question(loader), tracin.source
@@ -53,17 +61,13 @@ def reasons_of(
     chosen: list[list[tuple[int, int]]] = []  # (place in the question, training index), for and against
     for sign in (1, -1):
         for index in ordered:
-            place = rows[index]
-            said = (sign * scores[place]).nan_to_num(neginf=-1.0)  # of an index that texts were deleted from
+            said = sign * scores[rows[index]].nan_to_num(neginf=0)  # of an index that texts were deleted from
             said[[index, *doubles.get(index, ())]] = 0
-            best = said.topk(min(count, len(said)))
-            chosen.append(
-                [
-                    (place, at)
-                    for at, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                    if score > 0
-                ]
-            )
+            best = _best(said, count)
+            if sign < 0:
+                of_suggested = _best(said * (labels == suggested[index]).to(said), count)
+                best = (of_suggested + [at for at in best if at not in of_suggested])[:count]
+            chosen.append([(rows[index], at) for at in best])
     distinct = sorted({at for own in chosen for _, at in own})
     if not distinct:
         return {index: Reasons() for index in ordered}
@@ -75,3 +79,9 @@ def reasons_of(
     told = iter(split(question, asked, train, meet.to(asked.ptr.device), [(held[place], at) for place, at in pairs]))
     found = [tuple(next(told) for _ in own) for own in chosen]
     return {index: Reasons(found[i], found[len(ordered) + i]) for i, index in enumerate(ordered)}
+
+
+def _best(said: Tensor, count: int) -> list[int]:
+    """The training indices of the highest scores, of those above 0; of equal ones the first."""
+    order = torch.argsort(said, descending=True, stable=True)[:count]
+    return [int(at) for at in order if said[at] > 0]

@@ -162,7 +162,7 @@ _DESK = (
 
 def _data(found: Suspects) -> tuple[str, str]:
     """What the script needs to know, as JSON that no parser of HTML can misread; and the labels as options."""
-    labels = sorted({*found.labels, *found.suggested}, key=_by_number)
+    labels = sorted({*found.names, *found.labels, *found.suggested}, key=_by_number)
     numbers = {label: number for number, label in enumerate(labels)}
     shown = [visible(label) for label in labels]
     texts = [[one.index, numbers[one.label], numbers[one.suggested]] for one in found.first]

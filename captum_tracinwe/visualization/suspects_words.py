@@ -127,8 +127,9 @@ def place_of(index: int, places: Mapping[int, str]) -> str:
 
 
 def labels_of(found: Suspects) -> Mapping[int, str]:
-    """The label given to each training text that was judged."""
-    return dict(zip(found.order, found.labels, strict=True))
+    """The label of each training text; where all are not known, of those that were judged."""
+    judged = dict(zip(found.order, found.labels, strict=True))
+    return {**dict(enumerate(found.all_labels)), **judged}
 
 
 def _short(label: str) -> str:
