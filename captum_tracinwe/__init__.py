@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 from captum_tracinwe.app import stops  # noqa: F401  # isort: skip  # first: torch takes a second or two
 from captum_tracinwe import short_names
 from captum_tracinwe.checkpoints import load_checkpoint, save_checkpoint
-from captum_tracinwe.labels import Suspect, Suspects, suspects
 from captum_tracinwe.rows import PostingLists, RowGradients, ops
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.words import (
@@ -23,6 +22,7 @@ from captum_tracinwe.words.drawing import drawn_by
 
 if TYPE_CHECKING:
     from captum_tracinwe.index import GradientIndex, IndexDamaged, IndexMismatch, SearchResult
+    from captum_tracinwe.labels import Suspect, Suspects, suspects
 
 __version__ = "0.1.0"
 __all__ = [
@@ -55,11 +55,15 @@ drawn_by("captum_tracinwe.visualization")
 
 
 def __getattr__(name: str) -> Any:
-    """The names of the index, whose modules are two fifths of the time of importing all, and short names: when asked for."""
+    """The names of the index, whose modules are two fifths of the time of importing all, of labels, and short ones: when asked for."""
     if name in ("GradientIndex", "IndexDamaged", "IndexMismatch", "SearchResult"):
         from captum_tracinwe import index
 
         return getattr(index, name)
+    if name in ("Suspect", "Suspects", "suspects"):
+        from captum_tracinwe import labels
+
+        return getattr(labels, name)
     return short_names.module(name)
 
 

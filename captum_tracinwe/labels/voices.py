@@ -50,9 +50,11 @@ class Voices:
 
     The words' voice is told out of folds: it has not seen the label that it judges. So it is known how it would judge a wrong
     one (:class:`Chances`), and how many are wrong. The model has seen all labels, and has learned the wrong ones as far as it
-    remembers single texts. How far, the other voice shows: ``weight`` is the part of the variance of the words' judgement that
-    the model's margins foretell. Over 15 sets of texts it was .08 to .6 for CNNs trained from scratch, which remember their
-    texts, and .74 for a fine-tuned MiniLM.
+    remembers single texts. How far, the other voice shows: by the part r² of the variance of the words' judgement that the
+    model's margins foretell. ``weight`` is r⁴ / (r⁴ + (1 − r²)²): of two voices one of which tells little, the other is heard
+    alone. Over 15 sets of texts r² was .1 to .6 for CNNs trained from scratch, which remember their texts, and .75 for a
+    fine-tuned MiniLM. By these the formula was chosen: r² itself gave the same mean average precision to .002, and .03 less for
+    the MiniLM.
 
     Args:
         model, words (Tensor): log-probabilities, float64 ``(N, K)``.
@@ -105,7 +107,8 @@ class Voices:
         judged = self.chances.wrong
         foretold = rising(margins(by_class(self.model, self.labels), self.labels), judged)
         whole = float(judged.var(correction=0))
-        return min(1.0, float(foretold.var(correction=0)) / whole) if whole > 0 else 1.0
+        part = min(1.0, float(foretold.var(correction=0)) / whole) if whole > 0 else 1.0
+        return part**2 / (part**2 + (1 - part) ** 2)
 
     @cached_property
     def told(self) -> Tensor:
