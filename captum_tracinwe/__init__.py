@@ -55,7 +55,7 @@ drawn_by("captum_tracinwe.visualization")
 
 
 def __getattr__(name: str) -> Any:
-    """The names of the index, whose modules are two fifths of the time of importing all, of labels, and short ones: when asked for."""
+    """When asked for: short names, and those of the index and of labels, whose modules are half of the time of importing all."""
     if name in ("GradientIndex", "IndexDamaged", "IndexMismatch", "SearchResult"):
         from captum_tracinwe import index
 

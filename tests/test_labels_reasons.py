@@ -162,4 +162,5 @@ def test_words_are_shown_of_the_texts_that_are_given():
     table = found.to_table()
     assert table["text"][0] == first.text.text
     assert table["words_against"][0].split()[0] == said[0].text
-    assert table["text"][3] == texts[found.order[3]].text and table["words_against"][3] == ""
+    assert table["text"][3] == texts[found.order[3]].text
+    assert table["words_against"][3] == ""
