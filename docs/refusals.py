@@ -13,6 +13,7 @@ SECTIONS = {
     "checkpoints": ("checkpoints",),
     "index": ("index",),
     "words": ("words", "visualization"),
+    "labels": ("labels",),
     "rows": ("rows", "short_names"),
     "evidence": ("evidence",),
     "command": ("app",),

@@ -31,6 +31,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 FILES = {
     "ag_news": ("ag_news/train_20k.jsonl.gz", "ag_news/test_2k.jsonl.gz"),
     "jigsaw_toxicity": ("jigsaw_toxicity/train_10k.jsonl.gz", "jigsaw_toxicity/test_2k.jsonl.gz"),
+    "banking77": ("banking77/train.csv.gz", "banking77/test.csv.gz"),
     "snli": ("snli/train.jsonl.gz", "snli/test_2k.jsonl.gz"),
     "ag_news_noisy": ("ag_news_noisy/train.jsonl.gz", "ag_news/test_2k.jsonl.gz"),
 }
@@ -230,7 +231,7 @@ def load(name: str, kind: str, preset: Preset, folder: Path, seed: int = 0) -> T
 
 def _rows(path: Path, name: str, label: str) -> list[data.Row]:
     if name != "snli":
-        return data.read_rows(path, "text", label)
+        return data.read_rows(path, "text", "category" if name == "banking77" else label)
     pairs = zip(data.read_rows(path, "premise"), data.read_rows(path, "hypothesis"), strict=True)
     return [replace(first, text=f"{first.text} [SEP] {second.text}") for first, second in pairs]
 

@@ -27,6 +27,7 @@ from captum_tracinwe.evaluation import (
 )
 from captum_tracinwe.evaluation.mistakes import Mistakes
 from common import RESULTS
+from label_tables import labels, why
 
 READMES = Path(__file__).parent / "README.md", Path(__file__).parents[2] / "README.md"
 MARKERS = re.compile(r"(<!-- table (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)
@@ -238,7 +239,7 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> Interval:
 
 
 KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
-    f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, causes, choosing, speed)
+    f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, causes, choosing, speed, labels, why)
 } | {"own": deletion, "ensemble": deletion, "recommended_words": words}
 
 

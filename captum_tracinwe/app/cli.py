@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
+from captum_tracinwe.app import suspects_options
+from captum_tracinwe.app.option_types import count, rate, seed
 from captum_tracinwe.app.stops import Stops, stops
 from captum_tracinwe.app.streams import Output, legible_streams, tell
 from captum_tracinwe.words.legible import as_line
@@ -37,6 +39,10 @@ IN_A_SHELL = (
         "does not fit (here: the index; there: the options)",
     ),
     (r"Invalid checkpoints provided for TracIn class: (.+?)! ", r"--checkpoints \1 cannot be used. "),
+    (
+        r" Give it a better voice, out_of_fold=\.\.\., of",
+        " From Python, give suspects(...) a better voice, out_of_fold=..., of",
+    ),
     (r"\bPass a checkpoints_load_func", "From Python, pass a checkpoints_load_func"),
     (r"\bor pass a checkpoints_load_func", "or, from Python, pass a checkpoints_load_func"),
 )
@@ -124,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_index(commands)
     _add_query(commands)
+    suspects_options.add(commands)
     info = commands.add_parser("info", help="versions, compiled kernels, GPU", description="What is installed here.")
     info.set_defaults(run=_info)
     return parser
@@ -139,13 +146,13 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     demo.set_defaults(run=_demo)
     add = demo.add_argument
     add("--out", metavar="FILE", default="captum-tracinwe-report.html", help="the report (default: %(default)s)")
-    add("--k", type=_count, default=5, metavar="N", help="proponents and opponents shown per test text (default: 5)")
-    add("--seed", type=_seed, default=0, metavar="N", help="of weights, shuffling and samples (default: 0)")
-    add("--epochs", type=_count, metavar="N", help="default: 8; 5 on your texts; 2 with --model")
-    add("--batch-size", type=_count, metavar="N", default=32, help="texts per training step (default: 32)")
+    add("--k", type=count, default=5, metavar="N", help="proponents and opponents shown per test text (default: 5)")
+    add("--seed", type=seed, default=0, metavar="N", help="of weights, shuffling and samples (default: 0)")
+    add("--epochs", type=count, metavar="N", help="default: 8; 5 on your texts; 2 with --model")
+    add("--batch-size", type=count, metavar="N", default=32, help="texts per training step (default: 32)")
     add(
         "--learning-rate",
-        type=_rate,
+        type=rate,
         metavar="RATE",
         help="of the first step (default: 0.001; 0.00005 with --model)",
     )
@@ -157,14 +164,14 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     own("--test", metavar="FILE", help="test texts, in the same form")
     own("--text-column", metavar="NAME", help="default: text")
     own("--label-column", metavar="NAME", help="integers or strings (default: label)")
-    own("--limit", type=_count, metavar="N", help="train on a random sample of N texts that keeps the class shares")
-    own("--test-limit", type=_count, metavar="N", help="test texts explained (default: 20)")
+    own("--limit", type=count, metavar="N", help="train on a random sample of N texts that keeps the class shares")
+    own("--test-limit", type=count, metavar="N", help="test texts explained (default: 20)")
     own(
         "--model",
         metavar="DIR",
         help="fine-tune the model in this local directory (default: a small BERT from scratch)",
     )
-    own("--max-length", type=_count, metavar="N", help="tokens kept of a text (default: 64)")
+    own("--max-length", type=count, metavar="N", help="tokens kept of a text (default: 64)")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -219,8 +226,8 @@ def _add_source(command: _Parser) -> None:
         default="label",
         help="class numbers or the names that the model has (default: label)",
     )
-    add("--max-length", type=_count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
-    add("--batch-size", type=_count, metavar="N", default=16, help="texts to a pass (default: 16)")
+    add("--max-length", type=count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
+    add("--batch-size", type=count, metavar="N", default=16, help="texts to a pass (default: 16)")
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
     add("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
 
@@ -237,7 +244,7 @@ def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--resume", action="store_true", help="go on with an unfinished index")
     add("--append", action="store_true", help="put the texts behind those that the index holds")
     add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of what is stored")
-    add("--memory", type=_count, metavar="MB", default=1000, help="ceiling beside the model's passes (default: 1000)")
+    add("--memory", type=count, metavar="MB", default=1000, help="ceiling beside the model's passes (default: 1000)")
     _add_source(index)
 
 
@@ -251,10 +258,10 @@ def _add_query(commands: argparse._SubParsersAction[_Parser]) -> None:
     add = query.add_argument
     add("--index", metavar="DIR", required=True, help="what `captum-tracinwe index` made")
     add("--test", metavar="FILE", required=True, help="the texts to ask about, with labels")
-    add("--k", type=_count, default=5, metavar="N", help="training texts named per question (default: 5)")
+    add("--k", type=count, default=5, metavar="N", help="training texts named per question (default: 5)")
     add("--opponents", action="store_true", help="those that spoke against the label, not for it")
     add("--predicted", action="store_true", help="ask about the model's own answers, not the file's labels")
-    add("--test-limit", type=_count, metavar="N", default=5, help="the first N texts of the file (default: 5)")
+    add("--test-limit", type=count, metavar="N", default=5, help="the first N texts of the file (default: 5)")
     add("--train", metavar="FILE", help="the training file, to show its texts")
     _add_source(query)
 
@@ -352,31 +359,3 @@ def _version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = lowest - 1
-    if not lowest <= value <= highest:
-        raise argparse.ArgumentTypeError(f"expected a whole number {expected}, got {text!r}")
-    return value
-
-
-def _count(text: str) -> int:
-    return _whole_number(text, 1, 2**63 - 1, "of at least 1")
-
-
-def _seed(text: str) -> int:
-    return _whole_number(text, 0, 2**63 - 1, "from 0 to 2^63 - 1")
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value

@@ -25,7 +25,7 @@ from captum_tracinwe.visualization import word_influence_text
 from captum_tracinwe.words.legible import shortened, visible
 from captum_tracinwe.words.texts import TokenizedText, tokenize
 
-__all__ = ["Source", "build", "query"]
+__all__ = ["Source", "build", "query", "refusals", "tracin_of", "training_texts"]
 
 # Columns of an index: each text's label as the training file writes it, by which a question's labels are numbered where the
 # model names no classes; and its line there.
@@ -73,7 +73,7 @@ def build(
         InputError: a file, the model, the checkpoints or the index there cannot be used.
     """
     rows = read_rows(train, source.text_column, source.label_column)
-    with _refusals():
+    with refusals():
         begun = GradientIndex.open(out) if append or (resume and (out / NAME).exists()) else None
         if not append:
             classes_of(rows, train)  # refuses a file of one label
@@ -84,7 +84,7 @@ def build(
         if classes.said:
             say(classes.said)
         encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
-        tracin = _tracin(source, model, tokenizer, training.batches(encoded, source.batch_size), memory_limit=memory)
+        tracin = tracin_of(source, model, tokenizer, training.batches(encoded, source.batch_size), memory_limit=memory)
         if dry_run:
             say(str(tracin.estimate_index(dtype=dtype)))
             return
@@ -119,7 +119,7 @@ def query(
     Raises:
         InputError: as :func:`build`; a label that the index does not know.
     """
-    with _refusals():
+    with refusals():
         opened = GradientIndex.open(index)
         rows = read_rows(test, source.text_column, source.label_column)[:limit]
         classes = numbered_by(head_of(source.model), rows, test, _indexed(opened) or None)
@@ -130,8 +130,8 @@ def query(
         if predicted:
             answers = training.logits_of(model, encoded).argmax(1).tolist()
             encoded = training.EncodedTexts(chosen.texts, answers, tokenizer, length)
-        tracin = _tracin(source, model, tokenizer, None, index=opened)
-        shown = _training_texts(source, train, opened, classes) if train else None
+        tracin = tracin_of(source, model, tokenizer, None, index=opened)
+        shown = training_texts(source, train, opened, classes) if train else None
         batches = training.batches(encoded, source.batch_size)
         indices, read = _best(tracin, opened, batches, k, not opponents, source.plain)
         pairs = tracin.word_influence(batches, indices)
@@ -182,7 +182,7 @@ def _best(
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """What the package says of unusable input, as the one line that the command line prints."""
     with training.quiet_transformers():
         try:
@@ -220,14 +220,16 @@ def _options(source: Source) -> list[str]:
     return given
 
 
-def _tracin(source: Source, model: Any, tokenizer: Any, data: Any, **options: Any) -> TracInWE:
+def tracin_of(source: Source, model: Any, tokenizer: Any, data: Any, **options: Any) -> TracInWE:
+    """The model of a source over training texts, or over an index of them."""
     excluded = tokenizer.all_special_ids if source.without_special_tokens else ()
     loss = nn.CrossEntropyLoss(reduction="none")
     options["preconditioner"] = None if source.plain else "auto"
     return TracInWE(model, data, source.checkpoints, loss_fn=loss, exclude_tokens=excluded, **options)
 
 
-def _training_texts(source: Source, train: Path, index: GradientIndex, classes: Classes) -> LabelledTexts:
+def training_texts(source: Source, train: Path, index: GradientIndex, classes: Classes) -> LabelledTexts:
+    """The texts of the file that an index was built from; InputError if it is another one."""
     rows = read_rows(train, source.text_column, source.label_column)
     if len(rows) != index.total:
         raise InputError(

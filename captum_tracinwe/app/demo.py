@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from captum_tracinwe.app import corpus, training
 from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, read_rows, sample
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, of_file
-from captum_tracinwe.gradients.interrupts import unbroken
+from captum_tracinwe.app.outputs import check_outputs, temporary_directory
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import (
@@ -89,7 +89,7 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
     Raises:
         InputError: the report or the checkpoints cannot be written where they should go.
     """
-    _check_out(settings)
+    check_outputs({"--out": settings.out})
     texts = corpus.planted_corpus(seed=settings.seed)
     names, word, answer = corpus.TOPICS, corpus.PLANTED_WORD, corpus.TOPICS[corpus.PLANTED_LABEL]
     train = LabelledTexts(texts.train_texts, texts.train_labels, names, tuple(range(len(texts.train_texts))))
@@ -101,7 +101,7 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
     with (
         _checkpoint_directory(settings) as directory,
         training.quiet_transformers(),
-        _seeded(settings.seed),
+        training.seeded(settings.seed),
         _one_thread(),
     ):
         tokenizer = training.words_tokenizer(train.texts)
@@ -179,7 +179,7 @@ def run_files(
     Raises:
         InputError: see ``app/data.py``; also for a report, checkpoints or model that cannot be used.
     """
-    _check_out(settings, train_file, test_file)
+    check_outputs({"--out": settings.out}, [train_file, test_file])
     rows = read_rows(train_file, text_column, label_column)
     classes = _classes(rows, train_file, model)
     everything = labelled(rows, classes, train_file)
@@ -190,7 +190,7 @@ def run_files(
         f"{len(train):,} training texts{drawn}; {len(test):,} test texts; {len(train.names)} classes: "
         f"{listed(train.names, quoted=False)}." + classes.said
     )
-    with _checkpoint_directory(settings) as directory, training.quiet_transformers(), _seeded(settings.seed):
+    with _checkpoint_directory(settings) as directory, training.quiet_transformers(), training.seeded(settings.seed):
         if model is None:
             tokenizer = training.wordpiece_tokenizer(train.texts)
             classifier = training.small_bert(len(tokenizer), train.names, positions=max(max_length, 64))
@@ -378,14 +378,6 @@ def _shares_by_word(groups: list[list[WordInfluence]]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Reproducible weights; torch's generator (which data loaders draw from, too) is put back afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """For a model this small a second thread gains nothing, and on a busy machine it waits: 6 s became 300 s."""
     threads = torch.get_num_threads()
@@ -396,18 +388,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@unbroken
-def _temporary_directory() -> Iterator[str]:
-    """Removed at the end, however often Ctrl-C is pressed meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="captum-tracinwe-") as temporary:
-        yield temporary
-
-
 @contextlib.contextmanager
 def _checkpoint_directory(settings: Settings) -> Iterator[str]:
     """The user's directory, empty; or a temporary one that is removed at the end."""
     if settings.checkpoints is None:
-        with _temporary_directory() as temporary:
+        with temporary_directory() as temporary:
             yield temporary
         return
     directory = Path(settings.checkpoints)
@@ -420,19 +405,3 @@ def _checkpoint_directory(settings: Settings) -> Iterator[str]:
     except OSError as error:
         raise InputError(f"--checkpoints {directory}: cannot be written to ({error.strerror or error}).") from error
     yield str(directory)
-
-
-def _check_out(settings: Settings, *inputs: Any) -> None:
-    """Find out before training, not after it, that the report has nowhere to go."""
-    out = Path(settings.out)
-    if out.is_dir():
-        raise InputError(f"--out {out}: a directory; name a file in it, such as {out / 'report.html'}.")
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: the directory {out.parent} does not exist; make it, or choose another.")
-    if any(Path(path).exists() and out.exists() and out.samefile(path) for path in inputs):
-        raise InputError(f"--out {out}: that is an input file, which the report would replace; choose another name.")
-    try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror or error}).") from error

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["EncodedTexts", "TrainingRun", "batches", "load_model", "logits_of", "quiet_transformers"]
-__all__ += ["small_bert", "train", "wordpiece_tokenizer", "words_tokenizer"]
+__all__ += ["seeded", "small_bert", "train", "wordpiece_tokenizer", "words_tokenizer"]
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # [PAD] first: id 0 is BERT's padding_idx
 Batch = dict[str, Tensor]
@@ -43,6 +43,14 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Reproducible weights; torch's generator (which data loaders draw from, too) is put back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 # -------------------------------------------------------------------------------------------------- model, tokenizer

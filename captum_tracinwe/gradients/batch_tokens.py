@@ -23,6 +23,7 @@ from captum_tracinwe.batches.batch import (
     without_targets,
 )
 from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.gradients.bag import occurrences
 from captum_tracinwe.gradients.batch_rows import fold, kept_positions, unused
 from captum_tracinwe.gradients.diagnosis import diagnosed
 from captum_tracinwe.gradients.embedding import EmbeddingTable
@@ -48,6 +49,7 @@ class TokenPass:
 
     Args:
         model, table, loss_fn, exclude, within, label_names, tables: as in :func:`batch_row_gradients`.
+        counted (bool): also how often each word counts for the row of a bag of words, as the one column of the values.
     """
 
     model: Module
@@ -57,10 +59,11 @@ class TokenPass:
     within: Module | None = None
     label_names: Sequence[str] = ()
     tables: Tables = field(default_factory=Tables)
+    counted: bool = False
     _of_one_call: set[Any] = field(default_factory=set, init=False)
 
     def __call__(self, batch: Batch) -> RowGradients:
-        """Values ``(R, 0)``."""
+        """Values ``(R, 0)``, or counts ``(R, 1)``."""
         size, weight = size_of(batch), self.table.weight
         nothing = weight.new_empty((0, 0), dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32)
         chosen = self.exclude, None, without_targets(batch, self.loss_fn, self.label_names)
@@ -71,6 +74,8 @@ class TokenPass:
                 known = batch, move_to(batch, weight.device)  # the model may write into the second
                 calls = [call.of_batch(tensors_in(known), size) for call in self._calls(known[1])]
                 columns = [nothing.new_empty((*call.ids.shape, 0)) for call in calls]
+                if self.counted:
+                    columns = occurrences(calls, batch, size)
                 parts += fold(calls, [columns], known, size, self.table.name, *chosen)
             if "output" in self.tables:
                 labels = with_virtual_tokens(unwrap(self.model), labels_of(batch, self.label_names), self.loss_fn)

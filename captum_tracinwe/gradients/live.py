@@ -29,11 +29,12 @@ from captum_tracinwe.gradients.forward import NotTogether
 from captum_tracinwe.gradients.head import find_head, head_size
 from captum_tracinwe.gradients.movement import moved
 from captum_tracinwe.gradients.own_loss import OwnLoss
-from captum_tracinwe.gradients.probe import Probes
+from captum_tracinwe.gradients.probe import Found, Probes
 from captum_tracinwe.gradients.round_trip import refuse_changed
 from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.tried import all_singles
+from captum_tracinwe.gradients.ways import Part
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -224,12 +225,8 @@ class LiveRows:
         Raises:
             ValueError: a gradient is not finite; the message names the example.
         """
-        loss_fn, passes = asked.loss_fn, _Passes(self, asked.loss_fn, checkpoint)
-        what = "training" if asked.what in ("sample", "training-set") else asked.what
-        whose = self.probes.whose(what, loss_fn, checkpoint, asked.examples)
-        for batch in reading(batches, asked.argument):
-            found = self.probes.of(passes, batch, whose, start, asked.examples)
-            parts = found.way.parts(batch, partial(_singles_of, batch, start, asked.examples))
+        loss_fn = asked.loss_fn
+        for batch, parts, found in self.in_parts(checkpoint, batches, asked, start):
             computed = [
                 batch_row_gradients(
                     *(self.weights.model, self.table, part, loss_fn, False, self.exclude_tokens, self.top_k_words),
@@ -256,6 +253,18 @@ class LiveRows:
             start += len(rows)
             if bar is not None:
                 bar.update()
+
+    def in_parts(
+        self, checkpoint: Any, batches: Iterable[Batch], asked: Asked, start: int = 0
+    ) -> Iterator[tuple[Batch, list[Part], Found]]:
+        """Batches, each in the parts that go through the model one after the other, and what the probe found of it."""
+        passes = _Passes(self, asked.loss_fn, checkpoint)
+        what = "training" if asked.what in ("sample", "training-set") else asked.what
+        whose = self.probes.whose(what, asked.loss_fn, checkpoint, asked.examples)
+        for batch in reading(batches, asked.argument):
+            found = self.probes.of(passes, batch, whose, start, asked.examples)
+            yield batch, found.way.parts(batch, partial(_singles_of, batch, start, asked.examples)), found
+            start += size_of(batch)
 
     def blocks(
         self,

@@ -43,8 +43,8 @@ class StandIn(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         raise ValueError(
             f"Training example {index} is asked for, but train_dataset is None: expected a question that the index answers "
-            f"(influence, self_influence, word_influence, row_gradients, word_report), or the training set, which synonym_scores "
-            f"and synonym_influence need for the strongest words of each text."
+            f"(influence, self_influence, word_influence, row_gradients, word_report), or the training set: suspects needs its "
+            f"labels, synonym_scores and synonym_influence the strongest words of each text."
         )
 
 

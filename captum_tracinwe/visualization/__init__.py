@@ -1,5 +1,6 @@
-"""Pictures of `WordInfluence` and `WordReport`: an HTML page, a terminal, matplotlib figures, Captum's records."""
+"""Pictures of `WordInfluence`, `WordReport` and `Suspects`: an HTML page, a terminal, matplotlib figures, Captum's records."""
 
+from captum_tracinwe.labels import Suspects
 from captum_tracinwe.visualization.captum_records import to_captum_records, visualize_text
 from captum_tracinwe.visualization.page import word_influence_fragment, word_influence_html, write_html
 from captum_tracinwe.visualization.plots import plot_influence_matrix, plot_word_influence, plot_word_report
@@ -9,6 +10,8 @@ from captum_tracinwe.visualization.report_page import (
     word_report_html,
     word_report_text,
 )
+from captum_tracinwe.visualization.suspects_page import suspects_fragment, suspects_html
+from captum_tracinwe.visualization.suspects_words import suspects_text
 from captum_tracinwe.visualization.synonym_page import (
     synonym_influence_fragment,
     synonym_influence_html,
@@ -23,6 +26,9 @@ __all__ = [
     "plot_word_influence",
     "plot_word_report",
     "report_section",
+    "suspects_fragment",
+    "suspects_html",
+    "suspects_text",
     "synonym_influence_fragment",
     "synonym_influence_html",
     "synonym_influence_text",
@@ -50,3 +56,4 @@ def _printed(report: WordReport) -> str:
 drawn_as(WordInfluence, html=lambda pair: word_influence_fragment([pair]))
 drawn_as(SynonymInfluence, html=lambda pair: synonym_influence_fragment([pair]))
 drawn_as(WordReport, html=word_report_fragment, text=_printed)
+drawn_as(Suspects, html=suspects_fragment, text=suspects_text)

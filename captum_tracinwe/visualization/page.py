@@ -8,14 +8,13 @@ are ours alone, and none of them loads, links or runs anything; a parser of the 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from captum_tracinwe.visualization.common import (
     UNIT,
@@ -31,6 +30,7 @@ from captum_tracinwe.visualization.common import (
     signed,
 )
 from captum_tracinwe.visualization.style import STYLE
+from captum_tracinwe.visualization.writing import write_html
 from captum_tracinwe.words.characters import Span
 from captum_tracinwe.words.influence import WordInfluence, WordShare
 from captum_tracinwe.words.legible import DIRECTION_MARKS, marks_by_number, printable, visible
@@ -95,16 +95,23 @@ def word_influence_html(
     return whole_page(heading, body)
 
 
-def whole_page(heading: str, body: str) -> str:
-    """A whole HTML5 page around ``body``, both escaped already; it may load and run nothing."""
+def whole_page(heading: str, body: str, style: str = "", script: str = "") -> str:
+    """A whole HTML5 page around ``body``, both escaped already; it may load nothing, and run nothing but ``script``.
+
+    A script of ours is named to the browser by its hash: one that a text brought along would still not run.
+    """
+    policy, run = POLICY, ""
+    if script:
+        hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy, run = f"{POLICY}; script-src 'sha256-{hashed}'", f"<script>{script}</script>\n"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{heading}</title>\n<style>html,body{{margin:0;padding:0}}\n"
-        f"@media (prefers-color-scheme:dark){{html{{background:#14171b}}}}{STYLE}</style>\n</head>\n"
-        f'<body class="ctwe"><main class="in">\n{body}</main></body>\n</html>\n'
+        f"@media (prefers-color-scheme:dark){{html{{background:#14171b}}}}{STYLE}{style}</style>\n</head>\n"
+        f'<body class="ctwe"><main class="in">\n{body}</main>{run}</body>\n</html>\n'
     )
 
 
@@ -119,41 +126,6 @@ def word_influence_fragment(
     """The same as a piece of HTML for notebooks; arguments as in :func:`word_influence_html`."""
     body = _body(group(influences, test_texts, train_texts), top_words, fold_at)
     return f'<style>{STYLE}</style><div class="ctwe nb"><div class="in">{body}</div></div>'
-
-
-def write_html(path: str | os.PathLike[str], html: str) -> Path:
-    """Write a page so that a reader sees the old file or the whole new one, never a part.
-
-    Args:
-        path (str or path): where to; its folder must exist.
-        html (str): a page.
-
-    Returns:
-        Path: ``path``.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written to; the old file is then untouched.
-
-    Example:
-        >>> import tempfile
-        >>> write_html(f"{tempfile.mkdtemp()}/report.html", "<p>a page</p>").name
-        'report.html'
-    """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"write_html: the folder of {str(target)!r} does not exist. Make it first.")
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(html)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # a temporary file is private, the page is not
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return target
 
 
 # ------------------------------------------------------------------------------------------------------ parts

@@ -1,0 +1,86 @@
+"""Tables of the experiments on wrong labels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from captum_tracinwe.evaluation import bootstrap_mean
+
+__all__ = ["ahead", "labels", "why"]
+
+OURS = "suspects", "suspects, 5 folds"
+
+
+def ahead(cells: list[dict[str, Any]], ours: str, rival: str) -> tuple[float, float, float]:
+    """The mean over cells of our average precision less the rival's, with its 95 % interval over the texts of each cell."""
+    by = [one["AP"][ours] - one["AP"][rival] for one in cells]
+    off = 1.96 * math.sqrt(sum(one["variance of AP less ours"][ours][rival] for one in cells)) / len(cells)
+    mean = sum(by) / len(by)
+    return mean, mean - off, mean + off
+
+
+def labels(content: dict[str, Any]) -> str:
+    cells = content["cells"]
+    names = sorted(next(iter(cells.values()))["AP"], key=lambda name: -_mean(cells, "AP", name))
+    lines = [
+        f"{len(cells)} cells. Ahead: the mean difference of average precision, its 95 % interval over the texts of each cell, "
+        f"and the least of all cells.",
+        "",
+        f"| | mean AP | mean AUC | {' | '.join(f'{one} ahead by' for one in OURS)} |",
+        "|---|---|---|---|---|",
+    ]
+    for name in names:
+        apart = []
+        for one in OURS:
+            mean, low, high = ahead(list(cells.values()), one, name)
+            least = min(cell["AP"][one] - cell["AP"][name] for cell in cells.values())
+            apart.append("" if one == name else _signed(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], least {least:+.3f}"))
+        lines.append(
+            f"| {name} | {_mean(cells, 'AP', name):.3f} | {_mean(cells, 'AUC', name):.2f} | {' | '.join(apart)} |"
+        )
+    rivals = [name for name in names if name not in OURS]
+    lines += [
+        "",
+        "| cell | wrong | loss | best of the others | suspects | with 5 folds | promised and found among the first 50, 100, 200 "
+        "| suggested right | model's weight | labels told |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key, cell in cells.items():
+        best = max(rivals, key=lambda name: cell["AP"][name])
+        told = cell["expected and found"]["suspects"]
+        promised = ", ".join(f"{told[n][0]:.0f} / {told[n][1]}" for n in ("50", "100", "200"))
+        lines.append(
+            f"| {key} | {cell['wrong']} of {cell['texts']:,} | {cell['AP']['loss']:.3f} | {cell['AP'][best]:.3f} ({best}) | "
+            f"{cell['AP'][OURS[0]]:.3f} | {cell['AP'][OURS[1]]:.3f} | {promised} | {cell['suggested right']:.0%} | "
+            f"{cell['weight']:.2f} | {cell['accuracy']:.0%}{'' if cell['tells'] else ', too few'} |"
+        )
+    return "\n".join(lines)
+
+
+def why(content: dict[str, Any]) -> str:
+    falls = {name: torch.tensor(row) for name, row in content["fall of the wrong label's probability"].items()}
+    below = content["wrong label below a half"]
+    sure = falls.pop("probability without itself")
+    lines = [
+        f"{content['asked']} texts of {len(content['seeds'])} model(s); without the text itself the wrong label's probability is "
+        f"{float(sure.mean()):.2f}. {content['witnesses']} texts, or the words in them, are taken away.",
+        "",
+        "| taken away | the probability falls by | below a half | suspects' texts ahead by |",
+        "|---|---|---|---|",
+    ]
+    for name, fall in falls.items():
+        others = "" if name in ("itself", "suspects") or "hidden" in name else bootstrap_mean(falls["suspects"] - fall)
+        fallen = bootstrap_mean(fall) if name != "itself" else ""
+        lines.append(f"| {name} | {fallen} | {sum(below[name]) / len(below[name]):.0%} | {others} |")
+    apart = bootstrap_mean(falls["words, hidden"] - falls["other words, hidden"])
+    return "\n".join([*lines, "", f"The named words ahead of others in the same texts by {apart}."])
+
+
+def _mean(cells: dict[str, dict[str, Any]], measure: str, name: str) -> float:
+    return sum(cell[measure][name] for cell in cells.values()) / len(cells)
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "−")

@@ -1,0 +1,117 @@
+"""The options of `captum-tracinwe suspects`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from captum_tracinwe.app.option_types import count, rate, seed
+
+__all__ = ["add"]
+
+DESCRIPTION = """\
+Which labels of your training texts are probably wrong, which would be right, and which texts and words say so.
+
+Trains a small classifier on the texts (or fine-tunes --model, or asks it at its --checkpoints) and writes a page with the
+most suspicious texts. Open it, decide by keyboard (1 keep, 2 change, 3 drop), and export the decisions as CSV. Then
+
+  captum-tracinwe suspects --train train.csv --decisions decisions.csv --clean clean.csv
+
+writes the training file with your decisions. No text is changed or dropped that you did not decide about."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    command = commands.add_parser(
+        "suspects",
+        help="which labels are probably wrong, and why: a page to decide on them",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_run)
+    option = command.add_argument
+    option("--train", metavar="FILE", required=True, help="training texts: .jsonl, .csv or .tsv, also .gz")
+    option("--out", metavar="FILE", help="the page (default: captum-tracinwe-suspects.html)")
+    option("--csv", metavar="FILE", help="all texts as a table, most suspicious first")
+    option("--argilla", metavar="FILE", help="the texts of the page as JSON lines, records for Argilla 2")
+    option("--limit", type=count, metavar="N", default=50, help="texts on the page (default: 50)")
+    option(
+        "--witnesses", type=count, metavar="N", default=3, help="texts named for a label and against it (default: 3)"
+    )
+    option("--text-column", metavar="NAME", default="text", help="default: text")
+    option("--label-column", metavar="NAME", default="label", help="integers or strings (default: label)")
+    option("--seed", type=seed, default=0, metavar="N", help="of weights, shuffling and folds (default: 0)")
+    of_model = command.add_argument_group("the model").add_argument
+    of_model("--model", metavar="DIR", help="a local directory of save_pretrained (default: a small BERT from scratch)")
+    of_model("--checkpoints", metavar="DIR", help="--model's own, with their rates; without any it is fine-tuned first")
+    of_model("--index", metavar="DIR", help="what `captum-tracinwe index` made: reasons are looked up there")
+    of_model("--max-length", type=count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
+    of_model("--batch-size", type=count, metavar="N", default=32, help="texts per training step (default: 32)")
+    of_model("--epochs", type=count, metavar="N", help="default: 5; 2 with --model")
+    of_model("--learning-rate", type=rate, metavar="RATE", help="default: 0.001; 0.00005 with --model")
+    of_model(
+        "--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores"
+    )
+    of_model("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
+    clean = command.add_argument_group("a cleaned training file").add_argument
+    clean("--decisions", metavar="FILE", help="what the page exported")
+    clean("--clean", metavar="FILE", help="--train with these decisions, in the same format; nothing else is done then")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from captum_tracinwe.app import suspects_command
+    from captum_tracinwe.app.cleaning import clean
+    from captum_tracinwe.app.data import InputError
+
+    def path(given: str | None) -> Path | None:
+        return None if given is None else Path(given)
+
+    train = Path(options.train)
+    if options.clean is not None and options.decisions is None:
+        raise InputError(
+            "--clean is given without --decisions: no text is changed or dropped that is only suspected. Decide on the page, "
+            "export the decisions, and give them with --decisions FILE."
+        )
+    if options.decisions is not None and options.clean is None:
+        raise InputError("--decisions is given without --clean; name the file to write with --clean FILE.")
+    if options.clean is not None:
+        beside = next((name for name in ("out", "csv", "argilla") if getattr(options, name) is not None), None)
+        if beside is not None:
+            raise InputError(
+                f"--{beside} is given with --clean, which only writes the cleaned file; leave it out, or run the command twice."
+            )
+        clean(
+            train,
+            Path(options.decisions),
+            Path(options.clean),
+            text_column=options.text_column,
+            label_column=options.label_column,
+            model=path(options.model),
+            say=options.say,
+        )
+        return
+    for name in ("checkpoints", "index"):
+        if getattr(options, name) is not None and options.model is None:
+            raise InputError(f"--{name} is given without --model; give the model that it is of, too.")
+    settings = suspects_command.Settings(
+        train=train,
+        out=Path(options.out or "captum-tracinwe-suspects.html"),
+        csv=path(options.csv),
+        argilla=path(options.argilla),
+        limit=options.limit,
+        witnesses=options.witnesses,
+        text_column=options.text_column,
+        label_column=options.label_column,
+        seed=options.seed,
+        model=path(options.model),
+        checkpoints=path(options.checkpoints),
+        index=path(options.index),
+        max_length=options.max_length,
+        batch_size=options.batch_size,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        without_special_tokens=options.without_special_tokens,
+        plain=options.plain,
+    )
+    suspects_command.run(settings, options.say)

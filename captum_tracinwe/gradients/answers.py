@@ -1,0 +1,155 @@
+"""What a classifier answers to its training texts: log-probabilities, the mean over checkpoints, beside the labels given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_tracinwe.batches.batch import Batch, as_parts, labels_of, move_to, size_of
+from captum_tracinwe.batches.blocks import Block
+from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.gradients.example_losses import prediction_of
+from captum_tracinwe.gradients.forward import run_model
+from captum_tracinwe.gradients.live import Asked, LiveRows
+from captum_tracinwe.gradients.live_source import LiveSource
+
+__all__ = ["Answers", "answers_of", "labels_in"]
+
+# By so much the probabilities of a text may miss 1: half precision.
+NEAR = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Of N training texts, by training index.
+
+    Args:
+        log_probabilities (Tensor): float64 ``(N, K)``, mean over the checkpoints.
+        labels (Tensor): int64 ``(N,)``, the labels given.
+    """
+
+    log_probabilities: Tensor
+    labels: Tensor
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return int(self.log_probabilities.shape[1])
+
+
+def answers_of(source: LiveSource, show_progress: bool = False) -> Answers:
+    """One forward pass over the training set at each checkpoint.
+
+    Raises:
+        ValueError: the model is no classifier of one label a text, a label is none of its classes, or an answer is not finite.
+    """
+    live, loader, asked = source.live, source.examples.loader, source.asked
+    _refuse_regression(live, source.loss_fn)
+    answers, labels = [], []
+    with live.bar(loader, "Asking the model for its answers to training texts. Processing batch", show_progress) as bar:
+        for block in live.blocks(loader, "train_dataset", 8):
+            total: Tensor | None = None
+            with live.weights.untouched():
+                for checkpoint in live.weights.checkpoints:
+                    live.weights.at(checkpoint)
+                    at = _log_probabilities(torch.cat(list(_answers_at(live, checkpoint, block, asked, bar))), asked)
+                    bad = (~at.isfinite().all(1)).nonzero()
+                    if len(bad):
+                        raise ValueError(
+                            f"The answer to training example {asked.index_of(block.start + int(bad[0]))} is NaN or infinite at "
+                            f"checkpoint {live.weights.named(checkpoint)}: expected finite logits."
+                        )
+                    total = at if total is None else total + at
+            assert total is not None
+            answers.append(total / len(live.weights))
+            start = block.start
+            for batch in block.batches:
+                labels.append(labels_in(batch, total.shape[1], live.label_names, asked, start))
+                start += size_of(batch)
+    found, places = Answers(torch.cat(answers), torch.cat(labels)), source.examples.places()
+    return found if places is None else Answers(found.log_probabilities[places], found.labels[places])
+
+
+def _answers_at(live: LiveRows, checkpoint: Any, block: Block, asked: Asked, bar: Any) -> Iterator[Tensor]:
+    """What the model answers to each batch, ``(n, K)``, with the weights that are in it now."""
+    for _, parts, _ in live.in_parts(checkpoint, block.batches, asked, block.start):
+        told = [_answer(live, part) for _, part in parts]
+        order = torch.argsort(torch.tensor([place for places, _ in parts for place in places]))
+        yield torch.cat(told)[order]
+        if bar is not None:
+            bar.update()
+
+
+def _answer(live: LiveRows, batch: Batch) -> Tensor:
+    model, size = unwrap(live.weights.model), size_of(batch)
+    with torch.inference_mode(False), torch.no_grad():
+        lent = move_to(as_parts(batch), live.table.weight.device)
+        logits = prediction_of(run_model(model, lent, live.label_names))
+    if not isinstance(logits, Tensor) or logits.dim() not in (1, 2) or logits.shape[0] != size:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"type {type(logits).__name__}"
+        raise ValueError(
+            f"suspects: expected a classifier, whose answer to {size} texts is one tensor of logits ({size}, K); this model's is "
+            f"of {got}. Of language models and taggers no label of a text can be wrong: ask influence(...) of them."
+        )
+    return logits.detach().cpu().double().reshape(size, -1)
+
+
+def _log_probabilities(answers: Tensor, asked: Asked) -> Tensor:
+    """Of logits ``(n, K)``; of a model that ends in a softmax or a sigmoid its own."""
+    least = torch.finfo(torch.float32).tiny
+    if answers.shape[1] == 1:  # of class 1
+        if isinstance(asked.loss_fn, torch.nn.BCELoss):
+            return torch.cat([1 - answers, answers], dim=1).clamp_min(least).log()
+        answers = torch.cat([torch.zeros_like(answers), answers], dim=1)
+    elif bool((answers >= 0).all()) and bool(((answers.sum(1) - 1).abs() < NEAR).all()):
+        return answers.clamp_min(least).log()
+    return answers.log_softmax(1)
+
+
+def _refuse_regression(live: LiveRows, loss_fn: Any) -> None:
+    """Raise ValueError where transformers' model learned a number by its squared error: it answers no logits."""
+    config: Any = getattr(unwrap(live.weights.model), "config", None)
+    kind = getattr(config, "problem_type", None)
+    one = kind is None and getattr(config, "num_labels", None) == 1
+    if loss_fn is None and (kind == "regression" or one):
+        raise ValueError(
+            f"suspects: the model is trained as a regression (problem_type={kind!r}, num_labels={config.num_labels}): "
+            f"expected a classifier, for of a number no label is right or wrong. If it has one logit for two classes, pass the "
+            f"loss that it was trained by, loss_fn=torch.nn.BCEWithLogitsLoss()."
+        )
+
+
+def labels_in(batch: Batch, classes: int, names: Sequence[str], asked: Asked, start: int) -> Tensor:
+    """The class number of each text of a batch, of whose examples the first is the one at place ``start``.
+
+    Raises:
+        ValueError: it has none, several, or one that is no whole number below ``classes``.
+    """
+    given, size = labels_of(batch, names), size_of(batch)
+    if not isinstance(given, Tensor):
+        raise ValueError(
+            f"suspects: the batches have no labels that say which class a text is of (got {type(given).__name__}): expected "
+            f"whole numbers (N,). Let the collator put them under `labels`, or name them by label_names=[...]."
+        )
+    shape = tuple(given.shape)
+    given = given.detach().cpu()
+    if given.dim() == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.dim() != 1 or len(given) != size:
+        raise ValueError(
+            f"suspects: the labels of a batch of {size} texts are of shape {shape}: expected one class number for each, (N,). "
+            f"Soft labels and several labels of a text are not judged; pass the most probable class, or one label at a time."
+        )
+    whole = given.long()
+    wrong = ((whole.double() != given.double()) | (whole < 0) | (whole >= classes)).nonzero()
+    if len(wrong):
+        place = int(wrong[0])
+        raise ValueError(
+            f"suspects: the label of training example {asked.index_of(start + place)} is {given[place].item():g}: expected a "
+            f"class number from 0 to {classes - 1}. Leave out texts without a label; of a regression no label is right or wrong."
+        )
+    return whole

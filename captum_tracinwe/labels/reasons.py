@@ -1,0 +1,87 @@
+"""Why a label is suspected: the training texts that speak for it and against it, and the words by which they do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from captum_tracinwe.batches.inputs import GivenBatches
+from captum_tracinwe.batches.loaders import in_order
+from captum_tracinwe.words.explained import Explained
+from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.splitting import split
+
+__all__ = ["Reasons", "reasons_of"]
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Of one label.
+
+    Args:
+        speaks_for, speaks_against (tuple of WordInfluence): training texts whose influence on the text, with the label that it
+            was given, is highest and above 0, and lowest and below 0, of these first those that have the suggested label;
+            strongest first. ``test_index`` is the text's training index.
+    """
+
+    speaks_for: tuple[WordInfluence, ...] = ()
+    speaks_against: tuple[WordInfluence, ...] = ()
+
+
+def reasons_of(
+    tracin: Explained,
+    suggested: Mapping[int, int],
+    labels: Tensor,
+    count: int,
+    doubles: Mapping[int, Collection[int]],
+) -> dict[int, Reasons]:
+    """Of each suspect, by training index, ``count`` texts on either side; neither itself nor its doubles are among them.
+
+    Against a label speak first the texts that have the suggested one: they say what is right instead.
+
+    Args:
+        tracin (TracInWE): asked about the suspects as about test texts, with the labels that they have in training.
+        suggested (mapping): training index → the class that is suggested, of each suspect.
+        labels (Tensor): int64 ``(M,)``, of all training texts.
+        count (int): texts on either side.
+        doubles (mapping): of a training index those of nearly the same texts.
+    """
+    if not suggested or not count:
+        return {}
+    ordered = sorted(suggested)
+    batches, held = tracin.live_source.examples.chosen(ordered)
+    loader = batches if isinstance(batches, DataLoader) else in_order(GivenBatches(batches), None)
+    question, source = tracin.question(loader), tracin.source
+    rows = {index: place for place, index in enumerate(held)}
+    scores = source.scores(question)
+    chosen: list[list[tuple[int, int]]] = []  # (place in the question, training index), for and against
+    for sign in (1, -1):
+        for index in ordered:
+            said = sign * scores[rows[index]].nan_to_num(neginf=0)  # of an index that texts were deleted from
+            said[[index, *doubles.get(index, ())]] = 0
+            best = _best(said, count)
+            if sign < 0:
+                of_suggested = _best(said * (labels == suggested[index]).to(said), count)
+                best = (of_suggested + [at for at in best if at not in of_suggested])[:count]
+            chosen.append([(rows[index], at) for at in best])
+    distinct = sorted({at for own in chosen for _, at in own})
+    if not distinct:
+        return {index: Reasons() for index in ordered}
+    train = question.taught(source.rows(distinct))
+    known = {at: place for place, at in enumerate(distinct)}
+    pairs = [pair for own in chosen for pair in own]
+    meet = torch.tensor([(place, known[at]) for place, at in pairs])
+    asked = source.of_question(question)
+    told = iter(split(question, asked, train, meet.to(asked.ptr.device), [(held[place], at) for place, at in pairs]))
+    found = [tuple(next(told) for _ in own) for own in chosen]
+    return {index: Reasons(found[i], found[len(ordered) + i]) for i, index in enumerate(ordered)}
+
+
+def _best(said: Tensor, count: int) -> list[int]:
+    """The training indices of the highest scores, of those above 0; of equal ones the first."""
+    order = torch.argsort(said, descending=True, stable=True)[:count]
+    return [int(at) for at in order if said[at] > 0]
