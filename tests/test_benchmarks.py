@@ -90,5 +90,6 @@ def test_what_the_probe_costs_is_measured(script, tmp_path, monkeypatch):
     )
     probe.main()
     found = json.loads((tmp_path / "probe.json").read_text())["models"]
-    assert len(found) == 6 and {"CNN of Kim (2014)", "BERT 2 x 128", "GPT-2 2 x 128"} < set(found)
+    assert len(found) == 6
+    assert {"CNN of Kim (2014)", "BERT 2 x 128", "GPT-2 2 x 128"} < set(found)
     assert all(numbers["probe, s"] > 0 for numbers in found.values())
