@@ -34,7 +34,11 @@ def asked(index, seed=0, **options):
 
 def answers(index, **options):
     """Scores of two questions, one after the other."""
-    tracin, (ids, labels) = asked(index, **options)
+    return scores_of(*asked(index, **options))
+
+
+def scores_of(tracin, inputs):
+    ids, labels = inputs
     return [tracin.influence((ids[part], labels[part])) for part in (slice(0, 3), slice(3, 6))]
 
 
@@ -134,9 +138,10 @@ torch.save(here.answers(sys.argv[1]), sys.argv[4])
 
 def test_threads_that_learn_at_once_do_no_harm(folder, expected):
     found = [None] * 4
+    made = [asked(folder) for _ in found]  # one after the other: each seeds torch's generator for its weights
 
     def ask(number):
-        found[number] = answers(folder)
+        found[number] = scores_of(*made[number])
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
     for one in threads:

@@ -207,3 +207,26 @@ def test_a_collator_at_random_is_told_also_where_it_takes_only_texts_of_one_leng
         options = {} if isinstance(given, DataLoader) else {"collate_fn": stacking}
         with pytest.warns(UserWarning, match="collator makes another batch of the same examples each time"):
             TracInWE(case.model, given, paths, loss_fn=case.loss, **options)
+
+
+class Settling(Examples):
+    """Another text at each of the first readings, and then the same ones."""
+
+    def __init__(self, batch, changes):
+        super().__init__(batch)
+        self.reading, self.changes = 0, changes
+
+    def __getitem__(self, index):
+        example = super().__getitem__(index)
+        self.reading += 1
+        turned = example["input_ids"].roll(self.reading) if self.reading <= self.changes else example["input_ids"]
+        return {**example, "input_ids": turned}
+
+
+def test_a_model_is_not_blamed_for_a_text_that_was_read_anew(bert):
+    case, paths = bert
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for changes in range(20, 60):
+            data = Settling(case.train, changes)
+            assert TracInWE(case.model, data, paths[:1], loss_fn=case.loss).influence(case.test).isfinite().all()

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -93,6 +93,7 @@ class Trial:
     single: Callable[[int], Batch | None]
     examples: TrainingSet | None = None
     count: int = 0
+    read: dict[int, Batch] = field(default_factory=dict)
     together: RowGradients | None = None
     failure: ValueError | None = None
 
@@ -172,6 +173,7 @@ class Trial:
             if one is not None:
                 with suppress(ValueError, RuntimeError, IndexError):
                     rows[place] = self._rows(one, "mean")
+                    self.read[place] = one
         if self.failure is not None and len(rows) < len(tried):
             raise self.failure
         return rows
@@ -240,11 +242,13 @@ class Trial:
     def _refuse_chance(self, rows: dict[int, RowGradients], own: str, scale: float) -> bool:
         """Whether an example is another one each time it is read, which is told where it is read; a model must not change."""
         place = next(iter(rows))
-        one, again = self.single(place), self.single(place)
-        if one is None or again is None:
-            return False
-        if not all(map(torch.equal, tensors_in(as_parts(one)), tensors_in(as_parts(again)))):
-            return True
+        one = self.read[place]
+        for _ in range(AGAIN):
+            again = self.single(place)
+            if again is None:
+                return False
+            if not all(map(torch.equal, tensors_in(as_parts(one)), tensors_in(as_parts(again)))):
+                return True
         self._refuse_other(rows[place], self._rows(one, own), scale)
         return False
 
