@@ -1,5 +1,7 @@
 """Why a label is suspected: the same texts and words as `influence` and `word_influence` name, itself and doubles left out."""
 
+from itertools import combinations
+
 import pytest
 import torch
 from label_cases import LOSS, asked, trained
@@ -35,10 +37,11 @@ def by_hand(tracin, ids, labels, index, doubles, suggested):
 
 
 def all_doubles(tracin):
-    from captum_tracinwe.labels.doubles import doubles_of
+    from captum_tracinwe.labels.doubles import doubles_of, same_words
     from captum_tracinwe.labels.said import occurrences_of
 
-    return doubles_of(occurrences_of(tracin))
+    words = occurrences_of(tracin)
+    return [*doubles_of(words), *(pair for group in same_words(words) for pair in combinations(group, 2))]
 
 
 @pytest.mark.parametrize("options", [{}, {"preconditioner": "auto"}, {"batch_size": 7, "memory_limit": 20_000}])

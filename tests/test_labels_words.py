@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_tracinwe.labels import words_alone
-from captum_tracinwe.labels.doubles import ALIKE, doubles_of
+from captum_tracinwe.labels.doubles import ALIKE, doubles_of, same_words
 from captum_tracinwe.labels.words_alone import FOLDS, RIDGE, WordsAlone
 from captum_tracinwe.preconditioners.text_gram import Occurrences
 
@@ -105,10 +105,10 @@ def all_pairs(texts):
     vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-300)
     cosines = vectors @ vectors.T
     return {
-        (i, j): 1.0 if texts[i] == texts[j] else float(cosines[i, j])
+        (i, j): float(cosines[i, j])
         for i in range(len(texts))
         for j in range(i + 1, len(texts))
-        if cosines[i, j] >= ALIKE or texts[i] == texts[j]
+        if cosines[i, j] >= ALIKE and texts[i] != texts[j]
     }
 
 
@@ -132,8 +132,12 @@ def near_texts(size, seed):
 def test_doubles_are_those_of_all_pairs(seed):
     texts = near_texts(60, seed)
     expected = all_pairs(texts)
-    assert sum(texts[i] != texts[j] for i, j in expected) > 5
+    assert len(expected) > 5
     found = doubles_of(occurrences(texts))
+    groups = [
+        [i for i, other in enumerate(texts) if other == text] for text in map(set, {frozenset(one) for one in texts})
+    ]
+    assert sorted(same_words(occurrences(texts))) == sorted(group for group in groups if len(group) > 1)
     assert found.keys() == expected.keys()
     assert all(found[pair] == pytest.approx(expected[pair], abs=1e-9) for pair in expected)
     assert list(found) == sorted(found)
@@ -145,7 +149,7 @@ def test_doubles_among_texts_whose_words_are_mostly_common():
     expected = all_pairs(texts)
     found = doubles_of(occurrences(texts))
     rare = {word for word in set().union(*texts) if sum(word in text for text in texts) <= 64}
-    meet = {pair for pair in expected if texts[pair[0]] & texts[pair[1]] & rare or expected[pair] == 1.0}
+    meet = {pair for pair in expected if texts[pair[0]] & texts[pair[1]] & rare}
     assert found.keys() == meet
     assert len(meet) > 20
 
@@ -158,10 +162,10 @@ def test_two_rare_words_outweigh_many_common_ones():
     assert (64, 65) in doubles_of(occurrences(texts))
 
 
-def test_of_many_texts_of_the_same_words_not_all_pairs_are_made():
-    found = doubles_of(occurrences([{1, 2}] * 300 + [{1}, {2}, {3}]))
-    assert {i for pair in found for i in pair} == set(range(300))
-    assert len(found) < 64 * 300
+def test_of_many_texts_of_the_same_words_no_pairs_are_made():
+    texts = occurrences([{1, 2}] * 300 + [{1}, {2}, {3}])
+    assert doubles_of(texts) == {}
+    assert same_words(texts) == [list(range(300))]
 
 
 def test_texts_without_a_word_in_common_are_no_doubles():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor
 from captum_tracinwe.batches.batch import Batch, as_parts, labels_of, move_to, size_of
 from captum_tracinwe.batches.blocks import Block
 from captum_tracinwe.batches.wrapped import unwrap
-from captum_tracinwe.gradients.example_losses import prediction_of
+from captum_tracinwe.gradients.diagnosis import diagnosed
+from captum_tracinwe.gradients.example_losses import by_name, prediction_of
 from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
 
-__all__ = ["Answers", "answers_of", "labels_in"]
+__all__ = ["Answers", "answers_of", "answers_to", "labels_of_classes"]
 
 # By so much the probabilities of a text may miss 1: half precision.
 NEAR = 1e-2
@@ -52,34 +53,47 @@ def answers_of(source: LiveSource, show_progress: bool = False) -> Answers:
     answers, labels = [], []
     with live.bar(loader, "Asking the model for its answers to training texts. Processing batch", show_progress) as bar:
         for block in live.blocks(loader, "train_dataset", 8):
-            total: Tensor | None = None
-            with live.weights.untouched():
-                for checkpoint in live.weights.checkpoints:
-                    live.weights.at(checkpoint)
-                    at = _log_probabilities(torch.cat(list(_answers_at(live, checkpoint, block, asked, bar))), asked)
-                    bad = (~at.isfinite().all(1)).nonzero()
-                    if len(bad):
-                        raise ValueError(
-                            f"The answer to training example {asked.index_of(block.start + int(bad[0]))} is NaN or infinite at "
-                            f"checkpoint {live.weights.named(checkpoint)}: expected finite logits."
-                        )
-                    total = at if total is None else total + at
-            assert total is not None
-            answers.append(total / len(live.weights))
-            start = block.start
-            for batch in block.batches:
-                labels.append(labels_in(batch, total.shape[1], live.label_names, asked, start))
-                start += size_of(batch)
-    found, places = Answers(torch.cat(answers), torch.cat(labels)), source.examples.places()
-    return found if places is None else Answers(found.log_probabilities[places], found.labels[places])
+            found = answers_to(live, block, asked, bar)
+            answers.append(found.log_probabilities)
+            labels.append(found.labels)
+    whole, places = Answers(torch.cat(answers), torch.cat(labels)), source.examples.places()
+    return whole if places is None else Answers(whole.log_probabilities[places], whole.labels[places])
 
 
-def _answers_at(live: LiveRows, checkpoint: Any, block: Block, asked: Asked, bar: Any) -> Iterator[Tensor]:
-    """What the model answers to each batch, ``(n, K)``, with the weights that are in it now."""
+def answers_to(live: LiveRows, block: Block, asked: Asked, bar: Any = None) -> Answers:
+    """The same of one block, by place; errors as of :func:`answers_of`."""
+    total: Tensor | None = None
+    labels = torch.empty(0, dtype=torch.int64)
+    with live.weights.untouched():
+        for checkpoint in live.weights.checkpoints:
+            live.weights.at(checkpoint)
+            told, given, start = [], [], block.start
+            for answer, label in _answers_at(live, checkpoint, block, asked, bar):
+                told.append(answer)
+                given.append(labels_of_classes(label, max(2, answer.shape[1]), len(answer), asked, start))
+                start += len(answer)
+            at, labels = _log_probabilities(torch.cat(told), asked), torch.cat(given)
+            bad = (~at.isfinite().all(1)).nonzero()
+            if len(bad):
+                raise ValueError(
+                    f"The answer to training example {asked.index_of(block.start + int(bad[0]))} is NaN or infinite at "
+                    f"checkpoint {live.weights.named(checkpoint)}: expected finite logits."
+                )
+            total = at if total is None else total + at
+    assert total is not None
+    return Answers(total / len(live.weights), labels)
+
+
+def _answers_at(live: LiveRows, checkpoint: Any, block: Block, asked: Asked, bar: Any) -> Iterator[tuple[Tensor, Any]]:
+    """What the model answers to each batch, ``(n, K)``, with the weights that are in it now; and its labels, in one order."""
     for _, parts, _ in live.in_parts(checkpoint, block.batches, asked, block.start):
-        told = [_answer(live, part) for _, part in parts]
+        told = torch.cat([_answer(live, part) for _, part in parts])
         order = torch.argsort(torch.tensor([place for places, _ in parts for place in places]))
-        yield torch.cat(told)[order]
+        # Those of the parts, which may be made anew: a collator that sorts has its own order in the batch.
+        given = [labels_of(part, live.label_names) for _, part in parts]
+        several = len(given) > 1 and all(isinstance(one, Tensor) and one.dim() for one in given)
+        labels = torch.cat(given)[order] if several else given[0]
+        yield told[order], labels
         if bar is not None:
             bar.update()
 
@@ -88,7 +102,9 @@ def _answer(live: LiveRows, batch: Batch) -> Tensor:
     model, size = unwrap(live.weights.model), size_of(batch)
     with torch.inference_mode(False), torch.no_grad():
         lent = move_to(as_parts(batch), live.table.weight.device)
-        logits = prediction_of(run_model(model, lent, live.label_names))
+        with diagnosed(model, batch, labels_of(batch, live.label_names)):
+            output = run_model(model, lent, live.label_names)
+        logits = prediction_of(by_name(model, output, torch.nn.CrossEntropyLoss()))
     if not isinstance(logits, Tensor) or logits.dim() not in (1, 2) or logits.shape[0] != size:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"type {type(logits).__name__}"
         raise ValueError(
@@ -119,17 +135,16 @@ def _refuse_regression(live: LiveRows, loss_fn: Any) -> None:
         raise ValueError(
             f"suspects: the model is trained as a regression (problem_type={kind!r}, num_labels={config.num_labels}): "
             f"expected a classifier, for of a number no label is right or wrong. If it has one logit for two classes, pass the "
-            f"loss that it was trained by, loss_fn=torch.nn.BCEWithLogitsLoss()."
+            f"loss that it was trained by, loss_fn=torch.nn.BCEWithLogitsLoss(), and labels as it takes them, floats (N, 1)."
         )
 
 
-def labels_in(batch: Batch, classes: int, names: Sequence[str], asked: Asked, start: int) -> Tensor:
-    """The class number of each text of a batch, of whose examples the first is the one at place ``start``.
+def labels_of_classes(given: Any, classes: int, size: int, asked: Asked, start: int) -> Tensor:
+    """The class number of each of ``size`` texts, the first of which is the one at place ``start``.
 
     Raises:
-        ValueError: it has none, several, or one that is no whole number below ``classes``.
+        ValueError: there is none, several, or one that is no whole number below ``classes``.
     """
-    given, size = labels_of(batch, names), size_of(batch)
     if not isinstance(given, Tensor):
         raise ValueError(
             f"suspects: the batches have no labels that say which class a text is of (got {type(given).__name__}): expected "
@@ -144,7 +159,7 @@ def labels_in(batch: Batch, classes: int, names: Sequence[str], asked: Asked, st
             f"suspects: the labels of a batch of {size} texts are of shape {shape}: expected one class number for each, (N,). "
             f"Soft labels and several labels of a text are not judged; pass the most probable class, or one label at a time."
         )
-    whole = given.long()
+    whole: Tensor = given.long()
     wrong = ((whole.double() != given.double()) | (whole < 0) | (whole >= classes)).nonzero()
     if len(wrong):
         place = int(wrong[0])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from captum_tracinwe.batches.batch import size_of
+from captum_tracinwe.batches.batch import Batch, labels_of, size_of
+from captum_tracinwe.batches.blocks import Block
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.wrapped import unwrap
-from captum_tracinwe.gradients.answers import Answers, labels_in
+from captum_tracinwe.gradients.answers import Answers, answers_to, labels_of_classes
 from captum_tracinwe.gradients.batch_tokens import TokenPass
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import RowSource
@@ -53,17 +54,34 @@ def kept_answers(source: RowSource, live_source: LiveSource) -> Answers | None:
         return None
     errors = found / rates.double().sqrt()[:, None]
     classes = errors.shape[2]
-    labels = torch.cat([labels_in(batch, classes, live.label_names, live_source.asked, at) for batch, at in batches])
+    labels = torch.cat(
+        [
+            labels_of_classes(labels_of(batch, live.label_names), classes, size_of(batch), live_source.asked, at)
+            for batch, at in batches
+        ]
+    )
     labels = labels if places is None else labels[places]
     told = errors + nn.functional.one_hot(labels, classes).double()[:, None]
     if float(errors.sum(2).abs().max()) > EXACT or float(told.min()) < -EXACT or float(told.max()) > 1 + EXACT:
         return None
-    return Answers(told.clamp_min(SMALLEST).log().mean(1), labels)
+    kept = Answers(told.clamp_min(SMALLEST).log().mean(1), labels)
+    return kept if _says_so(live_source, batches[0][0], kept) else None
+
+
+def _says_so(live_source: LiveSource, batch: Batch, kept: Answers) -> bool:
+    """Whether the model, asked about the first batch, answers as its rows tell: not if it ends in a softmax of its own."""
+    block = Block(0, size_of(batch), [batch])
+    asked = answers_to(live_source.live, block, live_source.asked)
+    there = torch.tensor([live_source.examples.index_of(place) for place in range(block.size)])
+    found, expected = kept.log_probabilities[there].exp(), asked.log_probabilities.exp()
+    return torch.equal(kept.labels[there], asked.labels) and bool((found - expected).abs().max() < EXACT)
 
 
 def _told_by_rows(source: RowSource, live_source: LiveSource) -> bool:
     live, loss = live_source.live, live_source.loss_fn
-    plain = isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and not loss.label_smoothing
+    # A class that is left out has no error.
+    plain = isinstance(loss, nn.CrossEntropyLoss) and not loss.label_smoothing and loss.ignore_index < 0
+    plain = plain and getattr(loss, "weight", None) is None
     model = unwrap(live.weights.model)
     problem = getattr(getattr(model, "config", None), "problem_type", "")
     of_transformers = type(model).__module__.startswith("transformers.") and problem in (
@@ -73,6 +91,7 @@ def _told_by_rows(source: RowSource, live_source: LiveSource) -> bool:
     own = loss is None and of_transformers
     shares = dict(zip(live.tables.names, live.tables.shares, strict=True))
     whole = not isinstance(source, LiveSource) and source.indices is None and live.top_k_words is None
+    whole = whole and not live_source.examples.sorts
     return whole and (plain or own) and shares.get("bag") == 1
 
 

@@ -191,6 +191,7 @@ class LiveRows:
         The weights are those of the first checkpoint; tokens do not hang on them.
         """
         assert self.top_k_words is None
+        sorts = asked.examples is not None and asked.examples.sorts
         tokens = TokenPass(
             *(self.weights.model, self.table, asked.loss_fn, self.exclude_tokens, self.within, self.label_names),
             self.tables,
@@ -202,12 +203,14 @@ class LiveRows:
                 self.weights.at(self.weights.checkpoints[0])
                 place, found = block.start, []
                 for batch in block.batches:
+                    places = range(place, place + size_of(batch))
                     try:
-                        found.append(tokens(batch))
+                        found += [] if sorts else [tokens(batch)]
                     except NotTogether:
-                        places = range(place, place + size_of(batch))
                         found += [tokens(one) for one in all_singles(batch, places, asked.examples)]
-                    place += size_of(batch)
+                    if sorts:  # rows do not stand in the order of examples
+                        found += [tokens(one) for one in all_singles(batch, places, asked.examples)]
+                    place += len(places)
             yield RowGradients.cat(found)
 
     def rows_at(

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.arguments import is_list, is_whole
+from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.gradients.live import Asked
+from captum_tracinwe.gradients.source import spread
 from captum_tracinwe.labels.folds import check_recipe
+from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.words.explained import Explained
 from captum_tracinwe.words.texts import TokenizedText
 
-__all__ = ["as_log_probabilities", "check_arguments", "check_folds", "check_labels", "corrected", "names_of"]
+__all__ = [
+    "as_log_probabilities",
+    "check_arguments",
+    "check_folds",
+    "check_labels",
+    "check_texts",
+    "corrected",
+    "names_of",
+]
 
 # By so much the probabilities of a text may miss 1: those of half precision.
 NEAR = 1e-2
+# Texts that are held against the training set's tokens. In another order nearly each has a word that its place has not.
+LOOKED_AT = 32
 
 
 def check_arguments(tracin: Any, limit: Any, witnesses: Any, seed: Any, texts: Any) -> None:
@@ -104,7 +120,8 @@ def names_of(given: Sequence[str] | Mapping[int, str] | None, classes: int, trac
     if given is None:
         config = getattr(unwrap(tracin.live_source.live.weights.model), "config", None)
         given = getattr(config, "id2label", None)
-        if not isinstance(given, Mapping) or any(index not in given for index in range(classes)):
+        whole = isinstance(given, Mapping) and len({str(given.get(index)) for index in range(classes)}) == classes
+        if not whole or not isinstance(given, Mapping) or any(index not in given for index in range(classes)):
             return [str(index) for index in range(classes)]
     if isinstance(given, str) or not isinstance(given, (Mapping, Sequence)):
         raise TypeError(f"suspects: expected `class_names` as a list or a mapping, got {type(given).__name__}.")
@@ -113,7 +130,11 @@ def names_of(given: Sequence[str] | Mapping[int, str] | None, classes: int, trac
         raise ValueError(
             f"suspects: `class_names` lacks a name of class {missing[0]}: expected one for each of {classes}."
         )
-    return [str(given[index]) for index in range(classes)]
+    names = [str(given[index]) for index in range(classes)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"suspects: `class_names` has {twice!r} twice: expected a name of its own for each class.")
+    return names
 
 
 def as_log_probabilities(given: Any, size: int, classes: int) -> Tensor | None:
@@ -137,3 +158,25 @@ def as_log_probabilities(given: Any, size: int, classes: int) -> Tensor | None:
         )
     found: Tensor = given.log_softmax(1)
     return found
+
+
+def check_texts(tracin: Explained, texts: Sequence[TokenizedText]) -> None:
+    """Raise ValueError where texts are not those of the training set, in its order: some from all over it are looked at."""
+    source = tracin.live_source
+    chosen = spread(len(texts), LOOKED_AT)
+    batches, held = source.examples.chosen(chosen)
+    examples = TrainingSet(batches) if isinstance(batches, DataLoader) else None
+    live = replace(source.live, top_k_words=None)
+    rows = RowGradients.cat(
+        list(live.token_blocks(batches, Asked(source.loss_fn, "training", held.__getitem__, examples)))
+    )
+    ids, ends = rows.ids.tolist(), rows.ptr.tolist()
+    for place, index in enumerate(held):
+        text = texts[index]
+        known = {*text.token_ids, *((text.padding[0],) if text.padding else ())}
+        unknown = next((token for token in ids[ends[place] : ends[place + 1]] if token not in known), None)
+        if unknown is not None:
+            raise ValueError(
+                f"suspects: training example {index} has the token {unknown}, which its text ({text.text!r:.60}) does not hold: "
+                f"expected `texts` in the training set's order, tokenized as in training, with the same max_length."
+            )

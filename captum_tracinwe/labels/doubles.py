@@ -8,7 +8,7 @@ import torch
 
 from captum_tracinwe.preconditioners.text_gram import Occurrences
 
-__all__ = ["doubles_of"]
+__all__ = ["doubles_of", "same_words"]
 
 #: Cosine of the tf-idf vectors from which on two texts are nearly the same.
 ALIKE = 0.9
@@ -21,7 +21,7 @@ MOST_TEXTS = 64
 def doubles_of(texts: Occurrences) -> dict[tuple[int, int], float]:
     """Pairs of texts, the smaller index first, whose words are nearly the same: their cosine.
 
-    Of texts of the very same words each has its pair with the next 64 only: of a thousand there would be half a million.
+    Texts of the very same words are not among them (:func:`same_words`): of a thousand there would be half a million pairs.
 
     Args:
         texts (Occurrences): N training texts.
@@ -32,8 +32,6 @@ def doubles_of(texts: Occurrences) -> dict[tuple[int, int], float]:
     weights = (texts.examples / counts.double()).log()[places]
     sizes = torch.zeros(texts.examples, dtype=torch.float64).index_add_(0, example, weights.square()).sqrt()
     found: dict[tuple[int, int], float] = {}
-    for group in _same_words(texts).values():
-        found.update({(one, other): 1.0 for i, one in enumerate(group, 1) for other in group[i : i + MOST_TEXTS]})
     kept = counts[places] <= MOST_TEXTS
     order = torch.argsort(places[kept], stable=True)
     word, text, square = places[kept][order], example[kept][order], weights[kept][order].square()
@@ -59,16 +57,16 @@ def doubles_of(texts: Occurrences) -> dict[tuple[int, int], float]:
         both = torch.isin(places[mine], places[others])
         size = float(sizes[a] * sizes[b])
         cosine = float(weights[mine][both].square().sum()) / size if size else 0.0
-        if cosine >= ALIKE:
+        if cosine >= ALIKE and not torch.equal(places[mine], places[others]):
             found[a, b] = min(1.0, cosine)
     return dict(sorted(found.items()))
 
 
-def _same_words(texts: Occurrences) -> dict[tuple[int, ...], list[int]]:
-    """Texts of the very same words, at least two of a kind, whatever words these are."""
+def same_words(texts: Occurrences) -> list[list[int]]:
+    """Texts of the very same words, at least two to a group, whatever words these are."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     ids, start = texts.ids.tolist(), 0
     for index, count in enumerate(texts.counts.tolist()):
         groups[tuple(ids[start : start + count])].append(index)
         start += count
-    return {words: group for words, group in groups.items() if len(group) > 1 and words}
+    return [group for words, group in groups.items() if len(group) > 1 and words]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,10 +18,11 @@ from captum_tracinwe.labels.asking import (
     check_arguments,
     check_folds,
     check_labels,
+    check_texts,
     corrected,
     names_of,
 )
-from captum_tracinwe.labels.doubles import doubles_of
+from captum_tracinwe.labels.doubles import doubles_of, same_words
 from captum_tracinwe.labels.folds import out_of_fold as folds_of_recipe
 from captum_tracinwe.labels.found import Double, MixedUp, Suspect, Suspects
 from captum_tracinwe.labels.reasons import Reasons, reasons_of
@@ -31,6 +33,9 @@ from captum_tracinwe.words.explained import Explained
 from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = ["suspects"]
+
+# Of one text with others of the very same words and another label.
+MOST_PAIRS = 100
 
 
 def suspects(
@@ -102,6 +107,8 @@ def suspects(
         raise ValueError(
             f"suspects: expected one of `texts` for each of the {size} training examples, got {len(texts)}."
         )
+    if texts is not None:
+        check_texts(tracin, texts)
     unseen = as_log_probabilities(out_of_fold, size, classes)
     words = occurrences_of(tracin) if texts is None else occurrences_in([text.text for text in texts])
     if recipe is not None and folds is not None:
@@ -121,11 +128,14 @@ def suspects(
     order = [index for index in torch.argsort(-voices.scores, stable=True).tolist() if index not in known]
     suspicions, suggested = voices.suspicions.tolist(), voices.suggested.tolist()
     given, now = answers.labels.tolist(), labels.tolist()  # `right` may have changed some
-    alike = doubles_of(words)
+    alike, groups = doubles_of(words), same_words(words)
     beside: dict[int, set[int]] = defaultdict(set)
+    for group in groups:
+        whole = set(group)
+        beside.update({index: whole for index in group})
     for one, other in alike:
-        beside[one].add(other)
-        beside[other].add(one)
+        beside[one] = beside[one] | {other}
+        beside[other] = beside[other] | {one}
     asked = {index: suggested[index] for index in order[:limit]}
     reasons = reasons_of(tracin, asked, labels, witnesses, beside)
     first = tuple(
@@ -148,7 +158,7 @@ def suspects(
         _mixed_up(order, suspicions, given, suggested, names),
         tuple(
             Double((one, other), (names[now[one]], names[now[other]]), cosine)
-            for (one, other), cosine in alike.items()
+            for (one, other), cosine in sorted([*alike.items(), *_of_groups(groups, now)])
             if now[one] != now[other]
         ),
         voices.weight,
@@ -158,6 +168,14 @@ def suspects(
         tuple(names[label] for label in now),
         () if texts is None else tuple(texts[index].text for index in order),
     )
+
+
+def _of_groups(groups: Sequence[Sequence[int]], labels: Sequence[int]) -> Iterator[tuple[tuple[int, int], float]]:
+    """Pairs of the very same text with different labels: of each text those of the next ones, 100 at most."""
+    for group in groups:
+        for place, one in enumerate(group, 1):
+            others = (other for other in group[place:] if labels[other] != labels[one])
+            yield from (((one, other), 1.0) for other in islice(others, MOST_PAIRS))
 
 
 def _with_texts(reasons: Reasons, texts: Sequence[TokenizedText] | None) -> Reasons:
