@@ -14,6 +14,7 @@ import pytest
 from captum_tracinwe import save_checkpoint
 from captum_tracinwe.app import cleaning, suspects_command, training
 from captum_tracinwe.app.cli import main
+from captum_tracinwe.labels.found import csv_line
 from captum_tracinwe.visualization import writing
 
 PETS = ["cat", "dog", "hamster", "paw", "tail", "fur", "leash", "kitten", "puppy", "barked"]
@@ -319,6 +320,27 @@ def test_a_mark_at_the_begin_of_json_lines_stays(capsys, folder):
     decide("0,boats,relabel,pets")
     content, _ = cleaned(capsys, "t.jsonl", "clean.jsonl")
     assert content.decode() == "\ufeff" + "\r\n".join([lines[0].replace("boats", "pets"), *lines[1:]])
+
+
+@pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+@pytest.mark.parametrize("inside", ["\n", "\r", "\r\n"])
+def test_a_relabelled_text_with_line_breaks_stays_one_text(capsys, folder, end, inside):
+    first = f'text,label,note{end or chr(10)}the cat,pets,{end or chr(10)}"a{inside}ship",boats,"b{inside}c"'
+    (folder / "t.csv").write_text(first + end, newline="")
+    decide("1,boats,relabel,pets")
+    content, _ = cleaned(capsys, "t.csv", "clean.csv")
+    assert content.decode() == first.replace("boats", "pets") + end
+
+
+@pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("damage", [lambda line: f"a{line}", lambda line: line + line, lambda _: '"'])
+def test_a_cleaned_file_that_would_be_read_otherwise_replaces_nothing(capsys, folder, monkeypatch, damage):
+    monkeypatch.setattr(cleaning, "csv_line", lambda *given: damage(csv_line(*given)))
+    decide("0,pets,relabel,boats")
+    (folder / "clean.csv").write_text("before")
+    shown = refused(capsys, folder, "--train", "train.csv", "--decisions", "decisions.csv", "--clean", "clean.csv")
+    assert "nothing is written" in shown
 
 
 def test_a_models_names_are_understood_with_the_model_and_refused_without(capsys, folder, model):
