@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import random
 import re
 import shutil
@@ -118,6 +119,21 @@ def test_a_training_file_alone_is_enough(capsys, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["a.jsonl", "s.csv", "s.html", "train.csv"]
 
 
+def test_a_text_with_a_lone_carriage_return_and_a_very_long_one_are_rows_of_the_table(capsys, folder):
+    texts = [text for text, _ in TEXTS]
+    texts[7], texts[9] = texts[7].replace(" ", "\r"), texts[9] + " sail" * 30_000
+    records = [{"text": text, "label": label} for text, (_, label) in zip(texts, TEXTS, strict=True)]
+    (folder / "odd.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    code, _, err = run(capsys, "--train", "odd.jsonl", "--csv", "s.csv", *SMALL, "--epochs", "1")
+    assert code == 0, err
+    limit = csv.field_size_limit(1_000_000)
+    try:
+        table = list(csv.DictReader(io.StringIO((folder / "s.csv").read_bytes().decode(), newline="")))
+    finally:
+        csv.field_size_limit(limit)
+    assert {int(row["index"]): row["text"] for row in table} == dict(enumerate(texts))
+
+
 def test_the_same_seed_finds_the_same(capsys, folder):
     for name in ("one.csv", "two.csv"):
         assert run(capsys, "--train", "train.csv", "--csv", name, *SMALL, "--seed", "3")[0] == 0
@@ -192,6 +208,43 @@ def test_places_that_cannot_be_written_to_are_refused_before_the_work(capsys, fo
     assert "expected the format of train.csv, a file name ending in .csv" in refused(
         capsys, folder, *cleaned, "clean.jsonl"
     )
+
+
+@pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("option", ["--out", "--csv", "--argilla"])
+def test_what_a_file_must_not_replace_and_names_too_long_are_refused_before_the_work(capsys, folder, model, option):
+    of_model = ["--train", "train.csv", *model, "--checkpoints", "checkpoints"]
+    before = (folder / "model/config.json").read_bytes()
+    (folder / "link").symlink_to("model")
+    for place in ("model/config.json", "link/config.json", "model/new.csv"):
+        assert "lies in model, which is read" in refused(capsys, folder, *of_model, option, place)
+    assert "lies in checkpoints" in refused(capsys, folder, *of_model, option, "checkpoints/step-1.pt")
+    (folder / "index").mkdir()
+    said = refused(capsys, folder, *of_model, "--index", "index", option, "index/manifest.json")
+    assert "lies in index" in said
+    decide("0,pets,keep,")
+    cleaned = ["--train", "train.csv", *model, "--decisions", "decisions.csv", "--clean", "model/c.csv"]
+    assert "lies in model" in refused(capsys, folder, *cleaned)
+    assert (folder / "model/config.json").read_bytes() == before
+    os.mkfifo(folder / "fifo")
+    (folder / "null").symlink_to("/dev/null")
+    for name in ("fifo", "null"):
+        said = refused(capsys, folder, "--train", "train.csv", option, name)
+        assert f"{option} {name}: a pipe or a device" in said
+    assert (folder / "fifo").is_fifo()
+    for length in (245, 300):
+        said = refused(capsys, folder, "--train", "train.csv", option, "n" * length)
+        assert "cannot be written (File name too long)" in said
+
+
+@pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("column", ["text", "label", "label_name"])
+def test_half_a_character_is_refused_before_the_work(capsys, folder, column):
+    records = [{"text": text, "label": label, "label_name": label} for text, label in TEXTS]
+    records[7][column] = "\ud800"
+    (folder / "half.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    said = refused(capsys, folder, "--train", "half.jsonl", "--csv", "s.csv")
+    assert f"half.jsonl, line 8: '{column}' holds half a character" in said
 
 
 @pytest.mark.usefixtures("never_trained")

@@ -63,7 +63,7 @@ def clean(
     Raises:
         InputError: a file cannot be used, the decisions are those of other texts, or nothing would be left.
     """
-    check_outputs({"--clean": out}, [train, decisions])
+    check_outputs({"--clean": out}, [train, decisions, *([] if model is None else [model])])
     if _kind(out) != _kind(train):
         raise InputError(
             f"{out}: expected the format of {train.name}, a file name ending in {_kind(train) or train.suffix}."

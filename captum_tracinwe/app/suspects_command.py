@@ -72,7 +72,8 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
     Raises:
         InputError: a file, the model, its checkpoints or the index cannot be used, or a file cannot be written.
     """
-    check_outputs(settings.outputs, [settings.train])
+    read = (settings.train, settings.model, settings.checkpoints, settings.index)
+    check_outputs(settings.outputs, [path for path in read if path is not None])
     rows = read_rows(settings.train, settings.text_column, settings.label_column)
     known = classes_of(rows, settings.train)
     if len(rows) < FEWEST * len(known):
