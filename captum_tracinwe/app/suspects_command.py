@@ -258,7 +258,7 @@ def _records(settings: Settings, found: Suspects, texts: LabelledTexts) -> str:
     lines = []
     for one in found.first:
         record = {
-            "id": f"{settings.train.name}-{texts.lines[one.index]}",
+            "id": f"{visible(settings.train.name)}-{texts.lines[one.index]}",
             "fields": {"text": texts.texts[one.index]},
             "suggestions": {
                 "label": {"value": one.suggested, "score": float(one.suspicion), "agent": "captum-tracinwe"}
