@@ -4,9 +4,11 @@ import csv
 import gzip
 import io
 import json
+import os
 import random
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from captum_tracinwe import save_checkpoint
 from captum_tracinwe.app import cleaning, suspects_command, training
 from captum_tracinwe.app.cli import main
+from captum_tracinwe.labels.found import csv_line
 from captum_tracinwe.visualization import writing
 
 PETS = ["cat", "dog", "hamster", "paw", "tail", "fur", "leash", "kitten", "puppy", "barked"]
@@ -117,6 +120,29 @@ def test_a_training_file_alone_is_enough(capsys, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["a.jsonl", "s.csv", "s.html", "train.csv"]
 
 
+def test_a_text_with_a_lone_carriage_return_and_a_very_long_one_are_rows_of_the_table(capsys, folder):
+    texts = [text for text, _ in TEXTS]
+    texts[7], texts[9] = texts[7].replace(" ", "\r"), texts[9] + " sail" * 30_000
+    records = [{"text": text, "label": label} for text, (_, label) in zip(texts, TEXTS, strict=True)]
+    (folder / "odd.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    code, _, err = run(capsys, "--train", "odd.jsonl", "--csv", "s.csv", *SMALL, "--epochs", "1")
+    assert code == 0, err
+    limit = csv.field_size_limit(1_000_000)
+    try:
+        table = list(csv.DictReader(io.StringIO((folder / "s.csv").read_bytes().decode(), newline="")))
+    finally:
+        csv.field_size_limit(limit)
+    assert {int(row["index"]): row["text"] for row in table} == dict(enumerate(texts))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 there")
+def test_a_file_name_that_is_not_utf_8_is_no_hindrance(capsys, folder):
+    shutil.copy("train.csv", os.fsdecode(b"a\xff.csv"))
+    code, _, err = run(capsys, "--train", os.fsdecode(b"a\xff.csv"), "--argilla", "a.jsonl", *SMALL, "--epochs", "1")
+    assert code == 0, err
+    assert json.loads((folder / "a.jsonl").read_text().splitlines()[0])["id"].startswith("a\ufffd.csv-")
+
+
 def test_the_same_seed_finds_the_same(capsys, folder):
     for name in ("one.csv", "two.csv"):
         assert run(capsys, "--train", "train.csv", "--csv", name, *SMALL, "--seed", "3")[0] == 0
@@ -191,6 +217,43 @@ def test_places_that_cannot_be_written_to_are_refused_before_the_work(capsys, fo
     assert "expected the format of train.csv, a file name ending in .csv" in refused(
         capsys, folder, *cleaned, "clean.jsonl"
     )
+
+
+@pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("option", ["--out", "--csv", "--argilla"])
+def test_what_a_file_must_not_replace_and_names_too_long_are_refused_before_the_work(capsys, folder, model, option):
+    of_model = ["--train", "train.csv", *model, "--checkpoints", "checkpoints"]
+    before = (folder / "model/config.json").read_bytes()
+    (folder / "link").symlink_to("model")
+    for place in ("model/config.json", "link/config.json", "model/new.csv"):
+        assert "lies in model, which is read" in refused(capsys, folder, *of_model, option, place)
+    assert "lies in checkpoints" in refused(capsys, folder, *of_model, option, "checkpoints/step-1.pt")
+    (folder / "index").mkdir()
+    said = refused(capsys, folder, *of_model, "--index", "index", option, "index/manifest.json")
+    assert "lies in index" in said
+    decide("0,pets,keep,")
+    cleaned = ["--train", "train.csv", *model, "--decisions", "decisions.csv", "--clean", "model/c.csv"]
+    assert "lies in model" in refused(capsys, folder, *cleaned)
+    assert (folder / "model/config.json").read_bytes() == before
+    os.mkfifo(folder / "fifo")
+    (folder / "null").symlink_to("/dev/null")
+    for name in ("fifo", "null"):
+        said = refused(capsys, folder, "--train", "train.csv", option, name)
+        assert f"{option} {name}: a pipe or a device" in said
+    assert (folder / "fifo").is_fifo()
+    for length in (245, 300):
+        said = refused(capsys, folder, "--train", "train.csv", option, "n" * length)
+        assert "cannot be written (File name too long)" in said
+
+
+@pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("column", ["label", "label_name"])
+def test_half_a_character_is_refused_before_the_work(capsys, folder, column):
+    records = [{"text": text, "label": label, "label_name": label} for text, label in TEXTS]
+    records[7][column] = "\ud800"
+    (folder / "half.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    said = refused(capsys, folder, "--train", "half.jsonl", "--csv", "s.csv")
+    assert f"half.jsonl, line 8: '{column}' holds half a character" in said
 
 
 @pytest.mark.usefixtures("never_trained")
@@ -319,6 +382,27 @@ def test_a_mark_at_the_begin_of_json_lines_stays(capsys, folder):
     decide("0,boats,relabel,pets")
     content, _ = cleaned(capsys, "t.jsonl", "clean.jsonl")
     assert content.decode() == "\ufeff" + "\r\n".join([lines[0].replace("boats", "pets"), *lines[1:]])
+
+
+@pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+@pytest.mark.parametrize("inside", ["\n", "\r", "\r\n"])
+def test_a_relabelled_text_with_line_breaks_stays_one_text(capsys, folder, end, inside):
+    first = f'text,label,note{end or chr(10)}the cat,pets,{end or chr(10)}"a{inside}ship",boats,"b{inside}c"'
+    (folder / "t.csv").write_text(first + end, newline="")
+    decide("1,boats,relabel,pets")
+    content, _ = cleaned(capsys, "t.csv", "clean.csv")
+    assert content.decode() == first.replace("boats", "pets") + end
+
+
+@pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("damage", [lambda line: f"a{line}", lambda line: line + line, lambda _: '"'])
+def test_a_cleaned_file_that_would_be_read_otherwise_replaces_nothing(capsys, folder, monkeypatch, damage):
+    monkeypatch.setattr(cleaning, "csv_line", lambda *given: damage(csv_line(*given)))
+    decide("0,pets,relabel,boats")
+    (folder / "clean.csv").write_text("before")
+    shown = refused(capsys, folder, "--train", "train.csv", "--decisions", "decisions.csv", "--clean", "clean.csv")
+    assert "nothing is written" in shown
 
 
 def test_a_models_names_are_understood_with_the_model_and_refused_without(capsys, folder, model):

@@ -1,6 +1,7 @@
 """`suspects` from end to end: what is found, what is promised, what it depends on, what it refuses."""
 
 import csv
+import dataclasses
 import io
 
 import pytest
@@ -256,3 +257,11 @@ def test_texts_of_another_number_and_something_else_than_a_tracin():
         suspects(plain([0, 1, 2] * 4), texts=[])
     with pytest.raises(TypeError, match="expected a TracInWE first, got str"):
         suspects("run/")
+
+
+def test_texts_with_line_breaks_of_any_kind_are_rows_of_the_file(found):
+    odd = ["a\rb", "a\nb", "a\r\nb", '"', "a\x0bb\u2028c"]
+    told = dataclasses.replace(found, first=(), texts=tuple((odd * len(found))[: len(found)]))
+    read = list(csv.reader(io.StringIO(told.to_csv(), newline="")))
+    assert [row[COLUMNS.index("text")] for row in read[1:]] == list(told.texts)
+    assert [row["text"] for row in told.rows()] == list(told.texts)

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from captum_tracinwe.app.data import JSON_LINES, TABLES, InputError, Row, classes_of, listed, read_rows
 from captum_tracinwe.app.given_model import Classes, head_of, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs
+from captum_tracinwe.labels.found import csv_line
 from captum_tracinwe.visualization.writing import write_all
 from captum_tracinwe.words.legible import shortened, visible
 
@@ -62,7 +63,7 @@ def clean(
     Raises:
         InputError: a file cannot be used, the decisions are those of other texts, or nothing would be left.
     """
-    check_outputs({"--clean": out}, [train, decisions])
+    check_outputs({"--clean": out}, [train, decisions, *([] if model is None else [model])])
     if _kind(out) != _kind(train):
         raise InputError(
             f"{out}: expected the format of {train.name}, a file name ending in {_kind(train) or train.suffix}."
@@ -71,24 +72,26 @@ def clean(
     classes = of_file(classes_of(rows, train)) if model is None else numbered_by(head_of(model), rows, train)
     numbers = labelled(rows, classes, train).labels
     decided = _checked(read_decisions(decisions), decisions, train, rows, numbers, classes)
-    parts = list(_parts(train))
+    with (gzip.open if train.suffix == ".gz" else open)(train, "rt", encoding="utf-8", newline="") as file:
+        parts = list(_parts(file, _kind(train)))
     texts = {part.line: part for part in parts if part.line}
     header = next((part.fields for part in parts if part.fields is not None and not part.line), None)
     writing = _Writing(train, header, label_column, [texts[row.line] for row in rows], numbers, classes)
     of_line = {rows[index].line: decision for index, decision in decided.items()}
-    pieces, counts = [], Counter[str]()
+    kept, counts = list[_Part](), Counter[str]()
     for part in parts:
         decision = of_line.get(part.line)  # no text stands in line 0
         kind = "keep" if decision is None else decision.kind
         if part.line:
             counts[kind] += 1
         if decision is not None and kind == "relabel":
-            pieces.append(writing.relabelled(part, _number(decision.new_label, classes)))
+            kept.append(writing.relabelled(part, _number(decision.new_label, classes)))
         elif kind != "drop":
-            pieces.append(part.raw)
+            kept.append(part)
     if counts["drop"] == len(rows):
         raise InputError(f"{decisions}: all {len(rows)} texts are to be dropped; expected some to be left.")
-    content = "".join(pieces).encode()
+    content = "".join(part.raw for part in kept).encode()
+    _check_read_back(content, kept, out)
     try:
         write_all({out: gzip.compress(content, mtime=0) if out.suffix == ".gz" else content})
     except OSError as error:
@@ -195,30 +198,46 @@ def _kind(path: Path) -> str:
     return ".jsonl" if suffix in JSON_LINES else suffix if suffix in TABLES else ""
 
 
-def _parts(path: Path) -> Iterator[_Part]:
+def _parts(lines: Iterable[str], kind: str) -> Iterator[_Part]:
     """All of a file in pieces, which put together are the file."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="") as file:
-        lines = iter(file)
-        if _kind(path) == ".jsonl":
-            for number, raw in enumerate(lines, 1):
-                content = raw.removeprefix("\ufeff").strip()
-                yield _Part(raw, number if content else 0, json.loads(content) if content else None)
-            return
-        taken: list[str] = []
+    if kind == ".jsonl":
+        for number, raw in enumerate(lines, 1):
+            content = raw.removeprefix("\ufeff").strip()
+            yield _Part(raw, number if content else 0, json.loads(content) if content else None)
+        return
+    taken: list[str] = []
 
-        def told() -> Iterator[str]:
-            for raw in lines:
-                first = not taken and reader.line_num == 0
-                taken.append(raw)
-                yield raw.removeprefix("\ufeff") if first else raw
+    def told() -> Iterator[str]:
+        for raw in lines:
+            first = not taken and reader.line_num == 0
+            taken.append(raw)
+            yield raw.removeprefix("\ufeff") if first else raw
 
-        reader = csv.reader(told(), delimiter=TABLES[_kind(path)], strict=True)
-        header = True
-        for fields in reader:
-            yield _Part("".join(taken), 0 if header or not fields else reader.line_num, fields or None)
-            header = header and not fields
-            taken.clear()
+    reader = csv.reader(told(), delimiter=TABLES[kind], strict=True)
+    header = True
+    for fields in reader:
+        yield _Part("".join(taken), 0 if header or not fields else reader.line_num, fields or None)
+        header = header and not fields
+        taken.clear()
+
+
+def _check_read_back(content: bytes, parts: Sequence[_Part], out: Path) -> None:
+    """See that what is to be written is read as what was meant, before it replaces anything."""
+    meant = [(repr(part.fields), part.line) for part in parts if part.fields is not None]  # NaN is not itself
+    file = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
+    try:
+        read = [repr(part.fields) for part in _parts(file, _kind(out)) if part.fields is not None]
+    except (csv.Error, ValueError) as error:
+        raise InputError(
+            f"--clean {out}: what would be written is not read back ({error}); nothing is written."
+        ) from error
+    other = next((line for (fields, line), again in zip(meant, read, strict=False) if fields != again), None)
+    if other is not None or len(meant) != len(read):
+        where = "its number of rows" if other is None else f"the text of line {other} of the training file"
+        raise InputError(
+            f"--clean {out}: what would be written is read back otherwise ({where}); nothing is written. Expected the same "
+            f"rows; please report this, and save the training file as .jsonl meanwhile."
+        )
 
 
 class _Writing:
@@ -251,7 +270,7 @@ class _Writing:
         assert self.header is not None
         return self.header.index(self.columns[which]) if self.columns[which] in self.header else None
 
-    def relabelled(self, part: _Part, number: int) -> str:
+    def relabelled(self, part: _Part, number: int) -> _Part:
         """A text's piece of the file with another label, and its name where the file has a column of names."""
         name = self.classes.names[number]
         # A class that no text of the file has: by number where all are numbers, else by name.
@@ -264,13 +283,13 @@ class _Writing:
             if self.columns[1] in record:
                 record[self.columns[1]] = named
             mark = "\ufeff" if part.raw.startswith("\ufeff") else ""
-            return f"{mark}{_json(record, part.raw)}{end}"
+            return _Part(f"{mark}{_json(record, part.raw)}{end}", part.line, record)
         fields = list(part.fields)
         for which, value in enumerate((label, named)):
             place = self._place(which)
             if place is not None and place < len(fields):
                 fields[place] = "" if value is None else str(value)
-        return _row(fields, self.delimiter, end)
+        return _Part(csv_line(fields, self.delimiter, end), part.line, fields)
 
 
 def _json(record: Mapping[str, Any], raw: str) -> str:
@@ -278,9 +297,3 @@ def _json(record: Mapping[str, Any], raw: str) -> str:
     line = json.dumps(record, ensure_ascii=raw.isascii())
     halves = any("\ud800" <= character <= "\udfff" for character in line)
     return json.dumps(record) if halves else line
-
-
-def _row(fields: Sequence[str], delimiter: str, end: str) -> str:
-    written = io.StringIO(newline="")
-    csv.writer(written, delimiter=delimiter, lineterminator=end).writerow(fields)
-    return written.getvalue()

@@ -265,10 +265,11 @@ def _row(path: Path, line: int, record: dict[str, Any], text_column: str, label_
         raise InputError(f"{where}: {text_column!r} is a {_json_type(text)}; expected a string.")
     if not text.strip():
         raise InputError(f"{where}: {text_column!r} is empty; remove the line or give it a text.")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(
-            f"{where}: {text_column!r} holds half a character (a lone surrogate); write it whole or remove it."
-        )
+    for column, value in ((text_column, text), (label_column, label), (f"{label_column}_name", name)):
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(
+                f"{where}: {column!r} holds half a character (a lone surrogate); write it whole or remove it."
+            )
     if isinstance(label, float) and not label.is_integer():  # nor are NaN and infinity
         raise InputError(f"{where}: {label_column!r} is {label}; expected an integer or a string.")
     if isinstance(label, (list, dict)):

@@ -25,30 +25,41 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Iterable[str | Path
 
     Args:
         outputs (mapping): path by the option that names it.
-        inputs (iterable of path): files that are read.
+        inputs (iterable of path): files that are read, and directories of such.
 
     Raises:
-        InputError: a directory, no directory to write in, a file that is read, or the same path twice.
+        InputError: a directory, no file (a pipe, a device), no directory to write in, a name too long, a file that is read or
+            lies in a directory that is, or the same path twice.
     """
     inputs = list(inputs)
     seen: dict[Path, str] = {}
     for option, path in outputs.items():
         out = Path(path)
-        if out.is_dir():
+        if os.path.isdir(out):
             raise InputError(f"{option} {out}: a directory; name a file in it, such as {out / 'report.html'}.")
-        if not out.parent.is_dir():
+        if not os.path.isdir(out.parent):
             raise InputError(f"{option} {out}: the directory {out.parent} does not exist; make it, or choose another.")
-        if any(os.path.exists(one) and out.exists() and out.samefile(one) for one in inputs):
+        if os.path.exists(out) and not os.path.isfile(out):
+            raise InputError(
+                f"{option} {out}: a pipe or a device, which a file would replace; expected the name of a file, new or old."
+            )
+        if any(os.path.exists(one) and os.path.exists(out) and out.samefile(one) for one in inputs):
             raise InputError(
                 f"{option} {out}: that is an input file, which the report would replace; choose another name."
             )
         # The file that is replaced is the name itself, wherever a link of that name leads.
         place = out.parent.resolve() / out.name
+        within = next((one for one in inputs if os.path.isdir(one) and place.is_relative_to(Path(one).resolve())), None)
+        if within is not None:
+            raise InputError(
+                f"{option} {out}: lies in {within}, which is read; expected a place outside it, so that nothing there changes."
+            )
         if place in seen:
             raise InputError(f"{option} {out}: {seen[place]} names the same file; choose another name for one of them.")
         seen[place] = option
         try:
-            with tempfile.TemporaryFile(dir=out.parent):
+            # As it is written (captum_tracinwe.visualization.writing): first under a name that is longer.
+            with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"):
                 pass
         except OSError as error:
             raise InputError(f"{option} {out}: cannot be written ({error.strerror or error}).") from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import re
 import shlex
@@ -22,6 +20,7 @@ from captum_tracinwe.app.outputs import check_outputs, temporary_directory
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.labels import Suspects, suspects
+from captum_tracinwe.labels.found import COLUMNS, csv_line
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import suspects_html, suspects_text
 from captum_tracinwe.visualization.common import counted
@@ -73,7 +72,8 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
     Raises:
         InputError: a file, the model, its checkpoints or the index cannot be used, or a file cannot be written.
     """
-    check_outputs(settings.outputs, [settings.train])
+    read = (settings.train, settings.model, settings.checkpoints, settings.index)
+    check_outputs(settings.outputs, [path for path in read if path is not None])
     rows = read_rows(settings.train, settings.text_column, settings.label_column)
     known = classes_of(rows, settings.train)
     if len(rows) < FEWEST * len(known):
@@ -242,15 +242,12 @@ def _places(texts: LabelledTexts) -> list[str]:
 
 def _table(found: Suspects, texts: LabelledTexts) -> str:
     """`Suspects.to_csv` with every text, and the line of the file where it stands."""
-    reader = csv.DictReader(io.StringIO(found.to_csv(), newline=""))
-    written = io.StringIO(newline="")
-    names = list(reader.fieldnames or ())
-    writer = csv.DictWriter(written, [names[0], "line", *names[1:]], lineterminator="\n")
-    writer.writeheader()
-    for row in reader:
-        index = int(row["index"])
-        writer.writerow({**row, "line": texts.lines[index], "text": texts.texts[index]})
-    return written.getvalue()
+    names = (COLUMNS[0], "line", *COLUMNS[1:])
+    lines = [csv_line(names)]
+    for row in found.rows():
+        told = {**row, "line": texts.lines[row["index"]], "text": texts.texts[row["index"]]}
+        lines.append(csv_line([told[name] for name in names]))
+    return "".join(lines)
 
 
 def _records(settings: Settings, found: Suspects, texts: LabelledTexts) -> str:
@@ -261,7 +258,7 @@ def _records(settings: Settings, found: Suspects, texts: LabelledTexts) -> str:
     lines = []
     for one in found.first:
         record = {
-            "id": f"{settings.train.name}-{texts.lines[one.index]}",
+            "id": f"{visible(settings.train.name)}-{texts.lines[one.index]}",
             "fields": {"text": texts.texts[one.index]},
             "suggestions": {
                 "label": {"value": one.suggested, "score": float(one.suspicion), "agent": "captum-tracinwe"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,8 +128,8 @@ class Suspects:
         """The expected number of wrong labels among the first ``count``; None: among all."""
         return float(sum(self.suspicions[:count]))
 
-    def to_table(self) -> Any:
-        """A ``pandas.DataFrame``, a row per training text; where pandas is not installed a list of dicts."""
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as a list of dicts, one per training text."""
         explained = {one.index: one for one in self.first}
         rows: list[dict[str, Any]] = []
         for place, index in enumerate(self.order):
@@ -147,21 +148,19 @@ class Suspects:
                     "words_for": " ".join(word.text for word in one.words(False)) if one else "",
                 }
             )
+        return rows
+
+    def to_table(self) -> Any:
+        """A ``pandas.DataFrame``, a row per training text; where pandas is not installed a list of dicts."""
         try:
             import pandas
         except ImportError:
-            return rows
-        return pandas.DataFrame(rows, columns=list(COLUMNS))
+            return self.rows()
+        return pandas.DataFrame(self.rows(), columns=list(COLUMNS))
 
     def to_csv(self) -> str:
-        """The table as the text of a file."""
-        table = self.to_table()
-        rows = table.to_dict("records") if hasattr(table, "to_dict") else table
-        written = io.StringIO(newline="")
-        writer = csv.DictWriter(written, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return written.getvalue()
+        """The table as the text of a file, which is to be written as it is (``newline=""``)."""
+        return csv_line(COLUMNS) + "".join(csv_line(list(row.values())) for row in self.rows())
 
     def __repr__(self) -> str:
         return (
@@ -181,3 +180,11 @@ def _named(one: Suspect | None, against: bool) -> str:
         return ""
     pairs = one.reasons.speaks_against if against else one.reasons.speaks_for
     return " ".join(str(pair.train_index) for pair in pairs)
+
+
+def csv_line(fields: Sequence[Any], delimiter: str = ",", end: str = "\n") -> str:
+    """One row of a table, read back as these fields whatever its end: line breaks of both kinds are quoted."""
+    written = io.StringIO(newline="")
+    # Before Python 3.13 only the characters of the row's end are quoted.
+    csv.writer(written, delimiter=delimiter, lineterminator="\r\n").writerow(fields)
+    return written.getvalue().removesuffix("\r\n") + end
