@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
@@ -149,6 +150,12 @@ def _examples(dataset: Any) -> Any:
     found = one_split(dataset, "dataset")
     if isinstance(found, Mapping):
         return of_columns(found, "dataset")
+    if hasattr(dataset, "iloc") and hasattr(dataset, "columns"):
+        # Numbers of Python, not of numpy: the collator of transformers 4 makes floats of labels that are of numpy.
+        return [
+            {name: value.item() if isinstance(value, np.generic) else value for name, value in found[i].items()}
+            for i in range(len(found))
+        ]
     readable = hasattr(found, "__len__") and hasattr(found, "__getitem__")
     if isinstance(found, (DataLoader, IterableDataset, str, bytes)) or not readable:
         raise TypeError(
