@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
 pytest.importorskip("accelerate")
+from generated_data import Listed
 from label_cases import average_precision
 from label_cases import mislabelled as made_up
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
@@ -83,17 +84,6 @@ def test_each_text_is_judged_by_the_model_that_has_not_seen_it(capsys):
     assert re.search(r"the first of 3 folds took .+, all take about .+\.", capsys.readouterr().err)
 
 
-class Rows(Dataset):
-    def __init__(self, examples):
-        self.examples = examples
-
-    def __len__(self):
-        return len(self.examples)
-
-    def __getitem__(self, index):
-        return self.examples[index]
-
-
 @pytest.mark.parametrize("kind", ["datasets", "frame", "torch", "columns"])
 def test_data_of_any_kind(kind):
     examples, labels, _ = rows()
@@ -105,7 +95,7 @@ def test_data_of_any_kind(kind):
     elif kind == "columns":
         data = {key: [one[key] for one in named] for key in named[0]}
     else:
-        data = Rows(named)
+        data = Listed(named)
     torch.testing.assert_close(out_of_fold(recipe, data, FOLDS), out_of_fold(recipe, examples, FOLDS))
 
 
@@ -239,7 +229,7 @@ class Backwards(SequentialSampler):
 def test_suspects_trains_the_recipe_in_folds(own_order):
     examples, _, wrong = rows(60, share=0.15)
     examples = [one | {"input_ids": torch.tensor(one["input_ids"])} for one in examples]
-    model, data = bert(), Rows(examples)
+    model, data = bert(), Listed(examples)
     save_checkpoint("light/step-1.pt", model, 0.1)
     train = DataLoader(data, 8, sampler=Backwards(data)) if own_order else data
     tracin = TracInWE(model, train, "light/", batch_size=None if own_order else 8)
@@ -406,7 +396,11 @@ def untouched(part):
         (lambda: out_of_fold(lambda part: None, rows()[0]), TypeError, "the recipe gave a NoneType"),
         (lambda: out_of_fold(untouched, Stream()), TypeError, "`dataset` of type Stream has no examples by number"),
         (lambda: out_of_fold(untouched, "data.csv"), TypeError, "`dataset` of type str has no examples by number"),
-        (lambda: out_of_fold(untouched, {"train": Rows([]), "test": Rows([])}), ValueError, "holds data sets by name"),
+        (
+            lambda: out_of_fold(untouched, {"train": Listed([]), "test": Listed([])}),
+            ValueError,
+            "holds data sets by name",
+        ),
         (lambda: out_of_fold(untouched, unlabelled(...)), ValueError, "example 4 has no label"),
         (lambda: out_of_fold(untouched, unlabelled(0.5)), ValueError, "label of example 4 is 0.5"),
         (lambda: out_of_fold(untouched, unlabelled(-100)), ValueError, "label of example 4 is -100"),

@@ -18,15 +18,15 @@ from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
 
-__all__ = ["Answers", "answers_of", "answers_to", "labels_of_classes"]
+__all__ = ["NEAR", "Beliefs", "answers_of", "answers_to", "labels_of_classes"]
 
-# By so much the probabilities of a text may miss 1: half precision.
+#: By so much the probabilities of a text may miss 1: half precision.
 NEAR = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """Of N training texts, by training index.
+class Beliefs:
+    """What a classifier believes of N training texts, and what it was told, by training index.
 
     Args:
         log_probabilities (Tensor): float64 ``(N, K)``, mean over the checkpoints.
@@ -36,13 +36,8 @@ class Answers:
     log_probabilities: Tensor
     labels: Tensor
 
-    @property
-    def classes(self) -> int:
-        """K."""
-        return int(self.log_probabilities.shape[1])
 
-
-def answers_of(source: LiveSource, show_progress: bool = False) -> Answers:
+def answers_of(source: LiveSource, show_progress: bool = False) -> Beliefs:
     """One forward pass over the training set at each checkpoint.
 
     Raises:
@@ -56,11 +51,11 @@ def answers_of(source: LiveSource, show_progress: bool = False) -> Answers:
             found = answers_to(live, block, asked, bar)
             answers.append(found.log_probabilities)
             labels.append(found.labels)
-    whole, places = Answers(torch.cat(answers), torch.cat(labels)), source.examples.places()
-    return whole if places is None else Answers(whole.log_probabilities[places], whole.labels[places])
+    whole, places = Beliefs(torch.cat(answers), torch.cat(labels)), source.examples.places()
+    return whole if places is None else Beliefs(whole.log_probabilities[places], whole.labels[places])
 
 
-def answers_to(live: LiveRows, block: Block, asked: Asked, bar: Any = None) -> Answers:
+def answers_to(live: LiveRows, block: Block, asked: Asked, bar: Any = None) -> Beliefs:
     """The same of one block, by place; errors as of :func:`answers_of`."""
     total: Tensor | None = None
     labels = torch.empty(0, dtype=torch.int64)
@@ -81,7 +76,7 @@ def answers_to(live: LiveRows, block: Block, asked: Asked, bar: Any = None) -> A
                 )
             total = at if total is None else total + at
     assert total is not None
-    return Answers(total / len(live.weights), labels)
+    return Beliefs(total / len(live.weights), labels)
 
 
 def _answers_at(live: LiveRows, checkpoint: Any, block: Block, asked: Asked, bar: Any) -> Iterator[tuple[Tensor, Any]]:

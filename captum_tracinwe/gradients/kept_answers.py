@@ -9,7 +9,7 @@ from captum_tracinwe.batches.batch import Batch, labels_of, size_of
 from captum_tracinwe.batches.blocks import Block
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.wrapped import unwrap
-from captum_tracinwe.gradients.answers import Answers, answers_to, labels_of_classes
+from captum_tracinwe.gradients.answers import Beliefs, answers_to, labels_of_classes
 from captum_tracinwe.gradients.batch_tokens import TokenPass
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import RowSource
@@ -22,7 +22,7 @@ EXACT = 1e-4
 SMALLEST = 1e-7
 
 
-def kept_answers(source: RowSource, live_source: LiveSource) -> Answers | None:
+def kept_answers(source: RowSource, live_source: LiveSource) -> Beliefs | None:
     """The same as :func:`answers_of` without a forward pass through the model, where stored rows tell them; None: they do not.
 
     They do where the rows of a bag of words are kept whole, in float32, the loss is plain cross-entropy, and the training set's
@@ -64,11 +64,11 @@ def kept_answers(source: RowSource, live_source: LiveSource) -> Answers | None:
     told = errors + nn.functional.one_hot(labels, classes).double()[:, None]
     if float(errors.sum(2).abs().max()) > EXACT or float(told.min()) < -EXACT or float(told.max()) > 1 + EXACT:
         return None
-    kept = Answers(told.clamp_min(SMALLEST).log().mean(1), labels)
+    kept = Beliefs(told.clamp_min(SMALLEST).log().mean(1), labels)
     return kept if _says_so(live_source, batches[0][0], kept) else None
 
 
-def _says_so(live_source: LiveSource, batch: Batch, kept: Answers) -> bool:
+def _says_so(live_source: LiveSource, batch: Batch, kept: Beliefs) -> bool:
     """Whether the model, asked about the first batch, answers as its rows tell: not if it ends in a softmax of its own."""
     block = Block(0, size_of(batch), [batch])
     asked = answers_to(live_source.live, block, live_source.asked)

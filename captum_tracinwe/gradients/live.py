@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -191,7 +192,6 @@ class LiveRows:
         The weights are those of the first checkpoint; tokens do not hang on them.
         """
         assert self.top_k_words is None
-        sorts = asked.examples is not None and asked.examples.sorts
         tokens = TokenPass(
             *(self.weights.model, self.table, asked.loss_fn, self.exclude_tokens, self.within, self.label_names),
             self.tables,
@@ -204,12 +204,7 @@ class LiveRows:
                 place, found = block.start, []
                 for batch in block.batches:
                     places = range(place, place + size_of(batch))
-                    try:
-                        found += [] if sorts else [tokens(batch)]
-                    except NotTogether:
-                        found += [tokens(one) for one in all_singles(batch, places, asked.examples)]
-                    if sorts:  # rows do not stand in the order of examples
-                        found += [tokens(one) for one in all_singles(batch, places, asked.examples)]
+                    found += _tokens_of(tokens, batch, places, asked.examples)
                     place += len(places)
             yield RowGradients.cat(found)
 
@@ -347,6 +342,13 @@ class LiveRows:
         except TypeError:  # an iterable data set
             total = None
         return progress(desc=desc, total=total)
+
+
+def _tokens_of(tokens: TokenPass, batch: Batch, places: range, examples: TrainingSet | None) -> list[RowGradients]:
+    if examples is None or not examples.sorts:  # else its rows do not stand in the order of examples
+        with suppress(NotTogether):
+            return [tokens(batch)]
+    return [tokens(one) for one in all_singles(batch, places, examples)]
 
 
 def _singles_of(batch: Batch, start: int, examples: TrainingSet | None) -> list[Batch]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from captum_tracinwe.batches.arguments import is_list, is_whole
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.gradients.answers import NEAR
 from captum_tracinwe.gradients.live import Asked
 from captum_tracinwe.gradients.source import spread
 from captum_tracinwe.labels.folds import check_recipe
@@ -30,8 +31,6 @@ __all__ = [
     "names_of",
 ]
 
-# By so much the probabilities of a text may miss 1: those of half precision.
-NEAR = 1e-2
 # Texts that are held against the training set's tokens. In another order nearly each has a word that its place has not.
 LOOKED_AT = 32
 

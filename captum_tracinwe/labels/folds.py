@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
@@ -153,7 +152,7 @@ def _examples(dataset: Any) -> Any:
     if hasattr(dataset, "iloc") and hasattr(dataset, "columns"):
         # Numbers of Python, not of numpy: the collator of transformers 4 makes floats of labels that are of numpy.
         return [
-            {name: value.item() if isinstance(value, np.generic) else value for name, value in found[i].items()}
+            {name: value.item() if isinstance(value, numpy.generic) else value for name, value in found[i].items()}
             for i in range(len(found))
         ]
     readable = hasattr(found, "__len__") and hasattr(found, "__getitem__")
