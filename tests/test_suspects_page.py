@@ -345,7 +345,11 @@ def test_keys_with_control_or_alt_are_the_browsers(page):
 def test_decisions_are_there_after_a_reload_and_on_this_page_alone(page):
     tab = page(three_suspects())
     tab.press("1", "2")
+    tab.until(
+        "Object.values(localStorage).some(kept => kept.includes('relabel'))"
+    )  # a busy machine is slow to press and to store
     tab.reload()
+    tab.until("document.body.innerText.includes('2 of 3 decided')")
     assert progress(tab) == "2 of 3 decided: 1 kept, 1 changed, 0 dropped"
     assert current(tab) == 2  # where it was left
     other = three_suspects()
