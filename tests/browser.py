@@ -94,10 +94,20 @@ class Browser:
         self.do("Page.navigate", url=path.as_uri())
         self.until("document.readyState === 'complete' && location.protocol === 'file:'")
 
-    def reload(self) -> None:
-        self.ask("window.before = true")
-        self.do("Page.reload")
-        self.until("!window.before && document.readyState === 'complete'")
+    def reload(self, until: str = "true") -> None:
+        """Load the page anew, again where need be, until the expression holds.
+
+        A new process may read the store before the last one's words have come there: twice in CI it did.
+        """
+        deadline = time.monotonic() + 60
+        while True:
+            self.ask("window.before = true")
+            self.do("Page.reload")
+            self.until("!window.before && document.readyState === 'complete'")
+            if self.ask(until):
+                return
+            assert time.monotonic() < deadline, until
+            time.sleep(0.2)
 
     def ask(self, expression: str):
         """The value of an expression of JavaScript on the page; promises are waited for."""

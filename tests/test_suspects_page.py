@@ -246,7 +246,7 @@ def page(tab, tmp_path):
         tab.open(path)
         if fresh:
             tab.ask("localStorage.clear()")
-            tab.reload()
+            tab.reload("localStorage.length === 0")
         return tab
 
     tab.errors.clear()
@@ -348,8 +348,7 @@ def test_decisions_are_there_after_a_reload_and_on_this_page_alone(page):
     tab.until(
         "Object.values(localStorage).some(kept => kept.includes('relabel'))"
     )  # a busy machine is slow to press and to store
-    tab.reload()
-    tab.until("document.body.innerText.includes('2 of 3 decided')")
+    tab.reload("document.body.innerText.includes('2 of 3 decided')")
     assert progress(tab) == "2 of 3 decided: 1 kept, 1 changed, 0 dropped"
     assert current(tab) == 2  # where it was left
     other = three_suspects()
@@ -398,8 +397,7 @@ def test_export_and_import_are_of_one_form(page, tmp_path):
         {"index": "1", "label": names[1], "decision": "keep", "new_label": ""},
     ]
     tab.ask("localStorage.clear()")
-    tab.reload()
-    assert progress(tab) == "0 of 3 decided"
+    tab.reload("document.body.innerText.includes('0 of 3 decided')")
     tab.choose("#file", tmp_path / "saved" / "decisions.csv")
     tab.until("document.querySelector('#told').textContent.includes('imported')")
     assert progress(tab) == "2 of 3 decided: 1 kept, 1 changed, 0 dropped"
