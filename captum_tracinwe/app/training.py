@@ -62,7 +62,7 @@ def words_tokenizer(texts: Sequence[Text]) -> PreTrainedTokenizerBase:
 
     learner = _split_as_bert(Tokenizer(models.WordLevel(unk_token="[UNK]")))
     learner.train_from_iterator(_single(texts), trainers.WordLevelTrainer(special_tokens=list(SPECIAL_TOKENS)))
-    return _bert_like(models.WordLevel(learner.get_vocab(), unk_token="[UNK]"))
+    return _bert_like(models.WordLevel(learner.get_vocab(), unk_token="[UNK]"), texts)
 
 
 def wordpiece_tokenizer(texts: Sequence[Text], size: int = 8000) -> PreTrainedTokenizerBase:
@@ -77,7 +77,7 @@ def wordpiece_tokenizer(texts: Sequence[Text], size: int = 8000) -> PreTrainedTo
         vocab_size=size, min_frequency=2, special_tokens=[*SPECIAL_TOKENS, *inside], show_progress=False
     )
     learner.train_from_iterator(single, trainer)
-    return _bert_like(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
+    return _bert_like(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"), texts)
 
 
 def _single(texts: Sequence[Text]) -> list[str]:
@@ -93,8 +93,8 @@ def _split_as_bert(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _bert_like(model: Any) -> PreTrainedTokenizerBase:
-    """What a tokenizer of BERT does around a vocabulary."""
+def _bert_like(model: Any, texts: Sequence[Text]) -> PreTrainedTokenizerBase:
+    """What a tokenizer of BERT does around a vocabulary; of pairs it tells which token is of which text."""
     from tokenizers import Tokenizer, decoders, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -105,8 +105,16 @@ def _bert_like(model: Any) -> PreTrainedTokenizerBase:
     )
     tokenizer.decoder = decoders.WordPiece()
     pad, unk, cls, sep, mask = SPECIAL_TOKENS
+    pairs = any(not isinstance(text, str) for text in texts)
+    inputs = ["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"]
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, unk_token=unk, cls_token=cls, sep_token=sep, mask_token=mask
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        unk_token=unk,
+        cls_token=cls,
+        sep_token=sep,
+        mask_token=mask,
+        model_input_names=inputs,
     )
 
 

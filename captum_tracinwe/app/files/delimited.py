@@ -79,24 +79,24 @@ def _delimiter(sample: str, reading: Reading, own: str) -> str:
     """The one by which the first line has the columns asked for; else the one that cuts all lines alike; else the usual one."""
     parsed = {}
     for delimiter in (own, *(other for other in DELIMITERS if other != own)):
-        reader = Dialect(delimiter).reader(io.StringIO(sample, newline=""), strict=False)
-        parsed[delimiter] = _first(reader)
-    for delimiter, rows in parsed.items():
+        parsed[delimiter] = _first(sample, delimiter)
+    for delimiter, (rows, _) in parsed.items():
         if rows and {*reading.columns} <= {cell.strip("'") for cell in rows[0]}:
             return delimiter
-    return next((delimiter for delimiter, rows in parsed.items() if _even(rows)), own)
+    return next((delimiter for delimiter, (rows, whole) in parsed.items() if whole and _even(rows)), own)
 
 
-def _first(reader: Iterator[list[str]]) -> list[list[str]]:
+def _first(sample: str, delimiter: str) -> tuple[list[list[str]], bool]:
+    """The first rows of a sample, and whether its quotes stand where they should; the end of the sample may be within some."""
     rows: list[list[str]] = []
     try:
-        for cells in reader:
+        for cells in Dialect(delimiter).reader(io.StringIO(sample, newline="")):
             rows += [cells] if cells else []
             if len(rows) == SAMPLE_LINES:
                 break
-    except csv.Error:  # a field without an end: told where the file is read
-        pass
-    return rows
+    except csv.Error as error:
+        return rows, "unexpected end" in str(error)
+    return rows, True
 
 
 def _even(rows: Sequence[Sequence[str]]) -> bool:
@@ -138,4 +138,6 @@ def _next(reader: Iterator[list[str]]) -> list[str] | None:
                 "not valid CSV (the quotes that begin here do not close before the end of the file); close them, or double a "
                 "quote within a text."
             ) from error
-        raise LineError(f"not valid CSV ({error}).") from error
+        raise LineError(
+            f"not valid CSV ({error}); mend the quotes, or give the --delimiter if it is another."
+        ) from error

@@ -60,17 +60,24 @@ class StandingParquet:
                     f"{field.type} ({error}); nothing is written."
                 ) from error
         table = table.take([n for n in range(table.num_rows) if changes.get(n + 1, ()) is not None])
-        sink = io.BytesIO()
-        module.write_table(table, sink, compression=self.codec, row_group_size=self.largest)
-        again = module.read_table(io.BytesIO(sink.getvalue()))
-        # NaN is not itself, so that what differs is looked at once more.
-        same = again.schema.equals(table.schema) and all(
-            a.equals(b) or repr(a.to_pylist()) == repr(b.to_pylist())
-            for a, b in zip(again.columns, table.columns, strict=True)
+        for nested in (
+            True,
+            False,
+        ):  # how the inner field of a list is called: "element", or "item" as older versions do
+            sink = io.BytesIO()
+            options = {"compression": self.codec, "row_group_size": self.largest, "use_compliant_nested_type": nested}
+            module.write_table(table, sink, **options)
+            if _same(module.read_table(io.BytesIO(sink.getvalue())), table):
+                return sink.getvalue()
+        raise InputError(
+            f"--clean {out}: what would be written is read back otherwise; nothing is written. Expected the same rows; "
+            f"please report this, and save the training file as .jsonl meanwhile."
         )
-        if not same:
-            raise InputError(
-                f"--clean {out}: what would be written is read back otherwise; nothing is written. Expected the same rows; "
-                f"please report this, and save the training file as .jsonl meanwhile."
-            )
-        return sink.getvalue()
+
+
+def _same(again: Any, table: Any) -> bool:
+    """Whether two tables are equal; NaN is not itself, so that columns that differ are looked at once more."""
+    return bool(again.schema.equals(table.schema, check_metadata=True)) and all(
+        a.equals(b) or repr(a.to_pylist()) == repr(b.to_pylist())
+        for a, b in zip(again.columns, table.columns, strict=True)
+    )

@@ -74,14 +74,18 @@ def columns_of(path: object, first: Sequence[Line], reading: Reading, unit: str)
     if not known or isinstance(first[0][1], LineError):  # what is behind a header that cannot be read is none
         return None
     (at, head), others = known[0], [cells for _, cells in known[1:]]
-    named = [column for column in (*reading.columns, reading.name_column) if column in head]
+    numbers = {column: int(column) - 1 for column in reading.columns if column.isascii() and column.isdecimal()}
+    if len(numbers) == len({*reading.columns}) and not {*numbers} <= {*head}:
+        named = []  # that a text or a label is a number, too, means nothing
+    else:
+        named = [column for column in (*reading.columns, reading.name_column) if column in head]
     twice = next((column for column in named if head.count(column) > 1), None)
     if twice is not None:
         raise InputError(
             f"{path}: {head.count(twice)} columns are called {twice!r}; expected one. Rename or remove the others."
         )
-    lacking = [column for column in reading.columns if column not in head]
-    numbers = {column: int(column) - 1 for column in lacking if column.isascii() and column.isdecimal()}
+    lacking = [column for column in reading.columns if column not in named]
+    numbers = {column: place for column, place in numbers.items() if column in lacking}
     beyond = next((column for column, place in numbers.items() if not 0 <= place < len(head)), None)
     if beyond is not None:
         raise InputError(
@@ -100,9 +104,14 @@ def columns_of(path: object, first: Sequence[Line], reading: Reading, unit: str)
         _warn_of_none(path, found, classes)
         return Columns(dict(zip(DEFAULT.columns, found, strict=True)), None, len(head))
     there = listed((cell for cell in head if cell), quoted=False) or "none"
+    one = (
+        " If its fields are parted by another character, give it with --delimiter."
+        if len(head) == 1 and unit == "line"
+        else ""
+    )
     raise InputError(
         f"{path}, {unit} {at}: no column {lacking[0]!r}; there are: {there}. Name the right one with "
-        f"{reading.option_of(lacking[0])}. If {unit} {at} is a text and no header, count: --text-column 1 --label-column 2."
+        f"{reading.option_of(lacking[0])}. If {unit} {at} is a text and no header, count: --text-column 1 --label-column 2.{one}"
     )
 
 
