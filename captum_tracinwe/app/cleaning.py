@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.app.data import InputError, Row, classes_of, listed
-from captum_tracinwe.app.files import DEFAULT, Reading, read_texts
+from captum_tracinwe.app.files import Reading, read_texts
+from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.files.standing import Change, Standing, ending_of_cleaned, standing
 from captum_tracinwe.app.given_model import Classes, head_of, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from captum_tracinwe.app import training
 from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, one_line
-from captum_tracinwe.app.files import DEFAULT, Reading, read_texts
+from captum_tracinwe.app.files import Reading, read_texts
+from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex

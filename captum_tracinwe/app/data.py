@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from captum_tracinwe.app.files import InputError, Problems, Reading, Row, Text, listed, read_texts
+from captum_tracinwe.app.files import InputError, Problems, Reading, Row, listed, read_texts
 from captum_tracinwe.app.files.problems import LineError
+from captum_tracinwe.app.files.rows import Text
 from captum_tracinwe.words.legible import as_line, shortened
 
 __all__ = [

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from captum_tracinwe.app import corpus, training
 from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, sample
-from captum_tracinwe.app.files import DEFAULT, Reading, read_texts
+from captum_tracinwe.app.files import Reading, read_texts
+from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, of_file
 from captum_tracinwe.app.outputs import check_outputs, temporary_directory
 from captum_tracinwe.gradients.seen import is_terminal

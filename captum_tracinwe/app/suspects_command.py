@@ -15,7 +15,8 @@ from typing import Any
 from captum_tracinwe.app import training
 from captum_tracinwe.app.commands import Source, refusals, tracin_of, training_texts
 from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed
-from captum_tracinwe.app.files import DEFAULT, Reading, in_one, read_texts
+from captum_tracinwe.app.files import Reading, in_one, read_texts
+from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.files.standing import ending_of_cleaned
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs, temporary_directory

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from captum_tracinwe.app.files import InputError, Text
+from captum_tracinwe.app.files import InputError
+from captum_tracinwe.app.files.rows import Text
 from captum_tracinwe.checkpoints.weights import save_checkpoint
 from captum_tracinwe.gradients.seen import is_terminal
 

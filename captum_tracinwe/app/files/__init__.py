@@ -2,8 +2,8 @@
 
 from captum_tracinwe.app.files.forms import on_disk
 from captum_tracinwe.app.files.problems import InputError, Problems, listed
-from captum_tracinwe.app.files.reading import DEFAULT, Reading
-from captum_tracinwe.app.files.rows import Row, Text, in_one
+from captum_tracinwe.app.files.reading import Reading
+from captum_tracinwe.app.files.rows import Row, in_one
 from captum_tracinwe.app.files.texts import read_texts
 
-__all__ = ["DEFAULT", "InputError", "Problems", "Reading", "Row", "Text", "in_one", "listed", "on_disk", "read_texts"]
+__all__ = ["InputError", "Problems", "Reading", "Row", "in_one", "listed", "on_disk", "read_texts"]

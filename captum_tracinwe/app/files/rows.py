@@ -49,6 +49,7 @@ class Record:
     fields: Mapping[str, Any] | LineError
 
 
+#: The texts of a file, in their order.
 Records: TypeAlias = Iterator[Record]
 
 
