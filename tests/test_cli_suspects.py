@@ -16,6 +16,7 @@ import pytest
 from captum_tracinwe import save_checkpoint
 from captum_tracinwe.app import cleaning, suspects_command, training
 from captum_tracinwe.app.cli import main
+from captum_tracinwe.app.files import standing
 from captum_tracinwe.labels.found import csv_line
 from captum_tracinwe.visualization import writing
 
@@ -398,7 +399,7 @@ def test_a_relabelled_text_with_line_breaks_stays_one_text(capsys, folder, end, 
 @pytest.mark.usefixtures("never_trained")
 @pytest.mark.parametrize("damage", [lambda line: f"a{line}", lambda line: line + line, lambda _: '"'])
 def test_a_cleaned_file_that_would_be_read_otherwise_replaces_nothing(capsys, folder, monkeypatch, damage):
-    monkeypatch.setattr(cleaning, "csv_line", lambda *given: damage(csv_line(*given)))
+    monkeypatch.setattr(standing, "csv_line", lambda *given: damage(csv_line(*given)))
     decide("0,pets,relabel,boats")
     (folder / "clean.csv").write_text("before")
     shown = refused(capsys, folder, "--train", "train.csv", "--decisions", "decisions.csv", "--clean", "clean.csv")

@@ -87,7 +87,7 @@ def row_of(text, label, name=None, line=1):
 OK = '{"text": "a", "label": 1}\n'
 BAD = {
     "cut.jsonl": (OK + '{"text": "b", "lab', "line 2: not valid JSON"),
-    "list.json": ('[{"text": "a", "label": 1}]', "line 1: a JSON list; expected one object per line"),
+    "list.jsonl": (OK + "[1]", "line 2: a JSON list; expected one object per line"),
     "number.jsonl": ("7\n", "line 1: a JSON number"),
     "empty.jsonl": ("", "no rows in it"),
     "blank.jsonl": ("\n \n", "no rows in it"),

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from captum_tracinwe.app import suspects_options
+from captum_tracinwe.app.file_options import FILE_OPTIONS, FORMS, add_file_options, reading_of
 from captum_tracinwe.app.option_types import count, rate, seed
 from captum_tracinwe.app.stops import Stops, stops
 from captum_tracinwe.app.streams import Output, legible_streams, tell
@@ -25,7 +26,7 @@ and shows that the method finds them and the word that they share. No files, no 
 With --train and --test: the same on your own texts. Trains a classifier (or fine-tunes --model), then explains its
 answers to test texts, mistakes first."""
 # What each of these needs beside it; the value None marks an option that was not given.
-OF_OWN_TEXTS = ("text_column", "label_column", "limit", "test_limit", "model", "max_length")
+OF_OWN_TEXTS = (*FILE_OPTIONS, "limit", "test_limit", "model", "max_length")
 
 # Advice that the package gives to Python → the same for a shell; the longer ones first.
 IN_A_SHELL = (
@@ -159,11 +160,11 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
     add("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
     add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
-    own = demo.add_argument_group("your own texts").add_argument
-    own("--train", metavar="FILE", help="training texts: .jsonl, .csv or .tsv, also .gz")
-    own("--test", metavar="FILE", help="test texts, in the same form")
-    own("--text-column", metavar="NAME", help="default: text")
-    own("--label-column", metavar="NAME", help="integers or strings (default: label)")
+    group = demo.add_argument_group("your own texts")
+    own = group.add_argument
+    own("--train", metavar="FILE", help=f"training texts: {FORMS}")
+    own("--test", metavar="FILE", help="test texts")
+    add_file_options(group)
     own("--limit", type=count, metavar="N", help="train on a random sample of N texts that keeps the class shares")
     own("--test-limit", type=count, metavar="N", help="test texts explained (default: 20)")
     own(
@@ -205,8 +206,7 @@ def _demo(options: argparse.Namespace) -> None:
             settings,
             options.train,
             options.test,
-            text_column=options.text_column or "text",
-            label_column=options.label_column or "label",
+            reading=reading_of(options),
             limit=options.limit,
             test_limit=options.test_limit or 20,
             model=options.model,
@@ -219,13 +219,7 @@ def _add_source(command: _Parser) -> None:
     add = command.add_argument
     add("--model", metavar="DIR", required=True, help="the fine-tuned classifier, written by save_pretrained")
     add("--checkpoints", metavar="DIR", help="its checkpoints with their rates (default: those in --model's directory)")
-    add("--text-column", metavar="NAME", default="text", help="default: text")
-    add(
-        "--label-column",
-        metavar="NAME",
-        default="label",
-        help="class numbers or the names that the model has (default: label)",
-    )
+    add_file_options(command, "class numbers or the names that the model has")
     add("--max-length", type=count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
     add("--batch-size", type=count, metavar="N", default=16, help="texts to a pass (default: 16)")
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
@@ -238,7 +232,7 @@ def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     index.set_defaults(run=_index)
     add = index.add_argument
-    add("--train", metavar="FILE", required=True, help="training texts: .jsonl, .csv or .tsv, also .gz")
+    add("--train", metavar="FILE", required=True, help=f"training texts: {FORMS}")
     add("--out", metavar="DIR", required=True, help="the index: a new or empty directory")
     add("--dry-run", action="store_true", help="only say what it would take: time, memory, disk")
     add("--resume", action="store_true", help="go on with an unfinished index")
@@ -274,8 +268,7 @@ def _source(options: argparse.Namespace) -> Any:
     return commands.Source(
         Path(options.model),
         Path(options.checkpoints or options.model),
-        options.text_column,
-        options.label_column,
+        reading_of(options),
         options.max_length,
         options.batch_size,
         options.without_special_tokens,

@@ -14,7 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_tracinwe.app import training
-from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, one_line, read_rows
+from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, one_line
+from captum_tracinwe.app.files import Reading, read_texts
+from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
@@ -39,7 +41,7 @@ class Source:
     Args:
         model (path): a local transformers directory, with its tokenizer.
         checkpoints (path): what :func:`find_checkpoints` takes.
-        text_column, label_column (str), max_length (int): of the texts.
+        reading (Reading), max_length (int): of the texts.
         batch_size (int): texts to a pass.
         without_special_tokens (bool): [CLS] and its like do not count.
         plain (bool): the paper's score, and not the recommended one.
@@ -47,8 +49,7 @@ class Source:
 
     model: Path
     checkpoints: Path
-    text_column: str = "text"
-    label_column: str = "label"
+    reading: Reading = DEFAULT
     max_length: int = 64
     batch_size: int = 16
     without_special_tokens: bool = False
@@ -72,15 +73,15 @@ def build(
     Raises:
         InputError: a file, the model, the checkpoints or the index there cannot be used.
     """
-    rows = read_rows(train, source.text_column, source.label_column)
+    rows = read_texts(train, source.reading)
     with refusals():
         begun = GradientIndex.open(out) if append or (resume and (out / NAME).exists()) else None
         if not append:
-            classes_of(rows, train)  # refuses a file of one label
+            classes_of(rows, train, mixed_is_said=False)  # refuses a file of one label
         head = head_of(source.model)
         classes = numbered_by(head, rows, train, _indexed(begun) or None if begun is not None else None)
         texts = labelled(rows, classes, train)
-        model, tokenizer, length = _model(source, classes, say)
+        model, tokenizer, length = _model(source, classes, say, texts.pairs)
         if classes.said:
             say(classes.said)
         encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
@@ -121,10 +122,10 @@ def query(
     """
     with refusals():
         opened = GradientIndex.open(index)
-        rows = read_rows(test, source.text_column, source.label_column)[:limit]
+        rows = read_texts(test, source.reading)[:limit]
         classes = numbered_by(head_of(source.model), rows, test, _indexed(opened) or None)
         chosen = labelled(rows, classes, test)
-        model, tokenizer, length = _model(source, classes, say)
+        model, tokenizer, length = _model(source, classes, say, chosen.pairs)
         encoded = training.EncodedTexts(chosen.texts, chosen.labels, tokenizer, length)
         answers: list[int] | None = None
         if predicted:
@@ -146,7 +147,7 @@ def query(
             labels = [kept.names[label] for label in kept.labels]
             tokenized = tokenize(kept.texts, tokenizer, labels=labels, max_length=length)
             of_train = dict(zip(asked, tokenized, strict=True))
-            _check_words(opened, of_train, [f"--train {train}, line {line}" for line in kept.lines])
+            _check_words(opened, of_train, [f"--train {train}, {place}" for place in kept.places])
         named = [
             [
                 dataclasses.replace(
@@ -203,16 +204,17 @@ def _indexed(index: GradientIndex) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def _model(source: Source, classes: Classes, say: Callable[[str], None]) -> tuple[Any, Any, int]:
+def _model(source: Source, classes: Classes, say: Callable[[str], None], pairs: bool) -> tuple[Any, Any, int]:
     """The model, its tokenizer, and how many tokens of a text are kept."""
     model, tokenizer = training.load_model(source.model, classes.names)
-    return model, tokenizer, kept_tokens(source.max_length, tokenizer, model.config, say)
+    return model, tokenizer, kept_tokens(source.max_length, tokenizer, model.config, say, pairs)
 
 
 def _options(source: Source) -> list[str]:
     """The options that name a source, those left at their default not."""
     given = ["--model", str(source.model), "--checkpoints", str(source.checkpoints)]
-    for name in ("text_column", "label_column", "max_length", "batch_size"):
+    given += source.reading.options
+    for name in ("max_length", "batch_size"):
         if getattr(source, name) != getattr(Source, name):
             given += ["--" + name.replace("_", "-"), str(getattr(source, name))]
     for name in ("without_special_tokens", "plain"):
@@ -230,7 +232,7 @@ def tracin_of(source: Source, model: Any, tokenizer: Any, data: Any, **options: 
 
 def training_texts(source: Source, train: Path, index: GradientIndex, classes: Classes) -> LabelledTexts:
     """The texts of the file that an index was built from; InputError if it is another one."""
-    rows = read_rows(train, source.text_column, source.label_column)
+    rows = read_texts(train, source.reading)
     if len(rows) != index.total:
         raise InputError(
             f"--train {train}: {len(rows)} texts; expected the {index.total} that the index was built from."
@@ -240,7 +242,7 @@ def training_texts(source: Source, train: Path, index: GradientIndex, classes: C
             row = rows[number]
             if row.label != written:
                 raise InputError(
-                    f"--train {train}, line {row.line}: the label is {shortened(row.label)}, and {shortened(written)} in the "
+                    f"--train {train}, {row.place}: the label is {shortened(row.label)}, and {shortened(written)} in the "
                     f"index; expected the file that the index was built from, in its order."
                 )
     return labelled(rows, classes, train)

@@ -1,22 +1,23 @@
-"""Reading labelled texts from the user's own files: JSON lines, CSV or TSV, optionally gzipped."""
+"""Labelled texts for a classifier: the rows of a file, its classes, labels by number, samples."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import random
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from captum_tracinwe.app.files import InputError, Problems, Reading, Row, listed, read_texts
+from captum_tracinwe.app.files.problems import LineError
+from captum_tracinwe.app.files.rows import Text
 from captum_tracinwe.words.legible import as_line, shortened
 
 __all__ = [
     "InputError",
     "LabelledTexts",
+    "Row",
     "classes_of",
     "listed",
     "numbered",
@@ -26,38 +27,30 @@ __all__ = [
     "with_classes",
 ]
 
-JSON_LINES = (".jsonl", ".ndjson", ".json")
-TABLES = {".csv": ",", ".tsv": "\t"}
-
-
-class InputError(ValueError):
-    """What the user gave cannot be used; the message is the one line that they read, whatever their file has for a name."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(as_line(message))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a file: the label as it is written there, and the name that the file gives it, if it does."""
-
-    line: int
-    text: str
-    label: str
-    name: str | None = None
-
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Texts with labels that are indices into ``names``; ``lines[i]`` is where text i stands in its file."""
+    """Texts with labels that are indices into ``names``; ``lines[i]`` is where text i stands in its file, counted from 1, and
+    ``places[i]`` says it in words.
+    """
 
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     labels: tuple[int, ...]
     names: tuple[str, ...]
     lines: tuple[int, ...]
+    places: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.places:
+            object.__setattr__(self, "places", tuple(f"line {line}" for line in self.lines))
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether each text is a pair."""
+        return any(not isinstance(text, str) for text in self.texts)
 
     def take(self, indices: Sequence[int]) -> LabelledTexts:
         """The texts of these indices, in this order."""
@@ -66,47 +59,30 @@ class LabelledTexts:
             tuple(self.labels[i] for i in indices),
             self.names,
             tuple(self.lines[i] for i in indices),
+            tuple(self.places[i] for i in indices),
         )
 
 
 def read_rows(path: str | Path, text_column: str = "text", label_column: str = "label") -> list[Row]:
-    """Read every labelled text of a file.
+    """Read every labelled text of a file that says all else itself; see :func:`~captum_tracinwe.app.files.read_texts`.
 
     Args:
-        path (str or Path): ``.jsonl`` (also ``.ndjson``, ``.json``), ``.csv`` or ``.tsv``, each also with ``.gz``.
-        text_column (str): the field with the text.
-        label_column (str): the field with the label, an integer or a string. If there is a field called like it
-            with ``_name`` appended, that is the label's name for display.
-
-    Returns:
-        list: the rows in the order of the file.
+        path (str or Path): the file.
+        text_column, label_column (str): its columns.
 
     Raises:
-        InputError: the file, a line of it, a column or a value is not as described.
+        InputError: the file, lines of it, a column or a value is not as described.
     """
-    path = Path(path)
-    suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-    if suffix not in JSON_LINES and suffix not in TABLES:
-        raise InputError(f"{path}: expected a file name ending in .jsonl, .csv or .tsv (optionally .gz).")
-    if not path.exists():
-        raise InputError(f"{path}: no such file.")
-    if not path.is_file():
-        raise InputError(f"{path}: not a file.")
-    read = (text_column, label_column, f"{label_column}_name")
-    try:
-        records = _json_lines(path) if suffix in JSON_LINES else _table(path, TABLES[suffix], read)
-        rows = [_row(path, line, record, text_column, label_column) for line, record in records]
-    except (OSError, EOFError, zlib.error) as error:  # BadGzipFile is an OSError, a cut .gz ends in EOFError
-        raise InputError(f"{path}: cannot be read ({error}).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
-    if not rows:
-        raise InputError(f"{path}: no rows in it; expected one labelled text per line.")
-    return rows
+    return read_texts(path, Reading((text_column,), label_column))
 
 
-def classes_of(rows: Sequence[Row], path: str | Path) -> dict[str, str]:
+def classes_of(rows: Sequence[Row], path: str | Path, mixed_is_said: bool = True) -> dict[str, str]:
     """The classes of a training file: label as written → name for display, integers in order before strings.
+
+    Args:
+        rows (list of Row): of the file.
+        path (path): the file, for what is said of it.
+        mixed_is_said (bool): warn where some labels are numbers and some names; not where a model knows both.
 
     Raises:
         InputError: there is only one.
@@ -118,6 +94,8 @@ def classes_of(rows: Sequence[Row], path: str | Path) -> dict[str, str]:
         raise InputError(
             f"{path}: all {len(rows)} texts have the label {shortened(rows[0].label)}; a classifier needs at least two."
         )
+    if mixed_is_said:
+        _warn_of_mixed(list(names), path)
     if len(set(names.values())) < len(names):  # two labels of one name could not be told apart in the report
         names = {label: label for label in names}
     return {label: names[label] for label in sorted(names, key=_label_order)}
@@ -127,7 +105,7 @@ def with_classes(rows: Sequence[Row], classes: dict[str, str], path: str | Path)
     """Number the labels by ``classes``, which come from the training file.
 
     Raises:
-        InputError: a label is not among them.
+        InputError: labels are not among them.
     """
     numbers = {label: i for i, label in enumerate(classes)}
     return numbered(rows, numbers, tuple(classes.values()), path, f"in the training file ({listed(classes)})")
@@ -146,23 +124,21 @@ def numbered(
         known (str): where ``numbers`` come from, and which they are: another label is "not {known}".
 
     Raises:
-        InputError: a label is not among them.
+        InputError: labels are not among them.
     """
+    problems = Problems(path)
     for row in rows:
         if row.label not in numbers:
-            raise InputError(f"{path}, line {row.line}: the label {shortened(row.label)} is not {known}.")
+            with problems.at(row.place):
+                raise LineError(f"the label {shortened(row.label)} is not {known}.")
+    problems.check(len(rows))
     return LabelledTexts(
         tuple(row.text for row in rows),
         tuple(numbers[row.label] for row in rows),
         names,
         tuple(row.line for row in rows),
+        tuple(row.place for row in rows),
     )
-
-
-def listed(labels: Iterable[str], most: int = 8, quoted: bool = True) -> str:
-    """The first labels, each shortened."""
-    shown = [shortened(label, quoted=quoted) for label in labels]
-    return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")
 
 
 def sample(texts: LabelledTexts, size: int, seed: int = 0) -> LabelledTexts:
@@ -203,89 +179,17 @@ def one_line(error: Exception) -> str:
     return as_line(str(error)) or type(error).__name__
 
 
-def _open(path: Path) -> Any:
-    opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                reason = getattr(error, "msg", "nested too deeply")
-                raise InputError(
-                    f"{path}, line {number}: not valid JSON ({reason}); expected one object per line."
-                ) from error
-            if not isinstance(record, dict):
-                raise InputError(f"{path}, line {number}: a JSON {_json_type(record)}; expected one object per line.")
-            yield number, record
-
-
-def _table(path: Path, delimiter: str, read: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _open(path) as file:
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-        try:
-            header = list(reader.fieldnames or ())
-        except csv.Error as error:
-            raise InputError(f"{path}, line 1: not valid CSV ({error}).") from error
-        twice = next((name for name in read if header.count(name) > 1), None)
-        if twice is not None:
-            raise InputError(
-                f"{path}: {header.count(twice)} columns are called {twice!r}; expected one. Rename or remove the others."
-            )
-        while True:
-            try:
-                record = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}).") from error
-            if None in record:
-                raise InputError(
-                    f"{path}, line {reader.line_num}: more fields than the header has columns; "
-                    "put texts that contain the delimiter in quotes."
-                )
-            yield reader.line_num, record
-
-
-def _row(path: Path, line: int, record: dict[str, Any], text_column: str, label_column: str) -> Row:
-    where = f"{path}, line {line}"
-    for column, option in ((text_column, "--text-column"), (label_column, "--label-column")):
-        if record.get(column) is None:
-            if column in record:
-                raise InputError(f"{where}: {column!r} has no value here; remove the line or give it one.")
-            there = listed((name for name, value in record.items() if value is not None), quoted=False) or "none"
-            raise InputError(f"{where}: no column {column!r}; there are: {there}. Name the right one with {option}.")
-    text, label, name = record[text_column], record[label_column], record.get(f"{label_column}_name")
-    if not isinstance(text, str):
-        raise InputError(f"{where}: {text_column!r} is a {_json_type(text)}; expected a string.")
-    if not text.strip():
-        raise InputError(f"{where}: {text_column!r} is empty; remove the line or give it a text.")
-    for column, value in ((text_column, text), (label_column, label), (f"{label_column}_name", name)):
-        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-            raise InputError(
-                f"{where}: {column!r} holds half a character (a lone surrogate); write it whole or remove it."
-            )
-    if isinstance(label, float) and not label.is_integer():  # nor are NaN and infinity
-        raise InputError(f"{where}: {label_column!r} is {label}; expected an integer or a string.")
-    if isinstance(label, (list, dict)):
-        raise InputError(f"{where}: {label_column!r} is a {_json_type(label)}; expected an integer or a string.")
-    if isinstance(label, bool) or not isinstance(label, (str, float)):
-        label = json.dumps(label)
-    elif isinstance(label, float):
-        label = str(int(label))
-    if not label.strip():
-        raise InputError(f"{where}: {label_column!r} is empty; expected an integer or a string.")
-    return Row(line, text, label.strip(), name.strip() or None if isinstance(name, str) else None)
-
-
-def _json_type(value: object) -> str:
-    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+def _warn_of_mixed(labels: Sequence[str], path: str | Path) -> None:
+    """Say it where some labels are numbers and some are names: often each class is there twice."""
+    numbers = [label for label in labels if re.fullmatch(r"-?\d+(\.\d+)?", label)]
+    names = [label for label in labels if label not in numbers]
+    if numbers and names:
+        warnings.warn(
+            f"{path}: some labels are numbers ({listed(sorted(numbers, key=_label_order))}) and some are names "
+            f"({listed(sorted(names))}): they count as {len(labels)} different classes. If the numbers stand for names, "
+            f"write one of both in all lines.",
+            stacklevel=2,
+        )
 
 
 def _label_order(label: str) -> tuple[bool, int, str]:

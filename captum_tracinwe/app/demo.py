@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_tracinwe.app import corpus, training
-from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, read_rows, sample
+from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, sample
+from captum_tracinwe.app.files import Reading, read_texts
+from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, of_file
 from captum_tracinwe.app.outputs import check_outputs, temporary_directory
 from captum_tracinwe.gradients.seen import is_terminal
@@ -153,8 +155,7 @@ def run_files(
     train_file: str | Path,
     test_file: str | Path,
     *,
-    text_column: str = "text",
-    label_column: str = "label",
+    reading: Reading = DEFAULT,
     limit: int | None = None,
     test_limit: int = 20,
     model: str | Path | None = None,
@@ -165,8 +166,8 @@ def run_files(
 
     Args:
         settings (Settings): where to, how many, how long.
-        train_file, test_file (path): see :func:`captum_tracinwe.data.read_rows`.
-        text_column, label_column (str): their columns.
+        train_file, test_file (path): see :func:`captum_tracinwe.app.files.read_texts`.
+        reading (Reading): their columns, and what they do not say themselves.
         limit (int, optional): train on a sample of that size that keeps the shares of the classes.
         test_limit (int): test texts explained.
         model (path, optional): a local transformers directory to fine-tune; None: a small BERT from scratch.
@@ -180,15 +181,15 @@ def run_files(
         InputError: see ``app/data.py``; also for a report, checkpoints or model that cannot be used.
     """
     check_outputs({"--out": settings.out}, [train_file, test_file])
-    rows = read_rows(train_file, text_column, label_column)
+    rows = read_texts(train_file, reading)
     classes = _classes(rows, train_file, model)
     everything = labelled(rows, classes, train_file)
-    test = labelled(read_rows(test_file, text_column, label_column), classes, test_file)
+    test = labelled(read_texts(test_file, reading), classes, test_file)
     train = everything if limit is None else sample(everything, limit, settings.seed)
     drawn = f", a random sample of {len(everything):,} that keeps the class shares" if train is not everything else ""
     say(
         f"{len(train):,} training texts{drawn}; {len(test):,} test texts; {len(train.names)} classes: "
-        f"{listed(train.names, quoted=False)}." + classes.said
+        f"{listed(train.names, quoted=False)}." + classes.said + reading.said
     )
     with _checkpoint_directory(settings) as directory, training.quiet_transformers(), training.seeded(settings.seed):
         if model is None:
@@ -198,7 +199,7 @@ def run_files(
         else:
             classifier, tokenizer = training.load_model(model, train.names)
             epochs, rate, checkpoints = 2, 5e-5, 4
-        max_length = kept_tokens(max_length, tokenizer, classifier.config, say)
+        max_length = kept_tokens(max_length, tokenizer, classifier.config, say, train.pairs)
         job = _Job(settings, classifier, tokenizer, train, test, max_length)
         job.train(directory, settings.epochs or epochs, settings.learning_rate or rate, checkpoints, say)
         everyone = range(len(test))

@@ -168,20 +168,23 @@ def labelled(rows: Sequence[Row], classes: Classes, path: str | Path) -> Labelle
         meant = label if row.name is None else classes.called.get(row.name, label)
         if meant != label:
             raise InputError(
-                f"{path}, line {row.line}: the label {shortened(row.label)} is called {shortened(row.name)}, and "
+                f"{path}, {row.place}: the label {shortened(row.label)} is called {shortened(row.name)}, and "
                 f"{shortened(row.name)} is class {meant} of the model, not {label}. Name the column of these names with "
                 f"--label-column."
             )
     return texts
 
 
-def kept_tokens(asked: int, tokenizer: Any, config: Any, say: Callable[[str], None]) -> int:
+def kept_tokens(asked: int, tokenizer: Any, config: Any, say: Callable[[str], None], pairs: bool = False) -> int:
     """How many tokens of a text are kept: what ``--max-length`` asks for, or the model's positions, said if these are fewer.
+
+    Args:
+        pairs (bool): each text is a pair, which has more special tokens.
 
     Raises:
         InputError: no token of a text would be left beside the special ones.
     """
-    special = int(tokenizer.num_special_tokens_to_add(pair=False))
+    special = int(tokenizer.num_special_tokens_to_add(pair=pairs))
     if asked <= special:
         raise InputError(
             f"--max-length {asked}: the tokenizer puts {special} special tokens around a text, which leaves none of its own; "

@@ -1,10 +1,10 @@
-"""What options of the command line take: whole numbers, seeds, rates; another value is refused in the user's words."""
+"""What options of the command line take: whole numbers, seeds, rates, delimiters; all else is refused in the user's words."""
 
 from __future__ import annotations
 
 import argparse
 
-__all__ = ["count", "rate", "seed"]
+__all__ = ["count", "delimiter", "rate", "seed"]
 
 
 def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
@@ -35,4 +35,12 @@ def rate(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def delimiter(text: str) -> str:
+    """One character that stands between fields; ``\\t`` is a tab."""
+    value = "\t" if text in ("\\t", "tab") else text
+    if len(value) != 1 or value in '"\r\n\0':
+        raise argparse.ArgumentTypeError(f"expected one character between fields (\\t for a tab), got {text!r}")
     return value

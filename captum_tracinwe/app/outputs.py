@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from captum_tracinwe.app.data import InputError
+from captum_tracinwe.app.files import InputError, on_disk
 from captum_tracinwe.gradients.interrupts import unbroken
 
 __all__ = ["check_outputs", "temporary_directory"]
@@ -31,7 +31,7 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Iterable[str | Path
         InputError: a directory, no file (a pipe, a device), no directory to write in, a name too long, a file that is read or
             lies in a directory that is, or the same path twice.
     """
-    inputs = list(inputs)
+    inputs = [on_disk(one) for one in inputs]  # of "folder:train" the folder
     seen: dict[Path, str] = {}
     for option, path in outputs.items():
         out = Path(path)

@@ -14,7 +14,10 @@ from typing import Any
 
 from captum_tracinwe.app import training
 from captum_tracinwe.app.commands import Source, refusals, tracin_of, training_texts
-from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, read_rows
+from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed
+from captum_tracinwe.app.files import Reading, in_one, read_texts
+from captum_tracinwe.app.files.reading import DEFAULT
+from captum_tracinwe.app.files.standing import ending_of_cleaned
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs, temporary_directory
 from captum_tracinwe.gradients.seen import is_terminal
@@ -46,8 +49,7 @@ class Settings:
     argilla: Path | None = None
     limit: int = 50
     witnesses: int = 3
-    text_column: str = "text"
-    label_column: str = "label"
+    reading: Reading = DEFAULT
     seed: int = 0
     model: Path | None = None
     checkpoints: Path | None = None
@@ -74,12 +76,13 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
     """
     read = (settings.train, settings.model, settings.checkpoints, settings.index)
     check_outputs(settings.outputs, [path for path in read if path is not None])
-    rows = read_rows(settings.train, settings.text_column, settings.label_column)
-    known = classes_of(rows, settings.train)
+    rows = read_texts(settings.train, settings.reading)
+    known = classes_of(rows, settings.train, mixed_is_said=False)
     if len(rows) < FEWEST * len(known):
         raise InputError(
             f"{settings.train}: {len(rows)} texts with {len(known)} different labels ({listed(known)}); expected at least "
-            f"{FEWEST} texts for each label on average. Is --label-column {settings.label_column} the column of the labels?"
+            f"{FEWEST} texts for each label on average. Is --label-column {settings.reading.label_column} the column of the "
+            f"labels?"
         )
     with refusals(), _asked(settings, rows, say) as (tracin, texts, tokenized):
         found = suspects(
@@ -100,22 +103,27 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
         write_all(contents)
     except OSError as error:
         raise InputError(f"{error.filename or settings.out}: cannot be written ({error.strerror or error}).") from error
-    say(suspects_text(found, top=min(PRINTED, settings.limit), places=_places(texts), rest="--csv has all"))
+    say(suspects_text(found, top=min(PRINTED, settings.limit), places=texts.places, rest="--csv has all"))
     say("")
     for what, path in (("Page", settings.out), ("Table", settings.csv), ("Argilla records", settings.argilla)):
         if path is not None:
             say(f"{what}: {visible(str(path))}")
-    given = [
-        "--train",
-        str(settings.train),
-        *_columns(settings),
-        *(("--model", str(settings.model)) if settings.model else ()),
-    ]
-    then = shlex.join(
-        [*given, "--decisions", "decisions.csv", "--clean", f"clean{''.join(settings.train.suffixes[-2:])}"]
-    )
-    say(f"Decide on the page, export the decisions, then: captum-tracinwe suspects {visible(then)}")
+    say(_then(settings))
     return found
+
+
+def _then(settings: Settings) -> str:
+    """What to do with the page."""
+    ending = ending_of_cleaned(settings.train, settings.reading)
+    if ending is None:
+        return (
+            "Decide on the page and export the decisions. A training file of this form is not written back; of CSV, JSON lines "
+            "or Parquet --clean makes a cleaned file."
+        )
+    given = ["--train", str(settings.train), *settings.reading.options]
+    given += ["--model", str(settings.model)] if settings.model else []
+    then = shlex.join([*given, "--decisions", "decisions.csv", "--clean", f"clean{ending}"])
+    return f"Decide on the page, export the decisions, then: captum-tracinwe suspects {visible(then)}"
 
 
 # ------------------------------------------------------------------------------------------------------- the model
@@ -137,12 +145,12 @@ def _asked(
             if opened is not None:
                 training_texts(source, settings.train, opened, classes)  # refuses another file
             model, tokenizer = training.load_model(settings.model, classes.names)
-            length = kept_tokens(settings.max_length, tokenizer, model.config, say)
-            _say_texts(texts, classes, say)
+            length = kept_tokens(settings.max_length, tokenizer, model.config, say, texts.pairs)
+            _say_texts(settings, texts, classes, say)
         else:
             classes = _of_training(settings, rows)
             texts = labelled(rows, classes, settings.train)
-            _say_texts(texts, classes, say)
+            _say_texts(settings, texts, classes, say)
             model, tokenizer, length = _trained(settings, texts, directory, say)
             source, opened = _source(settings, Path(directory)), None
         encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
@@ -178,7 +186,7 @@ def _trained(
         model, tokenizer = training.load_model(settings.model, texts.names)
         epochs, rate, checkpoints = 2, 5e-5, 4
         say(f"--model {visible(str(settings.model))} has no checkpoints of its own: it is fine-tuned on these texts.")
-    length = kept_tokens(settings.max_length, tokenizer, model.config, say)
+    length = kept_tokens(settings.max_length, tokenizer, model.config, say, texts.pairs)
     done = training.train(
         model,
         training.EncodedTexts(texts.texts, texts.labels, tokenizer, length),
@@ -208,8 +216,7 @@ def _source(settings: Settings, checkpoints: Path) -> Source:
     return Source(
         settings.model or checkpoints,
         checkpoints,
-        settings.text_column,
-        settings.label_column,
+        settings.reading,
         settings.max_length,
         settings.batch_size,
         settings.without_special_tokens,
@@ -217,15 +224,10 @@ def _source(settings: Settings, checkpoints: Path) -> Source:
     )
 
 
-def _say_texts(texts: LabelledTexts, classes: Classes, say: Callable[[str], None]) -> None:
+def _say_texts(settings: Settings, texts: LabelledTexts, classes: Classes, say: Callable[[str], None]) -> None:
     said = f" {classes.said}" if classes.said else ""
-    say(f"{len(texts):,} training texts; {len(texts.names)} classes: {listed(texts.names, quoted=False)}.{said}")
-
-
-def _columns(settings: Settings) -> list[str]:
-    """The options that name columns, those left at their default not."""
-    given = (("--text-column", settings.text_column, "text"), ("--label-column", settings.label_column, "label"))
-    return [word for option, value, default in given if value != default for word in (option, value)]
+    names = listed(texts.names, quoted=False)
+    say(f"{len(texts):,} training texts; {len(texts.names)} classes: {names}.{said}{settings.reading.said}")
 
 
 # ------------------------------------------------------------------------------------------------- what is written
@@ -233,11 +235,7 @@ def _columns(settings: Settings) -> list[str]:
 
 def _page(settings: Settings, found: Suspects, texts: LabelledTexts, tokenized: list[TokenizedText]) -> str:
     title = f"Which labels of {settings.train.name} are probably wrong, and why"
-    return suspects_html(found, title=title, texts=tokenized, places=_places(texts))
-
-
-def _places(texts: LabelledTexts) -> list[str]:
-    return [f"line {line}" for line in texts.lines]
+    return suspects_html(found, title=title, texts=tokenized, places=texts.places)
 
 
 def _table(found: Suspects, texts: LabelledTexts) -> str:
@@ -245,7 +243,7 @@ def _table(found: Suspects, texts: LabelledTexts) -> str:
     names = (COLUMNS[0], "line", *COLUMNS[1:])
     lines = [csv_line(names)]
     for row in found.rows():
-        told = {**row, "line": texts.lines[row["index"]], "text": texts.texts[row["index"]]}
+        told = {**row, "line": texts.lines[row["index"]], "text": in_one(texts.texts[row["index"]])}
         lines.append(csv_line([told[name] for name in names]))
     return "".join(lines)
 
@@ -259,7 +257,7 @@ def _records(settings: Settings, found: Suspects, texts: LabelledTexts) -> str:
     for one in found.first:
         record = {
             "id": f"{visible(settings.train.name)}-{texts.lines[one.index]}",
-            "fields": {"text": texts.texts[one.index]},
+            "fields": {"text": in_one(texts.texts[one.index])},
             "suggestions": {
                 "label": {"value": one.suggested, "score": float(one.suspicion), "agent": "captum-tracinwe"}
             },

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from captum_tracinwe.app.file_options import FORMS, add_file_options, reading_of
 from captum_tracinwe.app.option_types import count, rate, seed
 
 __all__ = ["add"]
@@ -31,7 +32,7 @@ def add(commands: Any) -> None:
     )
     command.set_defaults(run=_run)
     option = command.add_argument
-    option("--train", metavar="FILE", required=True, help="training texts: .jsonl, .csv or .tsv, also .gz")
+    option("--train", metavar="FILE", required=True, help=f"training texts: {FORMS}")
     option("--out", metavar="FILE", help="the page (default: captum-tracinwe-suspects.html)")
     option("--csv", metavar="FILE", help="all texts as a table, most suspicious first")
     option("--argilla", metavar="FILE", help="the texts of the page as JSON lines, records for Argilla 2")
@@ -39,8 +40,7 @@ def add(commands: Any) -> None:
     option(
         "--witnesses", type=count, metavar="N", default=3, help="texts named for a label and against it (default: 3)"
     )
-    option("--text-column", metavar="NAME", default="text", help="default: text")
-    option("--label-column", metavar="NAME", default="label", help="integers or strings (default: label)")
+    add_file_options(command)
     option("--seed", type=seed, default=0, metavar="N", help="of weights, shuffling and folds (default: 0)")
     of_model = command.add_argument_group("the model").add_argument
     of_model("--model", metavar="DIR", help="a local directory of save_pretrained (default: a small BERT from scratch)")
@@ -85,8 +85,7 @@ def _run(options: argparse.Namespace) -> None:
             train,
             Path(options.decisions),
             Path(options.clean),
-            text_column=options.text_column,
-            label_column=options.label_column,
+            reading=reading_of(options),
             model=path(options.model),
             say=options.say,
         )
@@ -101,8 +100,7 @@ def _run(options: argparse.Namespace) -> None:
         argilla=path(options.argilla),
         limit=options.limit,
         witnesses=options.witnesses,
-        text_column=options.text_column,
-        label_column=options.label_column,
+        reading=reading_of(options),
         seed=options.seed,
         model=path(options.model),
         checkpoints=path(options.checkpoints),

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from captum_tracinwe.app.data import InputError
+from captum_tracinwe.app.files import InputError
+from captum_tracinwe.app.files.rows import Text
 from captum_tracinwe.checkpoints.weights import save_checkpoint
 from captum_tracinwe.gradients.seen import is_terminal
 
@@ -56,28 +57,33 @@ def seeded(seed: int) -> Iterator[None]:
 # -------------------------------------------------------------------------------------------------- model, tokenizer
 
 
-def words_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerBase:
+def words_tokenizer(texts: Sequence[Text]) -> PreTrainedTokenizerBase:
     """A tokenizer with one token for every word of ``texts`` (lower-cased), for small vocabularies."""
     from tokenizers import Tokenizer, models, trainers
 
     learner = _split_as_bert(Tokenizer(models.WordLevel(unk_token="[UNK]")))
-    learner.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=list(SPECIAL_TOKENS)))
-    return _bert_like(models.WordLevel(learner.get_vocab(), unk_token="[UNK]"))
+    learner.train_from_iterator(_single(texts), trainers.WordLevelTrainer(special_tokens=list(SPECIAL_TOKENS)))
+    return _bert_like(models.WordLevel(learner.get_vocab(), unk_token="[UNK]"), texts)
 
 
-def wordpiece_tokenizer(texts: Sequence[str], size: int = 8000) -> PreTrainedTokenizerBase:
+def wordpiece_tokenizer(texts: Sequence[Text], size: int = 8000) -> PreTrainedTokenizerBase:
     """A tokenizer with a vocabulary of at most ``size`` word pieces learnt from ``texts`` (lower-cased)."""
     from tokenizers import Tokenizer, models, trainers
 
-    learner = _split_as_bert(Tokenizer(models.WordPiece(unk_token="[UNK]")))
+    learner, single = _split_as_bert(Tokenizer(models.WordPiece(unk_token="[UNK]"))), _single(texts)
     # The trainer numbers "##a" and the like as it meets them in a hash table, anew in each process, and decides between
     # equally frequent pairs by number: the same texts gave another vocabulary each time. Reserved, they have fixed numbers.
-    inside = sorted({f"##{character}" for text in texts for character in learner.normalizer.normalize_str(text)})
+    inside = sorted({f"##{character}" for text in single for character in learner.normalizer.normalize_str(text)})
     trainer = trainers.WordPieceTrainer(
         vocab_size=size, min_frequency=2, special_tokens=[*SPECIAL_TOKENS, *inside], show_progress=False
     )
-    learner.train_from_iterator(texts, trainer)
-    return _bert_like(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
+    learner.train_from_iterator(single, trainer)
+    return _bert_like(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"), texts)
+
+
+def _single(texts: Sequence[Text]) -> list[str]:
+    """All texts, the two of a pair one after the other."""
+    return [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
 
 
 def _split_as_bert(tokenizer: Any) -> Any:
@@ -88,18 +94,28 @@ def _split_as_bert(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _bert_like(model: Any) -> PreTrainedTokenizerBase:
-    """What a tokenizer of BERT does around a vocabulary."""
+def _bert_like(model: Any, texts: Sequence[Text]) -> PreTrainedTokenizerBase:
+    """What a tokenizer of BERT does around a vocabulary; of pairs it tells which token is of which text."""
     from tokenizers import Tokenizer, decoders, processors
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = _split_as_bert(Tokenizer(model))
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
     tokenizer.decoder = decoders.WordPiece()
     pad, unk, cls, sep, mask = SPECIAL_TOKENS
+    pairs = any(not isinstance(text, str) for text in texts)
+    inputs = ["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"]
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, unk_token=unk, cls_token=cls, sep_token=sep, mask_token=mask
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        unk_token=unk,
+        cls_token=cls,
+        sep_token=sep,
+        mask_token=mask,
+        model_input_names=inputs,
     )
 
 
@@ -168,12 +184,14 @@ def load_model(directory: str | Path, names: Sequence[str]) -> tuple[PreTrainedM
 
 
 class EncodedTexts(Dataset[dict[str, Any]]):
-    """Token ids and labels, one dict per text; `batches` pads them."""
+    """Token ids and labels, one dict per text or pair of texts; `batches` pads them."""
 
     def __init__(
-        self, texts: Sequence[str], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase, max_length: int
+        self, texts: Sequence[Text], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> None:
-        encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
+        pairs = any(not isinstance(text, str) for text in texts)  # a file has pairs alone, or none
+        columns = [list(column) for column in zip(*texts, strict=True)] if pairs else [list(texts)]
+        encoded = tokenizer(*columns, truncation=True, max_length=max_length)
         self.fields = {key: encoded[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in encoded}
         self.labels = list(labels)
         self.padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
