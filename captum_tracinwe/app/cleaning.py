@@ -19,8 +19,9 @@ from captum_tracinwe.labels.found import csv_line
 from captum_tracinwe.visualization.writing import write_all
 from captum_tracinwe.words.legible import shortened, visible
 
-__all__ = ["Decision", "clean", "read_decisions"]
+__all__ = ["COLUMNS", "Decision", "checked", "clean", "number_of", "read_decisions"]
 
+#: Of what the page exports.
 COLUMNS = ("index", "label", "decision", "new_label")
 KINDS = ("keep", "relabel", "drop")
 
@@ -71,7 +72,7 @@ def clean(
     rows = read_rows(train, text_column, label_column)
     classes = of_file(classes_of(rows, train)) if model is None else numbered_by(head_of(model), rows, train)
     numbers = labelled(rows, classes, train).labels
-    decided = _checked(read_decisions(decisions), decisions, train, rows, numbers, classes)
+    decided = checked(read_decisions(decisions), decisions, train, rows, numbers, classes)
     with (gzip.open if train.suffix == ".gz" else open)(train, "rt", encoding="utf-8", newline="") as file:
         parts = list(_parts(file, _kind(train)))
     texts = {part.line: part for part in parts if part.line}
@@ -85,7 +86,7 @@ def clean(
         if part.line:
             counts[kind] += 1
         if decision is not None and kind == "relabel":
-            kept.append(writing.relabelled(part, _number(decision.new_label, classes)))
+            kept.append(writing.relabelled(part, number_of(decision.new_label, classes)))
         elif kind != "drop":
             kept.append(part)
     if counts["drop"] == len(rows):
@@ -102,35 +103,34 @@ def clean(
     )
 
 
-def read_decisions(path: Path) -> list[Decision]:
-    """Read what the page exported.
+def read_decisions(path: Path, option: str = "--decisions") -> list[Decision]:
+    """Read what the page exported; ``option`` names the file.
 
     Raises:
         InputError: the file or a line of it is not as the page writes it.
     """
     if not path.is_file():
-        raise InputError(f"--decisions {path}: {'not a file' if path.exists() else 'no such file'}.")
+        raise InputError(f"{option} {path}: {'not a file' if path.exists() else 'no such file'}.")
     try:
         text = path.read_bytes().decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = list(reader.fieldnames or ())
         if [name for name in header if name in COLUMNS] != list(COLUMNS):
             raise InputError(
-                f"--decisions {path}: the first line is {shortened(','.join(header))}; expected {','.join(COLUMNS)}, as the page "
+                f"{option} {path}: the first line is {shortened(','.join(header))}; expected {','.join(COLUMNS)}, as the page "
                 f"exports it."
             )
-        found = [_decision(record, reader.line_num, path) for record in reader]
+        found = [_decision(record, f"{option} {path}, line {reader.line_num}", reader.line_num) for record in reader]
     except UnicodeDecodeError as error:
-        raise InputError(f"--decisions {path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+        raise InputError(f"{option} {path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     except (OSError, csv.Error) as error:
-        raise InputError(f"--decisions {path}: cannot be read ({error}).") from error
+        raise InputError(f"{option} {path}: cannot be read ({error}).") from error
     if not found:
-        raise InputError(f"--decisions {path}: no decisions in it; decide on the page first, then export.")
+        raise InputError(f"{option} {path}: no decisions in it; decide on the page first, then export.")
     return found
 
 
-def _decision(record: Mapping[str, str | None], line: int, path: Path) -> Decision:
-    where = f"--decisions {path}, line {line}"
+def _decision(record: Mapping[str, str | None], where: str, line: int) -> Decision:
     index, label, kind, new = (record[name] for name in COLUMNS)
     if None in record or index is None or label is None or kind is None:
         raise InputError(f"{where}: expected {len(COLUMNS)} fields: {','.join(COLUMNS)}.")
@@ -143,18 +143,19 @@ def _decision(record: Mapping[str, str | None], line: int, path: Path) -> Decisi
     return Decision(line, int(index), label, kind, new or "")
 
 
-def _checked(
+def checked(
     decisions: Sequence[Decision],
     path: Path,
     train: Path,
     rows: Sequence[Row],
     numbers: Sequence[int],
     classes: Classes,
+    option: str = "--decisions",
 ) -> dict[int, Decision]:
     """Decisions by training index; refused if they are about other texts."""
     found: dict[int, Decision] = {}
     for one in decisions:
-        where = f"--decisions {path}, line {one.line}"
+        where = f"{option} {path}, line {one.line}"
         if one.index >= len(rows):
             raise InputError(
                 f"{where}: the index is {one.index}, and {train} has {len(rows)} texts, 0 to {len(rows) - 1}; expected the "
@@ -170,7 +171,7 @@ def _checked(
             )
         if one.kind == "relabel":
             try:
-                _number(one.new_label, classes)
+                number_of(one.new_label, classes)
             except KeyError:
                 raise InputError(
                     f"{where}: the new label {shortened(one.new_label)} is none of {listed(classes.names)}; expected one that "
@@ -184,7 +185,7 @@ def _checked(
     return found
 
 
-def _number(label: str, classes: Classes) -> int:
+def number_of(label: str, classes: Classes) -> int:
     """The class of a label, by the name shown on the page or as the file writes it."""
     return classes.names.index(label) if label in classes.names else classes.numbers[label]
 

@@ -236,7 +236,7 @@ def train(
         epochs, batch_size (int): as usual.
         learning_rate (float): of the first step; each checkpoint carries that of its own step.
         seed (int): of the shuffling and the dropout; torch's generator is put back afterwards.
-        checkpoints (int): how many.
+        checkpoints (int): how many; 0: none.
 
     Returns:
         TrainingRun: the checkpoints and how training went.
@@ -274,7 +274,7 @@ def train(
                 saved.append((path, step, rate, sum(losses) / len(losses)))
                 losses.clear()
     model.eval()
-    paths, numbers, rates, means = zip(*saved, strict=True)
+    paths, numbers, rates, means = zip(*saved, strict=True) if saved else ((), (), (), ())
     return TrainingRun(paths, numbers, rates, means, perf_counter() - started)
 
 
