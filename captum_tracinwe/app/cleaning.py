@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -70,7 +71,7 @@ def clean(
             f"{out}: expected the format of {train.name}, a file name ending in {_kind(train) or train.suffix}."
         )
     rows = read_rows(train, text_column, label_column)
-    classes = of_file(classes_of(rows, train)) if model is None else numbered_by(head_of(model), rows, train)
+    classes = _classes(model, rows, train)
     numbers = labelled(rows, classes, train).labels
     decided = checked(read_decisions(decisions), decisions, train, rows, numbers, classes)
     with (gzip.open if train.suffix == ".gz" else open)(train, "rt", encoding="utf-8", newline="") as file:
@@ -101,6 +102,17 @@ def clean(
         f"Cleaned training file: {visible(str(out))}: {counts['relabel']:,} texts relabelled, {counts['drop']:,} dropped, "
         f"{counts['keep']:,} as they were ({len(rows) - len(decided):,} of them not decided)."
     )
+
+
+def _classes(model: Path | None, rows: Sequence[Row], train: Path) -> Classes:
+    """Those of the page: of a model that was asked its own; of one that was fine-tuned for other labels those of the file."""
+    if model is not None:
+        with contextlib.suppress(InputError):
+            classes = numbered_by(head_of(model), rows, train)
+            labelled(rows, classes, train)
+            return classes
+        head_of(model)  # what is no model is refused
+    return of_file(classes_of(rows, train))
 
 
 def read_decisions(path: Path, option: str = "--decisions") -> list[Decision]:

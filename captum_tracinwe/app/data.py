@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+# What torch, numpy and pandas write in place of a label.
+NO_LABELS = ("-100", "nan", "NaN", "<NA>")
 TABLES = {".csv": ",", ".tsv": "\t"}
 
 
@@ -271,15 +273,26 @@ def _row(path: Path, line: int, record: dict[str, Any], text_column: str, label_
                 f"{where}: {column!r} holds half a character (a lone surrogate); write it whole or remove it."
             )
     if isinstance(label, float) and not label.is_integer():  # nor are NaN and infinity
-        raise InputError(f"{where}: {label_column!r} is {label}; expected an integer or a string.")
+        raise InputError(
+            f"{where}: {label_column!r} is {label}; expected an integer or a string: which class the text is of. Of a text "
+            f"without a label remove the line; of one with probabilities give the most probable. Of a number there is no class."
+        )
     if isinstance(label, (list, dict)):
-        raise InputError(f"{where}: {label_column!r} is a {_json_type(label)}; expected an integer or a string.")
+        raise InputError(
+            f"{where}: {label_column!r} is a {_json_type(label)}; expected an integer or a string: one class of each text. Of "
+            f"several labels, or probabilities, give one class, in a column that you name with --label-column."
+        )
     if isinstance(label, bool) or not isinstance(label, (str, float)):
         label = json.dumps(label)
     elif isinstance(label, float):
         label = str(int(label))
     if not label.strip():
         raise InputError(f"{where}: {label_column!r} is empty; expected an integer or a string.")
+    if label.strip() in NO_LABELS:
+        raise InputError(
+            f"{where}: {label_column!r} is {label.strip()}, by which programs say that there is no label; expected an "
+            f"integer or a string. Remove the line; if it is a class, give it another name."
+        )
     return Row(line, text, label.strip(), name.strip() or None if isinstance(name, str) else None)
 
 

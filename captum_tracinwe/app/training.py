@@ -161,6 +161,8 @@ def load_model(directory: str | Path, names: Sequence[str]) -> tuple[PreTrainedM
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.config.pad_token_id = tokenizer.pad_token_id
+    # Of a model for several labels, or a number, transformers would take the loss of that; texts here have one class each.
+    model.config.problem_type = "single_label_classification"
     return model, tokenizer
 
 
