@@ -248,6 +248,30 @@ def test_what_a_file_must_not_replace_and_names_too_long_are_refused_before_the_
 
 
 @pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_file_that_a_models_folder_links_to_is_not_replaced(capsys, folder, model, link):
+    """As in a hub's cache, whose folders hold links to files elsewhere."""
+    (folder / "blobs").mkdir()
+    shutil.move("model/config.json", "blobs/0a1b")
+    getattr(folder / "model/config.json", link)(folder / "blobs/0a1b")
+    before = (folder / "blobs/0a1b").read_bytes()
+    for option in ("--out", "--csv"):
+        said = refused(capsys, folder, "--train", "train.csv", *model, option, "blobs/0a1b")
+        assert f"{option} blobs/0a1b: model, which is read, has this file under another name" in said
+    assert (folder / "blobs/0a1b").read_bytes() == before
+
+
+@pytest.mark.usefixtures("never_trained")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "new.html"])
+def test_demo_replaces_no_file_of_the_model(capsys, folder, model, name):
+    before = {path.name: path.read_bytes() for path in (folder / "model").iterdir()}
+    options = ["--train", "train.csv", "--test", "train.csv", *model]
+    assert main(["demo", *options, "--out", f"model/{name}"]) == 2
+    assert f"--out model/{name}: lies in model, which is read" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (folder / "model").iterdir()} == before
+
+
+@pytest.mark.usefixtures("never_trained")
 @pytest.mark.parametrize("column", ["label", "label_name"])
 def test_half_a_character_is_refused_before_the_work(capsys, folder, column):
     records = [{"text": text, "label": label, "label_name": label} for text, label in TEXTS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections import Counter
@@ -19,8 +20,9 @@ from captum_tracinwe.app.outputs import check_outputs
 from captum_tracinwe.visualization.writing import write_all
 from captum_tracinwe.words.legible import shortened, visible
 
-__all__ = ["Decision", "clean", "read_decisions"]
+__all__ = ["COLUMNS", "Decision", "checked", "clean", "number_of", "read_decisions"]
 
+#: Of what the page exports.
 COLUMNS = ("index", "label", "decision", "new_label")
 JSON = (".jsonl", ".ndjson", ".json")
 KINDS = ("keep", "relabel", "drop")
@@ -62,7 +64,7 @@ def clean(
     rows = read_texts(train, reading)
     classes = of_file(classes_of(rows, train)) if model is None else numbered_by(head_of(model), rows, train)
     numbers = labelled(rows, classes, train).labels
-    decided = _checked(read_decisions(decisions), decisions, train, rows, numbers, classes)
+    decided = checked(read_decisions(decisions), decisions, train, rows, numbers, classes)
     of_class = _Labels(file, rows, numbers, classes)
     counts = Counter(one.kind for one in decided.values())
     counts["keep"] += len(rows) - len(decided)
@@ -71,7 +73,7 @@ def clean(
     changes: dict[int, Change] = {}
     for index, one in decided.items():
         if one.kind != "keep":
-            new = _number(one.new_label, classes) if one.kind == "relabel" else None
+            new = number_of(one.new_label, classes) if one.kind == "relabel" else None
             changes[rows[index].line] = None if new is None else of_class.written(new)
     content = file.written(changes, out)
     try:
@@ -84,35 +86,45 @@ def clean(
     )
 
 
-def read_decisions(path: Path) -> list[Decision]:
-    """Read what the page exported.
+def _classes(model: Path | None, rows: Sequence[Row], train: Path) -> Classes:
+    """Those of the page: of a model that was asked its own; of one that was fine-tuned for other labels those of the file."""
+    if model is not None:
+        with contextlib.suppress(InputError):
+            classes = numbered_by(head_of(model), rows, train)
+            labelled(rows, classes, train)
+            return classes
+        head_of(model)  # what is no model is refused
+    return of_file(classes_of(rows, train))
+
+
+def read_decisions(path: Path, option: str = "--decisions") -> list[Decision]:
+    """Read what the page exported; ``option`` names the file.
 
     Raises:
         InputError: the file or a line of it is not as the page writes it.
     """
     if not path.is_file():
-        raise InputError(f"--decisions {path}: {'not a file' if path.exists() else 'no such file'}.")
+        raise InputError(f"{option} {path}: {'not a file' if path.exists() else 'no such file'}.")
     try:
         text = path.read_bytes().decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = list(reader.fieldnames or ())
         if [name for name in header if name in COLUMNS] != list(COLUMNS):
             raise InputError(
-                f"--decisions {path}: the first line is {shortened(','.join(header))}; expected {','.join(COLUMNS)}, as the page "
+                f"{option} {path}: the first line is {shortened(','.join(header))}; expected {','.join(COLUMNS)}, as the page "
                 f"exports it."
             )
-        found = [_decision(record, reader.line_num, path) for record in reader]
+        found = [_decision(record, f"{option} {path}, line {reader.line_num}", reader.line_num) for record in reader]
     except UnicodeDecodeError as error:
-        raise InputError(f"--decisions {path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+        raise InputError(f"{option} {path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     except (OSError, csv.Error) as error:
-        raise InputError(f"--decisions {path}: cannot be read ({error}).") from error
+        raise InputError(f"{option} {path}: cannot be read ({error}).") from error
     if not found:
-        raise InputError(f"--decisions {path}: no decisions in it; decide on the page first, then export.")
+        raise InputError(f"{option} {path}: no decisions in it; decide on the page first, then export.")
     return found
 
 
-def _decision(record: Mapping[str, str | None], line: int, path: Path) -> Decision:
-    where = f"--decisions {path}, line {line}"
+def _decision(record: Mapping[str, str | None], where: str, line: int) -> Decision:
     index, label, kind, new = (record[name] for name in COLUMNS)
     if None in record or index is None or label is None or kind is None:
         raise InputError(f"{where}: expected {len(COLUMNS)} fields: {','.join(COLUMNS)}.")
@@ -125,18 +137,19 @@ def _decision(record: Mapping[str, str | None], line: int, path: Path) -> Decisi
     return Decision(line, int(index), label, kind, new or "")
 
 
-def _checked(
+def checked(
     decisions: Sequence[Decision],
     path: Path,
     train: Path,
     rows: Sequence[Row],
     numbers: Sequence[int],
     classes: Classes,
+    option: str = "--decisions",
 ) -> dict[int, Decision]:
     """Decisions by training index; refused if they are about other texts."""
     found: dict[int, Decision] = {}
     for one in decisions:
-        where = f"--decisions {path}, line {one.line}"
+        where = f"{option} {path}, line {one.line}"
         if one.index >= len(rows):
             raise InputError(
                 f"{where}: the index is {one.index}, and {train} has {len(rows)} texts, 0 to {len(rows) - 1}; expected the "
@@ -152,7 +165,7 @@ def _checked(
             )
         if one.kind == "relabel":
             try:
-                _number(one.new_label, classes)
+                number_of(one.new_label, classes)
             except KeyError:
                 raise InputError(
                     f"{where}: the new label {shortened(one.new_label)} is none of {listed(classes.names)}; expected one that "
@@ -166,7 +179,7 @@ def _checked(
     return found
 
 
-def _number(label: str, classes: Classes) -> int:
+def number_of(label: str, classes: Classes) -> int:
     """The class of a label, by the name shown on the page or as the file writes it."""
     return classes.names.index(label) if label in classes.names else classes.numbers[label]
 

@@ -42,7 +42,7 @@ IN_A_SHELL = (
     (r"Invalid checkpoints provided for TracIn class: (.+?)! ", r"--checkpoints \1 cannot be used. "),
     (
         r" Give it a better voice, out_of_fold=\.\.\., of",
-        " From Python, give suspects(...) a better voice, out_of_fold=..., of",
+        " Give it a better voice by --folds N or, from Python, suspects(..., out_of_fold=...), of",
     ),
     (r"\bPass a checkpoints_load_func", "From Python, pass a checkpoints_load_func"),
     (r"\bor pass a checkpoints_load_func", "or, from Python, pass a checkpoints_load_func"),

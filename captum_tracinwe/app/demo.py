@@ -180,7 +180,7 @@ def run_files(
     Raises:
         InputError: see ``app/data.py``; also for a report, checkpoints or model that cannot be used.
     """
-    check_outputs({"--out": settings.out}, [train_file, test_file])
+    check_outputs({"--out": settings.out}, [train_file, test_file, *([] if model is None else [model])])
     rows = read_texts(train_file, reading)
     classes = _classes(rows, train_file, model)
     everything = labelled(rows, classes, train_file)

@@ -26,12 +26,14 @@ class Head:
         names (tuple of str): a name for each class, by number; empty: the model has no head of its own.
         numbers (mapping): class number by name; of a head that was never named, that of LABEL_0, LABEL_1, ….
         named (bool): whether somebody gave the classes names.
+        problem (str, optional): another task than to name one class of a text, as transformers calls it.
     """
 
     model: Path
     names: tuple[str, ...]
     numbers: Mapping[str, int]
     named: bool
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,12 @@ def head_of(model: str | Path) -> Head:
     # A plain encoder has the config's default of two classes, and no head: load_model makes one.
     if not named and not any("ForSequenceClassification" in str(name) for name in config.architectures or ()):
         return Head(model, (), {}, False)
-    return Head(model, names, {name: numbers[name] for name in sorted(numbers, key=numbers.__getitem__)}, named)
+    by_itself = "regression" if len(names) == 1 else None  # what transformers takes a head of one number for
+    problem = getattr(config, "problem_type", None) or by_itself
+    problem = None if problem == "single_label_classification" else problem
+    return Head(
+        model, names, {name: numbers[name] for name in sorted(numbers, key=numbers.__getitem__)}, named, problem
+    )
 
 
 def numbered_by(head: Head, rows: Sequence[Row], path: str | Path, indexed: Mapping[str, int] | None = None) -> Classes:
@@ -115,6 +122,13 @@ def numbered_by(head: Head, rows: Sequence[Row], path: str | Path, indexed: Mapp
     Raises:
         InputError: which label is which class cannot be told, or the index has it otherwise.
     """
+    if head.problem is not None:
+        what = "several labels of a text" if head.problem == "multi_label_classification" else "a number for each text"
+        raise InputError(
+            f"--model {head.model}: trained on {what} (problem_type={head.problem!r} and num_labels={len(head.names)} in its "
+            f"config.json); expected a classifier of one class for each text. `suspects` and `demo` make one of it, where "
+            f"they are given no checkpoints; this one itself can be asked from Python, TracInWE(...).influence(...)."
+        )
     count = len(head.names)
     integers = {str(i): i for i in range(count)}
     if head.named:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["count", "delimiter", "rate", "seed"]
+__all__ = ["count", "delimiter", "fold_count", "rate", "seed"]
 
 
 def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
@@ -20,6 +20,11 @@ def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
 def count(text: str) -> int:
     """A whole number of at least 1."""
     return _whole_number(text, 1, 2**63 - 1, "of at least 1")
+
+
+def fold_count(text: str) -> int:
+    """A whole number of at least 2."""
+    return _whole_number(text, 2, 2**63 - 1, "of at least 2")
 
 
 def seed(text: str) -> int:

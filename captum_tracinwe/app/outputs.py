@@ -54,6 +54,13 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Iterable[str | Path
             raise InputError(
                 f"{option} {out}: lies in {within}, which is read; expected a place outside it, so that nothing there changes."
             )
+        # A model's folder may hold links to files elsewhere, as that of a hub's cache does.
+        linked = next((one for one in inputs if os.path.exists(out) and _holds(Path(one), out)), None)
+        if linked is not None:
+            raise InputError(
+                f"{option} {out}: {linked}, which is read, has this file under another name, and the report would replace it; "
+                f"choose another name."
+            )
         if place in seen:
             raise InputError(f"{option} {out}: {seen[place]} names the same file; choose another name for one of them.")
         seen[place] = option
@@ -63,3 +70,8 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Iterable[str | Path
                 pass
         except OSError as error:
             raise InputError(f"{option} {out}: cannot be written ({error.strerror or error}).") from error
+
+
+def _holds(folder: Path, file: Path) -> bool:
+    """Whether the file lies in the folder or below it, whatever its name there."""
+    return folder.is_dir() and any(path.is_file() and path.samefile(file) for path in folder.rglob("*"))

@@ -1,5 +1,7 @@
 """Ctrl-C in the command `captum-tracinwe`: from the first import on it ends in one line, and pressing it again changes nothing.
 
+SIGTERM and SIGHUP, too, let a command put away what it has begun.
+
 The package imports this first, because torch takes a second or two. A program that imports the package is left alone.
 """
 
@@ -20,6 +22,8 @@ PACKAGE = __name__.partition(".")[0]
 STOPPED = 130
 #: Where the first was lost (Python drops what is raised within a finaliser), another one counts after so many seconds.
 PATIENCE = 5.0
+# By which a process is asked to end: by `kill`, a scheduler, a terminal that closes.
+ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def _is_command() -> bool:
@@ -40,32 +44,55 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 class Stops:
-    """The handler of SIGINT while a command runs."""
+    """The handler of Ctrl-C, and of what ends a process, while a command runs."""
 
     def __init__(self) -> None:
         self.came: float | None = None
+        #: What ends the process came, its number.
+        self.ended_by: int | None = None
+        #: Ctrl-C was ignored before, as of a command that a script put in the background.
+        self.deaf = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt; not again while what was begun is being put away."""
+        if self.deaf and self.ended_by is None:
+            return
         now = time.monotonic()
         if self.came is None or now - self.came > PATIENCE:
             self.came = now
             raise KeyboardInterrupt
 
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """As Ctrl-C, which is held back where half done is worse than late (captum_tracinwe.gradients.interrupts)."""
+        self.ended_by = number
+        signal.raise_signal(signal.SIGINT)
+
 
 @contextmanager
 def stops() -> Iterator[Stops]:
-    """For the time of a command; a caller's handler is put back, the process of the command itself is only to end."""
+    """For the time of a command; a caller's handler is put back, the process of the command itself is only to end.
+
+    Where SIGTERM or SIGHUP came, the process ends by it, once all is put away: nothing that was temporary stays behind.
+    """
     found = Stops()
     before = signal.getsignal(signal.SIGINT)
-    ours = threading.current_thread() is threading.main_thread() and before in (signal.default_int_handler, _leave)
+    main = threading.current_thread() is threading.main_thread()
+    found.deaf = before is signal.SIG_IGN
+    ours = main and (before in (signal.default_int_handler, _leave) or found.deaf)
+    ends = [one for one in ENDS if ours and signal.getsignal(one) is signal.SIG_DFL]
     if ours:
         signal.signal(signal.SIGINT, found.handle)
+    for one in ends:
+        signal.signal(one, found.end)
     try:
         yield found
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.SIG_IGN if before is _leave else before)
+        for one in ends:
+            signal.signal(one, signal.SIG_DFL)
+        if found.ended_by is not None:
+            signal.raise_signal(found.ended_by)
 
 
 if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

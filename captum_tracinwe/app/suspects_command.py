@@ -8,9 +8,10 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from captum_tracinwe.app import training
 from captum_tracinwe.app.commands import Source, refusals, tracin_of, training_texts
@@ -20,6 +21,8 @@ from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.files.standing import ending_of_cleaned
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs, temporary_directory
+from captum_tracinwe.app.suspects_training import out_of_fold, recipe_of, refuse_taught, said_of
+from captum_tracinwe.app.trusted import trusted_labels
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.labels import Suspects, suspects
@@ -54,6 +57,8 @@ class Settings:
     model: Path | None = None
     checkpoints: Path | None = None
     index: Path | None = None
+    folds: int | None = None
+    trusted: Path | None = None
     max_length: int = 64
     batch_size: int = 32
     epochs: int | None = None
@@ -74,7 +79,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
     Raises:
         InputError: a file, the model, its checkpoints or the index cannot be used, or a file cannot be written.
     """
-    read = (settings.train, settings.model, settings.checkpoints, settings.index)
+    read = (settings.train, settings.model, settings.checkpoints, settings.index, settings.trusted)
     check_outputs(settings.outputs, [path for path in read if path is not None])
     rows = read_texts(settings.train, settings.reading)
     known = classes_of(rows, settings.train, mixed_is_said=False)
@@ -84,11 +89,18 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
             f"{FEWEST} texts for each label on average. Is --label-column {settings.reading.label_column} the column of the "
             f"labels?"
         )
-    with refusals(), _asked(settings, rows, say) as (tracin, texts, tokenized):
+    if settings.folds is not None and settings.folds > len(rows):
+        raise InputError(
+            f"--folds {settings.folds}: {settings.train} has {len(rows)} texts; expected a text at least for each fold."
+        )
+    with refusals(), _asked(settings, rows, say) as asked:
+        texts, tokenized = asked.texts, asked.tokenized
         found = suspects(
-            tracin,
+            asked.tracin,
             texts=tokenized,
             class_names=texts.names,
+            right=asked.right,
+            out_of_fold=asked.out_of_fold,
             limit=settings.limit,
             witnesses=settings.witnesses,
             seed=settings.seed,
@@ -129,18 +141,28 @@ def _then(settings: Settings) -> str:
 # ------------------------------------------------------------------------------------------------------- the model
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The classifier that is asked, its training texts, these as it reads them, and what is known besides."""
+
+    tracin: TracInWE
+    texts: LabelledTexts
+    tokenized: list[TokenizedText]
+    right: dict[int, int] | None
+    out_of_fold: Tensor | None
+
+
 @contextlib.contextmanager
-def _asked(
-    settings: Settings, rows: list[Row], say: Callable[[str], None]
-) -> Iterator[tuple[TracInWE, LabelledTexts, list[TokenizedText]]]:
-    """The classifier that is asked, its training texts, and these as it reads them."""
+def _asked(settings: Settings, rows: list[Row], say: Callable[[str], None]) -> Iterator[_Asked]:
     with training.seeded(settings.seed), temporary_directory() as directory:
         checkpoints = _checkpoints(settings)
+        told, opened = None, None
         if checkpoints is not None:
             assert settings.model is not None
             opened = GradientIndex.open(settings.index) if settings.index is not None else None
             classes = numbered_by(head_of(settings.model), rows, settings.train)
-            texts = labelled(rows, classes, settings.train)
+            given = labelled(rows, classes, settings.train)
+            right, texts = _trusted(settings, rows, given, classes, say)
             source = _source(settings, checkpoints)
             if opened is not None:
                 training_texts(source, settings.train, opened, classes)  # refuses another file
@@ -149,20 +171,52 @@ def _asked(
             _say_texts(settings, texts, classes, say)
         else:
             classes = _of_training(settings, rows)
-            texts = labelled(rows, classes, settings.train)
+            given = labelled(rows, classes, settings.train)
+            right, texts = _trusted(settings, rows, given, classes, say)
+            given = texts  # a model that is trained here learns the labels that are known
             _say_texts(settings, texts, classes, say)
-            model, tokenizer, length = _trained(settings, texts, directory, say)
-            source, opened = _source(settings, Path(directory)), None
-        encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
+            recipe, model = recipe_of(
+                settings.model,
+                texts,
+                max_length=settings.max_length,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                say=say,
+            )
+            tokenizer, length = recipe.tokenizer, recipe.length
+            if settings.folds is not None and settings.model is not None:
+                refuse_taught(model, recipe, texts, settings.folds, settings.model)
+            done = recipe.train(model, texts, directory, settings.seed)
+            say(said_of(done, recipe.epochs))
+            if settings.folds is not None:
+                told = out_of_fold(recipe, texts, settings.folds, settings.seed, done.seconds, directory, say)
+            source = _source(settings, Path(directory))
+        encoded = training.EncodedTexts(given.texts, given.labels, tokenizer, length)
         data = training.batches(encoded, GRADIENT_BATCH)
         tracin = tracin_of(source, model, tokenizer, data, **({} if opened is None else {"index": opened}))
         labels = [texts.names[label] for label in texts.labels]
-        yield tracin, texts, tokenize(texts.texts, tokenizer, labels=labels, max_length=length)
+        tokenized = tokenize(texts.texts, tokenizer, labels=labels, max_length=length)
+        yield _Asked(tracin, texts, tokenized, right, told)
+
+
+def _trusted(
+    settings: Settings, rows: list[Row], texts: LabelledTexts, classes: Classes, say: Callable[[str], None]
+) -> tuple[dict[int, int] | None, LabelledTexts]:
+    """The labels that are known, and the texts with these."""
+    if settings.trusted is None:
+        return None, texts
+    right = trusted_labels(settings.trusted, settings.train, rows, texts.labels, classes, settings.reading)
+    other = sum(texts.labels[index] != label for index, label in right.items())
+    say(f"Known: {counted(len(right), 'label')}, {other:,} of them other than in {visible(settings.train.name)}.")
+    return right, replace(texts, labels=tuple(right.get(index, label) for index, label in enumerate(texts.labels)))
 
 
 def _checkpoints(settings: Settings) -> Path | None:
     """Where the given model's checkpoints are: named, or in its directory as a Trainer leaves them; else it is trained first."""
     if settings.model is None or settings.checkpoints is not None:
+        if settings.checkpoints is not None:
+            _refuse_folds(settings)
         return settings.checkpoints
     head_of(settings.model)  # refuses what is no model
     own = any(re.fullmatch(r"checkpoint-\d+", entry.name) and entry.is_dir() for entry in settings.model.iterdir())
@@ -171,35 +225,21 @@ def _checkpoints(settings: Settings) -> Path | None:
             f"--index {settings.index}: --model {settings.model} has no checkpoints of its own; name those that the index was "
             f"built from with --checkpoints DIR."
         )
-    return settings.model if own else None
+    found = settings.model if own else None
+    if found is not None:
+        _refuse_folds(settings)
+    return found
 
 
-def _trained(
-    settings: Settings, texts: LabelledTexts, directory: str, say: Callable[[str], None]
-) -> tuple[Any, Any, int]:
-    """A small BERT from scratch, or the given model fine-tuned; its tokenizer, and how many tokens of a text are kept."""
-    if settings.model is None:
-        tokenizer = training.wordpiece_tokenizer(texts.texts)
-        model = training.small_bert(len(tokenizer), texts.names, positions=max(settings.max_length, 64))
-        epochs, rate, checkpoints = 5, 1e-3, 4
-    else:
-        model, tokenizer = training.load_model(settings.model, texts.names)
-        epochs, rate, checkpoints = 2, 5e-5, 4
-        say(f"--model {visible(str(settings.model))} has no checkpoints of its own: it is fine-tuned on these texts.")
-    length = kept_tokens(settings.max_length, tokenizer, model.config, say, texts.pairs)
-    done = training.train(
-        model,
-        training.EncodedTexts(texts.texts, texts.labels, tokenizer, length),
-        directory,
-        epochs=settings.epochs or epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate or rate,
-        seed=settings.seed,
-        checkpoints=checkpoints,
-    )
-    losses = f"loss {done.losses[0]:.2f} to {done.losses[-1]:.2f}"
-    say(f"Trained for {counted(settings.epochs or epochs, 'epoch')} in {done.seconds:.1f} s ({losses}).")
-    return model, tokenizer, length
+def _refuse_folds(settings: Settings) -> None:
+    """Raise InputError where folds are asked of a model that is not trained here."""
+    if settings.folds is not None:
+        raise InputError(
+            f"--folds {settings.folds}: --model {settings.model} is asked at its checkpoints, and how it was trained is not "
+            f"known, so that it cannot be trained again without some of the texts. Give the pretrained model that it began from "
+            f"as --model, without --checkpoints and --index: it is fine-tuned here. Or, from Python, give your recipe: "
+            f"suspects(tracin, folds={settings.folds}, recipe=...)."
+        )
 
 
 def _of_training(settings: Settings, rows: list[Row]) -> Classes:

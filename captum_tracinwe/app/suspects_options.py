@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.app.file_options import FORMS, add_file_options, reading_of
-from captum_tracinwe.app.option_types import count, rate, seed
+from captum_tracinwe.app.option_types import count, fold_count, rate, seed
 
 __all__ = ["add"]
+
+# What says nothing about a cleaned file.
+BESIDE = ("out", "csv", "argilla", "folds", "trusted")
 
 DESCRIPTION = """\
 Which labels of your training texts are probably wrong, which would be right, and which texts and words say so.
@@ -42,10 +45,22 @@ def add(commands: Any) -> None:
     )
     add_file_options(command)
     option("--seed", type=seed, default=0, metavar="N", help="of weights, shuffling and folds (default: 0)")
+    option(
+        "--trusted",
+        metavar="FILE",
+        help="labels that you have checked: what the page exported, or texts of --train with their right labels; the others "
+        "are judged by them",
+    )
     of_model = command.add_argument_group("the model").add_argument
     of_model("--model", metavar="DIR", help="a local directory of save_pretrained (default: a small BERT from scratch)")
     of_model("--checkpoints", metavar="DIR", help="--model's own, with their rates; without any it is fine-tuned first")
     of_model("--index", metavar="DIR", help="what `captum-tracinwe index` made: reasons are looked up there")
+    of_model(
+        "--folds",
+        type=fold_count,
+        metavar="N",
+        help="train N more, each without a part of the texts, which it is then asked about; you are told how long it takes",
+    )
     of_model("--max-length", type=count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
     of_model("--batch-size", type=count, metavar="N", default=32, help="texts per training step (default: 32)")
     of_model("--epochs", type=count, metavar="N", help="default: 5; 2 with --model")
@@ -76,7 +91,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.decisions is not None and options.clean is None:
         raise InputError("--decisions is given without --clean; name the file to write with --clean FILE.")
     if options.clean is not None:
-        beside = next((name for name in ("out", "csv", "argilla") if getattr(options, name) is not None), None)
+        beside = next((name for name in BESIDE if getattr(options, name) is not None), None)
         if beside is not None:
             raise InputError(
                 f"--{beside} is given with --clean, which only writes the cleaned file; leave it out, or run the command twice."
@@ -105,6 +120,8 @@ def _run(options: argparse.Namespace) -> None:
         model=path(options.model),
         checkpoints=path(options.checkpoints),
         index=path(options.index),
+        folds=options.folds,
+        trusted=path(options.trusted),
         max_length=options.max_length,
         batch_size=options.batch_size,
         epochs=options.epochs,

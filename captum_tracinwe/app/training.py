@@ -177,6 +177,8 @@ def load_model(directory: str | Path, names: Sequence[str]) -> tuple[PreTrainedM
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.config.pad_token_id = tokenizer.pad_token_id
+    # Of a model for several labels, or a number, transformers would take the loss of that; texts here have one class each.
+    model.config.problem_type = "single_label_classification"
     return model, tokenizer
 
 
@@ -254,7 +256,7 @@ def train(
         epochs, batch_size (int): as usual.
         learning_rate (float): of the first step; each checkpoint carries that of its own step.
         seed (int): of the shuffling and the dropout; torch's generator is put back afterwards.
-        checkpoints (int): how many.
+        checkpoints (int): how many; 0: none.
 
     Returns:
         TrainingRun: the checkpoints and how training went.
@@ -292,7 +294,7 @@ def train(
                 saved.append((path, step, rate, sum(losses) / len(losses)))
                 losses.clear()
     model.eval()
-    paths, numbers, rates, means = zip(*saved, strict=True)
+    paths, numbers, rates, means = zip(*saved, strict=True) if saved else ((), (), (), ())
     return TrainingRun(paths, numbers, rates, means, perf_counter() - started)
 
 

@@ -178,7 +178,8 @@ def _value(key: str, example: Mapping[str, Any], is_label: bool) -> Tensor | lis
     """What an example has in a column as a tensor; texts of different lengths, as of choices, as a list of lists."""
     if key not in example:
         raise ValueError(
-            f"An example lacks the column {key!r} that the first of its batch has: got {', '.join(example)}."
+            f"An example lacks the column {key!r} that the first of its batch has: got {', '.join(example)}. Expected the same "
+            f"columns in each: complete the example, or leave it out."
         )
     value = example[key]
     if _is_ragged(value):

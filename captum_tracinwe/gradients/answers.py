@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from captum_tracinwe.batches.batch import Batch, as_parts, labels_of, move_to, size_of
 from captum_tracinwe.batches.blocks import Block
@@ -19,6 +21,11 @@ from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
 
 __all__ = ["NEAR", "Beliefs", "answers_of", "answers_to", "labels_of_classes"]
+
+# Losses of a number, by torch.
+OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss, nn.GaussianNLLLoss)
+OF_NUMBERS_TOO: tuple[Any, ...] = (functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss)
+OF_NUMBERS_TOO += (functional.huber_loss, functional.poisson_nll_loss, functional.gaussian_nll_loss)
 
 #: By so much the probabilities of a text may miss 1: half precision.
 NEAR = 1e-2
@@ -44,7 +51,7 @@ def answers_of(source: LiveSource, show_progress: bool = False) -> Beliefs:
         ValueError: the model is no classifier of one label a text, a label is none of its classes, or an answer is not finite.
     """
     live, loader, asked = source.live, source.examples.loader, source.asked
-    _refuse_regression(live, source.loss_fn)
+    _refuse_other_tasks(live, source.loss_fn)
     answers, labels = [], []
     with live.bar(loader, "Asking the model for its answers to training texts. Processing batch", show_progress) as bar:
         for block in live.blocks(loader, "train_dataset", 8):
@@ -113,7 +120,7 @@ def _log_probabilities(answers: Tensor, asked: Asked) -> Tensor:
     """Of logits ``(n, K)``; of a model that ends in a softmax or a sigmoid its own."""
     least = torch.finfo(torch.float32).tiny
     if answers.shape[1] == 1:  # of class 1
-        if isinstance(asked.loss_fn, torch.nn.BCELoss):
+        if _is_loss(asked.loss_fn, (nn.BCELoss,), (functional.binary_cross_entropy,)):
             return torch.cat([1 - answers, answers], dim=1).clamp_min(least).log()
         answers = torch.cat([torch.zeros_like(answers), answers], dim=1)
     elif bool((answers >= 0).all()) and bool(((answers.sum(1) - 1).abs() < NEAR).all()):
@@ -121,10 +128,33 @@ def _log_probabilities(answers: Tensor, asked: Asked) -> Tensor:
     return answers.log_softmax(1)
 
 
-def _refuse_regression(live: LiveRows, loss_fn: Any) -> None:
-    """Raise ValueError where transformers' model learned a number by its squared error: it answers no logits."""
+def _is_loss(loss_fn: Any, kinds: tuple[type[nn.Module], ...], functions: tuple[Any, ...]) -> bool:
+    """Whether a loss is one of these of torch, as a module or as a function, with arguments of its own or not."""
+    bare = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
+    return isinstance(bare, kinds) or any(bare is one for one in functions)
+
+
+def _name_of(loss_fn: Any) -> str:
+    bare = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
+    return str(getattr(bare, "__name__", type(bare).__name__))
+
+
+def _refuse_other_tasks(live: LiveRows, loss_fn: Any) -> None:
+    """Raise ValueError where the loss says that a number was learned, or several labels of a text: then there are no classes."""
+    if _is_loss(loss_fn, OF_NUMBERS, OF_NUMBERS_TOO):
+        raise ValueError(
+            f"suspects: the loss, {_name_of(loss_fn)}, is that of a "
+            f"regression: expected a classifier, for of a number no label is right or wrong. Pass the loss of a classifier, such "
+            f"as loss_fn=torch.nn.CrossEntropyLoss(reduction='none'), and the model that was trained by it."
+        )
     config: Any = getattr(unwrap(live.weights.model), "config", None)
     kind = getattr(config, "problem_type", None)
+    if loss_fn is None and kind == "multi_label_classification" and getattr(config, "num_labels", None) != 1:
+        raise ValueError(
+            f"suspects: the model is trained on several labels of a text (problem_type={kind!r}, num_labels={config.num_labels}"
+            f"): expected one class for each text, of which a label can be the wrong one. Ask about one label at a time: a model "
+            f"of num_labels=1 for it, loss_fn=torch.nn.BCEWithLogitsLoss(reduction='none'), and labels 0.0 and 1.0, (N, 1)."
+        )
     one = kind is None and getattr(config, "num_labels", None) == 1
     if loss_fn is None and (kind == "regression" or one):
         raise ValueError(

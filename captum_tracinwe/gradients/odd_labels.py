@@ -103,7 +103,14 @@ def odd_labels(model: Module, batch: Any, labels: Any, prediction: Any, said: st
     if given != (size,):
         return f"The labels have shape {given} where the prediction has {shape}: {wanted}."
     if labels.dtype == torch.int64:
-        return None
+        if not (own and of_numbers):
+            return None
+        problem = getattr(model.config, "problem_type", None)
+        return (
+            f"The labels are class numbers, shape {given}, and the model's own loss (problem_type={problem!r}) takes a number "
+            f"for each class: expected shape {shape}, torch.float32. Where each text has one class, pass loss_fn=torch.nn."
+            f"CrossEntropyLoss(reduction='none'), or set model.config.problem_type = 'single_label_classification'."
+        )
     part = labels[labels != labels.round()] if labels.is_floating_point() else labels[:0]
     way = f"{float(part[0]):.6g} is no class number" if len(part) else "Take labels.long()"
     return f"The labels are of type {labels.dtype}, and the loss takes class numbers: {wanted}. {way}."

@@ -24,7 +24,7 @@ from captum_tracinwe.batches.batch import labels_of
 from captum_tracinwe.batches.data_sets import of_columns, one_split
 from captum_tracinwe.gradients.seen import is_open, shows_bars
 
-__all__ = ["check_recipe", "out_of_fold", "parts"]
+__all__ = ["check_recipe", "duration", "out_of_fold", "parts"]
 
 # What a Trainer is asked with, whatever its own arguments are: all texts, one after the other, and the logits.
 ASKED = {
@@ -358,12 +358,13 @@ def _bar(folds: int, show_progress: bool) -> Any:
 def _say_cost(seconds: float, folds: int) -> None:
     if is_open(sys.stderr):
         print(
-            f"out_of_fold: the first of {folds} folds took {_duration(seconds)}, all take about {_duration(folds * seconds)}.",
+            f"out_of_fold: the first of {folds} folds took {duration(seconds)}, all take about {duration(folds * seconds)}.",
             file=sys.stderr,
         )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """As people say it."""
     if seconds < 120:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_tracinwe.labels.chances import Chances, rising
 from captum_tracinwe.labels.highest import highest
 
-__all__ = ["Voices", "by_class", "margins"]
+__all__ = ["Voices", "by_class", "margins", "tells"]
 
 # Texts of a label with fewer than so many are adjusted half by their own mean, half by that of all.
 FEW = 10
@@ -42,6 +42,12 @@ def margins(told: Tensor, labels: Tensor) -> Tensor:
     others = told.clone()
     others[torch.arange(len(labels)), labels] = -torch.inf
     return others.amax(1) - own
+
+
+def tells(accuracy: float, labels: Tensor) -> bool:
+    """Whether who names so many of these labels tells their classes apart: `TELLS` of the way from the largest class to all."""
+    most = float(torch.bincount(labels).max()) / len(labels)
+    return (accuracy - most) / max(1e-12, 1 - most) >= TELLS
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +104,7 @@ class Voices:
     @cached_property
     def tells(self) -> bool:
         """Whether the judge tells classes apart: else no text is so clear that the share of wrong labels can be read off."""
-        most = float(torch.bincount(self.labels).max()) / len(self.labels)
-        return (self.accuracy - most) / max(1e-12, 1 - most) >= TELLS
+        return tells(self.accuracy, self.labels)
 
     @cached_property
     def weight(self) -> float:

@@ -21,6 +21,9 @@ Text: TypeAlias = str | tuple[str, str]
 _KINDS = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null", int: "number"}
 _KINDS |= {float: "number", bytes: "sequence of bytes"}
 
+# What torch, numpy and pandas write in place of a label.
+NO_LABELS = ("-100", "nan", "NaN", "<NA>")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -116,15 +119,28 @@ def _label(value: Any, column: str) -> str:
     if _is_nan(value):
         raise LineError(f"{column!r} has no value here (NaN); expected an integer or a string.")
     if isinstance(value, float) and not value.is_integer():  # nor is infinity
-        raise LineError(f"{column!r} is {value}; expected an integer or a string.")
+        raise LineError(
+            f"{column!r} is {value}; expected an integer or a string: which class the text is of. Of a text without a label "
+            f"remove the line; of one with probabilities give the most probable. Of a number there is no class."
+        )
     if not isinstance(value, (str, bool, int, float)):
-        raise LineError(f"{column!r} is a {json_type(value)}; expected an integer or a string.")
+        raise LineError(
+            f"{column!r} is a {json_type(value)}; expected an integer or a string: one class of each text. Of several labels, or "
+            f"probabilities, give one class, in a column that you name with --label-column."
+        )
     if isinstance(value, str):
         _check_whole(value, column)
         if not value.strip():
             raise LineError(f"{column!r} is empty; expected an integer or a string.")
-        return value.strip()
-    return json.dumps(value) if isinstance(value, bool) else str(int(value))
+        found = value.strip()
+    else:
+        found = json.dumps(value) if isinstance(value, bool) else str(int(value))
+    if found in NO_LABELS:
+        raise LineError(
+            f"{column!r} is {found}, by which programs say that there is no label; expected an integer or a string. Remove the "
+            f"line; if it is a class, give it another name."
+        )
+    return found
 
 
 def _is_nan(value: Any) -> bool:
