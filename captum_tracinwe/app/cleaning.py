@@ -62,7 +62,7 @@ def clean(
     file = standing(train, reading)
     _check_ending(train, out, reading)
     rows = read_texts(train, reading)
-    classes = of_file(classes_of(rows, train)) if model is None else numbered_by(head_of(model), rows, train)
+    classes = _classes(model, rows, train)
     numbers = labelled(rows, classes, train).labels
     decided = checked(read_decisions(decisions), decisions, train, rows, numbers, classes)
     of_class = _Labels(file, rows, numbers, classes)
