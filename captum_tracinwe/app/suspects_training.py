@@ -49,7 +49,7 @@ class Recipe:
     def train(
         self, model: Any, texts: LabelledTexts, directory: str, seed: int, checkpoints: int = CHECKPOINTS
     ) -> training.TrainingRun:
-        """Train a model of :attr:`make`."""
+        """Train a model that `make` gave."""
         return training.train(
             model,
             self.encoded(texts),
