@@ -15,8 +15,8 @@ from typing import Any
 from captum_tracinwe.app.data import JSON_LINES, TABLES, InputError, Row, classes_of, listed, read_rows
 from captum_tracinwe.app.given_model import Classes, head_of, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs
-from captum_tracinwe.labels.found import csv_line
-from captum_tracinwe.visualization.writing import write_all
+from captum_tracinwe.tabular import as_meant, csv_line
+from captum_tracinwe.whole_files import write_all
 from captum_tracinwe.words.legible import shortened, visible
 
 __all__ = ["Decision", "clean", "read_decisions"]
@@ -134,6 +134,7 @@ def _decision(record: Mapping[str, str | None], line: int, path: Path) -> Decisi
     index, label, kind, new = (record[name] for name in COLUMNS)
     if None in record or index is None or label is None or kind is None:
         raise InputError(f"{where}: expected {len(COLUMNS)} fields: {','.join(COLUMNS)}.")
+    label, new = as_meant(label), None if new is None else as_meant(new)
     if not (index.isascii() and index.isdigit()) or len(index) > 18:
         raise InputError(f"{where}: the index is {shortened(index)}; expected a whole number of at least 0.")
     if kind not in KINDS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shlex
 import sys
@@ -17,19 +16,23 @@ from captum_tracinwe.app.commands import Source, refusals, tracin_of, training_t
 from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, read_rows
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs, temporary_directory
+from captum_tracinwe.exports import to_argilla
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.labels import Suspects, suspects
-from captum_tracinwe.labels.found import COLUMNS, csv_line
+from captum_tracinwe.labels.found import COLUMNS
+from captum_tracinwe.tabular import csv_text, json_text
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import suspects_html, suspects_text
 from captum_tracinwe.visualization.common import counted
-from captum_tracinwe.visualization.writing import write_all
+from captum_tracinwe.whole_files import write_all
 from captum_tracinwe.words.legible import visible
 from captum_tracinwe.words.texts import TokenizedText, tokenize
 
 __all__ = ["Settings", "run"]
 
+# Of the table of all texts.
+TABLE = (COLUMNS[0], "line", *COLUMNS[1:])
 PRINTED = 4  # suspects in the terminal; the page has all
 GRADIENT_BATCH = 64
 # Where there is nothing to learn from: two texts of each class are not many, but one says nothing.
@@ -242,35 +245,14 @@ def _places(texts: LabelledTexts) -> list[str]:
 
 def _table(found: Suspects, texts: LabelledTexts) -> str:
     """`Suspects.to_csv` with every text, and the line of the file where it stands."""
-    names = (COLUMNS[0], "line", *COLUMNS[1:])
-    lines = [csv_line(names)]
-    for row in found.rows():
-        told = {**row, "line": texts.lines[row["index"]], "text": texts.texts[row["index"]]}
-        lines.append(csv_line([told[name] for name in names]))
-    return "".join(lines)
+    return csv_text(TABLE, _rows(found, texts))
+
+
+def _rows(found: Suspects, texts: LabelledTexts) -> list[dict[str, Any]]:
+    return [{**row, "line": texts.lines[row["index"]], "text": texts.texts[row["index"]]} for row in found.rows()]
 
 
 def _records(settings: Settings, found: Suspects, texts: LabelledTexts) -> str:
-    """The texts of the page, a record of Argilla 2 a line: what ``rg.Record.from_dict`` takes.
-
-    The question is called "label"; its suggestion is the better label, scored by how suspicious the one given is.
-    """
-    lines = []
-    for one in found.first:
-        record = {
-            "id": f"{visible(settings.train.name)}-{texts.lines[one.index]}",
-            "fields": {"text": texts.texts[one.index]},
-            "suggestions": {
-                "label": {"value": one.suggested, "score": float(one.suspicion), "agent": "captum-tracinwe"}
-            },
-            "metadata": {
-                "index": one.index,
-                "line": texts.lines[one.index],
-                "given_label": one.label,
-                "suspicion": float(one.suspicion),
-                "words_against": " ".join(word.text for word in one.words(True)),
-                "words_for": " ".join(word.text for word in one.words(False)),
-            },
-        }
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    return "".join(lines)
+    """The texts of the page, a record of Argilla 2 a line (:func:`captum_tracinwe.exports.to_argilla`)."""
+    records = to_argilla(found, settings.train.name, lambda index: texts.lines[index])
+    return "".join(f"{json_text(record)}\n" for record in records)
