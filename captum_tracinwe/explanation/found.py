@@ -57,6 +57,7 @@ class Performance:
 
     @property
     def accuracy(self) -> float:
+        """Part of the test texts that the model names rightly."""
         return self.right / self.tests
 
     @property
@@ -114,8 +115,8 @@ class Answer:
         text (TokenizedText): the test text, with label and prediction.
         label, prediction (str): the right class, and the one that the model names.
         probability (float): that the model gives its prediction.
-        pairs (tuple of WordInfluence): with the training texts that pushed the model towards this answer most, strongest first, then
-            with those that pushed it away most, strongest first; of near-duplicates the strongest alone. Both texts are in them.
+        pairs (tuple of WordInfluence): with the training texts that pushed the model towards this answer most, strongest first,
+            then with those that pushed it away most; of near-duplicates the strongest alone. Both texts are in them.
     """
 
     index: int
@@ -128,6 +129,7 @@ class Answer:
 
     @property
     def wrong(self) -> bool:
+        """Whether it is a mistake."""
         return self.label != self.prediction
 
     def row(self) -> dict[str, Any]:
