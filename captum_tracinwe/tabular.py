@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_meant", "csv_line", "csv_text", "frame", "harmless", "json_text", "rows_of_csv"]
+__all__ = ["as_meant", "csv_line", "csv_text", "frame", "harmless", "json_document", "json_text", "rows_of_csv"]
 
 # What a spreadsheet takes for a formula: a cell that begins with one of these signs, in either width, behind blanks too; or with
 # a tab or a carriage return. Before it may stand apostrophes, those of a text of its own included, so that nothing is lost. The
@@ -105,11 +105,22 @@ def rows_of_csv(text: str) -> list[dict[str, str]]:
 # -------------------------------------------------------------------------------------------------------------- JSON
 
 
-def json_text(content: Any, indent: int | None = None, ascii_only: bool = False) -> str:
-    """JSON of plain data; read back it is equal, and printed it is obeyed by no terminal.
+def json_document(content: Mapping[str, Any], ascii_only: bool = False) -> str:
+    """One JSON object, each of its tables with a row a line; see :func:`json_text`."""
+    entries = []
+    for name, value in content.items():
+        text = json_text(value, ascii_only)
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            text = "[\n  " + ",\n  ".join(json_text(row, ascii_only) for row in value) + "\n ]"
+        entries.append(f" {json_text(name, ascii_only)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def json_text(content: Any, ascii_only: bool = False) -> str:
+    """JSON of plain data on one line; read back it is equal, and printed it is obeyed by no terminal.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON does not have.
     """
-    text = json.dumps(content, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
+    text = json.dumps(content, ensure_ascii=ascii_only, allow_nan=False)
     return _NEVER_RAW.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from captum_tracinwe.app.commands import Source, refusals, tracin_of, training_t
 from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, read_rows
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs, temporary_directory
+from captum_tracinwe.app.results import Results
 from captum_tracinwe.exports import to_argilla
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
@@ -46,6 +47,7 @@ class Settings:
     train: Path
     out: Path
     csv: Path | None = None
+    results: Results = field(default_factory=Results)
     argilla: Path | None = None
     limit: int = 50
     witnesses: int = 3
@@ -65,8 +67,8 @@ class Settings:
     @property
     def outputs(self) -> dict[str, Path]:
         """Path by option, of those to be written."""
-        named = {"--out": self.out, "--csv": self.csv, "--argilla": self.argilla}
-        return {option: path for option, path in named.items() if path is not None}
+        named = {"--out": self.out, "--csv": self.csv, "--argilla": self.argilla, **self.results.outputs}
+        return {option: Path(path) for option, path in named.items() if path is not None}
 
 
 def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
@@ -99,6 +101,8 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
         contents[settings.csv] = _table(found, texts).encode()
     if settings.argilla is not None:
         contents[settings.argilla] = _records(settings, found, texts).encode()
+    content = _content(found, texts)
+    contents |= settings.results.contents(content, (), ())
     try:
         write_all(contents)
     except OSError as error:
@@ -118,6 +122,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
         [*given, "--decisions", "decisions.csv", "--clean", f"clean{''.join(settings.train.suffixes[-2:])}"]
     )
     say(f"Decide on the page, export the decisions, then: captum-tracinwe suspects {visible(then)}")
+    settings.results.say(content)
     return found
 
 
@@ -246,6 +251,20 @@ def _places(texts: LabelledTexts) -> list[str]:
 def _table(found: Suspects, texts: LabelledTexts) -> str:
     """`Suspects.to_csv` with every text, and the line of the file where it stands."""
     return csv_text(TABLE, _rows(found, texts))
+
+
+def _content(found: Suspects, texts: LabelledTexts) -> dict[str, Any]:
+    """For JSON: all that was found."""
+    return {
+        "classes": list(found.names),
+        "expected": found.expected(),
+        "accuracy": found.accuracy,
+        "weight": found.weight,
+        "tells": found.tells,
+        "texts": _rows(found, texts),
+        "mixed_up": [asdict(one) for one in found.mixed_up],
+        "doubles": [asdict(one) for one in found.doubles],
+    }
 
 
 def _rows(found: Suspects, texts: LabelledTexts) -> list[dict[str, Any]]:

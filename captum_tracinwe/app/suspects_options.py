@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from captum_tracinwe.app import results_options
 from captum_tracinwe.app.option_types import count, rate, seed
 
 __all__ = ["add"]
@@ -34,6 +35,7 @@ def add(commands: Any) -> None:
     option("--train", metavar="FILE", required=True, help="training texts: .jsonl, .csv or .tsv, also .gz")
     option("--out", metavar="FILE", help="the page (default: captum-tracinwe-suspects.html)")
     option("--csv", metavar="FILE", help="all texts as a table, most suspicious first")
+    results_options.add(command, None)
     option("--argilla", metavar="FILE", help="the texts of the page as JSON lines, records for Argilla 2")
     option("--limit", type=count, metavar="N", default=50, help="texts on the page (default: 50)")
     option(
@@ -63,6 +65,7 @@ def _run(options: argparse.Namespace) -> None:
     from captum_tracinwe.app import suspects_command
     from captum_tracinwe.app.cleaning import clean
     from captum_tracinwe.app.data import InputError
+    from captum_tracinwe.app.results import Results
 
     def path(given: str | None) -> Path | None:
         return None if given is None else Path(given)
@@ -76,7 +79,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.decisions is not None and options.clean is None:
         raise InputError("--decisions is given without --clean; name the file to write with --clean FILE.")
     if options.clean is not None:
-        beside = next((name for name in ("out", "csv", "argilla") if getattr(options, name) is not None), None)
+        beside = next((name for name in ("out", "csv", "json", "argilla") if getattr(options, name) is not None), None)
         if beside is not None:
             raise InputError(
                 f"--{beside} is given with --clean, which only writes the cleaned file; leave it out, or run the command twice."
@@ -98,6 +101,7 @@ def _run(options: argparse.Namespace) -> None:
         train=train,
         out=Path(options.out or "captum-tracinwe-suspects.html"),
         csv=path(options.csv),
+        results=Results(options.command, options.json, None, options.put),
         argilla=path(options.argilla),
         limit=options.limit,
         witnesses=options.witnesses,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captum_tracinwe.tabular import csv_text, json_text
+from captum_tracinwe.tabular import csv_text, json_document
 from captum_tracinwe.whole_files import write_all
 from captum_tracinwe.words.report import WORD_COLUMNS
 from captum_tracinwe.words.tables import PAIR_COLUMNS, RANKED_SHARES
@@ -32,7 +32,7 @@ Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 
 def as_json(tables: Tables, **more: Any) -> str:
     """The tables as one JSON object, with ``schema_version`` and what else is given before them."""
-    return json_text({"schema_version": VERSION, **more, **tables}, indent=1) + "\n"
+    return json_document({"schema_version": VERSION, **more, **tables})
 
 
 def write_folder(tables: Tables, folder: str | os.PathLike[str]) -> list[Path]:
