@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from captum_tracinwe.visualization.common import UNIT, check_count, counted, marks, scale_of, signed
 from captum_tracinwe.visualization.page import escaped, level_of, side_of, tags_html, text_html, whole_page
-from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.influence import WordInfluence, WordShare
 from captum_tracinwe.words.legible import shortened, visible
 from captum_tracinwe.words.texts import TokenizedText
 
@@ -14,7 +14,7 @@ __all__ = ["pushed_html"]
 
 TITLE = "Whom did these training texts influence?"
 _OWN_STYLE = """
-.ctwe nav ol{columns:2 26em;padding-left:2.2em;margin:.5em 0 1.5em}.ctwe nav li{margin:.15em 0;break-inside:avoid}
+.ctwe nav ol{columns:2 26em;column-gap:3em;padding-left:2.2em;margin:.5em 0 1.5em}.ctwe nav li{margin:.15em 0;break-inside:avoid}
 .ctwe nav a,.ctwe h4 a{color:inherit}.ctwe section.test{scroll-margin-top:1em}
 """
 _LEGEND = (
@@ -107,15 +107,20 @@ def _card(
     pair = pair.with_texts(other, texts[pair.train_index])
     on_other, words = marks(pair, other), pair.words()
     scale = scale_of(entry.share for entries in (on_other, words) for entry in entries)
+    by = f"<bdi>{escaped(visible(place(pair.train_index)))}</bdi>"
     name = escaped(visible(place(pair.test_index)))
     named = f'<a href="#t{pair.test_index}">{name}</a>' if pair.test_index in shown else name
+
+    def special(word: WordShare) -> str:
+        return ' class="s"' if word.special else ""
+
     level = {word: f'class="{side_of(word.share)}" style="--a:{level_of(word.share, scale)}"' for word in words}
     rows = [
-        f'<tr><th scope="row"><bdi{" class=s" if word.special else ""}>{escaped(visible(word.text))}</bdi></th>'
+        f'<tr><th scope="row"><bdi{special(word)}>{escaped(visible(word.text))}</bdi></th>'
         f'<td class="n"><b {level[word]}>{signed(word.share)}</b></td></tr>'
         for word in words[:top_words]
     ]
-    table = f"<table><caption>By these of its words</caption>{''.join(rows)}</table>" if rows else ""
+    table = f"<table><caption>Words of {by} that did it</caption>{''.join(rows)}</table>" if rows else ""
     return (
         f'<article class="card"><div class="row"><h4>{named}</h4>{tags_html(other)}'
         f'<span class="{side} score">{signed(pair.score)}</span></div>'
