@@ -17,9 +17,9 @@ from captum_tracinwe.gradients.live import LiveRows
 from captum_tracinwe.index import pushed_by
 from captum_tracinwe.visualization import pushed_html
 
-WORDS = {"pets": "cat dog hamster paw tail fur leash".split(), "boats": "ship sail harbour deck mast anchor keel".split()}
+WORDS = {"pets": "cat dog hamster paw tail fur leash", "boats": "ship sail harbour deck mast anchor keel"}
 TEXTS = [
-    (" ".join(["the", *(WORDS[label][(i + step) % 7] for step in (0, 2, 3))]), label)
+    (" ".join(["the", *(WORDS[label].split()[(i + step) % 7] for step in (0, 2, 3))]), label)
     for i in range(10)
     for label in ("pets", "boats")
 ]

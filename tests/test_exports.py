@@ -13,6 +13,8 @@ from suspect_cases import three_suspects
 
 from captum_tracinwe import GradientIndex, WordReport, synonym_influence
 from captum_tracinwe.app.testing import toy_tracin
+from captum_tracinwe.explanation import Answer, ClassCount, Explanation, Near, Performance, TrainingText
+from captum_tracinwe.explanation.tables import COLUMNS
 from captum_tracinwe.exports import (
     ISSUE_COLUMNS,
     pairs_table,
@@ -25,8 +27,6 @@ from captum_tracinwe.exports import (
     to_csv,
     to_dataset,
 )
-from captum_tracinwe.explanation import Answer, ClassCount, Explanation, Near, Performance, TrainingText
-from captum_tracinwe.explanation.tables import COLUMNS
 from captum_tracinwe.labels import Suspects
 from captum_tracinwe.words.report import ReportedWord
 
@@ -48,9 +48,7 @@ def found():
 @pytest.fixture
 def explained(found):
     """An explanation of these."""
-    words = tuple(
-        ReportedWord(name, 1.0, 1.5, -0.5, 3, "a", 1.0, 0.5, 0.01, 0.02, ((7, 0.5),)) for name in ("x", "=1")
-    )
+    words = tuple(ReportedWord(name, 1.0, 1.5, -0.5, 3, "a", 1.0, 0.5, 0.01, 0.02, ((7, 0.5),)) for name in ("x", "=1"))
     report = WordReport(words, 2.0, 2, 12)
     answers = tuple(
         Answer(own[0].test_index, f"line {own[0].test_index + 2}", own[0].test_text, *labels, 0.75, tuple(own))
@@ -189,7 +187,9 @@ def test_a_table_comes_back_from_csv_as_it_was(found, tmp_path):
 def test_a_file_that_is_no_table_is_refused(tmp_path, content, message):
     path = tmp_path / "table.csv"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"table\.csv: .*" + message + ".* Expected a CSV file as this package writes it"):
+    with pytest.raises(
+        ValueError, match=r"table\.csv: .*" + message + ".* Expected a CSV file as this package writes it"
+    ):
         read_csv(path)
 
 
