@@ -14,6 +14,7 @@ SECTIONS = {
     "index": ("index",),
     "words": ("words", "visualization"),
     "labels": ("labels",),
+    "exports": ("exports", "tabular", "whole_files"),
     "rows": ("rows", "short_names"),
     "evidence": ("evidence",),
     "command": ("app",),
