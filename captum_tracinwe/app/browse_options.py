@@ -64,5 +64,7 @@ def _run(options: argparse.Namespace) -> None:
         k=options.k,
         say=options.say,
     )
+    if not handed.asked:
+        return
     tables = results.of_pairs(list(found.pushed.values()), found.lines, found.lines)
     handed.hand_on(tables, results.PAIRS, tables["pairs"])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from captum_tracinwe.app import browse_options, results_options, suspects_options
+from captum_tracinwe.app.installed import version_of
 from captum_tracinwe.app.option_types import count, rate, seed
 from captum_tracinwe.app.stops import Stops, stops
 from captum_tracinwe.app.streams import Output, legible_streams, tell
@@ -131,7 +132,7 @@ def _for_a_shell(said: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="captum-tracinwe", description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_own_version()}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version_of('captum-tracinwe')}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_index(commands)
@@ -142,15 +143,6 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
     results_options.add(info, "the same as a table of names and values")
     return parser
-
-
-def _own_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("captum-tracinwe")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -220,6 +212,8 @@ def _demo(options: argparse.Namespace) -> None:
     )
     if options.train is None:
         found = demo.run_planted(settings, options.say)
+        if not handed.asked:
+            return
         measured = {
             name: getattr(found, name) for name in ("fooled", "held", "accuracy", "found", "by_chance", "shares")
         }
@@ -239,6 +233,8 @@ def _demo(options: argparse.Namespace) -> None:
             max_length=options.max_length or 64,
             say=options.say,
         )
+        if not handed.asked:
+            return
         tables = results.of_lines(pairs)
         handed.hand_on(tables, results.PAIRS, tables["pairs"])
 
@@ -332,6 +328,8 @@ def _index(options: argparse.Namespace) -> None:
         memory=options.memory * 10**6,
         say=options.say,
     )
+    if not handed.asked:
+        return
     facts = commands.facts_of(built)
     handed.hand_on(facts, results.FACTS, results.fact_rows(facts))
 
@@ -355,6 +353,8 @@ def _query(options: argparse.Namespace) -> None:
         out=Path(options.out) if options.out else None,
         say=options.say,
     )
+    if not handed.asked:
+        return
     tables = results.of_pairs(found.pairs, found.test_lines, found.train_lines)
     for row in tables["pairs"]:  # known without the training file, too
         row["train_label"] = found.train_labels[row["train_index"]]

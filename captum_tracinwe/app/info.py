@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
+from captum_tracinwe.app.installed import version_of
 from captum_tracinwe.rows import ops
 from captum_tracinwe.words.legible import as_line
 
-__all__ = ["facts", "tell", "version_of"]
-
-
-def version_of(package: str) -> str:
-    """Its version."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+__all__ = ["facts", "tell"]
 
 
 def facts() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.app.data import InputError
+from captum_tracinwe.app.installed import version_of
 from captum_tracinwe.app.outputs import check_outputs
 from captum_tracinwe.explanation import Explanation
 from captum_tracinwe.explanation.tables import COLUMNS, VERSION
@@ -53,6 +54,11 @@ class Results:
         named = {"--json": None if self.json == "-" else self.json, "--csv": self.csv}
         return {option: path for option, path in named.items() if path is not None}
 
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be handed on: the rows of tables take their time, too."""
+        return self.json is not None or self.csv is not None
+
     def check(self, inputs: Iterable[str | Path | None] = (), **others: str | Path | None) -> None:
         """See, before the work, that the files can be written and replace no other (:func:`check_outputs`).
 
@@ -93,9 +99,8 @@ class Results:
         self.say(content)
 
     def _whole(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        from captum_tracinwe import __version__
-
-        return {"schema_version": VERSION, "command": self.command, "package_version": __version__, **content}
+        head = {"schema_version": VERSION, "command": self.command, "package_version": version_of("captum-tracinwe")}
+        return {**head, **content}
 
 
 # ------------------------------------------------------------------------------------------------------- what is found

@@ -101,7 +101,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
         contents[settings.csv] = _table(found, texts).encode()
     if settings.argilla is not None:
         contents[settings.argilla] = _records(settings, found, texts).encode()
-    content = _content(found, texts)
+    content = _content(found, texts) if settings.results.asked else {}
     contents |= settings.results.contents(content, (), ())
     try:
         write_all(contents)
