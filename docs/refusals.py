@@ -14,6 +14,7 @@ SECTIONS = {
     "index": ("index",),
     "words": ("words", "visualization"),
     "labels": ("labels",),
+    "exports": ("exports", "tabular", "whole_files"),
     "rows": ("rows", "short_names"),
     "evidence": ("evidence",),
     "command": ("app",),
@@ -238,7 +239,9 @@ def lines(said, sections=SECTIONS):
         grouped[where[one.module.partition(".")[0]]].setdefault(one.text, one)
     found = {}
     for section, messages in grouped.items():
-        rows = [f"- {_code(one.text)} {one.kind}, {one.module}" for one in messages.values()]
+        # A first item that begins with an option (`--out`) would be read as the begin of front matter.
+        ordered = sorted(messages.values(), key=lambda one: one.text.startswith("-"))
+        rows = [f"- {_code(one.text)} {one.kind}, {one.module}" for one in ordered]
         found[section] = "\n".join([":::{container} refusals", "", *rows, ":::"])
     return found
 

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from captum_tracinwe import save_checkpoint
+from captum_tracinwe import save_checkpoint, whole_files
 from captum_tracinwe.app import cleaning, suspects_command, training
 from captum_tracinwe.app.cli import main
 from captum_tracinwe.app.files import standing
-from captum_tracinwe.labels.found import csv_line
-from captum_tracinwe.visualization import writing
+from captum_tracinwe.tabular import csv_line
 
 PETS = ["cat", "dog", "hamster", "paw", "tail", "fur", "leash", "kitten", "puppy", "barked"]
 BOATS = ["ship", "sail", "harbour", "deck", "mast", "anchor", "keel", "sailor", "yacht", "tide"]
@@ -329,7 +328,7 @@ def test_a_model_of_more_classes_than_texts_is_refused(capsys, folder):
 def test_where_one_file_cannot_be_written_none_is_replaced(capsys, folder, monkeypatch):
     for name in ("s.html", "s.csv"):
         (folder / name).write_text("before")
-    before, made = writing.tempfile.mkstemp, []
+    before, made = whole_files.tempfile.mkstemp, []
 
     def full(*args, **options):
         made.append(options["prefix"])
@@ -337,7 +336,7 @@ def test_where_one_file_cannot_be_written_none_is_replaced(capsys, folder, monke
             raise OSError(28, "No space left on device")
         return before(*args, **options)
 
-    monkeypatch.setattr(writing.tempfile, "mkstemp", full)
+    monkeypatch.setattr(whole_files.tempfile, "mkstemp", full)
     said = refused(capsys, folder, "--train", "train.csv", "--out", "s.html", "--csv", "s.csv", *SMALL)
     assert "No space left on device" in said
     assert made[-2:] == [".s.html.", ".s.csv."]

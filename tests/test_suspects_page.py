@@ -13,7 +13,9 @@ from hostile import HOSTILE, obeyed
 from suspect_cases import found_of, one_suspect, three_suspects
 
 from captum_tracinwe import visualization as viz
+from captum_tracinwe.app.cleaning import read_decisions
 from captum_tracinwe.labels import Double, MixedUp, Suspect, Suspects
+from captum_tracinwe.tabular import harmless
 from captum_tracinwe.visualization.suspects_words import about, chance
 
 html5lib = pytest.importorskip("html5lib")
@@ -404,6 +406,25 @@ def test_export_and_import_are_of_one_form(page, tmp_path):
     assert tab.ask("document.querySelector('#told').textContent") == "2 decisions imported."
     tab.press("u")  # an import is one step
     assert progress(tab) == "0 of 3 decided"
+
+
+@in_a_browser
+def test_labels_that_a_spreadsheet_would_obey_are_exported_harmless_and_imported_as_they_are(page, tmp_path):
+    names = ["=1+1", "-1", "'@x", "\u3000＝x", "it's = 1"]
+    cards = [one_suspect(i, name, names[i - 1], 0.9, "x", "y", f"z{i}") for i, name in enumerate(names)]
+    tab = page(found_of(*cards, size=len(names)))
+    tab.press("2", "2", "2", "2", "2")
+    rows = exported(tab, tmp_path / "saved")
+    assert [row["label"] for row in rows] == [harmless(name) for name in names]
+    assert [row["new_label"] for row in rows] == [harmless(name) for name in (names[-1], *names[:-1])]
+    assert [row["label"] for row in rows] == ["'=1+1", "'-1", "''@x", "'\u3000＝x", "it's = 1"]
+    told = read_decisions(tmp_path / "saved" / "decisions.csv")
+    assert [(one.label, one.new_label) for one in told] == [(name, names[i - 1]) for i, name in enumerate(names)]
+    tab.ask("localStorage.clear()")
+    tab.reload("document.body.innerText.includes('0 of 5 decided')")
+    tab.choose("#file", tmp_path / "saved" / "decisions.csv")
+    tab.until("document.querySelector('#told').textContent.includes('imported')")
+    assert tab.ask("document.querySelector('#told').textContent") == "5 decisions imported."
 
 
 @in_a_browser

@@ -17,7 +17,8 @@ from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.files.standing import Change, Standing, ending_of_cleaned, standing
 from captum_tracinwe.app.given_model import Classes, head_of, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs
-from captum_tracinwe.visualization.writing import write_all
+from captum_tracinwe.tabular import as_meant
+from captum_tracinwe.whole_files import write_all
 from captum_tracinwe.words.legible import shortened, visible
 
 __all__ = ["COLUMNS", "Decision", "checked", "clean", "number_of", "read_decisions"]
@@ -128,6 +129,7 @@ def _decision(record: Mapping[str, str | None], where: str, line: int) -> Decisi
     index, label, kind, new = (record[name] for name in COLUMNS)
     if None in record or index is None or label is None or kind is None:
         raise InputError(f"{where}: expected {len(COLUMNS)} fields: {','.join(COLUMNS)}.")
+    label, new = as_meant(label), None if new is None else as_meant(new)
     if not (index.isascii() and index.isdigit()) or len(index) > 18:
         raise InputError(f"{where}: the index is {shortened(index)}; expected a whole number of at least 0.")
     if kind not in KINDS:

@@ -6,11 +6,11 @@ import argparse
 import re
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from captum_tracinwe.app import suspects_options
+from captum_tracinwe.app import browse_options, results_options, suspects_options
 from captum_tracinwe.app.file_options import FILE_OPTIONS, FORMS, add_file_options, reading_of
+from captum_tracinwe.app.installed import version_of
 from captum_tracinwe.app.option_types import count, rate, seed
 from captum_tracinwe.app.stops import Stops, stops
 from captum_tracinwe.app.streams import Output, legible_streams, tell
@@ -81,10 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, output: Output, stopped: Stops) -> int:
     """What :func:`main` does, between streams that take whatever is said."""
     try:
-        options = _parser().parse_args(argv, argparse.Namespace(say=output.say))
+        options = _parser().parse_args(argv, argparse.Namespace(say=output.say, put=output.say))
     except SystemExit as stop:  # argparse's way to end after --help, --version or an error
         return stop.code if isinstance(stop.code, int) else 0
     from captum_tracinwe.app.data import one_line
+
+    if getattr(options, "json", None) == "-":
+        options.say = _nothing  # standard output has the JSON, and nothing else
 
     def report(kind: str, said: str) -> None:
         tell(f"captum-tracinwe {options.command}: {kind}: {_for_a_shell(as_line(said))}")
@@ -112,6 +115,10 @@ def _run(argv: Sequence[str] | None, output: Output, stopped: Stops) -> int:
     return 0
 
 
+def _nothing(text: str) -> None:
+    """Says it not."""
+
+
 def _stopped(command: str) -> int:
     tell(f"\ncaptum-tracinwe {command}: stopped.")
     return 130
@@ -126,14 +133,16 @@ def _for_a_shell(said: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="captum-tracinwe", description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version_of('captum-tracinwe')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version_of('captum-tracinwe')}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_index(commands)
     _add_query(commands)
     suspects_options.add(commands)
+    browse_options.add(commands, _add_source)
     info = commands.add_parser("info", help="versions, compiled kernels, GPU", description="What is installed here.")
     info.set_defaults(run=_info)
+    results_options.add(info, "the same as a table of names and values")
     return parser
 
 
@@ -160,6 +169,7 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
     add("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
     add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
+    results_options.add(demo, "the pairs of test and training texts as a table")
     group = demo.add_argument_group("your own texts")
     own = group.add_argument
     own("--train", metavar="FILE", help=f"training texts: {FORMS}")
@@ -186,8 +196,10 @@ def _demo(options: argparse.Namespace) -> None:
             if getattr(options, name) is not None:
                 option = "--" + name.replace("_", "-")
                 raise InputError(f"{option} is for your own texts; give --train and --test too.")
-    from captum_tracinwe.app import demo
+    from captum_tracinwe.app import demo, results
 
+    handed = results.Results.of(options)
+    handed.check([options.train, options.test, options.model], out=options.out)
     settings = demo.Settings(
         out=options.out,
         k=options.k,
@@ -200,9 +212,17 @@ def _demo(options: argparse.Namespace) -> None:
         plain=options.plain,
     )
     if options.train is None:
-        demo.run_planted(settings, options.say)
+        found = demo.run_planted(settings, options.say)
+        if not handed.asked:
+            return
+        measured = {
+            name: getattr(found, name) for name in ("fooled", "held", "accuracy", "found", "by_chance", "shares")
+        }
+        words = [] if found.words is None else found.words.rows()
+        tables = results.of_pairs(found.influences)
+        handed.hand_on({"findings": measured, **tables, "words": words}, results.PAIRS, tables["pairs"])
     else:
-        demo.run_files(
+        pairs = demo.run_files(
             settings,
             options.train,
             options.test,
@@ -213,6 +233,10 @@ def _demo(options: argparse.Namespace) -> None:
             max_length=options.max_length or 64,
             say=options.say,
         )
+        if not handed.asked:
+            return
+        tables = results.of_lines(pairs)
+        handed.hand_on(tables, results.PAIRS, tables["pairs"])
 
 
 def _add_source(command: _Parser) -> None:
@@ -239,6 +263,7 @@ def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--append", action="store_true", help="put the texts behind those that the index holds")
     add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of what is stored")
     add("--memory", type=count, metavar="MB", default=1000, help="ceiling beside the model's passes (default: 1000)")
+    results_options.add(index, "the facts of the index as a table of names and values")
     _add_source(index)
 
 
@@ -257,6 +282,8 @@ def _add_query(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--predicted", action="store_true", help="ask about the model's own answers, not the file's labels")
     add("--test-limit", type=count, metavar="N", default=5, help="the first N texts of the file (default: 5)")
     add("--train", metavar="FILE", help="the training file, to show its texts")
+    add("--out", metavar="FILE", help="a page of the same, with the words coloured")
+    results_options.add(query, "the pairs of test and training texts as a table")
     _add_source(query)
 
 
@@ -279,9 +306,11 @@ def _source(options: argparse.Namespace) -> Any:
 def _index(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from captum_tracinwe.app import commands
+    from captum_tracinwe.app import commands, results
 
-    commands.build(
+    handed = results.Results.of(options)
+    handed.check([options.train, options.model, options.checkpoints, options.out])
+    built = commands.build(
         _source(options),
         Path(options.train),
         Path(options.out),
@@ -292,14 +321,20 @@ def _index(options: argparse.Namespace) -> None:
         memory=options.memory * 10**6,
         say=options.say,
     )
+    if not handed.asked:
+        return
+    facts = commands.facts_of(built)
+    handed.hand_on(facts, results.FACTS, results.fact_rows(facts))
 
 
 def _query(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from captum_tracinwe.app import commands
+    from captum_tracinwe.app import commands, results
 
-    commands.query(
+    handed = results.Results.of(options)
+    handed.check([options.train, options.test, options.model, options.checkpoints, options.index], out=options.out)
+    found = commands.query(
         _source(options),
         Path(options.index),
         Path(options.test),
@@ -308,47 +343,22 @@ def _query(options: argparse.Namespace) -> None:
         limit=options.test_limit,
         predicted=options.predicted,
         train=Path(options.train) if options.train else None,
+        out=Path(options.out) if options.out else None,
         say=options.say,
     )
+    if not handed.asked:
+        return
+    tables = results.of_pairs(found.pairs, found.test_lines, found.train_lines)
+    for row in tables["pairs"]:  # known without the training file, too
+        row["train_label"] = found.train_labels[row["train_index"]]
+    handed.hand_on({"read": found.read, **tables}, results.PAIRS, tables["pairs"])
 
 
 def _info(options: argparse.Namespace) -> None:
-    import platform
+    from captum_tracinwe.app import info, results
 
-    import torch
-
-    from captum_tracinwe.rows import ops
-
-    def compiled(device: str) -> str:
-        names = [f"captum_tracinwe::{name}" for name in ops.OPS]
-        found = [name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(name, device)]
-        if ops.NATIVE_LIBRARY is not None and not found:
-            return "none: built without a CUDA toolkit; plain torch is used there"
-        return ", ".join(name.partition("::")[2] for name in found) or "none"
-
-    kernels = f"loaded from {ops.NATIVE_LIBRARY}"
-    if ops.NATIVE_LIBRARY is None:
-        kernels = f"not loaded ({ops.native_error}); plain torch is used: same results, slower"
-    cuda = "not available: " + ("no device or driver" if torch.version.cuda else "this torch is a CPU build")
-    if torch.cuda.is_available():
-        cuda = f"available: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
-    for name, value in (
-        ("captum-tracinwe", _version_of("captum-tracinwe")),
-        ("torch", torch.__version__),
-        ("captum", _version_of("captum")),
-        ("transformers", _version_of("transformers")),
-        ("numpy", _version_of("numpy")),
-        ("Python", f"{platform.python_version()} on {platform.platform()}"),
-        ("compiled kernels", kernels),
-        ("  for CPU", compiled("CPU")),
-        ("  for CUDA", compiled("CUDA")),
-        ("CUDA", cuda),
-    ):
-        options.say(f"{name:<17} {as_line(value)}")
-
-
-def _version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    handed = results.Results.of(options)
+    handed.check()
+    found = info.facts()
+    info.tell(found, options.say)
+    handed.hand_on(found, results.FACTS, results.fact_rows(found))

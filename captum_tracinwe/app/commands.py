@@ -20,14 +20,27 @@ from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
+from captum_tracinwe.index.estimate import IndexEstimate
 from captum_tracinwe.index.files.manifest import NAME
 from captum_tracinwe.index.stored_source import StoredSource
 from captum_tracinwe.tracin_we import TracInWE
-from captum_tracinwe.visualization import word_influence_text
+from captum_tracinwe.visualization import word_influence_html, word_influence_text, write_html
+from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.legible import shortened, visible
 from captum_tracinwe.words.texts import TokenizedText, tokenize
 
-__all__ = ["Source", "build", "query", "refusals", "tracin_of", "training_texts"]
+__all__ = [
+    "Answered",
+    "Source",
+    "build",
+    "facts_of",
+    "labels_indexed",
+    "query",
+    "refusals",
+    "refuse_other_words",
+    "tracin_of",
+    "training_texts",
+]
 
 # Columns of an index: each text's label as the training file writes it, by which a question's labels are numbered where the
 # model names no classes; and its line there.
@@ -67,7 +80,7 @@ def build(
     dtype: str = "float32",
     memory: int = 1 << 30,
     say: Callable[[str], None] = print,
-) -> None:
+) -> GradientIndex | IndexEstimate:
     """Build, or with ``dry_run`` only estimate, the index of a training file; see :meth:`TracInWE.build_index`.
 
     Raises:
@@ -79,7 +92,7 @@ def build(
         if not append:
             classes_of(rows, train, mixed_is_said=False)  # refuses a file of one label
         head = head_of(source.model)
-        classes = numbered_by(head, rows, train, _indexed(begun) or None if begun is not None else None)
+        classes = numbered_by(head, rows, train, labels_indexed(begun) or None if begun is not None else None)
         texts = labelled(rows, classes, train)
         model, tokenizer, length = _model(source, classes, say, texts.pairs)
         if classes.said:
@@ -87,8 +100,9 @@ def build(
         encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
         tracin = tracin_of(source, model, tokenizer, training.batches(encoded, source.batch_size), memory_limit=memory)
         if dry_run:
-            say(str(tracin.estimate_index(dtype=dtype)))
-            return
+            estimate = tracin.estimate_index(dtype=dtype)
+            say(str(estimate))
+            return estimate
         metadata: dict[str, list[Any]] = {WRITTEN: [row.label for row in rows], LINE: list(texts.lines)}
         shown = is_terminal(sys.stderr)
         index = tracin.build_index(out, resume, append=append, dtype=dtype, metadata=metadata, show_progress=shown)
@@ -97,6 +111,51 @@ def build(
         f"{len(index):,} texts in {visible(str(out))}: {index.file_bytes / 1e6:,.1f} MB, {len(index.segments)} segment(s). "
         f"Ask it with: captum-tracinwe query {visible(question)}"
     )
+    return index
+
+
+def facts_of(built: GradientIndex | IndexEstimate) -> dict[str, Any]:
+    """What there is to know of an index, or of what one would take, as data."""
+    if not isinstance(built, GradientIndex):
+        return {"estimate": dataclasses.asdict(built)}
+    manifest = built.manifest
+    checkpoints = [{"name": one.name, "learning_rate": one.learning_rate} for one in manifest.source.checkpoints]
+    return {
+        "index": {
+            "path": str(built.path),
+            "examples": len(built),
+            "complete": built.complete,
+            "segments": len(built.segments),
+            "file_bytes": built.file_bytes,
+            "gradient_bytes": built.payload_bytes,
+            "dtype": manifest.dtype,
+            "table": manifest.source.table,
+            "width": manifest.source.width,
+            "vocabulary": manifest.source.vocabulary,
+            "model": manifest.source.model,
+            "loss": manifest.source.loss,
+            "checkpoints": checkpoints,
+            "labels": labels_indexed(built),
+        }
+    }
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What an index answered.
+
+    Args:
+        pairs (list): ``[test][rank]``, by index of the test file and of the index.
+        test_lines, train_lines (mapping): the line of either file by index.
+        train_labels (mapping): label by training index, as the training file writes it.
+        read (mapping): how many training texts there are, how many were verified per question, and bytes that were read.
+    """
+
+    pairs: list[list[WordInfluence]]
+    test_lines: dict[int, int]
+    train_lines: dict[int, int]
+    train_labels: dict[int, str]
+    read: dict[str, float]
 
 
 def query(
@@ -109,13 +168,15 @@ def query(
     limit: int = 5,
     predicted: bool = False,
     train: Path | None = None,
+    out: Path | None = None,
     say: Callable[[str], None] = print,
-) -> None:
+) -> Answered:
     """Print the k proponents (opponents) of the first ``limit`` texts of a file, with the words that carry them.
 
     Args:
         train (path, optional): the training file, to show its texts.
         predicted (bool): ask about the model's own answers, not the labels of the file.
+        out (path, optional): write a page of the same, too.
 
     Raises:
         InputError: as :func:`build`; a label that the index does not know.
@@ -123,7 +184,7 @@ def query(
     with refusals():
         opened = GradientIndex.open(index)
         rows = read_texts(test, source.reading)[:limit]
-        classes = numbered_by(head_of(source.model), rows, test, _indexed(opened) or None)
+        classes = numbered_by(head_of(source.model), rows, test, labels_indexed(opened) or None)
         chosen = labelled(rows, classes, test)
         model, tokenizer, length = _model(source, classes, say, chosen.pairs)
         encoded = training.EncodedTexts(chosen.texts, chosen.labels, tokenizer, length)
@@ -134,9 +195,9 @@ def query(
         tracin = tracin_of(source, model, tokenizer, None, index=opened)
         shown = training_texts(source, train, opened, classes) if train else None
         batches = training.batches(encoded, source.batch_size)
-        indices, read = _best(tracin, opened, batches, k, not opponents, source.plain)
+        indices, told, read = _best(tracin, opened, batches, k, not opponents, source.plain)
         pairs = tracin.word_influence(batches, indices)
-        lines = {n: line for s in opened.segments for n, line in zip(s.numbers.tolist(), s.columns[LINE], strict=True)}
+        lines, written = _column(opened, LINE), _column(opened, WRITTEN)
         labels = [chosen.names[label] for label in chosen.labels]
         given = None if answers is None else [chosen.names[answer] for answer in answers]
         test_texts = tokenize(chosen.texts, tokenizer, labels=labels, predictions=given, max_length=length)
@@ -147,39 +208,62 @@ def query(
             labels = [kept.names[label] for label in kept.labels]
             tokenized = tokenize(kept.texts, tokenizer, labels=labels, max_length=length)
             of_train = dict(zip(asked, tokenized, strict=True))
-            _check_words(opened, of_train, [f"--train {train}, {place}" for place in kept.places])
-        named = [
-            [
-                dataclasses.replace(
-                    pair.with_texts(text, of_train.get(pair.train_index)),
-                    test_index=line,
-                    train_index=lines[pair.train_index],
-                )
-                for pair in own
-            ]
-            for text, line, own in zip(test_texts, chosen.lines, pairs, strict=True)
+            refuse_other_words(opened, of_train, [f"--train {train}, {place}" for place in kept.places])
+        known = [
+            [pair.with_texts(text, of_train.get(pair.train_index)) for pair in own]
+            for text, own in zip(test_texts, pairs, strict=True)
         ]
+    named = [
+        [dataclasses.replace(pair, test_index=line, train_index=lines[pair.train_index]) for pair in own]
+        for line, own in zip(chosen.lines, known, strict=True)
+    ]
+    if out is not None:
+        title = f"Which training texts taught the model these answers? {test.name} (numbers: lines)"
+        try:
+            write_html(out, word_influence_html(named, title=title))
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot be written ({error.strerror or error}).") from error
     say(word_influence_text(named))
-    say(f"\nNumbers are lines of the two files. {read}")
+    say(f"\nNumbers are lines of the two files. {told}")
+    if out is not None:
+        say(f"Page: {visible(str(out))}")
+    return Answered(known, dict(enumerate(chosen.lines)), lines, written, read)
+
+
+def _column(index: GradientIndex, name: str) -> dict[int, Any]:
+    """A column of an index by training index."""
+    return {
+        number: value
+        for segment in index.segments
+        for number, value in zip(segment.numbers.tolist(), segment.columns[name], strict=True)
+    }
 
 
 def _best(
     tracin: TracInWE, index: GradientIndex, batches: Any, k: int, proponents: bool, plain: bool
-) -> tuple[Tensor, str]:
-    """The k best training examples of each question, and what was read to know them."""
+) -> tuple[Tensor, str, dict[str, float]]:
+    """The k best training examples of each question, and what was read to know them, said and as numbers."""
     if not plain:
         found = tracin.influence(batches, k, proponents)
         assert not isinstance(found, Tensor)
-        return found.indices, f"All {len(index):,} training texts were scored."
+        read: dict[str, float] = {"examples": len(index), "verified": len(index), "gradient_bytes": index.payload_bytes}
+        return found.indices, f"All {len(index):,} training texts were scored.", read
     source = tracin.source
     assert isinstance(source, StoredSource)
     best = source.search(tracin.question(batches), k, proponents)
     stats = best.stats
-    return best.indices, (
+    read = {
+        "examples": stats.examples,
+        "verified": stats.verified,
+        "bytes_read": stats.bytes_read,
+        "gradient_bytes": stats.payload_bytes,
+    }
+    told = (
         f"Of {stats.examples:,} training texts {stats.verified:,.0f} were verified per question. That read "
         f"{stats.bytes_read / 1e6:,.2f} MB of the index, where the gradients of all training texts are "
         f"{stats.payload_bytes / 1e6:,.2f} MB."
     )
+    return best.indices, told, read
 
 
 @contextlib.contextmanager
@@ -194,7 +278,7 @@ def refusals() -> Iterator[None]:
             raise InputError(one_line(error)) from error
 
 
-def _indexed(index: GradientIndex) -> dict[str, int]:
+def labels_indexed(index: GradientIndex) -> dict[str, int]:
     """Class number by label as written."""
     found: dict[str, int] = {}
     for segment in index.segments:
@@ -248,7 +332,7 @@ def training_texts(source: Source, train: Path, index: GradientIndex, classes: C
     return labelled(rows, classes, train)
 
 
-def _check_words(index: GradientIndex, texts: dict[int, TokenizedText], places: list[str]) -> None:
+def refuse_other_words(index: GradientIndex, texts: dict[int, TokenizedText], places: list[str]) -> None:
     """Refuse training texts that lack a token whose gradient the index has for them."""
     if not texts:
         return

@@ -65,7 +65,7 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Iterable[str | Path
             raise InputError(f"{option} {out}: {seen[place]} names the same file; choose another name for one of them.")
         seen[place] = option
         try:
-            # As it is written (captum_tracinwe.visualization.writing): first under a name that is longer.
+            # As it is written (captum_tracinwe.whole_files): first under a name that is longer.
             with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"):
                 pass
         except OSError as error:

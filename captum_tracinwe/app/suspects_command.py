@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -21,21 +21,26 @@ from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.files.standing import ending_of_cleaned
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import check_outputs, temporary_directory
+from captum_tracinwe.app.results import Results
 from captum_tracinwe.app.suspects_training import out_of_fold, recipe_of, refuse_taught, said_of
 from captum_tracinwe.app.trusted import trusted_labels
+from captum_tracinwe.exports import to_argilla
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.labels import Suspects, suspects
-from captum_tracinwe.labels.found import COLUMNS, csv_line
+from captum_tracinwe.labels.found import COLUMNS
+from captum_tracinwe.tabular import csv_text, json_text
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import suspects_html, suspects_text
 from captum_tracinwe.visualization.common import counted
-from captum_tracinwe.visualization.writing import write_all
+from captum_tracinwe.whole_files import write_all
 from captum_tracinwe.words.legible import visible
 from captum_tracinwe.words.texts import TokenizedText, tokenize
 
 __all__ = ["Settings", "run"]
 
+# Of the table of all texts.
+TABLE = (COLUMNS[0], "line", *COLUMNS[1:])
 PRINTED = 4  # suspects in the terminal; the page has all
 GRADIENT_BATCH = 64
 # Where there is nothing to learn from: two texts of each class are not many, but one says nothing.
@@ -49,6 +54,7 @@ class Settings:
     train: Path
     out: Path
     csv: Path | None = None
+    results: Results = field(default_factory=Results)
     argilla: Path | None = None
     limit: int = 50
     witnesses: int = 3
@@ -69,8 +75,8 @@ class Settings:
     @property
     def outputs(self) -> dict[str, Path]:
         """Path by option, of those to be written."""
-        named = {"--out": self.out, "--csv": self.csv, "--argilla": self.argilla}
-        return {option: path for option, path in named.items() if path is not None}
+        named = {"--out": self.out, "--csv": self.csv, "--argilla": self.argilla, **self.results.outputs}
+        return {option: Path(path) for option, path in named.items() if path is not None}
 
 
 def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
@@ -111,6 +117,8 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
         contents[settings.csv] = _table(found, texts).encode()
     if settings.argilla is not None:
         contents[settings.argilla] = _records(settings, found, texts).encode()
+    content = _content(found, texts) if settings.results.asked else {}
+    contents |= settings.results.contents(content, (), ())
     try:
         write_all(contents)
     except OSError as error:
@@ -121,6 +129,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
         if path is not None:
             say(f"{what}: {visible(str(path))}")
     say(_then(settings))
+    settings.results.say(content)
     return found
 
 
@@ -280,35 +289,30 @@ def _page(settings: Settings, found: Suspects, texts: LabelledTexts, tokenized: 
 
 def _table(found: Suspects, texts: LabelledTexts) -> str:
     """`Suspects.to_csv` with every text, and the line of the file where it stands."""
-    names = (COLUMNS[0], "line", *COLUMNS[1:])
-    lines = [csv_line(names)]
-    for row in found.rows():
-        told = {**row, "line": texts.lines[row["index"]], "text": in_one(texts.texts[row["index"]])}
-        lines.append(csv_line([told[name] for name in names]))
-    return "".join(lines)
+    return csv_text(TABLE, _rows(found, texts))
+
+
+def _content(found: Suspects, texts: LabelledTexts) -> dict[str, Any]:
+    """For JSON: all that was found."""
+    return {
+        "classes": list(found.names),
+        "expected": found.expected(),
+        "accuracy": found.accuracy,
+        "weight": found.weight,
+        "tells": found.tells,
+        "texts": _rows(found, texts),
+        "mixed_up": [asdict(one) for one in found.mixed_up],
+        "doubles": [asdict(one) for one in found.doubles],
+    }
+
+
+def _rows(found: Suspects, texts: LabelledTexts) -> list[dict[str, Any]]:
+    return [
+        {**row, "line": texts.lines[row["index"]], "text": in_one(texts.texts[row["index"]])} for row in found.rows()
+    ]
 
 
 def _records(settings: Settings, found: Suspects, texts: LabelledTexts) -> str:
-    """The texts of the page, a record of Argilla 2 a line: what ``rg.Record.from_dict`` takes.
-
-    The question is called "label"; its suggestion is the better label, scored by how suspicious the one given is.
-    """
-    lines = []
-    for one in found.first:
-        record = {
-            "id": f"{visible(settings.train.name)}-{texts.lines[one.index]}",
-            "fields": {"text": in_one(texts.texts[one.index])},
-            "suggestions": {
-                "label": {"value": one.suggested, "score": float(one.suspicion), "agent": "captum-tracinwe"}
-            },
-            "metadata": {
-                "index": one.index,
-                "line": texts.lines[one.index],
-                "given_label": one.label,
-                "suspicion": float(one.suspicion),
-                "words_against": " ".join(word.text for word in one.words(True)),
-                "words_for": " ".join(word.text for word in one.words(False)),
-            },
-        }
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    return "".join(lines)
+    """The texts of the page, a record of Argilla 2 a line (:func:`captum_tracinwe.exports.to_argilla`)."""
+    records = to_argilla(found, settings.train.name, lambda index: texts.lines[index])
+    return "".join(f"{json_text(record)}\n" for record in records)

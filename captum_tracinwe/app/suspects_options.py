@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from captum_tracinwe.app import results_options
 from captum_tracinwe.app.file_options import FORMS, add_file_options, reading_of
 from captum_tracinwe.app.option_types import count, fold_count, rate, seed
 
 __all__ = ["add"]
 
 # What says nothing about a cleaned file.
-BESIDE = ("out", "csv", "argilla", "folds", "trusted")
+BESIDE = ("out", "csv", "json", "argilla", "folds", "trusted")
 
 DESCRIPTION = """\
 Which labels of your training texts are probably wrong, which would be right, and which texts and words say so.
@@ -38,6 +39,7 @@ def add(commands: Any) -> None:
     option("--train", metavar="FILE", required=True, help=f"training texts: {FORMS}")
     option("--out", metavar="FILE", help="the page (default: captum-tracinwe-suspects.html)")
     option("--csv", metavar="FILE", help="all texts as a table, most suspicious first")
+    results_options.add(command, None)
     option("--argilla", metavar="FILE", help="the texts of the page as JSON lines, records for Argilla 2")
     option("--limit", type=count, metavar="N", default=50, help="texts on the page (default: 50)")
     option(
@@ -78,6 +80,7 @@ def _run(options: argparse.Namespace) -> None:
     from captum_tracinwe.app import suspects_command
     from captum_tracinwe.app.cleaning import clean
     from captum_tracinwe.app.data import InputError
+    from captum_tracinwe.app.results import Results
 
     def path(given: str | None) -> Path | None:
         return None if given is None else Path(given)
@@ -112,6 +115,7 @@ def _run(options: argparse.Namespace) -> None:
         train=train,
         out=Path(options.out or "captum-tracinwe-suspects.html"),
         csv=path(options.csv),
+        results=Results(options.command, options.json, None, options.put),
         argilla=path(options.argilla),
         limit=options.limit,
         witnesses=options.witnesses,

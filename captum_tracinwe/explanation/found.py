@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
+from captum_tracinwe.explanation.tables import COLUMNS, as_json, write_folder
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.report import WordReport
+from captum_tracinwe.words.tables import pair_rows, share_rows
 from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = ["Answer", "ClassCount", "Explanation", "Near", "Performance", "TrainingText"]
@@ -59,6 +64,10 @@ class Performance:
     def learned(self) -> bool:
         """Whether it is better than that class beyond chance (``p_value`` ≤ 0.05): if not, there is little to explain."""
         return self.p_value <= 0.05
+
+    def row(self) -> dict[str, Any]:
+        """As a row of a table."""
+        return {name: getattr(self, name) for name in COLUMNS["performance"]}
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,10 @@ class Answer:
         """Whether it is a mistake."""
         return self.label != self.prediction
 
+    def row(self) -> dict[str, Any]:
+        """As a row of a table."""
+        return {name: getattr(self, name) for name in COLUMNS["answers"]} | {"text": self.text.text}
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -152,3 +165,67 @@ class Explanation:
         """The other training texts of nearly the same words."""
         group = next((group.indices for group in self.near if index in group.indices), ())
         return tuple(other for other in group if other != index)
+
+    # ------------------------------------------------------------------------------------------------ taking it away
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """All that was found as tables, a list of rows each.
+
+        "performance" (one row), "classes", "answers", "pairs" (a row for each training text behind an answer), "shares" (a row
+        for each word of a pair), "words" (of ``habits`` and of ``causes``), "near" (a row for each text of a group).
+
+        The columns stand in :data:`captum_tracinwe.explanation.tables.COLUMNS`; ``pandas.DataFrame(found.tables()["pairs"])``
+        makes a data frame of one.
+        """
+        return {
+            "performance": [self.performance.row()],
+            "classes": [asdict(one) for one in self.performance.classes],
+            "answers": [one.row() for one in self.answers],
+            "pairs": [row for one in self.answers for row in self._pairs(one)],
+            "shares": [{**row, "test_index": one.index} for one in self.answers for row in share_rows(one.pairs)],
+            "words": [
+                {"of": name, **row}
+                for name, report in (("habits", self.habits), ("causes", self.causes))
+                if report is not None
+                for row in report.rows()
+            ],
+            "near": [row for number, group in enumerate(self.near) for row in self._near(number, group)],
+        }
+
+    def to_json(self) -> str:
+        """All of :meth:`tables` as one JSON object, with its ``schema_version``."""
+        return as_json(self.tables(), trains=self.trains, title=self.title)
+
+    def to_csv(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write each of :meth:`tables` as a file into a folder, all of them or none; returns their paths.
+
+        No text in them is a formula to a spreadsheet (:func:`captum_tracinwe.tabular.harmless`).
+
+        Raises:
+            OSError: the folder cannot be made or written to.
+        """
+        return write_folder(self.tables(), folder)
+
+    def _pairs(self, answer: Answer) -> list[dict[str, Any]]:
+        own = {"test_text": answer.text.text, "test_label": answer.label, "prediction": answer.prediction}
+        rows = []
+        for pair, row in zip(answer.pairs, pair_rows(answer.pairs), strict=True):
+            there = self.training.get(pair.train_index)
+            told = {**row, **own, "test_index": answer.index, "test_place": answer.place, "train_place": None}
+            if there is not None:
+                told |= {"train_place": there.place, "train_text": there.text.text, "train_label": there.label}
+            told["alike"] = list(self.alike(pair.train_index))
+            rows.append({name: told[name] for name in COLUMNS["pairs"]})
+        return rows
+
+    def _near(self, number: int, group: Near) -> list[dict[str, Any]]:
+        return [
+            {
+                "group": number,
+                "index": index,
+                "place": self.training[index].place if index in self.training else None,
+                "label": label,
+                "at_odds": group.at_odds,
+            }
+            for index, label in zip(group.indices, group.labels, strict=True)
+        ]

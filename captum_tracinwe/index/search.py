@@ -14,8 +14,9 @@ from torch import Tensor
 from captum_tracinwe.index.snapshot import Snapshot, checked_question, divided
 from captum_tracinwe.preconditioners import Length
 from captum_tracinwe.rows import ops
-from captum_tracinwe.rows.ranking import merge_top_k
+from captum_tracinwe.rows.ranking import RANKING_COLUMNS, merge_top_k, ranking_rows
 from captum_tracinwe.rows.row_gradients import RowGradients
+from captum_tracinwe.tabular import frame
 
 __all__ = ["SearchResult", "SearchStats", "merge_results", "search"]
 
@@ -56,6 +57,21 @@ class SearchResult(NamedTuple):
     indices: Tensor
     influence_scores: Tensor
     stats: SearchStats
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict for each training example that was found: its test example, its rank from 1, its score; of an approximate
+        search the ends of the score's interval, ``low`` and ``high``."""
+        ends = None if self.stats.intervals is None else self.stats.intervals.tolist()
+        rows = ranking_rows(self.indices, self.influence_scores)
+        if ends is None:
+            return rows
+        between = [end for own in ends for end in own]
+        return [{**row, "low": low, "high": high} for row, (low, high) in zip(rows, between, strict=True)]
+
+    def to_table(self) -> Any:
+        """A ``pandas.DataFrame`` of :meth:`rows`; where pandas is not installed a list of dicts."""
+        more = () if self.stats.intervals is None else ("low", "high")
+        return frame(self.rows(), (*RANKING_COLUMNS, *more))
 
 
 @dataclass(frozen=True, eq=False)

@@ -180,6 +180,28 @@ class StoredSource:
                 yield numbers[start:stop], self._taken(rows.part(start, stop), columns)
                 start = stop
 
+    def pushes(self, question: Question, taught: RowGradients) -> Iterator[tuple[Tensor, Tensor]]:
+        """What some training examples do to all: block by block training indices ``(m,)``, asked about as test examples with the
+        labels that they have in training, and their scores ``(m, n)``. No gradient is computed: both sides are the index's.
+
+        Args:
+            question (Question): by whose preconditioner and length it is asked; its own examples do not count.
+            taught (RowGradients): of n training examples, divided by their length (:meth:`Question.taught`).
+
+        Raises:
+            ValueError: the index keeps random projections, which no preconditioner can be applied to.
+        """
+        if self.index.projection is not None:
+            raise ValueError(
+                "This index was built with project=..., and keeps no whole gradients of training texts to ask about: expected "
+                "one built without it."
+            )
+        self.index.warn_unfinished()
+        for numbers, rows in self._blocks(taught, question):
+            asked = question.asked(rows)
+            # ⟨P q, t⟩ = ⟨q, P t⟩: what leads from word to word is applied to the few and not to the many.
+            yield numbers, dot(asked, question.meet(taught, asked))
+
     def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
         """Of each training example, ``(M,)``; −∞ for those that were deleted. Reads no gradients, unless of a part of them."""
         equal = self.live.tables.equal

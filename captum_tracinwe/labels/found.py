@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from captum_tracinwe.labels.reasons import Reasons
+from captum_tracinwe.tabular import csv_text, frame
 from captum_tracinwe.words.drawing import html_of, text_of
 from captum_tracinwe.words.influence import WordShare
 from captum_tracinwe.words.texts import TokenizedText
@@ -152,15 +150,12 @@ class Suspects:
 
     def to_table(self) -> Any:
         """A ``pandas.DataFrame``, a row per training text; where pandas is not installed a list of dicts."""
-        try:
-            import pandas
-        except ImportError:
-            return self.rows()
-        return pandas.DataFrame(self.rows(), columns=list(COLUMNS))
+        return frame(self.rows(), COLUMNS)
 
     def to_csv(self) -> str:
-        """The table as the text of a file, which is to be written as it is (``newline=""``)."""
-        return csv_line(COLUMNS) + "".join(csv_line(list(row.values())) for row in self.rows())
+        """The table as the text of a file, which is to be written as it is (``newline=""``); no text in it is a formula to a
+        spreadsheet (:func:`captum_tracinwe.tabular.harmless`)."""
+        return csv_text(COLUMNS, self.rows())
 
     def __repr__(self) -> str:
         return (
@@ -180,11 +175,3 @@ def _named(one: Suspect | None, against: bool) -> str:
         return ""
     pairs = one.reasons.speaks_against if against else one.reasons.speaks_for
     return " ".join(str(pair.train_index) for pair in pairs)
-
-
-def csv_line(fields: Sequence[Any], delimiter: str = ",", end: str = "\n") -> str:
-    """One row of a table, read back as these fields whatever its end: line breaks of both kinds are quoted."""
-    written = io.StringIO(newline="")
-    # Before Python 3.13 only the characters of the row's end are quoted.
-    csv.writer(written, delimiter=delimiter, lineterminator="\r\n").writerow(fields)
-    return written.getvalue().removesuffix("\r\n") + end

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["merge_top_k", "top_k"]
+__all__ = ["RANKING_COLUMNS", "merge_top_k", "ranking_rows", "top_k"]
+
+#: Of a table of what was found: a row for each training example.
+RANKING_COLUMNS = ("test_index", "train_index", "rank", "score")
+
+
+def ranking_rows(indices: Tensor, scores: Tensor) -> list[dict[str, Any]]:
+    """Training indices and scores, each ``(N, k)``, best first, as one dict each; ``rank`` counts from 1."""
+    return [
+        {"test_index": i, "train_index": index, "rank": rank, "score": score}
+        for i, own in enumerate(zip(indices.tolist(), scores.tolist(), strict=True))
+        for rank, (index, score) in enumerate(zip(*own, strict=True), start=1)
+    ]
 
 
 def top_k(scores: Tensor, k: int, highest: bool = True) -> tuple[Tensor, Tensor]:

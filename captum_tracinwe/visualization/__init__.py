@@ -4,6 +4,7 @@ from captum_tracinwe.labels import Suspects
 from captum_tracinwe.visualization.captum_records import to_captum_records, visualize_text
 from captum_tracinwe.visualization.page import word_influence_fragment, word_influence_html, write_html
 from captum_tracinwe.visualization.plots import plot_influence_matrix, plot_word_influence, plot_word_report
+from captum_tracinwe.visualization.pushed_page import pushed_html
 from captum_tracinwe.visualization.report_page import (
     report_section,
     word_report_fragment,
@@ -25,6 +26,7 @@ __all__ = [
     "plot_influence_matrix",
     "plot_word_influence",
     "plot_word_report",
+    "pushed_html",
     "report_section",
     "suspects_fragment",
     "suspects_html",

@@ -98,7 +98,15 @@ SUSPECTS_SCRIPT = r"""
     other: at => find("select", cards[at]).focus(),
   };
 
-  const quoted = value => /[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
+  // What a spreadsheet would take for a formula gets an apostrophe, which is taken off again: captum_tracinwe.tabular.
+  const formula = "(?:[\\t\\r\\n]|[\\0-\\x20\\x7f-\\xa0\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u2064\\u3000\\ufeff]*"
+    + "[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20])";
+  const obeyed = new RegExp("^'*" + formula), harmless = new RegExp("^'+" + formula);
+  const quoted = value => {
+    const cell = obeyed.test(value) ? "'" + value : value;
+    return /[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
+  };
+  const meant = cell => cell !== undefined && harmless.test(cell) ? cell.slice(1) : cell;
   const written = () => ["index,label,decision,new_label", ...data.texts.flatMap(([index, label]) => {
     const entry = made.get(String(index));
     if (!entry) return [];
@@ -131,8 +139,8 @@ SUSPECTS_SCRIPT = r"""
     if (!head || head.join() !== "index,label,decision,new_label")
       return tell("Not imported: the first line of the file is not index,label,decision,new_label.");
     const taken = new Map();
-    for (const [index, label, decision, renamed] of rows) {
-      const at = place.get(index), number = data.labels.indexOf(renamed);
+    for (const [index, given, decision, other] of rows) {
+      const label = meant(given), renamed = meant(other), at = place.get(index), number = data.labels.indexOf(renamed);
       const entry = [decision, decision === "relabel" && number >= 0 ? number : null];
       if (at !== undefined && data.labels[data.texts[at][1]] === label && fits(index, entry)) taken.set(index, entry);
     }

@@ -12,11 +12,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from captum_tracinwe.tabular import frame
 from captum_tracinwe.words.characters import Span
 from captum_tracinwe.words.drawing import html_of
 from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = [
+    "SHARE_COLUMNS",
     "Vocabulary",
     "WordInfluence",
     "WordShare",
@@ -26,6 +28,9 @@ __all__ = [
 
 #: Names of token ids, by position, by id, or the other way about as a tokenizer's get_vocab() has them.
 Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, int]
+
+#: Of a table of words: a row a word of a pair, where it stands as ``[start, end]`` in characters.
+SHARE_COLUMNS = ("test_index", "train_index", "word", "share", "special", "token_ids", "train_spans", "test_spans")
 
 # Shares are float64; this is room for another order of summation, nothing more.
 SUM_TOLERANCE = 1e-9
@@ -210,6 +215,26 @@ class WordInfluence:
             for (special, _), entry in by_word.items()
         ]
         return sorted(shares, key=lambda word: (-abs(word.share), word.token_ids, word.text))
+
+    def rows(self, vocabulary: Vocabulary | None = None) -> list[dict[str, Any]]:
+        """:meth:`words` as a list of dicts, one per word: its text and share, its tokens, and where it stands in either text."""
+        return [
+            {
+                "test_index": self.test_index,
+                "train_index": self.train_index,
+                "word": word.text,
+                "share": word.share,
+                "special": word.special,
+                "token_ids": list(word.token_ids),
+                "train_spans": [list(span) for span in word.train_spans],
+                "test_spans": [list(span) for span in word.test_spans],
+            }
+            for word in self.words(vocabulary)
+        ]
+
+    def to_table(self) -> Any:
+        """A ``pandas.DataFrame``, a row per word; where pandas is not installed a list of dicts."""
+        return frame(self.rows(), SHARE_COLUMNS)
 
     def _token_name(self, token_id: int, vocabulary: Sequence[str] | Mapping[int, str] | None) -> tuple[bool, str]:
         special = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,13 +21,14 @@ from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.source import times
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
+from captum_tracinwe.tabular import frame
 from captum_tracinwe.words.association import MAX_DRAWS, association, label_names
 from captum_tracinwe.words.drawing import html_of, text_of
 from captum_tracinwe.words.explained import Explained
 from captum_tracinwe.words.influence import Vocabulary, WordInfluence, names_by_id
 from captum_tracinwe.words.texts import TokenizedText
 
-__all__ = ["ReportedWord", "WordReport", "word_report"]
+__all__ = ["WORD_COLUMNS", "ReportedWord", "WordReport", "word_report"]
 
 # A word goes with a label if that is at most this likely by chance, adjusted for the number of words,
 SIGNIFICANT = 0.05
@@ -86,6 +87,10 @@ class ReportedWord:
         return not self.special and self.adjusted_p <= SIGNIFICANT and self.certainty >= LEAST_CERTAINTY
 
 
+#: Of a table of words: what a :class:`ReportedWord` has, and what follows of it.
+WORD_COLUMNS = (*ReportedWord.__dataclass_fields__, "steadiness", "certainty", "sticks")
+
+
 @dataclass(frozen=True)
 class WordReport:
     """The words of a report: those that go with one label, by size of ``total`` × ``steadiness`` × ``certainty``; then the
@@ -102,16 +107,16 @@ class WordReport:
     tests: int
     trains: int
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The words as a list of dicts, one per word: what a :class:`ReportedWord` has, and what follows of it."""
+        return [
+            {name: getattr(word, name) for name in WORD_COLUMNS} | {"examples": [list(one) for one in word.examples]}
+            for word in self.words
+        ]
+
     def to_table(self) -> Any:
         """A ``pandas.DataFrame``, a row per word; where pandas is not installed the list of :class:`ReportedWord`."""
-        try:
-            import pandas
-        except ImportError:
-            return list(self.words)
-        more = ("steadiness", "certainty", "sticks")
-        rows = [{**asdict(word), **{name: getattr(word, name) for name in more}} for word in self.words]
-        columns = [*ReportedWord.__dataclass_fields__, *more]
-        return pandas.DataFrame(rows, columns=columns)
+        return frame(self.rows(), WORD_COLUMNS, plain=list(self.words))
 
     def __repr__(self) -> str:
         """In one line: a report has thousands of words."""

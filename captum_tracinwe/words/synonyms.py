@@ -25,12 +25,16 @@ from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.preconditioners import leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
+from captum_tracinwe.tabular import frame
 from captum_tracinwe.words.drawing import html_of
 from captum_tracinwe.words.explained import Explained
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.texts import TokenizedText
 
-__all__ = ["SynonymInfluence", "WordMatch", "synonym_influence", "synonym_scores"]
+__all__ = ["MATCH_COLUMNS", "SynonymInfluence", "WordMatch", "synonym_influence", "synonym_scores"]
+
+#: Of a table of matches: a row for each two words that met.
+MATCH_COLUMNS = ("test_index", "train_index", "test_word", "train_word", "share", "cosine")
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,18 @@ class SynonymInfluence:
             for (test, train), parts in found.items()
         ]
         return sorted(matches, key=lambda match: (-abs(match.share), match.test, match.train))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """:meth:`words` as a list of dicts, one per match."""
+        pair = {"test_index": self.test_index, "train_index": self.train_index}
+        return [
+            {**pair, "test_word": one.test, "train_word": one.train, "share": one.share, "cosine": one.cosine}
+            for one in self.words()
+        ]
+
+    def to_table(self) -> Any:
+        """A ``pandas.DataFrame``, a row per match; where pandas is not installed a list of dicts."""
+        return frame(self.rows(), MATCH_COLUMNS)
 
     def _repr_html_(self) -> str | None:
         return html_of(self)

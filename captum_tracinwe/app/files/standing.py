@@ -22,7 +22,7 @@ from captum_tracinwe.app.files.problems import InputError
 from captum_tracinwe.app.files.reading import Reading
 from captum_tracinwe.app.files.standing_parquet import StandingParquet
 from captum_tracinwe.app.files.tables import LOOKED_AT, columns_of
-from captum_tracinwe.labels.found import csv_line
+from captum_tracinwe.tabular import csv_line
 
 __all__ = ["Change", "Standing", "ending_of_cleaned", "standing"]
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from captum_tracinwe.tabular import frame
+
 __all__ = ["tidy"]
 
 
 def tidy(rows: Sequence[Mapping[str, Any]]) -> Any:
     """A ``pandas.DataFrame``; where pandas is not installed, a list of dict."""
-    plain = [dict(row) for row in rows]
-    try:
-        import pandas
-    except ImportError:
-        return plain
-    return pandas.DataFrame(plain)
+    return frame(rows)
