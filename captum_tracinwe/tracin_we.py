@@ -358,15 +358,21 @@ class TracInWE(TracInCP):
 
         return StoredSource(self.index, self.live)
 
-    def question(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> Question:
-        """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn``, preconditioner and length."""
+    def question(self, inputs: Batch | DataLoader[Any] | None, aggregate: bool = False) -> Question:
+        """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn``, preconditioner and length.
+
+        None stands for the training set, its examples' gradients added up, each divided by its length: with ``loss_fn``, as they
+        are in training, so that an index has them.
+        """
         check_flags(aggregate=aggregate)
-        loader = self._batches(inputs)
-        batches: list[Batch] = list(reading(loader, "inputs"))
+        loader = None if inputs is None else self._batches(inputs)
+        batches: list[Batch] = [] if loader is None else list(reading(loader, "inputs"))
         source, given, fitting = self.source, self.preconditioner, self._fitting
         with alone(self.model):  # threads that ask at once wait for one pass
             preconditioner = fitting.preconditioner(given, source, self.live, self.index)
             length = fitting.length(self.normalize, given, source, self.live, self.index)
+        if loader is None:
+            return Question.of_sum(source.row_blocks(), self.loss_fn, preconditioner, length)
         read_from = TrainingSet(loader)
         return Question(batches, self.test_loss_fn, aggregate, preconditioner, length, read_from=read_from)
 

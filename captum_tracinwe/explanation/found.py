@@ -52,6 +52,7 @@ class Performance:
 
     @property
     def accuracy(self) -> float:
+        """Of how many test texts the model names the right class, 0 to 1."""
         return self.right / self.tests
 
     @property
@@ -105,8 +106,9 @@ class Answer:
         text (TokenizedText): the test text, with label and prediction.
         label, prediction (str): the right class, and the one that the model names.
         probability (float): that the model gives its prediction.
-        pairs (tuple of WordInfluence): with the training texts that pushed the model towards this answer most, strongest first, then
-            with those that pushed it away most, strongest first; of near-duplicates the strongest alone. Both texts are in them.
+        pairs (tuple of WordInfluence): with the training texts that pushed the model towards this answer most, strongest first,
+            then with those that pushed it away most, strongest first; of near-duplicates the strongest alone. Both texts are in
+            them.
     """
 
     index: int
@@ -119,6 +121,7 @@ class Answer:
 
     @property
     def wrong(self) -> bool:
+        """Whether the model names another class than the right one."""
         return self.label != self.prediction
 
 

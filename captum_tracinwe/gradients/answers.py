@@ -37,7 +37,7 @@ class Beliefs:
     labels: Tensor
 
 
-def answers_of(source: LiveSource, show_progress: bool = False) -> Beliefs:
+def answers_of(source: LiveSource, show_progress: bool | None = False) -> Beliefs:
     """One forward pass over the training set at each checkpoint.
 
     Raises:

@@ -44,7 +44,7 @@ class Options:
     memory_limit: int = 1 << 30
     project: int | None = None
     metadata: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    show_progress: bool = False
+    show_progress: bool | None = False
 
 
 @dataclass(frozen=True)
