@@ -24,6 +24,7 @@ __all__ = [
     "rows_of",
     "size_of",
     "tensors_in",
+    "with_labels",
     "without_targets",
 ]
 
@@ -82,6 +83,18 @@ def labels_of(batch: Batch, names: Sequence[str] = ()) -> Any:
     if len(names) > 1:
         return {name: batch[name] for name in names}
     return next((batch[key] for key in (*names, *LABEL_KEYS) if key in batch), None)
+
+
+def with_labels(batch: Batch, classes: Sequence[int], names: Sequence[str] = ()) -> Batch:
+    """The same batch with one class number for each example in place of its labels, in their type and shape."""
+    given = labels_of(batch, names)
+    told = torch.tensor(list(classes))
+    if isinstance(given, Tensor):
+        told = told.to(given.device, given.dtype).reshape(given.shape)
+    if is_mapping(batch):
+        key = next(key for key in (*names, *LABEL_KEYS) if key in batch)
+        return {**batch, key: told}
+    return (*batch[:-1], told)
 
 
 def without_targets(batch: Batch, loss_fn: Loss | None, label_names: Sequence[str] = ()) -> list[int]:
