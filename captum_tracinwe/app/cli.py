@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from captum_tracinwe.app import suspects_options
+from captum_tracinwe.app import explain_options, suspects_options
 from captum_tracinwe.app.option_types import count, rate, seed
 from captum_tracinwe.app.stops import Stops, stops
 from captum_tracinwe.app.streams import Output, legible_streams, tell
@@ -128,9 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version_of('captum-tracinwe')}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
+    explain_options.add(commands)
     _add_index(commands)
     _add_query(commands)
     suspects_options.add(commands)
+    explain_options.add_cache(commands)
     info = commands.add_parser("info", help="versions, compiled kernels, GPU", description="What is installed here.")
     info.set_defaults(run=_info)
     return parser

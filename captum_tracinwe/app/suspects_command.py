@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import shlex
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from captum_tracinwe.app import training
-from captum_tracinwe.app.commands import Source, refusals, tracin_of, training_texts
-from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, read_rows
-from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by, of_file
-from captum_tracinwe.app.outputs import check_outputs, temporary_directory
-from captum_tracinwe.gradients.seen import is_terminal
-from captum_tracinwe.index import GradientIndex
+from captum_tracinwe.app.asked_model import ModelSettings, asked_model
+from captum_tracinwe.app.commands import refusals
+from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, listed, read_rows
+from captum_tracinwe.app.outputs import check_outputs
 from captum_tracinwe.labels import Suspects, suspects
 from captum_tracinwe.labels.found import COLUMNS, csv_line
-from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import suspects_html, suspects_text
-from captum_tracinwe.visualization.common import counted
 from captum_tracinwe.visualization.writing import write_all
 from captum_tracinwe.words.legible import visible
-from captum_tracinwe.words.texts import TokenizedText, tokenize
+from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = ["Settings", "run"]
 
 PRINTED = 4  # suspects in the terminal; the page has all
-GRADIENT_BATCH = 64
 # Where there is nothing to learn from: two texts of each class are not many, but one says nothing.
 FEWEST = 2
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(ModelSettings):
     """What the options say; None: not given."""
 
-    train: Path
     out: Path
     csv: Path | None = None
     argilla: Path | None = None
     limit: int = 50
     witnesses: int = 3
-    text_column: str = "text"
-    label_column: str = "label"
-    seed: int = 0
-    model: Path | None = None
-    checkpoints: Path | None = None
-    index: Path | None = None
-    max_length: int = 64
-    batch_size: int = 32
-    epochs: int | None = None
-    learning_rate: float | None = None
-    without_special_tokens: bool = False
-    plain: bool = False
 
     @property
     def outputs(self) -> dict[str, Path]:
@@ -72,8 +49,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
     Raises:
         InputError: a file, the model, its checkpoints or the index cannot be used, or a file cannot be written.
     """
-    read = (settings.train, settings.model, settings.checkpoints, settings.index)
-    check_outputs(settings.outputs, [path for path in read if path is not None])
+    check_outputs(settings.outputs, settings.read)
     rows = read_rows(settings.train, settings.text_column, settings.label_column)
     known = classes_of(rows, settings.train)
     if len(rows) < FEWEST * len(known):
@@ -81,15 +57,15 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
             f"{settings.train}: {len(rows)} texts with {len(known)} different labels ({listed(known)}); expected at least "
             f"{FEWEST} texts for each label on average. Is --label-column {settings.label_column} the column of the labels?"
         )
-    with refusals(), _asked(settings, rows, say) as (tracin, texts, tokenized):
+    with refusals(), asked_model(settings, rows, say) as asked:
+        texts, tokenized = asked.texts, asked.tokenized
         found = suspects(
-            tracin,
+            asked.tracin,
             texts=tokenized,
             class_names=texts.names,
             limit=settings.limit,
             witnesses=settings.witnesses,
             seed=settings.seed,
-            show_progress=is_terminal(sys.stderr),
         )
     contents = {settings.out: _page(settings, found, texts, tokenized).encode()}
     if settings.csv is not None:
@@ -108,7 +84,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
     given = [
         "--train",
         str(settings.train),
-        *_columns(settings),
+        *settings.columns,
         *(("--model", str(settings.model)) if settings.model else ()),
     ]
     then = shlex.join(
@@ -116,116 +92,6 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
     )
     say(f"Decide on the page, export the decisions, then: captum-tracinwe suspects {visible(then)}")
     return found
-
-
-# ------------------------------------------------------------------------------------------------------- the model
-
-
-@contextlib.contextmanager
-def _asked(
-    settings: Settings, rows: list[Row], say: Callable[[str], None]
-) -> Iterator[tuple[TracInWE, LabelledTexts, list[TokenizedText]]]:
-    """The classifier that is asked, its training texts, and these as it reads them."""
-    with training.seeded(settings.seed), temporary_directory() as directory:
-        checkpoints = _checkpoints(settings)
-        if checkpoints is not None:
-            assert settings.model is not None
-            opened = GradientIndex.open(settings.index) if settings.index is not None else None
-            classes = numbered_by(head_of(settings.model), rows, settings.train)
-            texts = labelled(rows, classes, settings.train)
-            source = _source(settings, checkpoints)
-            if opened is not None:
-                training_texts(source, settings.train, opened, classes)  # refuses another file
-            model, tokenizer = training.load_model(settings.model, classes.names)
-            length = kept_tokens(settings.max_length, tokenizer, model.config, say)
-            _say_texts(texts, classes, say)
-        else:
-            classes = _of_training(settings, rows)
-            texts = labelled(rows, classes, settings.train)
-            _say_texts(texts, classes, say)
-            model, tokenizer, length = _trained(settings, texts, directory, say)
-            source, opened = _source(settings, Path(directory)), None
-        encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
-        data = training.batches(encoded, GRADIENT_BATCH)
-        tracin = tracin_of(source, model, tokenizer, data, **({} if opened is None else {"index": opened}))
-        labels = [texts.names[label] for label in texts.labels]
-        yield tracin, texts, tokenize(texts.texts, tokenizer, labels=labels, max_length=length)
-
-
-def _checkpoints(settings: Settings) -> Path | None:
-    """Where the given model's checkpoints are: named, or in its directory as a Trainer leaves them; else it is trained first."""
-    if settings.model is None or settings.checkpoints is not None:
-        return settings.checkpoints
-    head_of(settings.model)  # refuses what is no model
-    own = any(re.fullmatch(r"checkpoint-\d+", entry.name) and entry.is_dir() for entry in settings.model.iterdir())
-    if settings.index is not None and not own:
-        raise InputError(
-            f"--index {settings.index}: --model {settings.model} has no checkpoints of its own; name those that the index was "
-            f"built from with --checkpoints DIR."
-        )
-    return settings.model if own else None
-
-
-def _trained(
-    settings: Settings, texts: LabelledTexts, directory: str, say: Callable[[str], None]
-) -> tuple[Any, Any, int]:
-    """A small BERT from scratch, or the given model fine-tuned; its tokenizer, and how many tokens of a text are kept."""
-    if settings.model is None:
-        tokenizer = training.wordpiece_tokenizer(texts.texts)
-        model = training.small_bert(len(tokenizer), texts.names, positions=max(settings.max_length, 64))
-        epochs, rate, checkpoints = 5, 1e-3, 4
-    else:
-        model, tokenizer = training.load_model(settings.model, texts.names)
-        epochs, rate, checkpoints = 2, 5e-5, 4
-        say(f"--model {visible(str(settings.model))} has no checkpoints of its own: it is fine-tuned on these texts.")
-    length = kept_tokens(settings.max_length, tokenizer, model.config, say)
-    done = training.train(
-        model,
-        training.EncodedTexts(texts.texts, texts.labels, tokenizer, length),
-        directory,
-        epochs=settings.epochs or epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate or rate,
-        seed=settings.seed,
-        checkpoints=checkpoints,
-    )
-    losses = f"loss {done.losses[0]:.2f} to {done.losses[-1]:.2f}"
-    say(f"Trained for {counted(settings.epochs or epochs, 'epoch')} in {done.seconds:.1f} s ({losses}).")
-    return model, tokenizer, length
-
-
-def _of_training(settings: Settings, rows: list[Row]) -> Classes:
-    """The classes of a model that is trained here: those of the file; of one that names them all, as it numbers them."""
-    classes = classes_of(rows, settings.train)
-    head = head_of(settings.model) if settings.model is not None else None
-    if head is not None and head.named and set(classes.values()) <= head.numbers.keys():
-        numbers = {label: head.numbers[name] for label, name in classes.items()}
-        return Classes(head.names, numbers, f"in the training file ({listed(classes)})")
-    return of_file(classes)
-
-
-def _source(settings: Settings, checkpoints: Path) -> Source:
-    return Source(
-        settings.model or checkpoints,
-        checkpoints,
-        settings.text_column,
-        settings.label_column,
-        settings.max_length,
-        settings.batch_size,
-        settings.without_special_tokens,
-        settings.plain,
-    )
-
-
-def _say_texts(texts: LabelledTexts, classes: Classes, say: Callable[[str], None]) -> None:
-    said = f" {classes.said}" if classes.said else ""
-    say(f"{len(texts):,} training texts; {len(texts.names)} classes: {listed(texts.names, quoted=False)}.{said}")
-
-
-def _columns(settings: Settings) -> list[str]:
-    """The options that name columns, those left at their default not."""
-    given = (("--text-column", settings.text_column, "text"), ("--label-column", settings.label_column, "label"))
-    return [word for option, value, default in given if value != default for word in (option, value)]
 
 
 # ------------------------------------------------------------------------------------------------- what is written

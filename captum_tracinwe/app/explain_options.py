@@ -1,0 +1,81 @@
+"""The options of `captum-tracinwe explain` and `captum-tracinwe cache`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from captum_tracinwe.app.model_options import add_model, add_texts, path, settings_of
+from captum_tracinwe.app.option_types import count
+
+__all__ = ["add", "add_cache"]
+
+DESCRIPTION = """\
+Why does a text classifier answer as it does? Which training texts taught it its mistakes, by which words; which words go with
+one class beyond chance; which training texts are nearly the same, and labelled differently.
+
+Trains a small classifier on the training texts (or fine-tunes --model, or asks it at its --checkpoints), says the result in
+short, and writes a page. The gradients of the training texts are computed once and kept in the cache, so that the next question
+about the same model costs only itself."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    command = commands.add_parser(
+        "explain",
+        help="why a model answers as it does: its mistakes, who taught it them, telltale words",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_run)
+    option = command.add_argument
+    option("--train", metavar="FILE", required=True, help="training texts: .jsonl, .csv or .tsv, also .gz")
+    option("--test", metavar="FILE", required=True, help="test texts, in the same form")
+    option("--out", metavar="FILE", default="captum-tracinwe-explain.html", help="the page (default: %(default)s)")
+    option("--k", type=count, metavar="N", default=3, help="training texts for an answer and against it (default: 3)")
+    option("--explained", type=count, metavar="N", default=20, help="answers explained, mistakes first (default: 20)")
+    add_texts(option)
+    add_model(command, "the gradients come from there", saves=True)
+    cache = command.add_argument_group("the gradients").add_argument
+    cache(
+        "--cache", metavar="DIR", help="keep them there (default: the user's cache folder; see captum-tracinwe cache)"
+    )
+    cache("--no-cache", action="store_true", help="do not keep them")
+
+
+def add_cache(commands: Any) -> None:
+    """Add the command that lists and clears the cache."""
+    command = commands.add_parser(
+        "cache",
+        help="what gradients are kept, and how large they are; --clear removes them",
+        description="List the gradients that are kept for later questions.",
+    )
+    command.set_defaults(run=_cache)
+    command.add_argument("--clear", action="store_true", help="remove them, but those that a process uses now")
+    command.add_argument("--cache", metavar="DIR", help="the folder (default: $CAPTUM_TRACINWE_CACHE, ~/.cache/...)")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from captum_tracinwe.app import explain_command
+    from captum_tracinwe.app.data import InputError
+
+    if options.no_cache and options.cache is not None:
+        raise InputError("--cache and --no-cache are both given; leave out one of the two.")
+    settings = explain_command.Settings(
+        **settings_of(options),
+        limit_train=options.limit,
+        test=Path(options.test),
+        out=Path(options.out),
+        k=options.k,
+        explained=options.explained,
+        cache=path(options.cache),
+        keep=not options.no_cache,
+    )
+    explain_command.run(settings, options.say)
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from captum_tracinwe.app import cache_command
+
+    (cache_command.clear if options.clear else cache_command.show)(path(options.cache), options.say)
