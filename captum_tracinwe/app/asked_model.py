@@ -71,6 +71,7 @@ class Asked:
         classes (Classes): what labels stand for.
         tokenizer: the classifier's.
         length (int): how many tokens of a text are kept.
+        tests (LabelledTexts, optional): other texts, with labels of the same classes.
     """
 
     tracin: TracInWE
@@ -79,6 +80,7 @@ class Asked:
     classes: Classes
     tokenizer: Any
     length: int
+    tests: LabelledTexts | None = None
 
     @property
     def places(self) -> list[str]:
@@ -95,8 +97,10 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asked_model(settings: ModelSettings, rows: list[Row], say: Callable[[str], None]) -> Iterator[Asked]:
-    """The classifier that is asked about the rows of the training file.
+def asked_model(
+    settings: ModelSettings, rows: list[Row], say: Callable[[str], None], test: tuple[Path, list[Row]] | None = None
+) -> Iterator[Asked]:
+    """The classifier that is asked about the rows of the training file, and of a test file, which are refused before the work.
 
     Raises:
         InputError: the model, its checkpoints or the index cannot be used, or a label is none of the model's classes.
@@ -113,16 +117,18 @@ def asked_model(settings: ModelSettings, rows: list[Row], say: Callable[[str], N
             opened = GradientIndex.open(settings.index) if settings.index is not None else None
             classes = numbered_by(head_of(settings.model), rows, settings.train)
             texts = _sampled(settings, labelled(rows, classes, settings.train))
+            tests = None if test is None else labelled(test[1], classes, test[0])
             source = _source(settings, checkpoints)
             if opened is not None:
                 training_texts(source, settings.train, opened, classes)  # refuses another file
             model, tokenizer = training.load_model(settings.model, classes.names)
             length = kept_tokens(settings.max_length, tokenizer, model.config, say)
-            _say_texts(settings, texts, len(rows), classes, say)
+            _say_texts(texts, len(rows), tests, classes, say)
         else:
             classes = _of_training(settings, rows)
             texts = _sampled(settings, labelled(rows, classes, settings.train))
-            _say_texts(settings, texts, len(rows), classes, say)
+            tests = None if test is None else labelled(test[1], classes, test[0])
+            _say_texts(texts, len(rows), tests, classes, say)
             model, tokenizer, length = _trained(settings, texts, directory, say)
             source = _source(settings, Path(directory) if settings.save is None else settings.save)
         encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
@@ -130,7 +136,7 @@ def asked_model(settings: ModelSettings, rows: list[Row], say: Callable[[str], N
         tracin = tracin_of(source, model, tokenizer, data, **({} if opened is None else {"index": opened}))
         labels = [texts.names[label] for label in texts.labels]
         tokenized = tokenize(texts.texts, tokenizer, labels=labels, max_length=length)
-        yield Asked(tracin, texts, tokenized, classes, tokenizer, length)
+        yield Asked(tracin, texts, tokenized, classes, tokenizer, length, tests)
 
 
 def checkpoints_of(settings: ModelSettings) -> Path | None:
@@ -162,7 +168,7 @@ def check_save(save: Path | None) -> None:
         return
     try:
         if save.exists() and (not save.is_dir() or any(save.iterdir())):
-            raise InputError(f"--save {save}: there is something already; name a new or an empty directory.")
+            raise InputError(f"--save {save}: not empty; name a new or an empty directory.")
         if not save.parent.is_dir():
             raise InputError(f"--save {save}: the directory {save.parent} does not exist; make it, or choose another.")
         with tempfile.TemporaryDirectory(dir=save.parent, prefix=f".{save.name}."):
@@ -256,8 +262,10 @@ def _source(settings: ModelSettings, checkpoints: Path) -> Source:
 
 
 def _say_texts(
-    settings: ModelSettings, texts: LabelledTexts, rows: int, classes: Classes, say: Callable[[str], None]
+    texts: LabelledTexts, rows: int, tests: LabelledTexts | None, classes: Classes, say: Callable[[str], None]
 ) -> None:
     said = f" {classes.said}" if classes.said else ""
     drawn = f", a random sample of {rows:,} that keeps the class shares" if len(texts) < rows else ""
-    say(f"{len(texts):,} training texts{drawn}; {len(texts.names)} classes: {listed(texts.names, quoted=False)}.{said}")
+    asked = f" {len(tests):,} test texts;" if tests is not None else ""
+    names = listed(texts.names, quoted=False)
+    say(f"{len(texts):,} training texts{drawn};{asked} {len(texts.names)} classes: {names}.{said}")

@@ -19,11 +19,10 @@ __all__ = ["main"]
 
 DESCRIPTION = "Which training texts, and which words in them, taught a text classifier its answers? (TracIn-WE)"
 DEMO = """\
-Without options: trains a small classifier on sentences made up on the spot, some of them mislabelled on purpose,
-and shows that the method finds them and the word that they share. No files, no network, well under a minute.
+Trains a small classifier on sentences made up on the spot, some of them mislabelled on purpose, and shows that the method
+finds them and the word that they share. No files, no network, well under a minute.
 
-With --train and --test: the same on your own texts. Trains a classifier (or fine-tunes --model), then explains its
-answers to test texts, mistakes first."""
+On your own texts: captum-tracinwe explain --train FILE --test FILE. With --train and --test, demo does the same."""
 # What each of these needs beside it; the value None marks an option that was not given.
 OF_OWN_TEXTS = ("text_column", "label_column", "limit", "test_limit", "model", "max_length")
 
@@ -141,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     demo = commands.add_parser(
         "demo",
-        help="train, explain, write a report: on built-in texts or on yours",
+        help="see it work: a planted word is found, on built-in texts",
         description=DEMO,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -161,7 +160,7 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
     add("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
     add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
-    own = demo.add_argument_group("your own texts").add_argument
+    own = demo.add_argument_group("your own texts (as of captum-tracinwe explain, which has more)").add_argument
     own("--train", metavar="FILE", help="training texts: .jsonl, .csv or .tsv, also .gz")
     own("--test", metavar="FILE", help="test texts, in the same form")
     own("--text-column", metavar="NAME", help="default: text")
@@ -187,34 +186,25 @@ def _demo(options: argparse.Namespace) -> None:
             if getattr(options, name) is not None:
                 option = "--" + name.replace("_", "-")
                 raise InputError(f"{option} is for your own texts; give --train and --test too.")
+    if options.train is not None:
+        explain_options.run_demo(options)
+        return
     from captum_tracinwe.app import demo
 
-    settings = demo.Settings(
-        out=options.out,
-        k=options.k,
-        seed=options.seed,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        checkpoints=options.checkpoints,
-        without_special_tokens=options.without_special_tokens,
-        plain=options.plain,
+    demo.run_planted(
+        demo.Settings(
+            out=options.out,
+            k=options.k,
+            seed=options.seed,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            checkpoints=options.checkpoints,
+            without_special_tokens=options.without_special_tokens,
+            plain=options.plain,
+        ),
+        options.say,
     )
-    if options.train is None:
-        demo.run_planted(settings, options.say)
-    else:
-        demo.run_files(
-            settings,
-            options.train,
-            options.test,
-            text_column=options.text_column or "text",
-            label_column=options.label_column or "label",
-            limit=options.limit,
-            test_limit=options.test_limit or 20,
-            model=options.model,
-            max_length=options.max_length or 64,
-            say=options.say,
-        )
 
 
 def _add_source(command: _Parser) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from captum_tracinwe.app.asked_model import Asked, ModelSettings, asked_model, check_save
 from captum_tracinwe.app.commands import refusals
 from captum_tracinwe.app.data import InputError, classes_of, read_rows
-from captum_tracinwe.app.given_model import labelled
 from captum_tracinwe.app.outputs import check_outputs
 from captum_tracinwe.app.training import batches
 from captum_tracinwe.explanation import Explanation, explain
@@ -57,10 +56,10 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
     rows = read_rows(settings.train, settings.text_column, settings.label_column)
     classes_of(rows, settings.train)  # refuses a file of one label
     tests = read_rows(settings.test, settings.text_column, settings.label_column)
-    with refusals(), asked_model(settings, rows, say) as asked:
-        texts = labelled(tests, asked.classes, settings.test)
+    with refusals(), asked_model(settings, rows, say, (settings.test, tests)) as asked:
+        texts = asked.tests
+        assert texts is not None
         encoded, tokenized = asked.tokens_of(texts)
-        say(f"{len(texts):,} test texts.")
         found = explain(
             asked.tracin,
             batches(encoded, QUESTIONS),

@@ -9,7 +9,7 @@ from typing import Any
 from captum_tracinwe.app.model_options import add_model, add_texts, path, settings_of
 from captum_tracinwe.app.option_types import count
 
-__all__ = ["add", "add_cache"]
+__all__ = ["add", "add_cache", "run_demo"]
 
 DESCRIPTION = """\
 Why does a text classifier answer as it does? Which training texts taught it its mistakes, by which words; which words go with
@@ -73,6 +73,37 @@ def _run(options: argparse.Namespace) -> None:
         keep=not options.no_cache,
     )
     explain_command.run(settings, options.say)
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """``demo --train``, an older name of ``explain``: what its options are called here."""
+    from captum_tracinwe.app import explain_command
+    from captum_tracinwe.app.data import InputError
+
+    settings = explain_command.Settings(
+        train=Path(options.train),
+        test=Path(options.test),
+        out=Path(options.out),
+        k=options.k,
+        explained=options.test_limit or 20,
+        limit_train=options.limit,
+        text_column=options.text_column or "text",
+        label_column=options.label_column or "label",
+        seed=options.seed,
+        model=path(options.model),
+        save=path(options.checkpoints),
+        max_length=options.max_length or 64,
+        batch_size=options.batch_size,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        without_special_tokens=options.without_special_tokens,
+        plain=options.plain,
+    )
+    try:
+        explain_command.run(settings, options.say)
+    except InputError as error:
+        raise InputError(str(error).replace("--save", "--checkpoints")) from error
+    options.say("On your own texts the command is captum-tracinwe explain, of which demo --train has a part.")
 
 
 def _cache(options: argparse.Namespace) -> None:

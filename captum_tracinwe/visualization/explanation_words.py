@@ -52,7 +52,9 @@ def how_good(performance: Performance) -> list[str]:
         ]
     said = [f"The model is right on {right} ({performance.accuracy:.1%}). {always}, would be right on {share:.1%}."]
     if performance.accuracy - share < _USEFUL * (1 - share):
-        said.append("That is little: it guesses more than it knows, and what follows explains guesses. Train longer (--epochs).")
+        said.append(
+            "That is little: it guesses more than it knows, and what follows explains guesses. Train longer (--epochs)."
+        )
     never = [one.name for one in performance.classes if one.test and not one.right]
     if never:
         named = ", ".join(_label(name) for name in never[:_CLASSES]) + ", ..." * (len(never) > _CLASSES)
@@ -77,7 +79,7 @@ def _worst(found: Explanation, top: int, width: int) -> list[str]:
 
 def _said_of(answer: Answer) -> str:
     return (
-        f"{answer.place}: it says {_label(answer.prediction)} ({_percent(answer.probability)}), the label is "
+        f"{visible(answer.place)}: it says {_label(answer.prediction)} ({_percent(answer.probability)}), the label is "
         f"{_label(answer.label)}."
     )
 
@@ -87,7 +89,9 @@ def _taught(found: Explanation, pair: WordInfluence, number: int, width: int) ->
     alike = len(found.alike(pair.train_index))
     more = f", and {alike:,} nearly the same" if alike else ""
     words = [word.text for word in pair.words() if word.share > 0 and not word.special and _is_read(word.text)]
-    head = f"{number}. {one.place} ({_label(one.label)}){more}" + (f"; by: {', '.join(map(visible, words[:_CARRY]))}" if words else "")
+    head = f"{number}. {visible(one.place)} ({_label(one.label)}){more}" + (
+        f"; by: {', '.join(map(visible, words[:_CARRY]))}" if words else ""
+    )
     return [
         *textwrap.wrap(head, width, initial_indent="  ", subsequent_indent="     "),
         *_quoted(one.text.text, width, "     "),
@@ -144,7 +148,7 @@ def _group(found: Explanation, group: Near, width: int) -> list[str]:
     for index, label in zip(group.indices, group.labels, strict=True):
         firsts.setdefault(label, []).append(index)
     told = [
-        f"{_label(label)}: {found.training[own[0]].place}" + f" and {len(own) - 1} more" * (len(own) > 1)
+        f"{_label(label)}: {visible(found.training[own[0]].place)}" + f" and {len(own) - 1} more" * (len(own) > 1)
         for label, own in firsts.items()
     ]
     lines = textwrap.wrap("; ".join(told), width, initial_indent="  ", subsequent_indent="  ")
