@@ -382,7 +382,7 @@ class TracInWE(TracInCP):
         are in training, so that an index has them.
         """
         check_flags(aggregate=aggregate)
-        loader = None if inputs is None else self._batches(inputs)
+        loader = None if inputs is None else self.batches_of(inputs)
         batches: list[Batch] = [] if loader is None else list(reading(loader, "inputs"))
         source, given, fitting = self.source, self.preconditioner, self._fitting
         with alone(self.model):  # threads that ask at once wait for one pass
@@ -393,8 +393,8 @@ class TracInWE(TracInCP):
         read_from = TrainingSet(loader)
         return Question(batches, self.test_loss_fn, aggregate, preconditioner, length, read_from=read_from)
 
-    def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
-        """Batches of ``inputs``, which may be a data set or a list of examples as well."""
+    def batches_of(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
+        """Batches of ``inputs``, which may be a data set or a list of examples as well, as every question reads them."""
         return as_batches(inputs, "inputs", self._collate, self.train_dataloader.batch_size or 1)
 
     # -------------------------------------------------------------------------------------------------------- public
@@ -447,7 +447,7 @@ class TracInWE(TracInCP):
             return self.source.self_influence(show_progress, outer_loop_by_checkpoints)
         live = self.live.of_one_unit
         compute = live.self_influence_by_checkpoints if outer_loop_by_checkpoints else live.self_influence
-        loader = self._batches(inputs)
+        loader = self.batches_of(inputs)
         return compute(loader, Asked(self.loss_fn, examples=TrainingSet(loader)), show_progress)
 
     @log_usage(part_of_slo=False)
@@ -511,7 +511,7 @@ class TracInWE(TracInCP):
     def _given_rows(
         self, inputs: Batch | DataLoader[Any], loss_fn: Loss | None, show_progress: bool = False
     ) -> RowGradients:
-        loader = self._batches(inputs)
+        loader = self.batches_of(inputs)
         return self.live.rows(loader, Asked(loss_fn, examples=TrainingSet(loader)), show_progress)
 
     @log_usage(part_of_slo=False)

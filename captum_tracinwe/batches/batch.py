@@ -20,6 +20,7 @@ __all__ = [
     "labels_of",
     "move_to",
     "nbytes",
+    "part_of",
     "positions_of",
     "rows_of",
     "size_of",
@@ -161,6 +162,17 @@ def _sized(batch: Batch) -> list[Tensor]:
     else:
         tensors = list(tensors_in(batch))
     return [tensor for tensor in tensors if tensor.dim() > 0]
+
+
+def part_of(batch: Batch, places: Sequence[int]) -> Batch | None:
+    """A batch of some of its examples; None where not each of its tensors has a row for each."""
+    size, kept = size_of(batch), torch.tensor(list(places))
+    values = list(batch.values()) if is_mapping(batch) else list(batch)
+    if any(not isinstance(value, Tensor) or value.dim() == 0 or len(value) != size for value in values):
+        return None
+    if is_mapping(batch):
+        return {key: value[kept.to(value.device)] for key, value in batch.items()}
+    return tuple(value[kept.to(value.device)] for value in batch)
 
 
 def positions_of(batch: Batch) -> int:

@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.arguments import is_list, is_whole
-from captum_tracinwe.batches.batch import Batch, size_of, with_labels
+from captum_tracinwe.batches.batch import Batch, part_of, size_of, with_labels
 from captum_tracinwe.batches.inputs import GivenBatches
-from captum_tracinwe.batches.loaders import in_order
+from captum_tracinwe.batches.loaders import in_order, reading
+from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.answers import answers_now
+from captum_tracinwe.gradients.live import Asked
 from captum_tracinwe.gradients.live_source import of_question
 from captum_tracinwe.gradients.source import Question
 from captum_tracinwe.labels.asking import names_of
@@ -27,6 +29,9 @@ __all__ = ["Answers", "Explainable", "answers_of", "asked_about", "check_argumen
 
 class Explainable(Explained, Protocol):
     """A :class:`captum_tracinwe.TracInWE`."""
+
+    def batches_of(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
+        """Batches of test examples."""
 
     def cached(
         self,
@@ -43,13 +48,13 @@ class Answers:
     """What the model says of N test texts.
 
     Args:
-        asked (Question): the test texts as they were given, with their labels.
+        examples (TrainingSet): the test texts as they were given, with their labels.
         names (list of str): of the classes.
         labels, predicted (list of int): class numbers.
         probabilities (list of float): of the prediction.
     """
 
-    asked: Question
+    examples: TrainingSet
     names: list[str]
     labels: list[int]
     predicted: list[int]
@@ -82,16 +87,16 @@ def check_arguments(tracin: Any, counts: Mapping[str, Any], lists: Mapping[str, 
 
 
 def answers_of(
-    tracin: Explained, inputs: Batch | DataLoader[Any], names: Sequence[str] | Mapping[int, str] | None
+    tracin: Explainable, inputs: Batch | DataLoader[Any], names: Sequence[str] | Mapping[int, str] | None
 ) -> Answers:
-    """What the model as it is now says of the test texts, by one forward pass."""
-    asked = tracin.question(inputs)
-    live = tracin.live_source.live
-    found = answers_now(live, asked.batches, of_question(asked), "explain")
+    """What the model as it is now says of the test texts, by one forward pass; nothing is learned of the training set for it."""
+    loader = tracin.batches_of(inputs)
+    asked = Asked(tracin.live_source.loss_fn, "test")
+    found = answers_now(tracin.live_source.live, reading(loader, "inputs"), asked, "explain")
     best = found.log_probabilities.max(1)
     classes = found.log_probabilities.shape[1]
     return Answers(
-        asked,
+        TrainingSet(loader),
         names_of(names, classes, tracin, "explain", "names"),
         found.labels.tolist(),
         best.indices.tolist(),
@@ -102,18 +107,20 @@ def answers_of(
 def asked_about(tracin: Explained, answers: Answers, chosen: Sequence[int], show_progress: bool | None) -> Question:
     """Some test texts, asked about as the model answered them; their gradients are computed here, and nowhere else."""
     ordered = sorted(chosen)
-    examples = answers.asked.read_from
-    assert examples is not None
-    given, held = examples.chosen(ordered)
-    batches, start = [], 0
+    given, held = answers.examples.chosen(ordered)
+    wanted, batches, asked, start = set(ordered), [], [], 0
     for batch in given:
-        size = size_of(batch)
-        told = [answers.predicted[index] for index in held[start : start + size]]
+        indices = held[start : start + size_of(batch)]
+        start += len(indices)
+        part = part_of(batch, [place for place, index in enumerate(indices) if index in wanted])
+        if part is not None:  # of a batch that came whole only those that are asked about
+            batch, indices = part, [index for index in indices if index in wanted]
+        told = [answers.predicted[index] for index in indices]
         batches.append(with_labels(batch, told, tracin.live_source.live.label_names))
-        start += size
+        asked += indices
     question = tracin.question(in_order(GivenBatches(batches), None))
     rows = tracin.live_source.live.rows(question.batches, of_question(question), show_progress)
-    places = torch.tensor([held.index(index) for index in chosen])
+    places = torch.tensor([asked.index(index) for index in chosen])
     return replace(question, batches=[], known=rows.select(places), read_from=None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +57,12 @@ def answers_of(source: LiveSource, show_progress: bool | None = False) -> Belief
     return whole if places is None else Beliefs(whole.log_probabilities[places], whole.labels[places])
 
 
-def answers_now(live: LiveRows, batches: Sequence[Batch], asked: Asked, whose: str) -> Beliefs:
+def answers_now(live: LiveRows, batches: Iterable[Batch], asked: Asked, whose: str) -> Beliefs:
     """What the model answers with the weights that it has, by one forward pass; errors as of :func:`answers_of`.
 
     Args:
         live (LiveRows): the model.
-        batches (sequence): of the texts, with labels.
+        batches (iterable): of the texts, with labels.
         asked (Asked): how they are called.
         whose (str): the function that asks, for what is said of an error.
     """
