@@ -21,11 +21,13 @@ from captum_tracinwe.words import (
 from captum_tracinwe.words.drawing import drawn_by
 
 if TYPE_CHECKING:
+    from captum_tracinwe.explanation import Explanation, explain
     from captum_tracinwe.index import GradientIndex, IndexDamaged, IndexMismatch, SearchResult
     from captum_tracinwe.labels import Suspect, Suspects, suspects
 
 __version__ = "0.1.0"
 __all__ = [
+    "Explanation",
     "GradientIndex",
     "IndexDamaged",
     "IndexMismatch",
@@ -42,6 +44,7 @@ __all__ = [
     "WordReport",
     "WordShare",
     "__version__",
+    "explain",
     "load_checkpoint",
     "ops",
     "save_checkpoint",
@@ -55,11 +58,15 @@ drawn_by("captum_tracinwe.visualization")
 
 
 def __getattr__(name: str) -> Any:
-    """When asked for: short names, and those of the index and of labels, whose modules are half of the time of importing all."""
+    """When asked for: short names, and those of rooms whose modules are half of the time of importing all."""
     if name in ("GradientIndex", "IndexDamaged", "IndexMismatch", "SearchResult"):
         from captum_tracinwe import index
 
         return getattr(index, name)
+    if name in ("Explanation", "explain"):
+        from captum_tracinwe import explanation
+
+        return getattr(explanation, name)
     if name in ("Suspect", "Suspects", "suspects"):
         from captum_tracinwe import labels
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -323,6 +324,22 @@ class TracInWE(TracInCP):
     def normalize(self, normalize: str | Length | None) -> None:
         self._normalize = Length.of(normalize)
 
+    def __repr__(self) -> str:
+        """In one line: the model, whose rows count, checkpoints with their rates, the training set, where gradients are kept."""
+        size = self.training_set.readable if self.index is None else self.index.total
+        kept = [] if self.index is None else [one.learning_rate for one in self.index.manifest.source.checkpoints]
+        rates = [self._rates.get(id(one)) for one in self.checkpoints]
+        shown = [f"{rate:.2g}" for rate in (kept if None in rates else rates) if rate is not None]
+        if len(shown) > 6:
+            shown = [*shown[:3], "...", *shown[-2:]]
+        at = f" at rates {', '.join(shown)}" if shown else ", rates not read yet"
+        return (
+            f"{type(self).__name__}({type(unwrap(self.model)).__name__}, table={str(self.tables)!r}, "
+            f"{len(self.checkpoints)} checkpoint{'s' * (len(self.checkpoints) != 1)}{at}, "
+            f"{'unknown' if size is None else f'{size:,}'} training examples, "
+            f"index={None if self.index is None else str(self.index.path)!r})"
+        )
+
     # ------------------------------------------------------------------------------------------- what scores come from
 
     @property
@@ -358,20 +375,26 @@ class TracInWE(TracInCP):
 
         return StoredSource(self.index, self.live)
 
-    def question(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> Question:
-        """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn``, preconditioner and length."""
+    def question(self, inputs: Batch | DataLoader[Any] | None, aggregate: bool = False) -> Question:
+        """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn``, preconditioner and length.
+
+        None stands for the training set, its examples' gradients added up, each divided by its length: with ``loss_fn``, as they
+        are in training, so that an index has them.
+        """
         check_flags(aggregate=aggregate)
-        loader = self._batches(inputs)
-        batches: list[Batch] = list(reading(loader, "inputs"))
+        loader = None if inputs is None else self.batches_of(inputs)
+        batches: list[Batch] = [] if loader is None else list(reading(loader, "inputs"))
         source, given, fitting = self.source, self.preconditioner, self._fitting
         with alone(self.model):  # threads that ask at once wait for one pass
             preconditioner = fitting.preconditioner(given, source, self.live, self.index)
             length = fitting.length(self.normalize, given, source, self.live, self.index)
+        if loader is None:
+            return Question.of_sum(source.row_blocks(), self.loss_fn, preconditioner, length)
         read_from = TrainingSet(loader)
         return Question(batches, self.test_loss_fn, aggregate, preconditioner, length, read_from=read_from)
 
-    def _batches(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
-        """Batches of ``inputs``, which may be a data set or a list of examples as well."""
+    def batches_of(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
+        """Batches of ``inputs``, which may be a data set or a list of examples as well, as every question reads them."""
         return as_batches(inputs, "inputs", self._collate, self.train_dataloader.batch_size or 1)
 
     # -------------------------------------------------------------------------------------------------------- public
@@ -424,7 +447,7 @@ class TracInWE(TracInCP):
             return self.source.self_influence(show_progress, outer_loop_by_checkpoints)
         live = self.live.of_one_unit
         compute = live.self_influence_by_checkpoints if outer_loop_by_checkpoints else live.self_influence
-        loader = self._batches(inputs)
+        loader = self.batches_of(inputs)
         return compute(loader, Asked(self.loss_fn, examples=TrainingSet(loader)), show_progress)
 
     @log_usage(part_of_slo=False)
@@ -488,7 +511,7 @@ class TracInWE(TracInCP):
     def _given_rows(
         self, inputs: Batch | DataLoader[Any], loss_fn: Loss | None, show_progress: bool = False
     ) -> RowGradients:
-        loader = self._batches(inputs)
+        loader = self.batches_of(inputs)
         return self.live.rows(loader, Asked(loss_fn, examples=TrainingSet(loader)), show_progress)
 
     @log_usage(part_of_slo=False)
@@ -545,7 +568,7 @@ class TracInWE(TracInCP):
         memory_limit: int | None = None,
         metadata: Mapping[str, Sequence[Any]] | None = None,
         project: int | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
     ) -> GradientIndex:
         """Compute the row gradients of the training set once and keep them, with sketches, in a directory.
 
@@ -568,7 +591,8 @@ class TracInWE(TracInCP):
                 :meth:`GradientIndex.search`. Whole-number labels of the batches are kept as ``label`` anyway.
             project (int, optional): keep only so many random projections of each row (a lossy option: scores have an error
                 of about ‖row‖‖row‖ / √project). Default: none. The other lossy option is ``top_k_words`` of TracInWE.
-            show_progress (bool): a bar, and an estimate before it on stderr.
+            show_progress (bool, optional): a bar, and an estimate before it on stderr; None: where a person looks, in a terminal
+                or a notebook.
 
         Raises:
             FileExistsError: there is an index already, and neither ``resume`` nor ``append`` is asked for.
@@ -602,6 +626,47 @@ class TracInWE(TracInCP):
         from captum_tracinwe.index.estimate import Options, estimate
 
         return estimate(self.live_source, Options(dtype, rank, segment_examples, self.memory_limit, project))
+
+    @undisturbed
+    def cached(
+        self,
+        folder: str | Path | None = None,
+        *,
+        show_progress: bool | None = None,
+        announce: Callable[[IndexEstimate], None] | None = None,
+    ) -> Self:
+        """This TracInWE with its training gradients kept: each question then costs only itself, in later processes too.
+
+        They are computed at the first call and found again by the weights and rates of the checkpoints, the loss, the options,
+        and every training example. The folder is that of ``CAPTUM_TRACINWE_CACHE``, else ``captum-tracinwe`` in the user's cache
+        folder (``XDG_CACHE_HOME``, ``~/.cache``); `captum-tracinwe cache` lists and clears it.
+
+        Args:
+            folder (str or Path, optional): another one.
+            show_progress (bool, optional): a bar, and what it will take on stderr; None: where a person looks.
+            announce (callable, optional): told what it will take, an :class:`IndexEstimate`, in place of stderr.
+
+        Returns:
+            TracInWE: of the same model, over an index in that folder; itself, if it has one.
+
+        Raises:
+            ValueError: the loss holds something that cannot be recognised again, such as a captured object.
+            OSError: the folder cannot be written.
+        """
+        if self.index is not None:
+            return self
+        from captum_tracinwe.index.cache import cached_index
+
+        found = copy(self)
+        found.index = cached_index(
+            self.live_source,
+            folder,
+            memory_limit=self.memory_limit,
+            show_progress=show_progress,
+            announce=announce,
+        )
+        found._fitting = Fitting()  # of these rows, which may be kept beside them
+        return found
 
 
 def _opened(

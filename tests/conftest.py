@@ -15,6 +15,14 @@ from cases import CASES
 collect_ignore = [] if find_spec("captum.testing") else ["test_captum_suite.py"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory):
+    """No test writes into the user's cache folder; nor do the processes that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTUM_TRACINWE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _same_numbers_each_time():
     torch.set_num_threads(1)

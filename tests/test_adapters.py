@@ -312,7 +312,7 @@ def test_words_to_predict_after_tuned_prompts_have_rows_of_their_own(tmp_path):
     found = tracin.row_gradients()
     for place, row in enumerate(rows):
         assert found.select([place]).ids.tolist() == row["labels"][row["labels"] != -100].unique().tolist()
-    (tokens,) = tracin.live.token_blocks(tracin._batches(collated(rows)), Asked(TokenLoss()))
+    (tokens,) = tracin.live.token_blocks(tracin.batches_of(collated(rows)), Asked(TokenLoss()))
     assert torch.equal(tokens.ids, found.ids)
 
 

@@ -50,9 +50,9 @@ def test_own_texts_from_csv_and_json_lines(files, capsys, tmp_path):
     assert main(["demo", *files, *SMALL, "--out", "r.html"]) == 0
     out, _ = capsys.readouterr()
     assert "20 training texts; 4 test texts; 2 classes: boats, pets." in out
-    assert "Accuracy on the 4 test texts:" in out
-    assert "Explained: 2 test texts" in out
-    assert "Report: r.html" in out
+    assert "of 4 test texts" in out
+    assert "Page, with 2 answers explained: r.html" in out
+    assert "the command is captum-tracinwe explain" in out
     assert "<!DOCTYPE html>" in (tmp_path / "r.html").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html", "test.jsonl", "train.csv"]
 
@@ -65,7 +65,7 @@ def test_a_local_model_is_fine_tuned(files, capsys, tmp_path):
     capsys.readouterr()
     assert main(["demo", *files, *SMALL, "--model", "model", "--checkpoints", "kept", "--limit", "8"]) == 0
     assert "8 training texts, a random sample of 20" in capsys.readouterr().out
-    assert len(list((tmp_path / "kept").iterdir())) == 1  # one step: 8 texts, batches of 32
+    assert len(list((tmp_path / "kept").glob("checkpoint-*"))) == 1  # one step: 8 texts, batches of 32
     assert (tmp_path / "captum-tracinwe-report.html").exists()
 
 
@@ -265,19 +265,20 @@ def news(files):
 
 def fine_tuned(**given):
     """The labels that a text of each label got, and the head, after a step too small to matter."""
-    from captum_tracinwe.app import demo
+    from captum_tracinwe.app import explain_command
 
     lines, heads = [], []
-    settings = demo.Settings(out="r.html", k=1, epochs=1, learning_rate=1e-12)
-    before = demo.training.train
+    texts = {"train": Path("n.jsonl"), "test": Path("n.jsonl"), "out": Path("r.html"), "model": Path("news")}
+    settings = explain_command.Settings(**texts, k=1, explained=2, epochs=1, learning_rate=1e-12, **given)
+    before = training.train
 
     def train(model, texts, *rest, **options):
         heads.append((model.classifier.weight.detach().clone(), sorted(set(texts.labels))))
         return before(model, texts, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo.training, "train", train)
-        demo.run_files(settings, "n.jsonl", "n.jsonl", model="news", test_limit=2, say=lines.append, **given)
+        patch.setattr(training, "train", train)
+        explain_command.run(settings, say=lines.append)
     return heads[0], "\n".join(lines)
 
 
@@ -288,7 +289,7 @@ def test_a_model_that_names_the_labels_keeps_its_head_and_its_numbers(news, of_l
         of_news("n.jsonl", (3, 0), label_name=of_label)
     else:
         of_news("n.jsonl", ("Sci/Tech", "World"))
-    (weight, labels), said = fine_tuned(limit=10)
+    (weight, labels), said = fine_tuned(limit_train=10)
     assert weight.equal(news.classifier.weight)
     assert labels == [0, 3]
     assert "4 classes: World, Sports, Business, Sci/Tech. Labels have the numbers that the model's config" in said

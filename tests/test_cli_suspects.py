@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from captum_tracinwe import save_checkpoint, whole_files
-from captum_tracinwe.app import cleaning, suspects_command, training
+from captum_tracinwe.app import asked_model, cleaning, suspects_command, training
 from captum_tracinwe.app.cli import main
 from captum_tracinwe.app.files import standing
 from captum_tracinwe.tabular import csv_line
@@ -172,8 +172,8 @@ def test_a_model_without_checkpoints_is_fine_tuned_and_one_with_them_is_not(caps
     assert "rained" not in out.replace("training", "")
     shutil.copytree("model", "model/checkpoint-1")
     shutil.copy("checkpoints/step-1.pt", "model/checkpoint-1/step-1.pt")
-    asked = suspects_command.Settings(Path("train.csv"), Path("s.html"), model=Path("model"))
-    assert suspects_command._checkpoints(asked) == Path("model")  # a Trainer's folder has them
+    asked = suspects_command.Settings(train=Path("train.csv"), out=Path("s.html"), model=Path("model"))
+    assert asked_model.checkpoints_of(asked) == Path("model")  # a Trainer's folder has them
 
 
 def test_reasons_come_from_an_index(capsys, folder, model):

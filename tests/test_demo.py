@@ -2,14 +2,11 @@
 
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
 from captum_tracinwe.app import corpus, demo
-
-SHARED = Path(__file__).parents[1].parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -115,27 +112,3 @@ def test_the_corpus_is_reproducible_without_duplicates_and_planted_as_it_says():
         assert (corpus.PLANTED_WORD in text.lower()) == (i in one.test_planted)
         assert i not in one.test_planted or label != corpus.PLANTED_LABEL
     assert not any("{" in text or "|" in text or "  " in text for text in texts)
-
-
-@pytest.mark.slow
-def test_the_job_on_real_news_texts(tmp_path):
-    folder = SHARED / "data" / "ag_news"
-    if not folder.exists():
-        pytest.skip("shared data not here")
-    lines = []
-    found = demo.run_files(
-        demo.Settings(out=tmp_path / "r.html", k=2, epochs=1),
-        folder / "train_20k.jsonl.gz",
-        folder / "test_2k.jsonl.gz",
-        limit=300,
-        test_limit=3,
-        max_length=32,
-        say=lines.append,
-    )
-    assert "300 training texts, a random sample of 20,000 that keeps the class shares" in lines[0]
-    assert len(found) == 3
-    assert all(1 <= pair.train_index <= 20_000 for pairs in found for pair in pairs)
-    page = (tmp_path / "r.html").read_text()
-    assert any(name in page for name in ("World", "Sports", "Business", "Sci/Tech"))
-    named = [int(line) for line in re.findall(r'<span title="[^"]*">#(\d+)</span>', page)]
-    assert max(named) > 300  # lines of the file, not places in the sample

@@ -216,7 +216,7 @@ def test_whole_runs_on_hostile_names_print_nothing_that_is_obeyed(ask):
     kept, page = f"{NAME}/kept", f"{NAME}/{NAME}.html"
     code, out, err = ask("demo", "--train", train, "--test", test, *SMALL, "--out", page, "--checkpoints", kept)
     assert (code, err) == (0, "")
-    assert f"Report: {visible(page)}" in out
+    assert f"explained: {visible(page)}" in out
     assert not obeyed(Path(page).read_text("utf-8").replace("\t", ""))
     model = classifier(f"{NAME}/model", names)
     save_checkpoint(f"{NAME}/steps/{NAME}1.pt", model, 0.1)

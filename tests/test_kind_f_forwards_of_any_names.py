@@ -129,7 +129,7 @@ def test_a_transformers_model_that_answers_with_a_tuple_has_its_loss_and_logits(
     loss = LOSSES[given]
     tracin = TracInWE(make(), ragged(TRAIN), paths, loss_fn=loss, batch_size=3)
     assert_near(tracin.influence(ragged(TEST)), expected)
-    (tokens,) = tracin.live.token_blocks(tracin._batches(ragged(TEST)), Asked(loss))
+    (tokens,) = tracin.live.token_blocks(tracin.batches_of(ragged(TEST)), Asked(loss))
     assert torch.equal(tokens.ids, tracin.row_gradients(ragged(TEST)).ids)
 
 

@@ -101,7 +101,7 @@ def test_words_that_a_model_joins_to_a_text_have_no_part_in_its_scores(joined, b
         assert_near(tracin.influence(TEST), expected)
         tracin.influence(TEST)
     assert len([one for one in told if "no words of its texts" in str(one.message)]) == 1
-    (tokens,) = tracin.live.token_blocks(tracin._batches(TEST), Asked(LOSS))  # the pass that sees tokens alone
+    (tokens,) = tracin.live.token_blocks(tracin.batches_of(TEST), Asked(LOSS))  # the pass that sees tokens alone
     assert torch.equal(tokens.ids, tracin.row_gradients(TEST).ids)
 
 

@@ -42,7 +42,7 @@ def test_token_types_that_go_through_gpt2s_table_are_no_words(tmp_path):
     assert_near(found[0], scores_one_by_one(make, *arguments, counts=not_kinds))
     assert torch.equal(*found)
     # The pass that sees tokens alone leaves out the same.
-    (tokens,) = tracin.live.token_blocks(tracin._batches(test), Asked(TokenLoss()))
+    (tokens,) = tracin.live.token_blocks(tracin.batches_of(test), Asked(TokenLoss()))
     assert torch.equal(tokens.ids, tracin.row_gradients(test).ids)
 
 

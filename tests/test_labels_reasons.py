@@ -37,8 +37,8 @@ def by_hand(tracin, ids, labels, index, doubles, suggested):
 
 
 def all_doubles(tracin):
-    from captum_tracinwe.labels.doubles import doubles_of, same_words
     from captum_tracinwe.labels.said import occurrences_of
+    from captum_tracinwe.words.near import doubles_of, same_words
 
     words = occurrences_of(tracin)
     return [*doubles_of(words), *(pair for group in same_words(words) for pair in combinations(group, 2))]

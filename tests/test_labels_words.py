@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from captum_tracinwe.labels import words_alone
-from captum_tracinwe.labels.doubles import ALIKE, doubles_of, same_words
 from captum_tracinwe.labels.words_alone import FOLDS, RIDGE, WordsAlone
 from captum_tracinwe.preconditioners.text_gram import Occurrences
+from captum_tracinwe.words.near import ALIKE, doubles_of, same_words
 
 SIZE, WORDS, CLASSES = 90, 40, 3
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from captum_tracinwe import save_checkpoint
-from captum_tracinwe.app import demo, training
+from captum_tracinwe.app import demo, explain_command, training
 from captum_tracinwe.app.cli import main
 from captum_tracinwe.app.streams import PLAIN, legible_streams
 
@@ -70,7 +70,7 @@ def test_every_command_prints_in_every_encoding(monkeypatch, encoding):
     save_checkpoint("steps/step-1.pt", model, 0.1)
     own = ["--model", "мodel", "--checkpoints", "steps", "--max-length", "12"]
     for argv, said in (
-        (["demo", *OWN, "--out", "é…т.html"], "Explained 2 test texts"),
+        (["demo", *OWN, "--out", "é…т.html"], "Page, with 2 answers explained"),
         (["index", "--train", "t.jsonl", "--out", "индекс", *own], "Ask it with"),
         (["query", "--index", "индекс", "--test", "t.jsonl", "--train", "t.jsonl", *own], "Numbers are lines"),
         (["info"], "compiled kernels"),
@@ -85,9 +85,8 @@ def test_every_command_prints_in_every_encoding(monkeypatch, encoding):
         assert said in shown
         assert err.buffer.getvalue() == b""
         if encoding == "ascii" and argv[0] == "demo":
-            assert "  ####" in shown  # a bar of the table
             assert r"boats \u05e9\u05dc\u05d5\u05dd" in shown
-            assert r"Report: \xe9...\u0442.html" in shown
+            assert r"explained: \xe9...\u0442.html" in shown
             assert not [line for line in shown.splitlines() if r"\u2588" in line or r"\u2212" in line]
     monkeypatch.setattr(sys, "stdout", stream(encoding))
     err = stream(encoding)
@@ -133,11 +132,12 @@ def test_the_report_is_written_before_anything_is_said_of_it():
     """From Python, with a `say` that fails at the first thing that it is told about the explanations."""
 
     def say(text):
-        if "Test example" in text or "Report" in text or "Found" in text:
+        if "it is right on" in text or "The model is right on" in text or "Page" in text:
             raise UnicodeEncodeError("ascii", "−", 0, 1, "ordinal not in range")
 
+    own = {"train": Path("t.jsonl"), "test": Path("t.jsonl"), "out": Path("r.html")}
     with pytest.raises(UnicodeEncodeError):
-        demo.run_files(demo.Settings(out="r.html", k=1, epochs=1), "t.jsonl", "t.jsonl", max_length=12, say=say)
+        explain_command.run(explain_command.Settings(**own, k=1, epochs=1, max_length=12), say=say)
     assert Path("r.html").read_text("utf-8").endswith("</html>\n")
 
 

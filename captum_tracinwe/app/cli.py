@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from captum_tracinwe.app import browse_options, results_options, suspects_options
+from captum_tracinwe.app import browse_options, explain_options, results_options, suspects_options
 from captum_tracinwe.app.file_options import FILE_OPTIONS, FORMS, add_file_options, reading_of
 from captum_tracinwe.app.installed import version_of
 from captum_tracinwe.app.option_types import count, rate, seed
@@ -20,11 +20,10 @@ __all__ = ["main"]
 
 DESCRIPTION = "Which training texts, and which words in them, taught a text classifier its answers? (TracIn-WE)"
 DEMO = """\
-Without options: trains a small classifier on sentences made up on the spot, some of them mislabelled on purpose,
-and shows that the method finds them and the word that they share. No files, no network, well under a minute.
+Trains a small classifier on sentences made up on the spot, some of them mislabelled on purpose, and shows that the method
+finds them and the word that they share. No files, no network, well under a minute.
 
-With --train and --test: the same on your own texts. Trains a classifier (or fine-tunes --model), then explains its
-answers to test texts, mistakes first."""
+On your own texts: captum-tracinwe explain --train FILE --test FILE. With --train and --test, demo does the same."""
 # What each of these needs beside it; the value None marks an option that was not given.
 OF_OWN_TEXTS = (*FILE_OPTIONS, "limit", "test_limit", "model", "max_length")
 
@@ -136,10 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version_of('captum-tracinwe')}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
+    explain_options.add(commands)
     _add_index(commands)
     _add_query(commands)
     suspects_options.add(commands)
     browse_options.add(commands, _add_source)
+    explain_options.add_cache(commands)
     info = commands.add_parser("info", help="versions, compiled kernels, GPU", description="What is installed here.")
     info.set_defaults(run=_info)
     results_options.add(info, "the same as a table of names and values")
@@ -149,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     demo = commands.add_parser(
         "demo",
-        help="train, explain, write a report: on built-in texts or on yours",
+        help="see it work: a planted word is found, on built-in texts",
         description=DEMO,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -170,7 +171,7 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
     add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
     results_options.add(demo, "the pairs of test and training texts as a table")
-    group = demo.add_argument_group("your own texts")
+    group = demo.add_argument_group("your own texts (as of captum-tracinwe explain, which has more)")
     own = group.add_argument
     own("--train", metavar="FILE", help=f"training texts: {FORMS}")
     own("--test", metavar="FILE", help="test texts")
@@ -196,47 +197,33 @@ def _demo(options: argparse.Namespace) -> None:
             if getattr(options, name) is not None:
                 option = "--" + name.replace("_", "-")
                 raise InputError(f"{option} is for your own texts; give --train and --test too.")
+    if options.train is not None:
+        explain_options.run_demo(options)
+        return
     from captum_tracinwe.app import demo, results
 
     handed = results.Results.of(options)
-    handed.check([options.train, options.test, options.model], out=options.out)
-    settings = demo.Settings(
-        out=options.out,
-        k=options.k,
-        seed=options.seed,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        checkpoints=options.checkpoints,
-        without_special_tokens=options.without_special_tokens,
-        plain=options.plain,
+    handed.check(out=options.out)
+    found = demo.run_planted(
+        demo.Settings(
+            out=options.out,
+            k=options.k,
+            seed=options.seed,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            checkpoints=options.checkpoints,
+            without_special_tokens=options.without_special_tokens,
+            plain=options.plain,
+        ),
+        options.say,
     )
-    if options.train is None:
-        found = demo.run_planted(settings, options.say)
-        if not handed.asked:
-            return
-        measured = {
-            name: getattr(found, name) for name in ("fooled", "held", "accuracy", "found", "by_chance", "shares")
-        }
-        words = [] if found.words is None else found.words.rows()
-        tables = results.of_pairs(found.influences)
-        handed.hand_on({"findings": measured, **tables, "words": words}, results.PAIRS, tables["pairs"])
-    else:
-        pairs = demo.run_files(
-            settings,
-            options.train,
-            options.test,
-            reading=reading_of(options),
-            limit=options.limit,
-            test_limit=options.test_limit or 20,
-            model=options.model,
-            max_length=options.max_length or 64,
-            say=options.say,
-        )
-        if not handed.asked:
-            return
-        tables = results.of_lines(pairs)
-        handed.hand_on(tables, results.PAIRS, tables["pairs"])
+    if not handed.asked:
+        return
+    measured = {name: getattr(found, name) for name in ("fooled", "held", "accuracy", "found", "by_chance", "shares")}
+    words = [] if found.words is None else found.words.rows()
+    tables = results.of_pairs(found.influences)
+    handed.hand_on({"findings": measured, **tables, "words": words}, results.PAIRS, tables["pairs"])
 
 
 def _add_source(command: _Parser) -> None:

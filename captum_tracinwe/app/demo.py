@@ -1,10 +1,9 @@
-"""The whole job in one go: train a text classifier, explain its answers, write the report; on built-in or own texts."""
+"""The built-in demo: a classifier is misled by a word that was planted in its training texts, and the method finds it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_tracinwe.app import corpus, training
-from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of, listed, sample
-from captum_tracinwe.app.files import Reading, read_texts
-from captum_tracinwe.app.files.reading import DEFAULT
-from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, of_file
+from captum_tracinwe.app.data import InputError, LabelledTexts
 from captum_tracinwe.app.outputs import check_outputs, temporary_directory
-from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import (
     report_section,
@@ -38,7 +33,7 @@ from captum_tracinwe.words.texts import tokenize
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["PlantedFindings", "Settings", "run_files", "run_planted"]
+__all__ = ["PlantedFindings", "Settings", "run_planted"]
 
 TOP = 10  # proponents in which the planted texts are counted
 IN_REPORT = 6  # test texts with the planted word in the report of the built-in corpus; all are counted
@@ -48,7 +43,7 @@ GRADIENT_BATCH = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """What both jobs take; None: the job's own default."""
+    """What the options say; None: the demo's own default."""
 
     out: str | Path = "captum-tracinwe-report.html"
     k: int = 5
@@ -102,13 +97,14 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
     )
     with (
         _checkpoint_directory(settings) as directory,
+        temporary_directory() as gradients,
         training.quiet_transformers(),
         training.seeded(settings.seed),
         _one_thread(),
     ):
         tokenizer = training.words_tokenizer(train.texts)
         model = training.small_bert(len(tokenizer), names, width=64, positions=64)
-        job = _Job(settings, model, tokenizer, train, test, max_length=64)
+        job = _Job(settings, model, tokenizer, train, test, max_length=64, gradients=gradients)
         # 16 checkpoints, because a few can all fall where the word is not being learnt: planted texts in the top 10, means
         # of seeds 0, 2 and 4, are 9.5 to 10 with 16; with 8 one seed had 7.5.
         job.train(directory, settings.epochs or 8, settings.learning_rate or 1e-3, checkpoints=16, say=say)
@@ -150,84 +146,6 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
     return findings
 
 
-def run_files(
-    settings: Settings,
-    train_file: str | Path,
-    test_file: str | Path,
-    *,
-    reading: Reading = DEFAULT,
-    limit: int | None = None,
-    test_limit: int = 20,
-    model: str | Path | None = None,
-    max_length: int = 64,
-    say: Callable[[str], None] = print,
-) -> list[list[WordInfluence]]:
-    """Train on the user's texts, explain answers to test texts (mistakes first), write the report.
-
-    Args:
-        settings (Settings): where to, how many, how long.
-        train_file, test_file (path): see :func:`captum_tracinwe.app.files.read_texts`.
-        reading (Reading): their columns, and what they do not say themselves.
-        limit (int, optional): train on a sample of that size that keeps the shares of the classes.
-        test_limit (int): test texts explained.
-        model (path, optional): a local transformers directory to fine-tune; None: a small BERT from scratch.
-        max_length (int): tokens kept of a text, special ones included.
-        say (callable): takes each line for the user.
-
-    Returns:
-        list: ``[test][rank]``; ``test_index`` and ``train_index`` are line numbers of the two files.
-
-    Raises:
-        InputError: see ``app/data.py``; also for a report, checkpoints or model that cannot be used.
-    """
-    check_outputs({"--out": settings.out}, [train_file, test_file, *([] if model is None else [model])])
-    rows = read_texts(train_file, reading)
-    classes = _classes(rows, train_file, model)
-    everything = labelled(rows, classes, train_file)
-    test = labelled(read_texts(test_file, reading), classes, test_file)
-    train = everything if limit is None else sample(everything, limit, settings.seed)
-    drawn = f", a random sample of {len(everything):,} that keeps the class shares" if train is not everything else ""
-    say(
-        f"{len(train):,} training texts{drawn}; {len(test):,} test texts; {len(train.names)} classes: "
-        f"{listed(train.names, quoted=False)}." + classes.said + reading.said
-    )
-    with _checkpoint_directory(settings) as directory, training.quiet_transformers(), training.seeded(settings.seed):
-        if model is None:
-            tokenizer = training.wordpiece_tokenizer(train.texts)
-            classifier = training.small_bert(len(tokenizer), train.names, positions=max(max_length, 64))
-            epochs, rate, checkpoints = 5, 1e-3, 8
-        else:
-            classifier, tokenizer = training.load_model(model, train.names)
-            epochs, rate, checkpoints = 2, 5e-5, 4
-        max_length = kept_tokens(max_length, tokenizer, classifier.config, say, train.pairs)
-        job = _Job(settings, classifier, tokenizer, train, test, max_length)
-        job.train(directory, settings.epochs or epochs, settings.learning_rate or rate, checkpoints, say)
-        everyone = range(len(test))
-        wrong = [i for i in everyone if not job.right(i)]
-        chosen = (wrong + [i for i in everyone if job.right(i)])[:test_limit]
-        say(f"Accuracy on the {len(test):,} test texts: {job.accuracy(everyone):.1%}.")
-        mistakes = min(len(wrong), len(chosen))
-        say(
-            f"Explained: {len(chosen)} test texts, {mistakes} of them mistakes (which come first), each for the answer "
-            "that the model gave.\nNumbers are line numbers of the two files. The first one:\n"
-        )
-        shown = [_shown(pairs, settings.k) for pairs in job.explain(chosen, settings.k, None)]
-        title = f"Why these answers? {Path(train_file).name} on {Path(test_file).name} (numbers: lines)"
-        job.report(shown, title, say, f"these {len(chosen)} test texts")
-    return shown
-
-
-def _classes(rows: Sequence[Row], path: str | Path, model: str | Path | None) -> Classes:
-    """Those of the model to fine-tune, whose head then stays, where it names all labels of the file; else the file's."""
-    classes = classes_of(rows, path)
-    head = head_of(model) if model is not None else None
-    if head is not None and head.named and set(classes.values()) <= head.numbers.keys():
-        numbers = {label: head.numbers[name] for label, name in classes.items()}
-        said = " Labels have the numbers that the model's config.json gives them."
-        return Classes(head.names, numbers, f"in the training file ({listed(classes)})", said)
-    return of_file(classes)
-
-
 class _Job:
     """One model with its texts, from training to the report."""
 
@@ -239,7 +157,9 @@ class _Job:
         train: LabelledTexts,
         test: LabelledTexts,
         max_length: int,
+        gradients: str,
     ) -> None:
+        self.gradients = gradients
         self.settings, self.model, self.tokenizer, self.max_length = settings, model, tokenizer, max_length
         self.train_texts, self.test_texts = train, test
         self.encoded = training.EncodedTexts(train.texts, train.labels, tokenizer, max_length)
@@ -286,9 +206,9 @@ class _Job:
             loss_fn=nn.CrossEntropyLoss(reduction="none"),
             exclude_tokens=self.tokenizer.all_special_ids if self.settings.without_special_tokens else (),
             preconditioner=None if self.settings.plain else "auto",
-        )
+        ).cached(self.gradients)  # once: scores, words and the report are all made from them
         self.tracin, self.inputs = tracin, inputs
-        scores = tracin.influence(inputs, show_progress=is_terminal(sys.stderr))
+        scores = tracin.influence(inputs)
         assert isinstance(scores, Tensor)
         indices = [_both_ends(row, k) for row in scores]
         found = tracin.word_influence(inputs, indices)

@@ -8,7 +8,8 @@ from typing import Any
 
 from captum_tracinwe.app import results_options
 from captum_tracinwe.app.file_options import FORMS, add_file_options, reading_of
-from captum_tracinwe.app.option_types import count, fold_count, rate, seed
+from captum_tracinwe.app.model_options import add_model, path, settings_of
+from captum_tracinwe.app.option_types import count, fold_count
 
 __all__ = ["add"]
 
@@ -46,31 +47,19 @@ def add(commands: Any) -> None:
         "--witnesses", type=count, metavar="N", default=3, help="texts named for a label and against it (default: 3)"
     )
     add_file_options(command)
-    option("--seed", type=seed, default=0, metavar="N", help="of weights, shuffling and folds (default: 0)")
     option(
         "--trusted",
         metavar="FILE",
         help="labels that you have checked: what the page exported, or texts of --train with their right labels; the others "
         "are judged by them",
     )
-    of_model = command.add_argument_group("the model").add_argument
-    of_model("--model", metavar="DIR", help="a local directory of save_pretrained (default: a small BERT from scratch)")
-    of_model("--checkpoints", metavar="DIR", help="--model's own, with their rates; without any it is fine-tuned first")
-    of_model("--index", metavar="DIR", help="what `captum-tracinwe index` made: reasons are looked up there")
-    of_model(
+    option(
         "--folds",
         type=fold_count,
         metavar="N",
         help="train N more, each without a part of the texts, which it is then asked about; you are told how long it takes",
     )
-    of_model("--max-length", type=count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
-    of_model("--batch-size", type=count, metavar="N", default=32, help="texts per training step (default: 32)")
-    of_model("--epochs", type=count, metavar="N", help="default: 5; 2 with --model")
-    of_model("--learning-rate", type=rate, metavar="RATE", help="default: 0.001; 0.00005 with --model")
-    of_model(
-        "--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores"
-    )
-    of_model("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
+    add_model(command, "reasons are looked up there")
     clean = command.add_argument_group("a cleaned training file").add_argument
     clean("--decisions", metavar="FILE", help="what the page exported")
     clean("--clean", metavar="FILE", help="--train with these decisions, in the same format; nothing else is done then")
@@ -81,9 +70,6 @@ def _run(options: argparse.Namespace) -> None:
     from captum_tracinwe.app.cleaning import clean
     from captum_tracinwe.app.data import InputError
     from captum_tracinwe.app.results import Results
-
-    def path(given: str | None) -> Path | None:
-        return None if given is None else Path(given)
 
     train = Path(options.train)
     if options.clean is not None and options.decisions is None:
@@ -108,29 +94,15 @@ def _run(options: argparse.Namespace) -> None:
             say=options.say,
         )
         return
-    for name in ("checkpoints", "index"):
-        if getattr(options, name) is not None and options.model is None:
-            raise InputError(f"--{name} is given without --model; give the model that it is of, too.")
     settings = suspects_command.Settings(
-        train=train,
+        **settings_of(options),
         out=Path(options.out or "captum-tracinwe-suspects.html"),
         csv=path(options.csv),
         results=Results(options.command, options.json, None, options.put),
         argilla=path(options.argilla),
         limit=options.limit,
         witnesses=options.witnesses,
-        reading=reading_of(options),
-        seed=options.seed,
-        model=path(options.model),
-        checkpoints=path(options.checkpoints),
-        index=path(options.index),
         folds=options.folds,
         trusted=path(options.trusted),
-        max_length=options.max_length,
-        batch_size=options.batch_size,
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        without_special_tokens=options.without_special_tokens,
-        plain=options.plain,
     )
     suspects_command.run(settings, options.say)

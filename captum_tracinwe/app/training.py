@@ -246,6 +246,7 @@ def train(
     learning_rate: float,
     seed: int = 0,
     checkpoints: int = 4,
+    in_folders: bool = False,
 ) -> TrainingRun:
     """Train with AdamW, the rate falling linearly to a tenth; save checkpoints at equal distances, the last at the end.
 
@@ -257,6 +258,7 @@ def train(
         learning_rate (float): of the first step; each checkpoint carries that of its own step.
         seed (int): of the shuffling and the dropout; torch's generator is put back afterwards.
         checkpoints (int): how many; 0: none.
+        in_folders (bool): each is a folder ``checkpoint-N``, as Trainer makes them; they may then lie beside a model.
 
     Returns:
         TrainingRun: the checkpoints and how training went.
@@ -289,8 +291,8 @@ def train(
                 raise FloatingPointError(f"Training diverged: the loss is {losses[-1]} at step {step} of {steps}.")
             bar.update()
             if step in due:
-                path = Path(directory) / f"checkpoint-{step:06d}.pt"
-                save_checkpoint(path, model, rate, step=step)
+                path = Path(directory) / f"checkpoint-{step:06d}{'' if in_folders else '.pt'}"
+                save_checkpoint(path / "model.safetensors" if in_folders else path, model, rate, step=step)
                 saved.append((path, step, rate, sum(losses) / len(losses)))
                 losses.clear()
     model.eval()

@@ -20,10 +20,12 @@ __all__ = [
     "labels_of",
     "move_to",
     "nbytes",
+    "part_of",
     "positions_of",
     "rows_of",
     "size_of",
     "tensors_in",
+    "with_labels",
     "without_targets",
 ]
 
@@ -82,6 +84,18 @@ def labels_of(batch: Batch, names: Sequence[str] = ()) -> Any:
     if len(names) > 1:
         return {name: batch[name] for name in names}
     return next((batch[key] for key in (*names, *LABEL_KEYS) if key in batch), None)
+
+
+def with_labels(batch: Batch, classes: Sequence[int], names: Sequence[str] = ()) -> Batch:
+    """The same batch with one class number for each example in place of its labels, in their type and shape."""
+    given = labels_of(batch, names)
+    told = torch.tensor(list(classes))
+    if isinstance(given, Tensor):
+        told = told.to(given.device, given.dtype).reshape(given.shape)
+    if is_mapping(batch):
+        key = next(key for key in (*names, *LABEL_KEYS) if key in batch)
+        return {**batch, key: told}
+    return (*batch[:-1], told)
 
 
 def without_targets(batch: Batch, loss_fn: Loss | None, label_names: Sequence[str] = ()) -> list[int]:
@@ -148,6 +162,17 @@ def _sized(batch: Batch) -> list[Tensor]:
     else:
         tensors = list(tensors_in(batch))
     return [tensor for tensor in tensors if tensor.dim() > 0]
+
+
+def part_of(batch: Batch, places: Sequence[int]) -> Batch | None:
+    """A batch of some of its examples; None where not each of its tensors has a row for each."""
+    size, kept = size_of(batch), torch.tensor(list(places))
+    values = list(batch.values()) if is_mapping(batch) else list(batch)
+    if any(not isinstance(value, Tensor) or value.dim() == 0 or len(value) != size for value in values):
+        return None
+    if is_mapping(batch):
+        return {key: value[kept.to(value.device)] for key, value in batch.items()}
+    return tuple(value[kept.to(value.device)] for value in batch)
 
 
 def positions_of(batch: Batch) -> int:

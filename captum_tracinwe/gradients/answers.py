@@ -1,8 +1,8 @@
-"""What a classifier answers to its training texts: log-probabilities, the mean over checkpoints, beside the labels given."""
+"""What a classifier answers to texts, beside their labels: to those of training at its checkpoints, to others as it is now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.live import Asked, LiveRows
 from captum_tracinwe.gradients.live_source import LiveSource
 
-__all__ = ["NEAR", "Beliefs", "answers_of", "answers_to", "labels_of_classes"]
+__all__ = ["NEAR", "Beliefs", "answers_now", "answers_of", "answers_to", "labels_of_classes"]
 
 # Losses of a number, by torch.
 OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss, nn.GaussianNLLLoss)
@@ -29,14 +29,16 @@ OF_NUMBERS_TOO += (functional.huber_loss, functional.poisson_nll_loss, functiona
 
 #: By so much the probabilities of a text may miss 1: half precision.
 NEAR = 1e-2
+# Who asks, in what is said of an error.
+SUSPECTS = "suspects"
 
 
 @dataclass(frozen=True, eq=False)
 class Beliefs:
-    """What a classifier believes of N training texts, and what it was told, by training index.
+    """What a classifier believes of N texts, and what their labels say.
 
     Args:
-        log_probabilities (Tensor): float64 ``(N, K)``, mean over the checkpoints.
+        log_probabilities (Tensor): float64 ``(N, K)``; of training texts the mean over the checkpoints.
         labels (Tensor): int64 ``(N,)``, the labels given.
     """
 
@@ -44,7 +46,7 @@ class Beliefs:
     labels: Tensor
 
 
-def answers_of(source: LiveSource, show_progress: bool = False) -> Beliefs:
+def answers_of(source: LiveSource, show_progress: bool | None = False) -> Beliefs:
     """One forward pass over the training set at each checkpoint.
 
     Raises:
@@ -60,6 +62,34 @@ def answers_of(source: LiveSource, show_progress: bool = False) -> Beliefs:
             labels.append(found.labels)
     whole, places = Beliefs(torch.cat(answers), torch.cat(labels)), source.examples.places()
     return whole if places is None else Beliefs(whole.log_probabilities[places], whole.labels[places])
+
+
+def answers_now(live: LiveRows, batches: Iterable[Batch], asked: Asked, whose: str) -> Beliefs:
+    """What the model answers with the weights that it has, by one forward pass; errors as of :func:`answers_of`.
+
+    Args:
+        live (LiveRows): the model.
+        batches (iterable): of the texts, with labels.
+        asked (Asked): how they are called.
+        whose (str): the function that asks, for what is said of an error.
+    """
+    _refuse_other_tasks(live, asked.loss_fn, whose)
+    told, given, start = [], [], 0
+    with live.weights.untouched():
+        live.weights.model.eval()
+        for batch in batches:
+            told.append(_answer(live, batch, whose))
+            classes, labels = max(2, told[-1].shape[1]), labels_of(batch, live.label_names)
+            given.append(labels_of_classes(labels, classes, len(told[-1]), asked, start, whose))
+            start += len(told[-1])
+    found = _log_probabilities(torch.cat(told), asked)
+    bad = (~found.isfinite().all(1)).nonzero()
+    if len(bad):
+        index = asked.index_of(int(bad[0]))
+        raise ValueError(
+            f"{whose}: the answer to {asked.what} example {index} is NaN or infinite: expected finite logits."
+        )
+    return Beliefs(found, torch.cat(given))
 
 
 def answers_to(live: LiveRows, block: Block, asked: Asked, bar: Any = None) -> Beliefs:
@@ -100,7 +130,7 @@ def _answers_at(live: LiveRows, checkpoint: Any, block: Block, asked: Asked, bar
             bar.update()
 
 
-def _answer(live: LiveRows, batch: Batch) -> Tensor:
+def _answer(live: LiveRows, batch: Batch, whose: str = SUSPECTS) -> Tensor:
     model, size = unwrap(live.weights.model), size_of(batch)
     with torch.inference_mode(False), torch.no_grad():
         lent = move_to(as_parts(batch), live.table.weight.device)
@@ -110,7 +140,7 @@ def _answer(live: LiveRows, batch: Batch) -> Tensor:
     if not isinstance(logits, Tensor) or logits.dim() not in (1, 2) or logits.shape[0] != size:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"type {type(logits).__name__}"
         raise ValueError(
-            f"suspects: expected a classifier, whose answer to {size} texts is one tensor of logits ({size}, K); this model's is "
+            f"{whose}: expected a classifier, whose answer to {size} texts is one tensor of logits ({size}, K); this model's is "
             f"of {got}. Of language models and taggers no label of a text can be wrong: ask influence(...) of them."
         )
     return logits.detach().cpu().double().reshape(size, -1)
@@ -139,11 +169,11 @@ def _name_of(loss_fn: Any) -> str:
     return str(getattr(bare, "__name__", type(bare).__name__))
 
 
-def _refuse_other_tasks(live: LiveRows, loss_fn: Any) -> None:
+def _refuse_other_tasks(live: LiveRows, loss_fn: Any, whose: str = SUSPECTS) -> None:
     """Raise ValueError where the loss says that a number was learned, or several labels of a text: then there are no classes."""
     if _is_loss(loss_fn, OF_NUMBERS, OF_NUMBERS_TOO):
         raise ValueError(
-            f"suspects: the loss, {_name_of(loss_fn)}, is that of a "
+            f"{whose}: the loss, {_name_of(loss_fn)}, is that of a "
             f"regression: expected a classifier, for of a number no label is right or wrong. Pass the loss of a classifier, such "
             f"as loss_fn=torch.nn.CrossEntropyLoss(reduction='none'), and the model that was trained by it."
         )
@@ -151,20 +181,20 @@ def _refuse_other_tasks(live: LiveRows, loss_fn: Any) -> None:
     kind = getattr(config, "problem_type", None)
     if loss_fn is None and kind == "multi_label_classification" and getattr(config, "num_labels", None) != 1:
         raise ValueError(
-            f"suspects: the model is trained on several labels of a text (problem_type={kind!r}, num_labels={config.num_labels}"
+            f"{whose}: the model is trained on several labels of a text (problem_type={kind!r}, num_labels={config.num_labels}"
             f"): expected one class for each text, of which a label can be the wrong one. Ask about one label at a time: a model "
             f"of num_labels=1 for it, loss_fn=torch.nn.BCEWithLogitsLoss(reduction='none'), and labels 0.0 and 1.0, (N, 1)."
         )
     one = kind is None and getattr(config, "num_labels", None) == 1
     if loss_fn is None and (kind == "regression" or one):
         raise ValueError(
-            f"suspects: the model is trained as a regression (problem_type={kind!r}, num_labels={config.num_labels}): "
+            f"{whose}: the model is trained as a regression (problem_type={kind!r}, num_labels={config.num_labels}): "
             f"expected a classifier, for of a number no label is right or wrong. If it has one logit for two classes, pass the "
             f"loss that it was trained by, loss_fn=torch.nn.BCEWithLogitsLoss(), and labels as it takes them, floats (N, 1)."
         )
 
 
-def labels_of_classes(given: Any, classes: int, size: int, asked: Asked, start: int) -> Tensor:
+def labels_of_classes(given: Any, classes: int, size: int, asked: Asked, start: int, whose: str = SUSPECTS) -> Tensor:
     """The class number of each of ``size`` texts, the first of which is the one at place ``start``.
 
     Raises:
@@ -172,7 +202,7 @@ def labels_of_classes(given: Any, classes: int, size: int, asked: Asked, start: 
     """
     if not isinstance(given, Tensor):
         raise ValueError(
-            f"suspects: the batches have no labels that say which class a text is of (got {type(given).__name__}): expected "
+            f"{whose}: the batches have no labels that say which class a text is of (got {type(given).__name__}): expected "
             f"whole numbers (N,). Let the collator put them under `labels`, or name them by label_names=[...]."
         )
     shape = tuple(given.shape)
@@ -181,7 +211,7 @@ def labels_of_classes(given: Any, classes: int, size: int, asked: Asked, start: 
         given = given[:, 0]
     if given.dim() != 1 or len(given) != size:
         raise ValueError(
-            f"suspects: the labels of a batch of {size} texts are of shape {shape}: expected one class number for each, (N,). "
+            f"{whose}: the labels of a batch of {size} texts are of shape {shape}: expected one class number for each, (N,). "
             f"Soft labels and several labels of a text are not judged; pass the most probable class, or one label at a time."
         )
     whole: Tensor = given.long()
@@ -189,7 +219,7 @@ def labels_of_classes(given: Any, classes: int, size: int, asked: Asked, start: 
     if len(wrong):
         place = int(wrong[0])
         raise ValueError(
-            f"suspects: the label of training example {asked.index_of(start + place)} is {given[place].item():g}: expected a "
+            f"{whose}: the label of {asked.what} example {asked.index_of(start + place)} is {given[place].item():g}: expected a "
             f"class number from 0 to {classes - 1}. Leave out texts without a label; of a regression no label is right or wrong."
         )
     return whole

@@ -32,7 +32,7 @@ from captum_tracinwe.gradients.movement import moved
 from captum_tracinwe.gradients.own_loss import OwnLoss
 from captum_tracinwe.gradients.probe import Found, Probes
 from captum_tracinwe.gradients.round_trip import refuse_changed
-from captum_tracinwe.gradients.seen import shows_bars
+from captum_tracinwe.gradients.seen import shows_bars, when_shown
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.tried import all_singles
 from captum_tracinwe.gradients.ways import Part
@@ -150,7 +150,7 @@ class LiveRows:
         """Bytes of a score."""
         return 8 if self.table.weight.dtype == torch.float64 else 4
 
-    def rows(self, batches: Iterable[Batch], asked: Asked, show_progress: bool = False) -> RowGradients:
+    def rows(self, batches: Iterable[Batch], asked: Asked, show_progress: bool | None = False) -> RowGradients:
         """All examples of some batches at all checkpoints, values ``(R, C * D)``, those of checkpoint c scaled by √η_c."""
         desc = f"Using {self.name} to compute row gradients. Processing batches"
         with self.bar(batches, desc, show_progress) as bar:
@@ -282,7 +282,7 @@ class LiveRows:
 
     # ------------------------------------------------------------------------------------------------- self-influence
 
-    def self_influence(self, batches: Iterable[Batch], asked: Asked, show_progress: bool = False) -> Tensor:
+    def self_influence(self, batches: Iterable[Batch], asked: Asked, show_progress: bool | None = False) -> Tensor:
         """Σ_c η_c‖g_c(x)‖², ``(N,)``; the data are read once, in blocks."""
         desc = f"Using {self.name} to compute self influence. Processing batch"
         scores = []
@@ -298,7 +298,7 @@ class LiveRows:
         return torch.cat(scores)
 
     def self_influence_by_checkpoints(
-        self, batches: Iterable[Batch], asked: Asked, show_progress: bool = False
+        self, batches: Iterable[Batch], asked: Asked, show_progress: bool | None = False
     ) -> Tensor:
         """The same; the data are read once for each checkpoint, and each checkpoint is loaded exactly once."""
         name = f"Using {self.name} to compute self influence."
@@ -333,7 +333,7 @@ class LiveRows:
 
     # ------------------------------------------------------------------------------------------------------- progress
 
-    def bar(self, batches: Iterable[Batch], desc: str, show: bool, passes: int | None = None) -> Any:
+    def bar(self, batches: Iterable[Batch], desc: str, show: bool | None, passes: int | None = None) -> Any:
         """A progress bar over batches, one pass of the data for each checkpoint."""
         if not shows_bars(show):
             return NullProgress()
@@ -341,7 +341,7 @@ class LiveRows:
             total = len(batches) * (len(self.weights) if passes is None else passes)  # type: ignore[arg-type]
         except TypeError:  # an iterable data set
             total = None
-        return progress(desc=desc, total=total)
+        return progress(desc=desc, total=total, **when_shown(show))
 
 
 def _tokens_of(tokens: TokenPass, batch: Batch, places: range, examples: TrainingSet | None) -> list[RowGradients]:

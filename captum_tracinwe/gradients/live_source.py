@@ -83,7 +83,7 @@ class LiveSource:
         """D."""
         return (self.width,)
 
-    def scores(self, question: Question, show_progress: bool = False) -> Tensor:
+    def scores(self, question: Question, show_progress: bool | None = False) -> Tensor:
         """All scores, ``(N, M)``."""
         desc = f"Using {self.live.name} to compute influence for training batches"
         parts = self._by_place(question, None, desc, show_progress)
@@ -92,7 +92,7 @@ class LiveSource:
         return found if places is None else found[:, places]
 
     def top_k(
-        self, question: Question, k: int, proponents: bool = True, show_progress: bool = False
+        self, question: Question, k: int, proponents: bool = True, show_progress: bool | None = False
     ) -> tuple[Tensor, Tensor]:
         """The k highest (lowest) of each test example, with never more than a block of scores in memory."""
         desc = (
@@ -111,18 +111,18 @@ class LiveSource:
         return best
 
     def score_blocks(
-        self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
+        self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool | None = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Training indices, products and factors of one block after the other; the model is free whenever a block is out."""
         for places, products, factors in self._by_place(question, product, desc, show_progress):
             yield self.examples.indices_of(places).to(products.device), products, factors
 
     def _by_place(
-        self, question: Question, product: Product | None, desc: str, show_progress: bool
+        self, question: Question, product: Product | None, desc: str, show_progress: bool | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         live, loader = self.live, self.examples.loader
         # A text's length is known when its gradients at all checkpoints are: those of the question are computed before.
-        whole = self.of_question(question) if question.divided else None
+        whole = self.of_question(question) if question.divided or question.known is not None else None
         tests: list[RowGradients] = []
         with live.bar(loader, desc, show_progress) as bar:
             for block in live.blocks(loader, "train_dataset", len(question) * live.itemsize):
@@ -171,14 +171,14 @@ class LiveSource:
         rows = rows.sum() if question.aggregate else rows
         return question.mapped(rows, question.preconditioner.at(number)).scale(rate)
 
-    def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
+    def self_influence(self, show_progress: bool | None = False, by_checkpoints: bool = False) -> Tensor:
         """Σ_c η_c‖g_c(x)‖² of each training example, ``(M,)``; with equal shares of the first table alone."""
         live = self.live.of_one_unit
         compute = live.self_influence_by_checkpoints if by_checkpoints else live.self_influence
         found, places = compute(self.examples.loader, self.asked, show_progress), self.examples.places()
         return found if places is None else found[places]
 
-    def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
+    def rows(self, indices: Sequence[int] | None = None, show_progress: bool | None = False) -> RowGradients:
         """Row gradients of training examples, values ``(R, C * D)``; of chosen ones no others are computed.
 
         Raises:
@@ -235,4 +235,5 @@ class LiveSource:
 
     def of_question(self, question: Question) -> RowGradients:
         """The question's rows at all checkpoints, each scaled by √η_c."""
-        return question.asked(self.live.rows(question.batches, of_question(question)))
+        known = question.known
+        return question.asked(self.live.rows(question.batches, of_question(question)) if known is None else known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -13,6 +13,7 @@ from captum_tracinwe.batches.batch import Batch, Loss, size_of
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, applied, leads_from_word_to_word
 from captum_tracinwe.rows import ops
+from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["Product", "Question", "RowSource", "dot", "spread", "times"]
@@ -49,6 +50,9 @@ class Question:
         by_own_length (bool): of an aggregate, each test example is divided by its own length before their rows are added up, so
             that the score is the sum of their scores. Else the sum is one text with a length of its own.
         read_from (TrainingSet, optional): what the batches were read from, where an example can be had alone.
+        known (RowGradients, optional): their rows at all checkpoints, each scaled by √η_c, where these were computed before: the
+            model is not asked again, and there need be no batches.
+        summed (int): how many examples' rows, divided by their own lengths, were added up in ``known`` already; 0: none were.
     """
 
     batches: list[Batch]
@@ -58,14 +62,18 @@ class Question:
     length: Length | None = None
     by_own_length: bool = False
     read_from: TrainingSet | None = None
+    known: RowGradients | None = None
+    summed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.batches:
+        if not self.batches and self.known is None:
             raise ValueError("`inputs` is empty: expected at least one test example.")
 
     @property
     def examples(self) -> int:
         """Test examples before they are aggregated."""
+        if self.known is not None:
+            return self.summed or len(self.known)
         return sum(size_of(batch) for batch in self.batches)
 
     def __len__(self) -> int:
@@ -73,8 +81,8 @@ class Question:
 
     @property
     def divided(self) -> bool:
-        """Whether the test examples' own lengths count."""
-        return self.length is not None and self.length.of_test
+        """Whether the test examples' own lengths have yet to count."""
+        return not self.summed and self.length is not None and self.length.of_test
 
     def asked(self, rows: RowGradients) -> RowGradients:
         """Rows of the test examples: divided by their length, added up, preconditioned (see :meth:`mapped`).
@@ -82,6 +90,8 @@ class Question:
         Args:
             rows (RowGradients): at all checkpoints, those of checkpoint c scaled by √η_c.
         """
+        if self.summed:
+            return self.mapped(rows, self.preconditioner)
         if self.aggregate and not self.by_own_length:
             rows = rows.sum()
         if self.length is not None and self.length.of_test:
@@ -90,6 +100,29 @@ class Question:
         if self.aggregate and self.by_own_length:
             rows = rows.sum()
         return self.mapped(rows, self.preconditioner)
+
+    @classmethod
+    def of_sum(
+        cls, blocks: Iterable[RowGradients], loss_fn: Loss | None, preconditioner: Preconditioner, length: Length | None
+    ) -> Question:
+        """About examples whose rows are there, all of them as one: the sum of their rows, each divided by its own length.
+
+        Args:
+            blocks (iterable of RowGradients): at all checkpoints, those of checkpoint c scaled by √η_c; in no order.
+            loss_fn, preconditioner, length: as above.
+        """
+        total: RowGradients | None = None
+        count = 0
+        for rows in blocks:
+            count += len(rows)
+            if length is not None and length.of_test:
+                rows = rows.scale(length.factors(rows))
+            total = rows.sum() if total is None else RowGradients.cat([total, rows.sum()]).sum()
+        if total is None or not count:
+            raise ValueError("There are no training examples to ask about: expected at least one.")
+        if first_not_finite(total.values) is not None:
+            raise overflow("The sum of the gradients of the training examples", total.values.dtype)
+        return cls([], loss_fn, True, preconditioner, length, by_own_length=True, known=total, summed=count)
 
     def mapped(self, rows: RowGradients, preconditioner: Preconditioner) -> RowGradients:
         """Rows of the test examples, preconditioned; as they are where that leads from word to word, until they :meth:`meet`."""
@@ -131,16 +164,16 @@ class RowSource(Protocol):
     def passes(self) -> int:
         """How often :meth:`score_blocks` multiplies each training example: once for each checkpoint, or once for all."""
 
-    def scores(self, question: Question, show_progress: bool = False) -> Tensor:
+    def scores(self, question: Question, show_progress: bool | None = False) -> Tensor:
         """All scores, ``(N, M)``."""
 
     def top_k(
-        self, question: Question, k: int, proponents: bool = True, show_progress: bool = False
+        self, question: Question, k: int, proponents: bool = True, show_progress: bool | None = False
     ) -> tuple[Tensor, Tensor]:
         """Training indices and scores ``(N, min(k, M))`` of the k highest (lowest) for each test example, best first."""
 
     def score_blocks(
-        self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
+        self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool | None = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Block by block the training indices ``(m,)`` and products ``(..., m)`` of training examples; by default their scores.
 
@@ -148,10 +181,10 @@ class RowSource(Protocol):
         Of products ``(N, m)`` none is NaN or infinite.
         """
 
-    def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
+    def self_influence(self, show_progress: bool | None = False, by_checkpoints: bool = False) -> Tensor:
         """Of each training example, ``(M,)``."""
 
-    def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
+    def rows(self, indices: Sequence[int] | None = None, show_progress: bool | None = False) -> RowGradients:
         """Row gradients of training examples (ascending; default: all), values ``(R, C * D)``."""
 
     def sample(self, count: int) -> RowGradients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import time
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum._utils.progress import NullProgress, progress
 from msgspec.structs import replace
 from torch import Tensor
 
@@ -80,7 +80,9 @@ def build(
 def _begin(training: LiveSource, folder: Path, size: int | None, options: Options) -> None:
     source = source_of(training)
     found, sample = look_ahead(training, options)
-    if shows_bars(options.show_progress):
+    if options.announce is not None:
+        options.announce(found)
+    elif shows_bars(options.show_progress):
         print(found, file=sys.stderr)
     make_folder(folder)
     _refuse_little_space(folder, found)
@@ -156,15 +158,16 @@ def work(training: LiveSource, folder: Path, options: Options, place: Place) -> 
             writing.stream(part)
             return
         spans = _missing(manifest, part)
-        desc = f"Using {training.live.name} to build an index. Processing segments"
-        with progress(desc=desc, total=len(spans)) if shows_bars(options.show_progress) else NullProgress() as bar:
+        batches = sum(-(-(stop - start) // (training.examples.loader.batch_size or 1)) for start, stop in spans)
+        desc = f"Using {training.live.name} to build an index. Processing batches"
+        with training.live.bar([{}] * batches, desc, options.show_progress) as bar:
+            writing = dataclasses.replace(writing, bar=bar)
             while True:
                 left = _missing(Manifest.read(folder), part)
                 if not left:
                     return
                 turn = place.rank * len(left) // place.world
                 done = [writing.segment(part, span) for span in left[turn:] + left[:turn]]
-                bar.update(sum(done))
                 if not any(done):
                     time.sleep(0.1)  # others are at the rest; should one die, its claim is free
 
@@ -192,6 +195,7 @@ class _Writing:
     sketch: Sketch
     random: Tensor | None
     options: Options
+    bar: Any = None
 
     def segment(self, part: Part, span: tuple[int, int]) -> bool:
         """Write one segment, unless somebody else does or did."""
@@ -260,7 +264,7 @@ class _Writing:
                 known.extend(str(one) for one in fingerprints(batch, self.training.live.label_names))
                 yield batch
 
-        for block, rows in row_blocks(self.training, read(), self.options, start, "training-set"):
+        for block, rows in row_blocks(self.training, read(), self.options, start, "training-set", self.bar):
             rows = rows.to("cpu")
             if self.random is not None:
                 values = (

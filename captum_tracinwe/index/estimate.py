@@ -6,7 +6,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from captum_tracinwe.index.creation import check_form
 from captum_tracinwe.index.files.layout import DTYPES, HEADER
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["IndexEstimate", "Options", "amount", "estimate", "examples_in", "look_ahead", "row_blocks"]
+__all__ = ["IndexEstimate", "Options", "amount", "duration", "estimate", "examples_in", "look_ahead", "row_blocks"]
 
 # Training examples, drawn at random, that fix the sketch and the estimate: 10,000 rows for 32 directions.
 SAMPLE = 256
@@ -36,7 +36,7 @@ SORTING = 40
 
 @dataclass(frozen=True)
 class Options:
-    """See :meth:`TracInWE.build_index`."""
+    """See :meth:`TracInWE.build_index`; ``announce`` is told the estimate in place of stderr, which is of ``sample`` examples."""
 
     dtype: str = "float32"
     rank: int = 31
@@ -44,7 +44,9 @@ class Options:
     memory_limit: int = 1 << 30
     project: int | None = None
     metadata: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    show_progress: bool = False
+    show_progress: bool | None = False
+    announce: Callable[[IndexEstimate], None] | None = None
+    sample: int = SAMPLE
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class IndexEstimate:
         many = "one example" if self.examples is None else f"{self.examples:,} examples"
         return (
             f"Index of {many}, {self.rows_per_example:.1f} rows each: {amount(self.disk_bytes)} on disk "
-            f"({amount(self.payload_bytes)} of gradients), about {_duration(self.seconds)} in one process, "
+            f"({amount(self.payload_bytes)} of gradients), about {duration(self.seconds)} in one process, "
             f"{amount(self.memory_bytes)} of memory beside the model, segments of {self.segment_examples:,} examples."
         )
 
@@ -87,7 +89,8 @@ def amount(size: float) -> str:
     return f"{size:.4g} TB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     if seconds < 120:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -103,10 +106,10 @@ def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, l
     check_form(options.dtype, options.rank, options.segment_examples, options.project, training.width)
     loader = training.examples.by_index()
     size = examples_in(loader)
-    chosen: Any = _first_batches(loader, SAMPLE)
+    chosen: Any = _first_batches(loader, options.sample)
     if size is not None:
         generator = torch.Generator().manual_seed(0)
-        chosen = examples_loader(loader, torch.randperm(size, generator=generator)[:SAMPLE].tolist())
+        chosen = examples_loader(loader, torch.randperm(size, generator=generator)[: options.sample].tolist())
     peak, started = _peak(), time.perf_counter()
     sample: list[Tensor] = []
     count = rows = 0
@@ -137,7 +140,7 @@ def _peak() -> int:
 
 
 def row_blocks(
-    training: LiveSource, batches: Any, options: Options, start: int, what: str
+    training: LiveSource, batches: Any, options: Options, start: int, what: str, bar: Any = None
 ) -> Iterator[tuple[Block, RowGradients]]:
     """Rows block by block, so few at a time that all their copies stay within a third of the memory."""
     columns = len(training.live.weights) * training.width
@@ -148,7 +151,7 @@ def row_blocks(
     limit = int(options.memory_limit / 3)
     examples = TrainingSet(batches if isinstance(batches, DataLoader) else training.examples.by_index())
     asked = Asked(training.loss_fn, what, examples=examples)
-    return training.live.row_blocks(batches, asked, None, start, most, limit)
+    return training.live.row_blocks(batches, asked, bar, start, most, limit)
 
 
 def _segment_examples(options: Options, rows_per_example: float, columns: int) -> int:

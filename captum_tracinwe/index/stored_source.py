@@ -121,7 +121,7 @@ class StoredSource:
         """Each training example is multiplied once: its checkpoints lie side by side."""
         return 1
 
-    def scores(self, question: Question, show_progress: bool = False) -> Tensor:
+    def scores(self, question: Question, show_progress: bool | None = False) -> Tensor:
         """All scores, ``(N, M)``; −∞ for training examples that were deleted."""
         if not self._scans(question):
             return self.index.scores(self._padded(self._asked(question, show_progress)), question.length)
@@ -133,7 +133,7 @@ class StoredSource:
         return scores
 
     def top_k(
-        self, question: Question, k: int, proponents: bool = True, show_progress: bool = False
+        self, question: Question, k: int, proponents: bool = True, show_progress: bool | None = False
     ) -> tuple[Tensor, Tensor]:
         """The k highest (lowest) of each test example, by reading a part of the index; by scoring all where a question's rows are
         of all training words, which no bound sorts out.
@@ -149,13 +149,15 @@ class StoredSource:
         found = self.search(question, k, proponents, show_progress)
         return found.indices, found.influence_scores
 
-    def search(self, question: Question, k: int, proponents: bool = True, show_progress: bool = False) -> SearchResult:
+    def search(
+        self, question: Question, k: int, proponents: bool = True, show_progress: bool | None = False
+    ) -> SearchResult:
         """The same by the bounds, and what was read for it; not for a question that leads from word to word."""
         rows = self._padded(self._asked(question, show_progress))
         return self.index.search(rows, k, proponents, length=question.length)
 
     def score_blocks(
-        self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool = False
+        self, question: Question, product: Product | None = None, desc: str = "", show_progress: bool | None = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Training indices, products and factors of one segment, or part of it, after the other."""
         test = self._as_kept(self._asked(question, show_progress))
@@ -202,7 +204,7 @@ class StoredSource:
             # ⟨P q, t⟩ = ⟨q, P t⟩: what leads from word to word is applied to the few and not to the many.
             yield numbers, dot(asked, question.meet(taught, asked))
 
-    def self_influence(self, show_progress: bool = False, by_checkpoints: bool = False) -> Tensor:
+    def self_influence(self, show_progress: bool | None = False, by_checkpoints: bool = False) -> Tensor:
         """Of each training example, ``(M,)``; −∞ for those that were deleted. Reads no gradients, unless of a part of them."""
         equal = self.live.tables.equal
         if equal:
@@ -217,7 +219,7 @@ class StoredSource:
             found[numbers] = self._taken(rows, first).squared_norms()
         return found
 
-    def rows(self, indices: Sequence[int] | None = None, show_progress: bool = False) -> RowGradients:
+    def rows(self, indices: Sequence[int] | None = None, show_progress: bool | None = False) -> RowGradients:
         """Row gradients of training examples, values ``(R, C * D)``."""
         return self._taken(self.index.rows(indices), self._columns)
 
@@ -272,12 +274,16 @@ class StoredSource:
 
     def _as_kept(self, rows: RowGradients) -> RowGradients:
         rows = rows.to("cpu", torch.float32)
-        return rows if self._columns is not None else self.index.project(rows)
+        kept = len(self.live.weights) * self.index.manifest.stored_width
+        as_they_are = self._columns is not None or (self.index.projection is not None and rows.width == kept)
+        return rows if as_they_are else self.index.project(rows)
 
-    def _asked(self, question: Question, show_progress: bool) -> RowGradients:
+    def _asked(self, question: Question, show_progress: bool | None) -> RowGradients:
         with torch.no_grad():
-            rows = self.live.rows(question.batches, of_question(question), show_progress)
-            return question.asked(rows)
+            known = question.known
+            return question.asked(
+                self.live.rows(question.batches, of_question(question), show_progress) if known is None else known
+            )
 
 
 def _finite(scores: Tensor, numbers: Tensor) -> Tensor:

@@ -114,7 +114,13 @@ def check_labels(labels: Tensor, classes: int) -> None:
         )
 
 
-def names_of(given: Sequence[str] | Mapping[int, str] | None, classes: int, tracin: Explained) -> list[str]:
+def names_of(
+    given: Sequence[str] | Mapping[int, str] | None,
+    classes: int,
+    tracin: Explained,
+    whose: str = "suspects",
+    argument: str = "class_names",
+) -> list[str]:
     """One name for each class: those given, those of the model's config, or numbers."""
     if given is None:
         config = getattr(unwrap(tracin.live_source.live.weights.model), "config", None)
@@ -123,16 +129,16 @@ def names_of(given: Sequence[str] | Mapping[int, str] | None, classes: int, trac
         if not whole or not isinstance(given, Mapping) or any(index not in given for index in range(classes)):
             return [str(index) for index in range(classes)]
     if isinstance(given, str) or not isinstance(given, (Mapping, Sequence)):
-        raise TypeError(f"suspects: expected `class_names` as a list or a mapping, got {type(given).__name__}.")
+        raise TypeError(f"{whose}: expected `{argument}` as a list or a mapping, got {type(given).__name__}.")
     missing = [i for i in range(classes) if (i not in given if isinstance(given, Mapping) else i >= len(given))]
     if missing:
         raise ValueError(
-            f"suspects: `class_names` lacks a name of class {missing[0]}: expected one for each of {classes}."
+            f"{whose}: `{argument}` lacks a name of class {missing[0]}: expected one for each of {classes}."
         )
     names = [str(given[index]) for index in range(classes)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ValueError(f"suspects: `class_names` has {twice!r} twice: expected a name of its own for each class.")
+        raise ValueError(f"{whose}: `{argument}` has {twice!r} twice: expected a name of its own for each class.")
     return names
 
 

@@ -43,7 +43,7 @@ def out_of_fold(
     dataset: Any,
     folds: int = 5,
     seed: int = 0,
-    show_progress: bool = False,
+    show_progress: bool | None = False,
     *,
     labels: Tensor | Sequence[int] | None = None,
 ) -> Tensor:
@@ -349,7 +349,7 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _bar(folds: int, show_progress: bool) -> Any:
+def _bar(folds: int, show_progress: bool | None) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(total=folds, desc="Training folds", leave=False, disable=not shows_bars(show_progress))

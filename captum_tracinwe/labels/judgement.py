@@ -22,14 +22,14 @@ from captum_tracinwe.labels.asking import (
     corrected,
     names_of,
 )
-from captum_tracinwe.labels.doubles import doubles_of, same_words
 from captum_tracinwe.labels.folds import out_of_fold as folds_of_recipe
 from captum_tracinwe.labels.found import Double, MixedUp, Suspect, Suspects
 from captum_tracinwe.labels.reasons import Reasons, reasons_of
-from captum_tracinwe.labels.said import occurrences_in, occurrences_of
+from captum_tracinwe.labels.said import occurrences_of
 from captum_tracinwe.labels.voices import Voices
 from captum_tracinwe.labels.words_alone import WordsAlone
 from captum_tracinwe.words.explained import Explained
+from captum_tracinwe.words.near import doubles_of, occurrences_in, same_words
 from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = ["suspects"]
@@ -50,7 +50,7 @@ def suspects(
     folds: int | None = None,
     recipe: Callable[[Any], Any] | None = None,
     seed: int = 0,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> Suspects:
     """The training texts by how suspicious their labels are, without one label that is known to be right.
 
@@ -73,7 +73,7 @@ def suspects(
         recipe (callable, optional): ``(train_dataset) -> transformers.Trainer`` with a fresh model; the training set is a part of
             that of ``tracin``.
         seed (int): of the folds.
-        show_progress (bool): bars.
+        show_progress (bool, optional): bars; None: where a person looks, in a terminal or a notebook.
 
     Returns:
         Suspects: most suspicious first.

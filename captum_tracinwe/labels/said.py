@@ -1,9 +1,7 @@
-"""Which words the training texts say: a person's, of the whole texts, or the tokens that the model reads of them."""
+"""Which tokens the model reads of the training texts; of the words of whole texts see words/near.py."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -11,23 +9,7 @@ import torch
 from captum_tracinwe.preconditioners.text_gram import Occurrences
 from captum_tracinwe.words.explained import Explained
 
-__all__ = ["occurrences_in", "occurrences_of"]
-
-# Of languages that write no blanks between words (Thai, Lao, Burmese, Khmer, Japanese, Chinese) a character is a word.
-ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-# Else letters and digits in a row.
-WORD = re.compile(rf"[{ALONE}]|\w+?(?=[{ALONE}]|\b)")
-
-
-def occurrences_in(texts: Iterable[str]) -> Occurrences:
-    """Which words stand in which texts, whatever their case; a word's number is of no meaning."""
-    numbers: dict[str, int] = {}
-    counts, ids = [], []
-    for text in texts:
-        held = sorted({numbers.setdefault(word, len(numbers)) for word in WORD.findall(text.casefold())})
-        counts.append(len(held))
-        ids += held
-    return Occurrences(torch.tensor(counts, dtype=torch.int32), torch.tensor(ids, dtype=torch.int32), 1, 0)
+__all__ = ["occurrences_of"]
 
 
 def occurrences_of(tracin: Explained) -> Occurrences:

@@ -24,8 +24,8 @@ _DEALT_AT_ONCE = 1 << 22
 _LARGEST_DECK = 10**8
 
 
-def label_names(train_labels: Sequence[object] | Tensor) -> list[str]:
-    """Labels as they are shown.
+def label_names(train_labels: Sequence[object] | Tensor, names: Mapping[int, str] | None = None) -> list[str]:
+    """Labels as they are shown: class numbers by their ``names``, if all have one.
 
     Raises:
         TypeError: not a list or a tensor ``(M,)``; an entry that is no text and no number, or both kinds.
@@ -58,6 +58,8 @@ def label_names(train_labels: Sequence[object] | Tensor) -> list[str]:
         raise TypeError(
             "word_report: expected `train_labels` as names or as numbers, got both, where 1 and '1' look alike."
         )
+    if names and all(type(value) is int and value in names for value in values):
+        return [names[value] for value in values]
     return [str(value) for value in values]
 
 

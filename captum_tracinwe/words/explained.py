@@ -31,5 +31,5 @@ class Explained(Protocol):
     def live_source(self) -> LiveSource:
         """The training set through the model."""
 
-    def question(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> Question:
-        """Test examples as a source is asked about them."""
+    def question(self, inputs: Batch | DataLoader[Any] | None, aggregate: bool = False) -> Question:
+        """Test examples as a source is asked about them; None: the training set, added up."""

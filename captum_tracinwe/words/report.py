@@ -7,25 +7,27 @@ planted word or a careless annotator looks like from the data's side.
 from __future__ import annotations
 
 import math
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.arguments import is_list, is_whole
 from captum_tracinwe.batches.batch import Batch
-from captum_tracinwe.gradients.source import times
-from captum_tracinwe.rows.overflow import first_not_finite, overflow
+from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.gradients.source import Question
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.tabular import frame
 from captum_tracinwe.words.association import MAX_DRAWS, association, label_names
 from captum_tracinwe.words.drawing import html_of, text_of
 from captum_tracinwe.words.explained import Explained
-from captum_tracinwe.words.influence import Vocabulary, WordInfluence, names_by_id
+from captum_tracinwe.words.influence import Vocabulary, names_by_id
+from captum_tracinwe.words.near import near_groups, occurrences_in
+from captum_tracinwe.words.report_shares import Word, holders_of, shares_by_token, shares_by_word
 from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = ["WORD_COLUMNS", "ReportedWord", "WordReport", "word_report"]
@@ -47,7 +49,8 @@ class ReportedWord:
             vocabulary writes them.
         total (float): Σ of its shares over all pairs; ``proponent`` + ``opponent``.
         proponent, opponent (float): the positive and the negative part, training text by training text.
-        count (int): training texts that hold it; with ``top_k_words`` and no texts, those in which it is among the k.
+        count (int): training texts that hold it, of near-duplicates one; with ``top_k_words`` and no texts, those in which it is
+            among the k.
         label (str): the label that these texts have more often than chance has it, most of all labels; "" where none is.
         label_share, base_share (float): how many of them have it, and how many of all training texts; 0 to 1.
         p_value (float): how often labels dealt at random go with the word as much, by any label; where no deal did, an
@@ -133,37 +136,47 @@ class WordReport:
 
 def word_report(
     tracin: Explained,
-    inputs: Batch | DataLoader[Any],
+    inputs: Batch | DataLoader[Any] | None,
     train_labels: Sequence[object] | Tensor,
     *,
     train_texts: Sequence[TokenizedText] | None = None,
     vocabulary: Vocabulary | None = None,
+    groups: Sequence[Sequence[int]] | None = None,
     examples: int = 5,
     draws: int = 10_000,
     seed: int = 0,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> WordReport:
     """Which training words drive the predictions on ``inputs``, for and against, and which label they go with.
 
     ``inputs`` is the part of the test set that is asked about: all of it, one class, or the misread texts. With predicted
     labels in it, positive totals are of words that taught the model its answers; with true labels, of words that helped.
+    None asks the training set about itself: which words it relies on where it was taught. This finds a planted or spurious word
+    first, and needs no test set. Their gradients are those of training, which an index holds already.
 
     Args:
-        tracin (TracInWE): model, training set, checkpoints.
-        inputs (batch or DataLoader): N test examples.
-        train_labels (sequence or Tensor): M labels, by training index; shown as ``str``.
+        tracin (TracInWE): model, training set, checkpoints. With an index no gradients of training texts are computed.
+        inputs (batch or DataLoader, optional): N test examples; None: the M training examples, each with its own label.
+        train_labels (sequence or Tensor): M labels, by training index; shown as ``str``, class numbers by the names that the
+            model's config has for them.
         train_texts (sequence of TokenizedText, optional): M texts, to show words rather than tokens.
         vocabulary (sequence or mapping of str, optional): names of token ids, where there are no texts; as in
             :meth:`WordInfluence.words`.
-        examples (int): training texts named for each word.
+        groups (sequence of sequences of int, optional): training indices of near-duplicates. In counts and p-values a group is
+            one text, with the label that most of it have: a p-value takes for granted that texts are independent, and twelve
+            copies of one are not. Default: found among ``train_texts`` (tf-idf cosine of 0.9); without texts none. Totals are of
+            all texts.
+        examples (int): training texts named for each word, of a group one.
         draws (int): random deals of the labels behind a p-value; below 1 / (draws + 1) it is a bound instead.
         seed (int): of the deals.
+        show_progress (bool, optional): a bar; None: where a person looks, in a terminal or a notebook.
 
     Returns:
         WordReport: unit of the totals: learning rate × squared gradient, summed over all pairs.
 
     Raises:
-        ValueError: labels or texts are not one for each training example, or a text does not hold its tokens.
+        ValueError: labels or texts are not one for each training example, or a text does not hold its tokens; a group names an
+            example that is not there, or one that another group has.
         TypeError: an argument is of another kind; the message says what was expected.
 
     Example:
@@ -177,6 +190,9 @@ def word_report(
         >>> word = report.words[0]
         >>> word.total == word.proponent + word.opponent, word.count >= len(word.examples)
         (True, True)
+        >>> of_itself = word_report(tracin, None, labels, draws=100)
+        >>> of_itself.tests == of_itself.trains == len(labels)
+        True
     """
     if train_texts is not None and not is_list(train_texts):
         raise TypeError(
@@ -184,28 +200,61 @@ def word_report(
         )
     train_texts = None if train_texts is None else list(train_texts)
     _check(tracin, train_texts, examples, draws, seed)
-    labels = label_names(train_labels)
+    labels = label_names(train_labels, _names_of(tracin))
+    question = replace(tracin.question(inputs, aggregate=True), by_own_length=True)
+    return report_of(
+        tracin,
+        question,
+        labels,
+        train_texts=train_texts,
+        vocabulary=vocabulary,
+        groups=groups,
+        examples=examples,
+        draws=draws,
+        seed=seed,
+        show_progress=show_progress,
+    )
+
+
+def report_of(
+    tracin: Explained,
+    question: Question,
+    labels: list[str],
+    *,
+    train_texts: list[TokenizedText] | None,
+    vocabulary: Vocabulary | None = None,
+    groups: Sequence[Sequence[int]] | None = None,
+    examples: int = 5,
+    draws: int = 10_000,
+    seed: int = 0,
+    show_progress: bool | None = None,
+) -> WordReport:
+    """:func:`word_report` of a question that adds its test examples up."""
     live = tracin.live_source.live
-    shares, tokens, tests = _shares_by_token(tracin, inputs, show_progress)
+    shares, tokens, tests = shares_by_token(tracin, question, show_progress)
     size = len(shares) if tracin.source.size is None else tracin.source.size
     for name, given in (("train_labels", labels), ("train_texts", train_texts)):
         if given is not None and len(given) != size:
             raise ValueError(
                 f"word_report: expected one of `{name}` for each of the {size} training examples, got {len(given)}."
             )
+    if groups is None:
+        groups = [] if train_texts is None else near_groups(occurrences_in(text.text for text in train_texts))
+    units = _units(groups, size)
     there = tracin.source.indices
     indices = list(range(size)) if there is None else there.tolist()  # of an index some may have been deleted
     labels = [labels[index] for index in indices]
+    units = [units[index] for index in indices]
     train_texts = None if train_texts is None else [train_texts[index] for index in indices]
     if train_texts is not None and live.top_k_words is None and live.tables.of_text:
         _check_texts(train_texts, tokens, live.exclude_tokens, indices)
-    held = _shares_by_word(shares, train_texts, names_by_id(vocabulary))
-    holders = _holders(held, train_texts)
-    associated = association(labels, holders, draws, seed)
+    held = shares_by_word(shares, train_texts, names_by_id(vocabulary))
+    holders, dealt = _counted_once(holders_of(held, train_texts), labels, units)
+    associated = association(dealt, holders, draws, seed)
     found = []
     for (special, name), by_text in held.items():
         parts = by_text.values()
-        best = sorted(by_text.items(), key=lambda item: (-abs(item[1]), item[0]))[:examples]
+        best = sorted(by_text.items(), key=lambda item: (-abs(item[1]), item[0]))
         found.append(
             ReportedWord(
                 word=name,
@@ -214,12 +263,62 @@ def word_report(
                 opponent=math.fsum(share for share in parts if share < 0),
                 count=len(holders[special, name]),
                 **associated[special, name],
-                examples=tuple((indices[place], share) for place, share in best),
+                examples=tuple((indices[place], share) for place, share in islice(_firsts(best, units), examples)),
                 special=special,
             )
         )
     found.sort(key=order)
     return WordReport(tuple(found), math.fsum(word.total for word in found), tests, len(shares))
+
+
+def _units(groups: Sequence[Sequence[int]], size: int) -> list[int]:
+    """Of each training example the first of its group: itself, where it has none."""
+    found = list(range(size))
+    seen: set[int] = set()
+    for group in groups:
+        for index in group:
+            if not is_whole(index) or not 0 <= index < size:
+                raise ValueError(
+                    f"word_report: `groups` names the training example {index!r}: expected whole numbers from 0 to {size - 1}."
+                )
+            if index in seen:
+                raise ValueError(
+                    f"word_report: `groups` has the training example {index} twice: expected each in one group at most."
+                )
+            seen.add(index)
+            found[index] = min(group)
+    return found
+
+
+def _counted_once(
+    holders: Mapping[Word, Sequence[int]], labels: Sequence[str], units: Sequence[int]
+) -> tuple[dict[Word, list[int]], list[str]]:
+    """Holders and labels of texts that are told apart: a group is one, which holds what one of it holds."""
+    members: dict[int, list[str]] = {}
+    for unit, label in zip(units, labels, strict=True):
+        members.setdefault(unit, []).append(label)
+    number = {unit: place for place, unit in enumerate(members)}
+    dealt = [max(sorted(Counter(own).items()), key=lambda item: item[1])[0] for own in members.values()]
+    return {word: sorted({number[units[at]] for at in own}) for word, own in holders.items()}, dealt
+
+
+def _firsts(best: Sequence[tuple[int, float]], units: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """The first of each group."""
+    seen: set[int] = set()
+    for place, share in best:
+        if units[place] not in seen:
+            seen.add(units[place])
+            yield place, share
+
+
+def _names_of(tracin: Explained) -> Mapping[int, str]:
+    """Of class numbers the names in the model's config; empty where nobody gave them any."""
+    config = getattr(unwrap(tracin.live_source.live.weights.model), "config", None)
+    given = getattr(config, "id2label", None)
+    if not isinstance(given, Mapping) or all(name == f"LABEL_{number}" for number, name in given.items()):
+        return {}
+    names = {int(number): str(name) for number, name in given.items()}
+    return names if len(set(names.values())) == len(names) else {}  # of two that are called alike one would be both
 
 
 def order(word: ReportedWord) -> tuple[bool, float, str]:
@@ -259,110 +358,3 @@ def _check_texts(
                 f"{text.token_names[unseen]!r} (id {text.token_ids[unseen]}), which the model did not get in training: expected "
                 f"the texts in the training set's order, tokenized as in training, with the same max_length."
             )
-
-
-# ------------------------------------------------------------------------------------------------------------ shares
-
-
-def _shares_by_token(
-    tracin: Explained, inputs: Batch | DataLoader[Any], show: bool
-) -> tuple[RowGradients, RowGradients, int]:
-    """Of each training example its tokens that a test text has, with their shares of Σ_i score[i], ``(R, 1)``; all its
-    tokens, ``(R, 0)``; and N.
-
-    The test examples are summed first: a share of the sum is the product with the sum.
-    """
-    source, live = tracin.source, tracin.live_source.live
-    question = replace(tracin.question(inputs, aggregate=True), by_own_length=True)
-    size = question.examples
-    if live.top_k_words is not None:  # each checkpoint has tokens of its own: they are united first
-        train = source.rows(show_progress=show)
-        test = question.meet(source.of_question(question), train)
-        counts, token, share = _terms_of_sum(test, question.taught(train))
-        return _finite(_one_column([(counts, token)], share), live.itemsize), train.columns(0, 0).to("cpu"), size
-    structure: list[tuple[Tensor, Tensor]] = []
-    seen: list[RowGradients] = []
-
-    def product(test: RowGradients, rows: RowGradients) -> Tensor:
-        counts, token, share = _terms_of_sum(test, rows)
-        structure.append((counts, token))
-        seen.append(RowGradients(rows.ptr, rows.ids, rows.values.new_zeros(rows.num_rows, 0)))
-        return share
-
-    desc = f"Using {live.name} to compute word shares for training batches"
-    parts, tokens, order = [], [], []
-    for indices, share, factors in source.score_blocks(question, product, desc, show):
-        once = len(structure) // source.passes  # alike at each checkpoint
-        if factors is not None:
-            share = times(share, factors.repeat_interleave(torch.cat([counts for counts, _ in structure[:once]])))
-        parts.append(_one_column(structure[:once], share))
-        tokens += seen[:once]
-        structure.clear()
-        seen.clear()
-        order.append(indices)
-    in_order = torch.argsort(torch.cat(order))
-    shares, seen_tokens = (RowGradients.cat(found).select(in_order).to("cpu") for found in (parts, tokens))
-    return _finite(shares, live.itemsize), seen_tokens, size
-
-
-def _finite(shares: RowGradients, itemsize: int) -> RowGradients:
-    place = first_not_finite(shares.values)
-    if place is not None:
-        token, example = int(shares.ids[place[0]]), int(shares.examples[place[0]])
-        dtype = torch.float64 if itemsize == 8 else torch.float32
-        raise overflow(f"What token {token} of training example {example} adds to the scores", dtype)
-    return shares
-
-
-def _terms_of_sum(test: RowGradients, rows: RowGradients) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the only example of ``test`` with each of ``rows``: how many tokens they share, which, and their terms."""
-    pairs = torch.stack([torch.zeros_like(rows.ptr[1:]), torch.arange(len(rows), device=rows.ptr.device)], dim=1)
-    pair, token, share = test.terms(rows, pairs)
-    return torch.bincount(pair, minlength=len(rows)), token, share
-
-
-def _one_column(structure: Sequence[tuple[Tensor, Tensor]], share: Tensor) -> RowGradients:
-    counts = torch.cat([count for count, _ in structure])
-    ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return RowGradients(ptr, torch.cat([token for _, token in structure]), share[:, None].double())
-
-
-def _shares_by_word(
-    shares: RowGradients,
-    texts: Sequence[TokenizedText] | None,
-    vocabulary: Sequence[str] | Mapping[int, str] | None,
-) -> dict[tuple[bool, str], dict[int, float]]:
-    """(special?, word) → training index → share."""
-    found: dict[tuple[bool, str], dict[int, float]] = {}
-    for index in range(len(shares)):
-        tokens, values = shares[index]
-        own = values[:, 0]
-        pair = WordInfluence(0, index, float(own.sum()), tokens, own)
-        if texts is not None:
-            pair = pair.with_texts(None, texts[index])
-        for word in pair.words(vocabulary):
-            key = _key(word.special, word.text) if texts is not None else (word.special, word.text)
-            by_text = found.setdefault(key, {})
-            by_text[index] = by_text.get(index, 0.0) + word.share
-    return found
-
-
-def _key(special: bool, name: str) -> tuple[bool, str]:
-    return special, name if special else unicodedata.normalize("NFC", name.lower())
-
-
-def _holders(
-    held: Mapping[tuple[bool, str], Mapping[int, float]], texts: Sequence[TokenizedText] | None
-) -> dict[tuple[bool, str], list[int]]:
-    """(special?, word) → training indices of all texts that hold it, ascending.
-
-    Also of those where it is written with tokens that no test text has ("Crimson" where these have "crimson"): a label that
-    goes with one spelling would else pass for one that goes with the word.
-    """
-    found = {key: set(by_text) for key, by_text in held.items()}
-    for index, text in enumerate(texts or ()):
-        for start, end in text.word_spans().values():
-            holders = found.get(_key(False, text.text[start:end]))
-            if holders is not None:
-                holders.add(index)
-    return {key: sorted(indices) for key, indices in found.items()}

@@ -133,7 +133,7 @@ def synonym_scores(
     *,
     k: int = 10,
     min_cosine: float = 0.7,
-    show_progress: bool = False,
+    show_progress: bool | None = None,
 ) -> Tensor:
     """TracIn-WE-Syn scores of all pairs, ``(N, M)``.
 

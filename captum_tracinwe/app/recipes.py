@@ -1,9 +1,9 @@
-"""The classifier that `captum-tracinwe suspects` trains: once on all texts, and in folds, each time without a part of them."""
+"""How a command trains a classifier: once on all texts, and in folds, each time without a part of them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Recipe:
     def train(
         self, model: Any, texts: LabelledTexts, directory: str, seed: int, checkpoints: int = CHECKPOINTS
     ) -> training.TrainingRun:
-        """Train a model that `make` gave."""
+        """Train a model that `make` gave; its checkpoints are folders, as Trainer makes them."""
         return training.train(
             model,
             self.encoded(texts),
@@ -59,6 +59,7 @@ class Recipe:
             learning_rate=self.learning_rate,
             seed=seed,
             checkpoints=checkpoints,
+            in_folders=True,
         )
 
 
@@ -82,6 +83,7 @@ def recipe_of(
         first, default_epochs, rate = make(), 5, 1e-3
     else:
         first, tokenizer = training.load_model(model, texts.names)
+        _name_classes(first, texts.names)
 
         def make() -> Any:
             return training.load_model(model, texts.names)[0]
@@ -90,6 +92,11 @@ def recipe_of(
         say(f"--model {visible(str(model))} has no checkpoints of its own: it is fine-tuned on these texts.")
     length = kept_tokens(max_length, tokenizer, first.config, say, texts.pairs)
     return Recipe(make, tokenizer, length, epochs or default_epochs, batch_size, learning_rate or rate), first
+
+
+def _name_classes(model: Any, names: Sequence[str]) -> None:
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: number for number, name in enumerate(names)}
 
 
 def refuse_taught(model: Any, recipe: Recipe, texts: LabelledTexts, folds: int, given: Path) -> None:

@@ -1,0 +1,117 @@
+"""`captum-tracinwe explain`: train or take a classifier, say why it answers a test file as it does, write the page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from captum_tracinwe.app.asked_model import Asked, ModelSettings, asked_model, check_save
+from captum_tracinwe.app.commands import refusals
+from captum_tracinwe.app.data import InputError, classes_of
+from captum_tracinwe.app.files import read_texts
+from captum_tracinwe.app.outputs import check_outputs
+from captum_tracinwe.app.results import Results, of_explanation
+from captum_tracinwe.app.training import batches
+from captum_tracinwe.explanation import Explanation, explain
+from captum_tracinwe.index.cache import cache_folder
+from captum_tracinwe.index.estimate import IndexEstimate, amount, duration
+from captum_tracinwe.visualization import report_section, word_influence_html
+from captum_tracinwe.visualization.explanation_words import explanation_text
+from captum_tracinwe.whole_files import write_all
+from captum_tracinwe.words.legible import visible
+
+__all__ = ["Settings", "run"]
+
+QUESTIONS = 32  # test texts to a pass
+IN_TABLE = 20  # words of a report on the page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ModelSettings):
+    """What the options say; None: not given."""
+
+    test: Path
+    out: Path
+    k: int = 3
+    explained: int = 20
+    cache: Path | None = None
+    keep: bool = True
+    results: Results = field(default_factory=Results)
+
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """Path by option, of those to be written."""
+        return {"--out": self.out, **{option: Path(path) for option, path in self.results.outputs.items()}}
+
+
+def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
+    """Explain a classifier's answers to a test file; write the page, then say in short what is in it.
+
+    Raises:
+        InputError: a file, the model, its checkpoints or the index cannot be used, or a file cannot be written.
+    """
+    check_outputs(settings.outputs, [*settings.read, settings.test])
+    check_save(settings.save)
+    if settings.limit_train is not None and settings.index is not None:
+        raise InputError("--limit is given with --index, which is of all training texts; leave out one of the two.")
+    rows = read_texts(settings.train, settings.reading)
+    classes_of(rows, settings.train, mixed_is_said=False)  # refuses a file of one label
+    tests = read_texts(settings.test, settings.reading)
+    with refusals(), asked_model(settings, rows, say, (settings.test, tests)) as asked:
+        texts = asked.tests
+        assert texts is not None
+        encoded, tokenized = asked.tokens_of(texts)
+        found = explain(
+            asked.tracin,
+            batches(encoded, QUESTIONS),
+            test_texts=tokenized,
+            train_texts=asked.tokenized,
+            train_labels=asked.texts.labels,
+            names=asked.texts.names,
+            k=settings.k,
+            explained=settings.explained,
+            test_places=[f"{place} of {settings.test.name}" for place in texts.places],
+            train_places=asked.texts.places,
+            cache=settings.cache if settings.keep else False,
+            title=f"Why does the model answer like this? {settings.train.name} on {settings.test.name}",
+            seed=settings.seed,
+            announce=lambda estimate: say(_cost(settings, asked, estimate)),
+        )
+    try:
+        write_all({settings.out: _page(found).encode()})
+    except OSError as error:
+        raise InputError(f"{error.filename or settings.out}: cannot be written ({error.strerror or error}).") from error
+    if settings.results.asked:
+        of_explanation(settings.results, found)
+    say("\n" + explanation_text(found, top=settings.k) + "\n")
+    say(f"Page, with {len(found.answers)} answers explained: {visible(str(settings.out))}")
+    again = ["--train", str(settings.train), *settings.reading.options]
+    model = settings.save or settings.model
+    if model is not None:
+        again += ["--model", str(model)]
+    say(f"Are labels wrong? captum-tracinwe suspects {visible(shlex.join(again))}")
+    return found
+
+
+def _cost(settings: Settings, asked: Asked, estimate: IndexEstimate) -> str:
+    """What the gradients will take, before they are computed."""
+    many = len(asked.tracin.checkpoints)
+    kept = f"{amount(estimate.disk_bytes)} in the cache, {visible(str(cache_folder(settings.cache)))}"
+    if not settings.keep:
+        kept = f"{amount(estimate.disk_bytes)} on disk until the end"
+    return (
+        f"Computing the gradients of {len(asked.texts):,} training texts at {many} checkpoint{'s' * (many > 1)}: about "
+        f"{duration(estimate.seconds)}, {kept}."
+    )
+
+
+def _page(found: Explanation) -> str:
+    try:
+        from captum_tracinwe.visualization import explanation_html  # type: ignore[attr-defined]
+    except ImportError:
+        pairs = [pair for answer in found.answers for pair in answer.pairs]
+        return word_influence_html(pairs, title=found.title, before=report_section(found.habits, IN_TABLE))
+    page: str = explanation_html(found, title=found.title)
+    return page

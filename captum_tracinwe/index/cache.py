@@ -1,0 +1,237 @@
+"""The cache folder: an index for each training run that was asked about, found again by what its gradients hang on."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from captum_tracinwe.batches.loaders import reading
+from captum_tracinwe.gradients.live_source import LiveSource
+from captum_tracinwe.gradients.seen import somebody_looks
+from captum_tracinwe.index.build import build
+from captum_tracinwe.index.environment import Place
+from captum_tracinwe.index.estimate import IndexEstimate, Options
+from captum_tracinwe.index.files.disk import IndexDamaged, folder_of, make_folder, open_lock, sync_folder
+from captum_tracinwe.index.files.manifest import Manifest
+from captum_tracinwe.index.gradient_index import GradientIndex
+from captum_tracinwe.index.identity.fingerprints import fingerprints
+from captum_tracinwe.index.identity.source import source_of
+
+__all__ = ["FOLDER", "Kept", "cache_folder", "cached_index", "clear_cache", "kept_in_cache"]
+
+#: Environment variable: the cache folder.
+FOLDER = "CAPTUM_TRACINWE_CACHE"
+# In the folder of one run: the index once it is whole, what is being built, and who uses it.
+INDEX, BUILDING, LOCK = "index", "building-", "lock"
+_NAME = re.compile("[0-9a-f]{32}")
+# Of so many examples the sample that is looked at before the others is one; the cache is read whole, and needs no good sketch.
+SAMPLED = 16
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The gradients of one training run in the cache.
+
+    Args:
+        path (Path): its folder.
+        bytes (int): of all files.
+        used (float): when it was last asked for, seconds since 1970.
+        model (str): the model's class; empty where it was not finished.
+        examples, checkpoints (int): M and C.
+    """
+
+    path: Path
+    bytes: int
+    used: float
+    model: str = ""
+    examples: int = 0
+    checkpoints: int = 0
+
+
+def cache_folder(given: str | Path | None = None) -> Path:
+    """The folder that is meant: the one given, that of ``CAPTUM_TRACINWE_CACHE``, or where the platform keeps caches."""
+    if given is not None:
+        return folder_of(given)
+    named = os.environ.get(FOLDER)
+    if named:
+        return folder_of(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    if not base or not os.path.isabs(base):  # the specification: a relative path is to be ignored
+        base = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    return folder_of(Path(base) / "captum-tracinwe")
+
+
+def cached_index(
+    training: LiveSource,
+    folder: str | Path | None = None,
+    *,
+    memory_limit: int = 1 << 30,
+    show_progress: bool | None = None,
+    announce: Callable[[IndexEstimate], None] | None = None,
+) -> GradientIndex:
+    """The index of a training run, built in the cache folder if it is not there yet.
+
+    It is known by the weights and rates of all checkpoints, the loss, the options that its rows hang on, and every training
+    example, which are read for it. It is built under another name and gets its own when it is whole; of several processes that
+    need it one builds it, and the others wait. As long as it is open, nothing removes it.
+
+    Args:
+        training (LiveSource): the training set through the model.
+        folder (path, optional): see :func:`cache_folder`.
+        memory_limit (int): as in :meth:`TracInWE.build_index`.
+        show_progress (bool, optional): a bar, and what it will take; None: where a person looks.
+        announce (callable, optional): told what it will take before it is done, in place of stderr.
+
+    Raises:
+        ValueError: the loss holds something that cannot be recognised again.
+        OSError: the folder cannot be written.
+    """
+    entry = cache_folder(folder) / _key(training)
+    sample = max(16, min(256, (training.examples.readable or 0) // SAMPLED))
+    options = Options(memory_limit=memory_limit, show_progress=show_progress, announce=announce, sample=sample)
+    with _said_of_cache(entry.parent):
+        while True:
+            lock = _locked(entry, fcntl.LOCK_SH)
+            index = _finished(entry)
+            if index is not None:
+                os.utime(entry / LOCK)
+                weakref.finalize(index, lock.close)
+                return index
+            lock.close()
+            with _locked(entry, fcntl.LOCK_EX):
+                if _finished(entry) is None:
+                    _build(training, entry, options)
+
+
+def kept_in_cache(folder: str | Path | None = None) -> list[Kept]:
+    """What the cache folder holds, last used first."""
+    root = cache_folder(folder)
+    found = []
+    for entry in root.iterdir() if root.is_dir() else ():
+        if not _NAME.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
+            continue  # somebody else's
+        size = used = 0.0
+        with contextlib.suppress(FileNotFoundError):
+            used = (entry / LOCK).stat().st_mtime
+        for place, _, files in os.walk(entry):
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    size += os.lstat(os.path.join(place, name)).st_size
+        try:
+            manifest = Manifest.read(entry / INDEX)
+            source = manifest.source
+            found.append(Kept(entry, int(size), used, source.model, manifest.total, len(source.checkpoints)))
+        except (FileNotFoundError, IndexDamaged):
+            found.append(Kept(entry, int(size), used))
+    return sorted(found, key=lambda one: (-one.used, one.path.name))
+
+
+def clear_cache(folder: str | Path | None = None) -> tuple[list[Kept], list[Kept]]:
+    """Remove what the cache folder holds: what was removed, and what stays because a process uses or builds it."""
+    removed: list[Kept] = []
+    stay: list[Kept] = []
+    with _said_of_cache(cache_folder(folder)):
+        for one in kept_in_cache(folder):
+            (removed if _removed(one.path) else stay).append(one)
+    return removed, stay
+
+
+def _removed(entry: Path) -> bool:
+    """Whether a folder could be removed: nobody uses it."""
+    try:
+        with _locked(entry, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(entry)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _key(training: LiveSource) -> str:
+    """Of all that the gradients hang on; another version of this package may compute them otherwise."""
+    ours = sys.modules[__name__.partition(".")[0]].__version__
+    digest = hashlib.sha256()
+    source = msgspec.to_builtins(source_of(training))
+    digest.update(json.dumps([ours, source], sort_keys=True).encode())
+    for batch in reading(training.examples.by_index(), "train_dataset"):
+        for one in fingerprints(batch, training.live.label_names):
+            digest.update(one.hash.encode())
+    return digest.hexdigest()[:32]
+
+
+def _locked(entry: Path, how: int) -> IO[bytes]:
+    """The open lock of a folder that is there.
+
+    Raises:
+        BlockingIOError: with ``LOCK_NB``, another process holds it.
+    """
+    while True:
+        make_folder(entry)
+        file = open_lock(entry / LOCK)
+        try:
+            try:
+                fcntl.flock(file, how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if how & fcntl.LOCK_NB:
+                    raise
+                if somebody_looks():
+                    print("Another process computes these gradients: waiting for it.", file=sys.stderr)
+                fcntl.flock(file, how)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(entry / LOCK)):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # of a folder that was removed meanwhile
+
+
+def _finished(entry: Path) -> GradientIndex | None:
+    """The index there; None: it is not there, or damaged."""
+    try:
+        index = GradientIndex.open(entry / INDEX)
+    except (FileNotFoundError, IndexDamaged):
+        return None
+    return index if index.complete else None
+
+
+def _build(training: LiveSource, entry: Path, options: Options) -> None:
+    """Compute it under another name, by whoever holds the lock; what a killed process left there goes."""
+    for left in (*entry.glob(f"{BUILDING}*"), entry / INDEX):
+        if left.exists():
+            shutil.rmtree(left)
+    building = entry / f"{BUILDING}{secrets.token_hex(4)}"
+    try:
+        build(training, building, False, False, options, Place())
+        os.rename(building, entry / INDEX)
+        sync_folder(entry)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _said_of_cache(folder: Path) -> Iterator[None]:
+    """Where the cache cannot be written: the fact, and the way out."""
+    try:
+        yield
+    except IndexDamaged:
+        raise
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"The cache folder {str(folder)!r} cannot be used: {os.strerror(error.errno or 0)}. Name another one, where there is "
+            f"space and this user may write: in the environment as {FOLDER}, or as `folder`.",
+        ) from error
