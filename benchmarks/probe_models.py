@@ -166,7 +166,9 @@ PLAIN: dict[str, Plain] = {
     "Llama 2 x 128": Plain(of_transformers("Llama")),
     "OPT 2 x 128": Plain(of_transformers("OPT", ffn_dim=4 * WIDTH, word_embed_proj_dim=WIDTH)),
     "T5 2 x 128, answers": Plain(
-        lambda: tiny_t5(vocab_size=VOCABULARY, d_model=WIDTH, d_kv=WIDTH // 2, d_ff=4 * WIDTH, num_heads=2, num_layers=2),
+        lambda: tiny_t5(
+            vocab_size=VOCABULARY, d_model=WIDTH, d_kv=WIDTH // 2, d_ff=4 * WIDTH, num_heads=2, num_layers=2
+        ),
         "answer",
     ),
 }
