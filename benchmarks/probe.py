@@ -6,7 +6,7 @@ part of the pass without them: the median of as many rounds as fit into `--secon
 processor, so that what else the machine does counts little. A warning, or batches that go another way than as they are, end it
 in an error.
 
-    python benchmarks/probe.py [--texts 5000] [--seconds 10] [--threads 1]
+    python benchmarks/probe.py [--texts 5000] [--seconds 8] [--threads 1]
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def measured(plain: Plain, count: int, limit: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=5_000)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], help="models whose names have one of these in them")
     parser.add_argument("--out", type=Path, default=RESULTS)
