@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,13 +84,39 @@ def test_a_script_runs_and_stores_what_it_measured(script, tmp_path, monkeypatch
     assert not writes or json.loads(stored.read_text())["rows" if name != "memory" else "cases"]
 
 
-def test_what_the_probe_costs_is_measured(script, tmp_path, monkeypatch):
-    probe = script("probe")
-    monkeypatch.setattr(
-        sys, "argv", ["probe.py", "--texts", "64", "--rounds", "1", "--out", str(tmp_path / "probe.json")]
-    )
+def test_what_the_probe_costs_is_measured_on_twenty_plain_models_of_which_it_says_nothing(
+    script, tmp_path, monkeypatch
+):
+    probe, stored = script("probe"), tmp_path / "probe.json"
+    monkeypatch.setattr(time, "perf_counter", time.perf_counter)  # which it puts the processor's in place of
+    monkeypatch.setattr(sys, "argv", ["probe.py", "--texts", "64", "--seconds", "0", "--out", str(stored)])
     probe.main()
-    found = json.loads((tmp_path / "probe.json").read_text())["models"]
-    assert len(found) == 6
-    assert {"CNN of Kim (2014)", "BERT 2 x 128", "GPT-2 2 x 128"} < set(found)
-    assert all(numbers["probe, s"] > 0 for numbers in found.values())
+    found = json.loads(stored.read_text())["models"]
+    assert len(found) == 20
+    assert {"mean of words, 128", "BERT 2 x 128", "DeBERTa-v2 2 x 128", "T5 2 x 128, answers"} < set(found)
+    assert all(numbers["probe, s"] > 0 and numbers["forms tried"] > 0 for numbers in found.values())
+    assert all(numbers["largest difference"] < 1e-5 and not numbers["said"] for numbers in found.values())
+
+
+def test_a_model_of_which_the_probe_says_something_ends_the_measuring_in_an_error(script, tmp_path, monkeypatch):
+    probe, stored = script("probe"), tmp_path / "probe.json"
+    monkeypatch.setattr(time, "perf_counter", time.perf_counter)
+    plain = probe.PLAIN["CNN with attention, 128"]
+    monkeypatch.setitem(probe.PLAIN, "sees padding", plain._replace(make=lambda: SeesPadding()))
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["probe.py", "--texts", "64", "--seconds", "0", "--only", "sees padding", "--out", str(stored)],
+    )
+    with pytest.raises(SystemExit, match="Something was said of plain models.*equal lengths"):
+        probe.main()
+    assert not stored.exists()
+
+
+class SeesPadding(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.out = torch.nn.Embedding(8_000, 8), torch.nn.Linear(8, 2)
+
+    def forward(self, input_ids, attention_mask):
+        return self.out(self.words(input_ids).mean(1).tanh())

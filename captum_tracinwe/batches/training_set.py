@@ -157,37 +157,50 @@ class TrainingSet:
         """Whether the collator has an order of its own: handed the examples in reverse, it does not reverse its batch."""
         stream: Any = self.loader.dataset
         if isinstance(stream, Unpacked):
-            examples = stream.examples(0, FEW) if stream.can_be_read_anew else []
-            size = len(examples)
-            made: list[Any] = [stream.made(some) for some in (examples, examples, examples[::-1])] if size > 1 else []
+            made: Callable[[list[Any]], Any] = stream.made
+            few = stream.examples(0, FEW) if stream.can_be_read_anew else []
         else:
-            size = min(FEW, self.readable or 0)
-            places = list(range(size))
-            made = [self.together(some) for some in (places, places, places[::-1])] if size > 1 else []
-        if not made or any(batch is None for batch in made):
+            made, few = self.together, list(range(min(FEW, self.readable or 0)))
+        there, back = (made(few), made(few[::-1])) if len(few) > 1 else (None, None)
+        if there is None or back is None:
             return False
-        parts = zip(*(list(tensors_in(as_parts(batch))) for batch in made), strict=False)
-        told = [part for part in parts if part[0].dim() and not torch.equal(part[0], part[0].flip(0))]
-        if any(
-            len({one.shape for one in part}) > 1 or len(part[0]) != size or not torch.equal(*part[:2]) for part in told
-        ):
-            return False  # no rows of examples, or others each time
-        return bool(told) and not any(torch.equal(there.flip(0), back) for there, _, back in told)
+        pairs = list(zip(_parts_of(there), _parts_of(back), strict=False))
+        told = [place for place, (one, _) in enumerate(pairs) if one.dim() and not torch.equal(one, one.flip(0))]
+        if any(pairs[place][0].shape != pairs[place][1].shape or len(pairs[place][0]) != len(few) for place in told):
+            return False  # no rows of examples
+        if not told or any(torch.equal(pairs[place][0].flip(0), pairs[place][1]) for place in told):
+            return False
+        again = dict(enumerate(_parts_of(made(few))))  # or else it makes others each time
+        return all(place in again and torch.equal(pairs[place][0], again[place]) for place in told)
 
     def together(self, places: Sequence[int]) -> Batch | None:
         """A batch of the examples at some places; None where others cannot be left unread, or these are never in one batch."""
+        loader = self._loader_of(places, len(places))
+        if loader is None:
+            return None
+        try:
+            batch: Batch = next(iter(loader))
+        except Exception:
+            if self.sampled is None or len(places) == 1:
+                raise
+            return None  # the sampler has put texts of one length together, for a collator that only stacks them
+        return batch
+
+    def each_alone(self, places: Sequence[int]) -> list[Batch]:
+        """As :meth:`alone` each of the examples at some places, by one loader: a third of the time; none where it gives None."""
+        found = list(self._loader_of(places, 1) or ())
+        for place, one in zip(places, found, strict=True) if found else ():
+            check_rows(one, [self.index_of(place)], "train_dataset")
+        return found
+
+    def _loader_of(self, places: Sequence[int], size: int) -> DataLoader[Any] | None:
+        """Batches of ``size`` of the examples at some places; None where others cannot be left unread."""
         loader, at = self.loader, list(places)
         if self.sampled is not None:
             at = self.sampled[at].tolist()
         elif isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None or not reads_in_order(loader):
             return None
-        try:
-            batch: Batch = next(iter(in_order(Chosen(loader.dataset, at), len(at), loader.collate_fn)))
-        except Exception:
-            if self.sampled is None or len(at) == 1:
-                raise
-            return None  # the sampler has put texts of one length together, for a collator that only stacks them
-        return batch
+        return in_order(Chosen(loader.dataset, at), size, loader.collate_fn)
 
     def chosen(self, indices: Sequence[int]) -> tuple[list[Batch] | DataLoader[Any], list[int]]:
         """Batches that hold the examples of some training indices (ascending), and the training index of each example in them.
@@ -216,3 +229,7 @@ class TrainingSet:
         if not set(indices) <= set(held):
             raise ValueError(out_of_range(indices, start))
         return kept, held
+
+
+def _parts_of(batch: Any) -> list[Tensor]:
+    return list(tensors_in(as_parts(batch)))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -259,8 +260,9 @@ class LiveRows:
         passes = _Passes(self, asked.loss_fn, checkpoint)
         what = "training" if asked.what in ("sample", "training-set") else asked.what
         whose = self.probes.whose(what, asked.loss_fn, checkpoint, asked.examples)
-        for batch in reading(batches, asked.argument):
-            found = self.probes.of(passes, batch, whose, start, asked.examples)
+        looks = self.probes.looks(passes, batches)
+        for batch, look in zip_longest(reading(batches, asked.argument), looks):
+            found = self.probes.of(passes, batch, whose, start, asked.examples, look)
             yield batch, found.way.parts(batch, partial(_singles_of, batch, start, asked.examples)), found
             start += size_of(batch)
 

@@ -125,7 +125,7 @@ class Trial:
         scale = max([NOTHING, *map(_largest, rows.values())])
 
         def far(got: RowGradients) -> float:
-            return max((_difference(one, got.select([place])) for place, one in rows.items()), default=0.0) / scale
+            return max((_difference(one, got, place) for place, one in rows.items()), default=0.0) / scale
 
         if together is not None:
             first = far(together if own == "mean" else self._rows(self.batch, own))
@@ -295,10 +295,7 @@ class Trial:
             return False
         with suppress(ValueError, RuntimeError, IndexError):  # what was cut may lack what its labels point to
             together = self._rows(joined(group), own)
-            return all(
-                _difference(self._rows(one, "mean"), together.select([place])) <= most
-                for place, one in enumerate(group)
-            )
+            return all(_difference(self._rows(one, "mean"), together, place) <= most for place, one in enumerate(group))
         return False
 
     def _refuse_coupling(self, place: int, own: str, scale: float, most: float) -> None:
@@ -306,8 +303,8 @@ class Trial:
         one = taken(self.batch, [place], size_of(self.batch))
         if one is None:
             return
-        within = self._rows(self.batch, own).select([place])
-        far = _difference(self._rows(one, own), within) / scale
+        within = self._rows(self.batch, own)
+        far = _difference(self._rows(one, own), within, place) / scale
         if far > most and self.passes.loss(one) is not None:
             raise ValueError(
                 f"By the model's own loss the gradients of one of the {self.what} examples differ by {far:.2g} of the largest "
@@ -325,9 +322,13 @@ def _largest(rows: RowGradients) -> float:
     return float(rows.values.abs().max()) if rows.values.numel() else 0.0
 
 
-def _difference(one: RowGradients, other: RowGradients) -> float:
-    """The largest between two rows of gradients of one example each; a row that is missing is zero."""
-    apart = RowGradients.cat([one, other.scale(-1.0)]).sum().values
+def _difference(one: RowGradients, other: RowGradients, place: int = 0) -> float:
+    """The largest between the rows of one example and those of the one at a place of others; a row that is missing is zero."""
+    ids, values = other[place]
+    if torch.equal(one.ids, ids):  # nearly always, and a tenth of the time
+        apart = one.values - values
+    else:
+        apart = RowGradients.cat([one, other.select([place]).scale(-1.0)]).sum().values
     return float(apart.abs().max()) if apart.numel() else 0.0
 
 

@@ -94,7 +94,7 @@ def _sample(examples: TrainingSet, count: int) -> dict[int, Batch]:
     """Place → the example alone, of so many from all over the set."""
     total = examples.readable or 0
     read = sorted({place * total // min(total, count) for place in range(min(total, count))})
-    return {place: one for place in read if (one := examples.alone(place)) is not None}
+    return dict(zip(read, examples.each_alone(read), strict=False))
 
 
 def alike(singles: Iterable[Batch], count: int = TRIED) -> list[Batch]:
