@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from captum_tracinwe.words.drawing import html_of
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.report import WordReport
 from captum_tracinwe.words.texts import TokenizedText
@@ -150,3 +151,6 @@ class Explanation:
         """The other training texts of nearly the same words."""
         group = next((group.indices for group in self.near if index in group.indices), ())
         return tuple(other for other in group if other != index)
+
+    def _repr_html_(self) -> str | None:
+        return html_of(self)

@@ -39,6 +39,7 @@ from captum_tracinwe.words.texts import TokenizedText
 __all__ = [
     "escaped",
     "level_of",
+    "parted_html",
     "side_of",
     "tags_html",
     "text_html",
@@ -293,9 +294,23 @@ def text_html(text: TokenizedText, shares: list[Mark], scale: float, fold_at: fl
     )
 
 
-def _marked(of: TokenizedText, shares: list[Mark], scale: float, end: int) -> str:
-    """The first ``end`` characters with their words marked; every character appears once, in order."""
-    text, out, cursor = of.text, [], 0
+def parted_html(text: TokenizedText, shares: list[Mark], scale: float, fold_at: int) -> str:
+    """The same for pages of thousands of texts: what is folded is the end alone, so that each character stands once."""
+    length = len(text.text)
+    if not length or length <= fold_at:
+        return text_html(text, shares, scale, fold_at)
+    near = int(fold_at * 0.8)
+    cut = text.text.rfind(" ", near // 2, near) + 1 or near
+    start = (
+        f'<span>{_marked(text, shares, scale, cut)}</span><span class="more">… Show all {length:,} characters</span>'
+    )
+    rest = _marked(text, [mark for mark in shares if mark.span[0] >= cut], scale, length, cut)
+    return f'<div class="text" dir="auto"><details class="fold"><summary>{start}</summary><span>{rest}</span></details></div>'
+
+
+def _marked(of: TokenizedText, shares: list[Mark], scale: float, end: int, begin: int = 0) -> str:
+    """The characters before ``end`` with their words marked; every character appears once, in order."""
+    text, out, cursor = of.text, [], begin
     for mark in shares:
         if mark.span[1] > end or mark.span[0] == end < len(text):
             break
