@@ -2,9 +2,9 @@
 
 __all__ = ["EXPLANATION_SCRIPT"]
 
-# Texts come from the page's own elements and go into it as text alone, never as markup. What is searched is put together when
-# something is first searched for: a page of 5,000 texts opens without it. Rows of training texts that are not in sight are out
-# of the document, which then has hundreds of elements to lay out and not hundreds of thousands.
+# Texts come from the page's own elements and go into it as text alone, never as markup. What is searched is put together after
+# the page has opened, while nobody waits, or when it is first asked for. What is not in sight is out of the
+# document, which then has thousands of elements to lay out and not hundreds of thousands.
 # A word is what words/characters.py takes for one: `joined` says where two characters are of one word.
 #: The script. It holds no "<" before a "/" or a "!", which would end it or be taken for a comment.
 EXPLANATION_SCRIPT = r"""
@@ -24,11 +24,10 @@ EXPLANATION_SCRIPT = r"""
 
   // ------------------------------------------------------------------ what can be searched
   const own = item => {  // the text of a row or a card, whole
-    const text = find(item.matches(".answer") ? ":scope > .said > .text" : ":scope > .text", item)
-      || find(":scope > details.long > .text", item);
-    return text ? [...text.childNodes].map(read_).join("") : "";
+    const text = find(item.matches(".answer") ? ":scope > .said > .text" : ":scope > .text", item);
+    return text ? [...text.childNodes].map(whole).join("") : "";
   };
-  const read_ = node => node.nodeType !== 1 || !node.matches(".fold") ? node.textContent
+  const whole = node => node.nodeType !== 1 || !node.matches(".fold") ? node.textContent
     : node.firstChild.firstChild.textContent + node.lastChild.textContent;  // without the words to click on
   const held = new Map();  // id of a row or card -> [what is searched, the texts that may hold a word]
   const inside = item => {
@@ -38,13 +37,14 @@ EXPLANATION_SCRIPT = r"""
     else if (item.matches(".answer")) {
       const taught = all(".pair", item).map(of => rows.get("t" + of.dataset.t) || of);
       const mine = [own(item), ...all("summary .where, summary .turn", item).map(one => one.textContent)];
-      const others = join(taught);
-      found = [plain(mine.join("\n")) + "\n" + others[0], plain(mine[0]) + "\n" + others[1]];
+      const texts = plain(mine[0]) + "\n" + join(taught)[1];  // by places and labels of its own alone
+      found = [plain(mine.slice(1).join("\n")) + "\n" + texts, texts];
     } else {
       const said = all(":scope > .row > .where, :scope > .row > .tag", item).map(one => one.textContent);
       const text = plain(own(item));
       found = [plain(said.join("\n")) + "\n" + text, text];
     }
+    found[0].includes("\0");  // a string made of others is put together when it is first searched
     held.set(item.id, found);
     return found;
   };
@@ -96,11 +96,8 @@ EXPLANATION_SCRIPT = r"""
   const show = part => {
     const shown = part.found.slice(0, part.most);
     if (part.also && !shown.includes(part.also)) shown.unshift(part.also);
-    if (part.name === "training") part.at.replaceChildren(...shown);
-    else {
-      const seen = new Set(shown);
-      for (const item of part.items) item.hidden = !seen.has(item);
-    }
+    if (shown.length !== part.at.children.length || shown.some((item, at) => item !== part.at.children[at]))
+      part.at.replaceChildren(...shown);
     const left = part.found.length - Math.min(part.found.length, part.most);
     part.more[0].hidden = part.more[1].hidden = !left;
     part.more[0].textContent = `Show ${Math.min(STEP, left)} more`;
@@ -132,7 +129,6 @@ EXPLANATION_SCRIPT = r"""
       link.textContent = "See the word in its table";
       status.append(link);
     }
-    document.body.style.setProperty("--desk", `${find(".desk").offsetHeight}px`);
   };
   const named = link => link.dataset.w || link.textContent;
   const table = new Map();  // word -> its row
@@ -163,6 +159,7 @@ EXPLANATION_SCRIPT = r"""
     const item = reveal(decodeURIComponent(location.hash.slice(1)));
     for (const one of all(".here")) one.classList.remove("here");
     if (!item) return;
+    document.body.style.setProperty("--desk", `${find(".desk").offsetHeight}px`);  // what covers the top of the window
     item.classList.add("here");
     item.tabIndex = -1;
     item.scrollIntoView({block: "start"});
@@ -276,6 +273,13 @@ EXPLANATION_SCRIPT = r"""
   for (const name of ["label", "prediction", "word"]) asked[name].addEventListener("change", filter);
   find("#clear").addEventListener("click", clear);
   for (const button of all("[data-export]")) button.addEventListener("click", () => save(button.dataset.export));
+  const prepare = deadline => {  // what is searched, while nobody waits
+    for (; waiting.length && deadline.timeRemaining() > 2; waiting.pop()) inside(waiting[waiting.length - 1]);
+    if (waiting.length) later(prepare);
+  };
+  const later = window.requestIdleCallback || (then => setTimeout(then, 50, {timeRemaining: () => 50}));
+  const waiting = lists.flatMap(part => part.items);
+  later(prepare);
   for (const one of all("[data-live]")) one.hidden = false;
   document.body.classList.add("run");
   filter();

@@ -41,6 +41,7 @@ border:1px solid var(--soft);border-radius:6px;padding:.28rem .6rem;max-width:10
 .ctwe :is(button,select){cursor:pointer}.ctwe button:hover{border-color:var(--fg)}
 .ctwe .desk input{flex:2 1 13rem;min-width:0}.ctwe .desk select{flex:1 1 8rem;min-width:0;width:8rem}
 .ctwe :is(button,select,input,summary,a,li):focus-visible{outline:3px solid var(--pro-ink);outline-offset:2px;border-radius:4px}
+.ctwe :is(summary,li):focus-visible{outline-offset:-3px}
 .ctwe .list{margin:.6rem 0 0;padding:0;list-style:none}
 .ctwe .where{font-size:.8rem;color:var(--soft);white-space:nowrap;max-width:12rem;overflow:hidden;text-overflow:ellipsis}
 .ctwe :is(.answer,.group){border:1px solid var(--line);border-bottom-width:0;margin:0;background:var(--card);
@@ -86,7 +87,7 @@ display:inline-block;width:5rem;margin-right:.5rem}
 .ctwe .odds{color:var(--opp-ink)}
 .ctwe ol.list>li{border-top:1px solid var(--line);padding:.45rem 0;
 scroll-margin-top:calc(var(--desk,0px) + .5rem)}
-.ctwe:not(.run) ol.list>li{content-visibility:auto;contain-intrinsic-size:auto 4rem}
+.ctwe .list>*{content-visibility:auto;contain-intrinsic-size:auto 2.3rem}.ctwe ol.list>li{contain-intrinsic-size:auto 4rem}
 .ctwe ol.list .text{margin:.1rem 0;line-height:1.6;font-size:.95rem}
 .ctwe .taught{font-size:.82rem;color:var(--soft)}.ctwe .taught details{display:inline}
 .ctwe .taught details[open]{display:block}
