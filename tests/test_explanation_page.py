@@ -136,9 +136,7 @@ def test_words_lead_to_their_row_and_texts_to_those_they_taught():
     assert [one.get("href") for one in row.iter("a") if one.get("href")] == ["#h0", "#t0", "#t1"]
     assert "the" not in [read(one[0]) for one in by_id(page, "habits").iter("tr")]  # goes with no class
     text = by_id(page, "t4")
-    assert (
-        read(text) == "line 6 World a vote today Taught: towards the answer to line 11 , towards the answer to line 3"
-    )
+    assert read(text) == "line 6 World a vote today Pushed towards the answers to line 11 , line 3"
     assert [one.get("href") for one in text.iter("a")] == ["#a1", "#a2"]
 
 
@@ -220,6 +218,36 @@ def test_what_is_no_explanation_is_refused():
     with pytest.raises(ValueError, match="expected `fold_at` as a whole number"):
         viz.explanation_html(small(), fold_at=1.5)
     assert '<table class="shares"' not in viz.explanation_html(small(), top_words=0)
+
+
+ODD = (
+    "signs aside",
+    "stick to",
+    "sticks to",
+    "(numbers: lines)",
+    "1 segments",
+    "a training step on them lowers this text",
+)
+
+
+def test_pictures_say_it_in_plain_words_the_result_before_the_details():
+    report = WordReport((word_of("troops"), word_of("vote", p=0.9)), 2.0, 1, 1)
+    pairs = list(small().answers[0].pairs)
+    pages = [viz.word_report_html(report), viz.word_influence_html(pairs), viz.explanation_html(small())]
+    fig, ax = viz.plot_word_report(report, top=1)
+    for said in (
+        *pages,
+        viz.word_report_text(report),
+        viz.word_influence_text(pairs, color=False),
+        ax.get_title(loc="left"),
+    ):
+        assert not [phrase for phrase in ODD if phrase in " ".join(said.split())]
+    for said in pages[:2]:
+        [legend] = of_class(said, "legend")
+        folded = [read(one) for one in legend.iter("details")]
+        assert len(read(legend)) - len(folded[0]) < 250  # a line or two
+        assert "pushed" in read(legend)
+        assert "squared gradient" in folded[0]
 
 
 def test_in_a_notebook_it_is_a_piece_without_links_and_scripts():

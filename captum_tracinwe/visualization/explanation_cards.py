@@ -124,13 +124,8 @@ def training_row(one: TrainingText, look: Look) -> str:
     taught = look.taught.get(one.index, [])
     said = ""
     if taught:
-        links = [_answer(number, towards, look) for number, towards in taught]
-        more = (
-            f' <details class="rest"><summary>and {len(links) - TAUGHT:,} more</summary>{", ".join(links[TAUGHT:])}</details>'
-            if len(links) > TAUGHT
-            else ""
-        )
-        said = f'<div class="taught">Taught: {", ".join(links[:TAUGHT])}{more}</div>'
+        both = [_answers([number for number, towards in taught if towards is way], way, look) for way in (True, False)]
+        said = f'<div class="taught">Pushed {"; ".join(filter(None, both))}</div>'
     place = escaped(visible(one.place))
     text = parted_html(one.text, [], 1.0, look.fold_at)
     return (
@@ -139,6 +134,14 @@ def training_row(one: TrainingText, look: Look) -> str:
     )
 
 
-def _answer(number: int, towards: bool, look: Look) -> str:
-    shown = f"<bdi>{escaped(visible(look.found.answers[number].place))}</bdi>"
-    return f"{'towards' if towards else 'away from'} the answer to {link(f'a{number}', shown)}"
+def _answers(numbers: list[int], towards: bool, look: Look) -> str:
+    """The answers that a training text pushed towards, or away from, as links."""
+    if not numbers:
+        return ""
+    links = [
+        link(f"a{number}", f"<bdi>{escaped(visible(look.found.answers[number].place))}</bdi>") for number in numbers
+    ]
+    more = len(links) - TAUGHT
+    rest = f" <details><summary>and {more:,} more</summary>{', '.join(links[TAUGHT:])}</details>" if more > 0 else ""
+    answers = "the answer" if len(links) == 1 else "the answers"
+    return f"{'towards' if towards else 'away from'} {answers} to {', '.join(links[:TAUGHT])}{rest}"

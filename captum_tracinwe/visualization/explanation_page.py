@@ -229,7 +229,7 @@ class _Parts:
     def words(self) -> str:
         """Both tables of words."""
         out = []
-        said = "What the model learned. Look at words that do not mean their class, and click one to read its texts."
+        said = "What the model learned. Look at the bold ones, not in their class’s name; click one to read its texts."
         out.append(
             _section("habits", "Words that go with one class", said, bool(self.habits), "words", live=self.look.live)
         )
@@ -237,7 +237,7 @@ class _Parts:
         table = word_table(self.habits, "h", self.look) if self.habits else none
         out.append(f"{table}{_WORDS_MORE}</section>\n")
         if self.found.causes is not None:
-            said = "Words of the training texts that taught the mistakes above. Bold ones go with one class."
+            said = "Words of the training texts that taught the mistakes above. Bold ones go with one class, and not by its name."
             out.append(
                 _section("causes", "Words behind the mistakes", said, not self.habits, "words", live=self.look.live)
             )

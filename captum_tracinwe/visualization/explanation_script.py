@@ -117,18 +117,19 @@ EXPLANATION_SCRIPT = r"""
   const tell = filtered => {
     const kinds = {answers: "mistakes", right: "right answers", near: "groups of near-duplicates", training: "training texts"};
     const many = items => items.length.toLocaleString("en");
-    const said = lists.map(part => `${many(part.found)} of ${many(part.items)} ${kinds[part.name]}`);
     find("#clear").hidden = !filtered;
     const status = find("#status");
     status.hidden = !filtered;
-    status.replaceChildren(filtered ? `Shown: ${said.join(", ")}. ` : "");
+    const link = (id, text) => {
+      const made = document.createElement("a");
+      made.href = "#" + id;
+      made.textContent = text;
+      return made;
+    };
     const row = filtered && asked.word.value && table.get(plain(asked.word.value));
-    if (row) {
-      const link = document.createElement("a");
-      link.href = "#" + row.id;
-      link.textContent = "See the word in its table";
-      status.append(link);
-    }
+    const said = lists.map(part => link(part.name, `${many(part.found)} of ${many(part.items)} ${kinds[part.name]}`));
+    if (row) said.push(link(row.id, "the word in its table"));
+    status.replaceChildren(...filtered ? ["Shown: ", ...said.flatMap((one, at) => at ? [" · ", one] : [one])] : []);
   };
   const named = link => link.dataset.w || link.textContent;
   const table = new Map();  // word -> its row
@@ -155,11 +156,12 @@ EXPLANATION_SCRIPT = r"""
     if (item.matches("details")) item.open = true;
     return item;
   };
+  const cover = () => document.body.style.setProperty("--desk", `${find(".desk").offsetHeight}px`);  // of the window's top
   const go = () => {
     const item = reveal(decodeURIComponent(location.hash.slice(1)));
     for (const one of all(".here")) one.classList.remove("here");
     if (!item) return;
-    document.body.style.setProperty("--desk", `${find(".desk").offsetHeight}px`);  // what covers the top of the window
+    cover();
     item.classList.add("here");
     item.tabIndex = -1;
     item.scrollIntoView({block: "start"});
@@ -283,6 +285,8 @@ EXPLANATION_SCRIPT = r"""
   for (const one of all("[data-live]")) one.hidden = false;
   document.body.classList.add("run");
   filter();
+  cover();
+  addEventListener("resize", cover);
   if (location.hash) go();
 })();
 """

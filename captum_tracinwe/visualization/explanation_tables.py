@@ -74,14 +74,14 @@ def _word_row(word: ReportedWord, name: str, scale: float, look: Look) -> str:
         else ""
     )
     label = "no class" if not word.label else name_html(word.label)
-    if word.label and in_name(word.word, word.label):
-        label += " <small>(in its name)</small>"
+    named = bool(word.label) and in_name(word.word, word.label)
+    label += " <small>(in its name)</small>" if named else ""
     bar = f'<span class="bar"><b class="c" style="--a:{word.label_share:.2f}"></b></span>'
     share = (
         f"{bar}<b>{word.label_share:.0%}</b> <small>of all texts {word.base_share:.0%}</small>" if word.label else "–"
     )
     examples = ", ".join(look.place(index) for index, _ in word.examples[:EXAMPLES])
-    kind = ' class="firm"' if word.sticks else ""
+    kind = ' class="firm"' if word.sticks and not named else ""
     push = f'<b class="{side_of(word.total)}" style="--a:{level_of(word.total, scale)}"></b>'
     return (
         f'<tr{about}{kind}><th scope="row">{word_html(word.word, word.special, look)}</th>'
