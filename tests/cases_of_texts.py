@@ -20,7 +20,7 @@ def text_of(*words: str, label=None, prediction=None, padding=None) -> Tokenized
         spans.append((len(text), len(text) + len(word)))
         numbers.append(len(text))
         text += word
-    ids = tuple(sum(ord(c) * 31**i for i, c in enumerate(word)) % 1_000_003 for word in words)
+    ids = tuple(sum(ord(c) * pow(31, i, 1_000_003) for i, c in enumerate(word)) % 1_000_003 for word in words)
     return TokenizedText(text, ids, tuple(spans), tuple(numbers), words, label, prediction, padding)
 
 

@@ -121,15 +121,15 @@ def test_words_that_carry_the_total_are_seen_even_if_none_sticks():
     page, text = viz.word_report_html(report, top=2), viz.word_report_text(report, top=2)
     for shown in (page, " ".join(text.split())):
         assert "The 5 words shown carry 96% of all totals" in shown
-        assert "those that stick to a label carry under 0.1%" in shown
+        assert "those that go with one label carry under 0.1%" in shown
         assert "total × steadiness" in shown
-        assert shown.index("stick to no label") < shown.index("[CLS]")
+        assert shown.index("go with no label") < shown.index("[CLS]")
     assert "2 more" in page
     assert "nearly always" not in page
     # Where some of the others are among the first, nothing is added.
     _, ax = viz.plot_word_report(report, top=4)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["w0", "w1", "w2", "[CLS]"]
-    assert "stick to no label:" not in viz.word_report_html(report, top=4)
+    assert "go with no label:" not in viz.word_report_html(report, top=4)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,13 @@ def test_proponents_come_before_opponents_the_strongest_first():
     page = viz.word_influence_html(pairs)
     places = [page.index(f"Training example {j}<") for j in (2, 0, 3, 1, 4)]
     assert places == sorted(places)
-    assert page.index("Proponents") < places[0] < page.index("Opponents") < places[2] < page.index("Neither")
+    assert (
+        page.index("Pushed the model towards")
+        < places[0]
+        < page.index("Pushed it away")
+        < places[2]
+        < page.index("Neither")
+    )
     assert "+2.00" in page
     assert "−3.00" in page
 
@@ -297,8 +303,8 @@ def test_without_colours_the_terminal_shows_signs():
     test = text_of("[CLS]", "dog", "late", label="pet")
     out = viz.word_influence_text([pair_of(test, text_of("[CLS]", "dog", "late"), [1.0, -0.4, 0.1])], color=False)
     assert "\033" not in out
-    assert sorted(re.findall(r"\(([+−]+)\)", out.split("lowers the loss")[0])) == ["+", "+++", "−−"]
-    for words in ("Proponents", "learning rate × squared gradient", "[label: pet]", "+0.700"):
+    assert sorted(re.findall(r"\(([+−]+)\)", out.split("Above 0:")[0])) == ["+", "+++", "−−"]
+    for words in ("proponents", "learning rate × squared gradient", "[label: pet]", "+0.700"):
         assert words in " ".join(out.split())
 
 

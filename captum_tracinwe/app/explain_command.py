@@ -17,7 +17,7 @@ from captum_tracinwe.app.training import batches
 from captum_tracinwe.explanation import Explanation, explain
 from captum_tracinwe.index.cache import cache_folder
 from captum_tracinwe.index.estimate import IndexEstimate, amount, duration
-from captum_tracinwe.visualization import report_section, word_influence_html
+from captum_tracinwe.visualization import explanation_html
 from captum_tracinwe.visualization.explanation_words import explanation_text
 from captum_tracinwe.whole_files import write_all
 from captum_tracinwe.words.legible import visible
@@ -25,7 +25,6 @@ from captum_tracinwe.words.legible import visible
 __all__ = ["Settings", "run"]
 
 QUESTIONS = 32  # test texts to a pass
-IN_TABLE = 20  # words of a report on the page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
             announce=lambda estimate: say(_cost(settings, asked, estimate)),
         )
     try:
-        write_all({settings.out: _page(found).encode()})
+        write_all({settings.out: explanation_html(found).encode()})
     except OSError as error:
         raise InputError(f"{error.filename or settings.out}: cannot be written ({error.strerror or error}).") from error
     if settings.results.asked:
@@ -105,13 +104,3 @@ def _cost(settings: Settings, asked: Asked, estimate: IndexEstimate) -> str:
         f"Computing the gradients of {len(asked.texts):,} training texts at {many} checkpoint{'s' * (many > 1)}: about "
         f"{duration(estimate.seconds)}, {kept}."
     )
-
-
-def _page(found: Explanation) -> str:
-    try:
-        from captum_tracinwe.visualization import explanation_html  # type: ignore[attr-defined]
-    except ImportError:
-        pairs = [pair for answer in found.answers for pair in answer.pairs]
-        return word_influence_html(pairs, title=found.title, before=report_section(found.habits, IN_TABLE))
-    page: str = explanation_html(found, title=found.title)
-    return page

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.explanation.tables import COLUMNS, as_json, write_folder
+from captum_tracinwe.words.drawing import html_of
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.report import WordReport
 from captum_tracinwe.words.tables import pair_rows, share_rows
@@ -165,6 +166,9 @@ class Explanation:
         """The other training texts of nearly the same words."""
         group = next((group.indices for group in self.near if index in group.indices), ())
         return tuple(other for other in group if other != index)
+
+    def _repr_html_(self) -> str | None:
+        return html_of(self)
 
     # ------------------------------------------------------------------------------------------------ taking it away
 

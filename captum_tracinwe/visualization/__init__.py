@@ -1,7 +1,9 @@
-"""Pictures of `WordInfluence`, `WordReport` and `Suspects`: an HTML page, a terminal, matplotlib figures, Captum's records."""
+"""Pictures of all results: HTML pages, text for a terminal, matplotlib figures, Captum's records."""
 
+from captum_tracinwe.explanation import Explanation
 from captum_tracinwe.labels import Suspects
 from captum_tracinwe.visualization.captum_records import to_captum_records, visualize_text
+from captum_tracinwe.visualization.explanation_page import explanation_fragment, explanation_html
 from captum_tracinwe.visualization.page import word_influence_fragment, word_influence_html, write_html
 from captum_tracinwe.visualization.plots import plot_influence_matrix, plot_word_influence, plot_word_report
 from captum_tracinwe.visualization.pushed_page import pushed_html
@@ -23,6 +25,8 @@ from captum_tracinwe.words import SynonymInfluence, WordInfluence, WordReport
 from captum_tracinwe.words.drawing import drawn_as
 
 __all__ = [
+    "explanation_fragment",
+    "explanation_html",
     "plot_influence_matrix",
     "plot_word_influence",
     "plot_word_report",
@@ -59,3 +63,4 @@ drawn_as(WordInfluence, html=lambda pair: word_influence_fragment([pair]))
 drawn_as(SynonymInfluence, html=lambda pair: synonym_influence_fragment([pair]))
 drawn_as(WordReport, html=word_report_fragment, text=_printed)
 drawn_as(Suspects, html=suspects_fragment, text=suspects_text)
+drawn_as(Explanation, html=explanation_fragment)

@@ -15,8 +15,10 @@ from captum_tracinwe.words.report import ReportedWord, WordReport
 from captum_tracinwe.words.texts import SEPARATOR, TokenizedText
 
 __all__ = [
+    "AWAY",
     "MEANING",
     "ORDER",
+    "TOWARDS",
     "UNIT",
     "Influences",
     "Mark",
@@ -44,9 +46,11 @@ BLUE, VERMILION = "#0072B2", "#D55E00"
 UNIT = "learning rate × squared gradient of the loss, times the weights of words where there are any"
 #: What the sign of a score says, as pictures write it.
 MEANING = (
-    "Positive = proponent: a training step on this text lowers the loss on the test text. "
-    "Negative = opponent: a step on it raises that loss."
+    "Above 0: pushed the model towards this answer (a proponent: a training step on it lowers the loss on the test text). "
+    "Below 0: pushed it away (an opponent: a step on it raises that loss)."
 )
+#: The headings of those above 0 and of those below, as pictures write them.
+TOWARDS, AWAY = "Pushed the model towards this answer", "Pushed it away"
 #: How a report orders its words, as pictures write it.
 ORDER = (
     "by size of total × steadiness (1 if all texts pull the same way, 0 if they cancel) × certainty (the way from the label's "

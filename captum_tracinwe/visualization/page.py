@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from html import escape
 
 from captum_tracinwe.visualization.common import (
+    AWAY,
+    MEANING,
+    TOWARDS,
     UNIT,
     Influences,
     Mark,
@@ -39,6 +42,7 @@ from captum_tracinwe.words.texts import TokenizedText
 __all__ = [
     "escaped",
     "level_of",
+    "parted_html",
     "side_of",
     "tags_html",
     "text_html",
@@ -188,8 +192,8 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
         out.append(f"<h2>Test example {part.test_index}</h2>{tags_html(part.text)}</div>")
         out.append(text_html(part.text, [], look.scale, fold_at) if part.text else "")
         out.append(f'</div>\n<div class="cols {"two" if proponents and opponents else "one"}">')
-        out.append(_column("p", "Proponents", "a training step on them lowers this text’s loss", proponents, look))
-        out.append(_column("o", "Opponents", "a training step on them raises it", opponents, look))
+        out.append(_column("p", TOWARDS, "proponents", proponents, look))
+        out.append(_column("o", AWAY, "opponents", opponents, look))
         out.append(_column("z", "Neither", "score 0", neutral, look))
         out.append("</div>\n</section>\n")
     return "".join(out)
@@ -204,17 +208,14 @@ def _legend(scale: float, nothing: bool, cut: bool, apart: bool) -> str:
         else "the words it has in common with the test text, special tokens included. "
     )
     return (
-        f'<div class="legend"><p>The <b>score</b> of a training text is the sum of the shares of {of_words}'
-        '<mark class="p" style="--a:.7"><b>Positive</b></mark> (blue, solid line) = <b>proponent</b>: '
-        "a training step on it lowers the loss on the test text. "
-        '<mark class="o" style="--a:.7"><b>Negative</b></mark> (orange, dashed line) = <b>opponent</b>: '
-        "a training step on it raises that loss. "
-        f"{dotted if nothing else ''}"
+        '<div class="legend"><p><mark class="p" style="--a:.7"><b>Blue, solid line</b></mark>: pushed the model towards this '
+        'answer. <mark class="o" style="--a:.7"><b>Orange, dashed</b></mark>: pushed it away. Point at a word to read its share. '
+        f'<span class="ramp" role="img" aria-label="Colours: from {signed(-scale)}, orange, over 0 to {signed(scale)}, blue, '
+        f'per word">{signed(-scale)}<i></i>{signed(scale)} per word</span></p>\n'
+        "<details><summary>More about these numbers</summary>"
+        f"<p>The <b>score</b> of a training text is the sum of the shares of {of_words}{MEANING} {dotted if nothing else ''}"
         f"Unmarked words {'have no share' if apart else 'are not in common'}"
-        f"{'; grey ones were cut off, the model did not read them' if cut else ''}. "
-        f"Unit: {UNIT}. Point at a word to read its share.</p>"
-        f'<p class="ramp" role="img" aria-label="Colours: from {signed(-scale)}, orange, over 0 to {signed(scale)}, blue, '
-        f'per word">{signed(-scale)}<i></i>{signed(scale)} per word</p></div>\n'
+        f"{'; grey ones were cut off, the model did not read them' if cut else ''}. Unit: {UNIT}.</p></details></div>\n"
     )
 
 
@@ -293,9 +294,23 @@ def text_html(text: TokenizedText, shares: list[Mark], scale: float, fold_at: fl
     )
 
 
-def _marked(of: TokenizedText, shares: list[Mark], scale: float, end: int) -> str:
-    """The first ``end`` characters with their words marked; every character appears once, in order."""
-    text, out, cursor = of.text, [], 0
+def parted_html(text: TokenizedText, shares: list[Mark], scale: float, fold_at: int) -> str:
+    """The same for pages of thousands of texts: what is folded is the end alone, so that each character stands once."""
+    length = len(text.text)
+    if not length or length <= fold_at:
+        return text_html(text, shares, scale, fold_at)
+    near = int(fold_at * 0.8)
+    cut = text.text.rfind(" ", near // 2, near) + 1 or near
+    start = (
+        f'<span>{_marked(text, shares, scale, cut)}</span><span class="more">… Show all {length:,} characters</span>'
+    )
+    rest = _marked(text, [mark for mark in shares if mark.span[0] >= cut], scale, length, cut)
+    return f'<div class="text" dir="auto"><details class="fold"><summary>{start}</summary><span>{rest}</span></details></div>'
+
+
+def _marked(of: TokenizedText, shares: list[Mark], scale: float, end: int, begin: int = 0) -> str:
+    """The characters before ``end`` with their words marked; every character appears once, in order."""
+    text, out, cursor = of.text, [], begin
     for mark in shares:
         if mark.span[1] > end or mark.span[0] == end < len(text):
             break

@@ -149,8 +149,8 @@ def plot_word_report(
     ax.set_xlabel(f"total over all pairs (+ proponent, − opponent)\nunit: {UNIT}", fontsize=8.5, linespacing=1.4)
     default = (
         f"{counted(report.trains, 'training text')}, {counted(report.tests, 'test text')}; "
-        f"shown: {carried(shown, report)} of all totals, signs aside\n"
-        "bold: sticks to a label, by total × steadiness × certainty;\n"
+        f"shown: {carried(shown, report)} of all totals, ignoring the sign\n"
+        "bold: goes with one label, by total × steadiness × certainty;\n"
         f"{'below the line: largest of the others' if others else 'then the others, by total'}"
     )
     heading = lettering.lines(str(title)) if title is not None else default

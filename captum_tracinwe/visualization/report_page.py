@@ -25,11 +25,11 @@ from captum_tracinwe.words.report import LEAST_CERTAINTY, SIGNIFICANT, ReportedW
 __all__ = ["report_section", "word_report_fragment", "word_report_html", "word_report_text"]
 
 # What `ReportedWord.sticks` says, for legends.
-STICKING = (
-    f"Words that stick to one label (beyond chance, adjusted p ≤ {SIGNIFICANT}, and at least {LEAST_CERTAINTY:.0%} of the way "
+GOING = (
+    f"Words that go with one label (beyond chance, adjusted p ≤ {SIGNIFICANT}, and at least {LEAST_CERTAINTY:.0%} of the way "
     "from the label's share of all texts to always)"
 )
-OTHERS = "the largest totals of words that stick to no label"
+OTHERS = "the largest totals of words that go with no label"
 TITLE = "Which words of the training texts drive these predictions"
 
 
@@ -52,12 +52,12 @@ def report_section(report: WordReport, top: int) -> str:
     rest = [word for word in report.words[len(shown) :] if not any(word is other for other in others)]
     out = [
         '<div class="legend"><p>What each training word adds to the influence of '
-        f"{report.trains:,} training texts on {report.tests:,} test texts (in all {signed(report.score)}). "
-        '<mark class="p" style="--a:.7"><b>Positive</b></mark> (solid bars): training on its texts lowers the loss of these '
-        'test texts; <mark class="o" style="--a:.7"><b>negative</b></mark> (hatched bars): it raises it. '
-        f"Unit: {UNIT}. {STICKING} come first, in bold, {ORDER}. {_carried(report, shown, others)} "
-        "A word that drives predictions and comes with one label more often than chance may be a shortcut or a planted "
-        "word.</p></div>\n"
+        f"{counted(report.trains, 'training text')} on {counted(report.tests, 'test text')}. "
+        '<mark class="p" style="--a:.7"><b>Solid bars</b></mark>: pushed the model towards these answers; '
+        '<mark class="o" style="--a:.7"><b>hatched bars</b></mark>: pushed it away. In bold: goes with one label. Such a word '
+        "may be a shortcut or a planted word.</p>\n<details><summary>More about these numbers</summary>"
+        f"<p>{GOING} come first, in bold, {ORDER}. {_carried(report, shown, others)} In all {signed(report.score)}; "
+        f"unit: {UNIT}.</p></details></div>\n"
     ]
     if not shown:
         return "".join([*out, '<p class="none">No test text shares a word with a training text.</p>\n'])
@@ -80,13 +80,13 @@ def report_section(report: WordReport, top: int) -> str:
 
 
 def _carried(report: WordReport, shown: Sequence[ReportedWord], others: Sequence[ReportedWord]) -> str:
-    """A sentence: how much of the whole the words in sight carry, and how much of it those that stick."""
-    sticking = [word for word in shown if word.sticks]
-    of_them = f"; those that stick to a label carry {carried(sticking, report)}" if sticking else ""
+    """A sentence: how much of the whole the words in sight carry, and how much of it those that go with a label."""
+    going = [word for word in shown if word.sticks]
+    of_them = f"; those that go with one label carry {carried(going, report)}" if going else ""
     seen = [*shown, *others]
     return (
         f"The {counted(len(seen), 'word')} shown {'carries' if len(seen) == 1 else 'carry'} {carried(seen, report)} of all "
-        f"totals, signs aside{of_them}."
+        f"totals, ignoring the sign{of_them}."
     )
 
 
@@ -138,7 +138,7 @@ def word_report_text(report: WordReport, *, top: int = 8) -> str:
         lines.append(f"  {'  '.join(cells)}")
     if others:
         lines.insert(1 + len(shown), f"  {OTHERS}:")
-    order = f"Words that stick to a label come first, {ORDER}. {_carried(report, shown, others)}"
+    order = f"Words that go with one label come first, {ORDER}. {_carried(report, shown, others)}"
     return "\n".join(line.rstrip() for line in (*lines, "", *textwrap.wrap(order, 88)))
 
 

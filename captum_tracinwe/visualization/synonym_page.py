@@ -49,9 +49,9 @@ def _body(influences: SynonymInfluences, top_words: int) -> str:
     scale = scale_of(word.share for row in words for word in row)
     out = [
         '<div class="legend"><p>Words of similar meaning count as shared: at each checkpoint a word has at most one partner. '
-        '<mark class="p" style="--a:.7"><b>Positive</b></mark> (solid line): a training step on the training text lowers '
-        'the loss on the test text by this match; <mark class="o" style="--a:.7"><b>negative</b></mark> (dashed line): it '
-        f"raises it. The shares of a pair add up to its score. Unit: {UNIT}.</p></div>\n"
+        '<mark class="p" style="--a:.7"><b>Blue, solid line</b></mark>: by this match the training text pushed the model towards '
+        'this answer; <mark class="o" style="--a:.7"><b>orange, dashed</b></mark>: pushed it away. '
+        f"The shares of a pair add up to its score. Unit: {UNIT}.</p></div>\n"
     ]
     if not pairs:
         out.append('<p class="none">There is no pair of a test and a training text to show.</p>\n')

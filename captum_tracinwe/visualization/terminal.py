@@ -9,7 +9,9 @@ import textwrap
 
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.visualization.common import (
+    AWAY,
     MEANING,
+    TOWARDS,
     UNIT,
     Influences,
     Mark,
@@ -86,8 +88,8 @@ def word_influence_text(
         lines += [_paint(f"Test example {part.test_index}", _BOLD, color) + _tags(part.text)]
         lines += _text(part.text, [], scale, color, width, max_chars) if part.text else []
         for name, style, chosen in (
-            ("Proponents (a training step on them lowers this text's loss)", _BLUE, part.proponents),
-            ("Opponents (a training step on them raises it)", _ORANGE, part.opponents),
+            (f"{TOWARDS} (proponents)", _BLUE, part.proponents),
+            (f"{AWAY} (opponents)", _ORANGE, part.opponents),
             ("Neither (score 0)", _DIM, part.neutral),
         ):
             if chosen:
@@ -96,7 +98,7 @@ def word_influence_text(
                 lines += [""] if number else []
                 lines += _pair(pair, scale, color, width, top_words, max_chars)
         lines.append("")
-    key = "Blue, underlined: positive; orange: negative." if color else "(+++) and (−−−) mark the strongest words."
+    key = "Blue, underlined: above 0; orange: below." if color else "(+++) and (−−−) mark the strongest words."
     lines += textwrap.wrap(f"{MEANING} {key} Unit: {UNIT}.", width)
     return "\n".join(lines)
 
