@@ -13,7 +13,7 @@ SECTIONS = {
     "checkpoints": ("checkpoints",),
     "index": ("index",),
     "words": ("words", "visualization"),
-    "labels": ("labels",),
+    "labels": ("labels", "explanation"),
     "rows": ("rows", "short_names"),
     "evidence": ("evidence",),
     "command": ("app",),
