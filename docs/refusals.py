@@ -239,7 +239,8 @@ def lines(said, sections=SECTIONS):
     found = {}
     for section, messages in grouped.items():
         rows = [f"- {_code(one.text)} {one.kind}, {one.module}" for one in messages.values()]
-        found[section] = "\n".join([":::{container} refusals", "", *rows, ":::"])
+        # A comment first: a list that begins with an option, `--save`, was taken for the page's front matter.
+        found[section] = "\n".join([":::{container} refusals", "", "% messages", "", *rows, ":::"])
     return found
 
 
