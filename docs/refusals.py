@@ -13,7 +13,7 @@ SECTIONS = {
     "checkpoints": ("checkpoints",),
     "index": ("index",),
     "words": ("words", "visualization"),
-    "labels": ("labels",),
+    "labels": ("labels", "explanation"),
     "exports": ("exports", "tabular", "whole_files"),
     "rows": ("rows", "short_names"),
     "evidence": ("evidence",),
@@ -239,10 +239,9 @@ def lines(said, sections=SECTIONS):
         grouped[where[one.module.partition(".")[0]]].setdefault(one.text, one)
     found = {}
     for section, messages in grouped.items():
-        # A first item that begins with an option (`--out`) would be read as the begin of front matter.
-        ordered = sorted(messages.values(), key=lambda one: one.text.startswith("-"))
-        rows = [f"- {_code(one.text)} {one.kind}, {one.module}" for one in ordered]
-        found[section] = "\n".join([":::{container} refusals", "", *rows, ":::"])
+        rows = [f"- {_code(one.text)} {one.kind}, {one.module}" for one in messages.values()]
+        # A comment first: a list that begins with an option, `--save`, was taken for the page's front matter.
+        found[section] = "\n".join([":::{container} refusals", "", "% messages", "", *rows, ":::"])
     return found
 
 

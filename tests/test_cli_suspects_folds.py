@@ -11,7 +11,7 @@ import torch
 from test_cli_suspects import SMALL, TEXTS, WRONG, decide, refused, run, write
 
 from captum_tracinwe import save_checkpoint
-from captum_tracinwe.app import suspects_training, training
+from captum_tracinwe.app import recipes, training
 from captum_tracinwe.app.data import LabelledTexts
 from captum_tracinwe.labels.folds import parts
 
@@ -84,10 +84,10 @@ def test_a_fold_says_what_a_model_trained_by_hand_on_the_rest_says():
         ("boats", "pets"),
         tuple(range(60)),
     )
-    recipe, _ = suspects_training.recipe_of(
+    recipe, _ = recipes.recipe_of(
         None, texts, max_length=12, epochs=2, batch_size=8, learning_rate=None, say=print
     )
-    found = suspects_training.out_of_fold(recipe, texts, 3, 5, 1.0, "away", print)
+    found = recipes.out_of_fold(recipe, texts, 3, 5, 1.0, "away", print)
     fold = parts(torch.tensor(texts.labels), 3, 5)
     for number in range(3):
         taught = texts.take((fold != number).nonzero().flatten().tolist())

@@ -24,7 +24,7 @@ from captum_tracinwe.labels.asking import names_of
 from captum_tracinwe.words.explained import Explained
 from captum_tracinwe.words.texts import TokenizedText
 
-__all__ = ["Answers", "Explainable", "answers_of", "asked_about", "check_arguments", "classes_of"]
+__all__ = ["Answers", "Explainable", "answers_by", "asked_about", "check_arguments", "classes_of"]
 
 
 class Explainable(Explained, Protocol):
@@ -86,7 +86,7 @@ def check_arguments(tracin: Any, counts: Mapping[str, Any], lists: Mapping[str, 
             )
 
 
-def answers_of(
+def answers_by(
     tracin: Explainable, inputs: Batch | DataLoader[Any], names: Sequence[str] | Mapping[int, str] | None
 ) -> Answers:
     """What the model as it is now says of the test texts, by one forward pass; nothing is learned of the training set for it."""

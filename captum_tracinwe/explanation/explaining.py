@@ -17,7 +17,7 @@ from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.explanation.asking import (
     Answers,
     Explainable,
-    answers_of,
+    answers_by,
     asked_about,
     check_arguments,
     classes_of,
@@ -101,7 +101,7 @@ def explain(
         (6, 6, 40)
     """
     check_arguments(tracin, {"k": k, "explained": explained}, {"test_texts": test_texts, "train_texts": train_texts})
-    answers = answers_of(tracin, inputs, names)
+    answers = answers_by(tracin, inputs, names)
     taught = classes_of(train_labels, train_texts, answers.names)
     at_test = _places("test", test_places, len(answers.labels), len(test_texts))
     at_train = _places("train", train_places, _size(tracin, len(train_texts)), len(train_texts))

@@ -88,7 +88,8 @@ def _taught(found: Explanation, pair: WordInfluence, number: int, width: int) ->
     one = found.training[pair.train_index]
     alike = len(found.alike(pair.train_index))
     more = f", and {alike:,} nearly the same" if alike else ""
-    words = [word.text for word in pair.words() if word.share > 0 and not word.special and _is_read(word.text)]
+    words = [word.text for word in pair.words() if word.share > 0 and not word.special]
+    words = [word for word in words if _is_read(word)] or words
     head = f"{number}. {visible(one.place)} ({_label(one.label)}){more}" + (
         f"; by: {', '.join(map(visible, words[:_CARRY]))}" if words else ""
     )
