@@ -50,14 +50,18 @@ def made(tmp_path_factory):
 
 
 MODEL = ["--model", "model", "--checkpoints", "steps", "--max-length", "12"]
-SMALL = ["--epochs", "1", "--max-length", "12", "--k", "1", "--test-limit", "2"]
+SMALL = ["--epochs", "1", "--max-length", "12", "--k", "1"]
 #: Command → its options, and the tables of its JSON beside the head.
 COMMANDS = {
     "info": ([], ("packages", "python", "platform", "kernels", "cuda")),
     "index": (["--train", "train.csv", *MODEL], ("index",)),
     "query": (["--index", "index", "--test", "test.csv", "--k", "2", *MODEL], ("read", "pairs", "shares")),
     "browse": (["--index", "index", "--train", "train.csv", "--texts", "2", *MODEL], ("pairs", "shares")),
-    "demo": (["--train", "train.csv", "--test", "test.csv", *SMALL], ("pairs", "shares")),
+    "demo": (
+        ["--train", "train.csv", "--test", "test.csv", *SMALL, "--test-limit", "2"],
+        ("title", "trains", *COLUMNS),
+    ),
+    "explain": (["--train", "train.csv", "--test", "test.csv", *SMALL, "--no-cache"], ("title", "trains", *COLUMNS)),
     "suspects": (
         ["--train", "train.csv", "--epochs", "1", "--max-length", "12", "--limit", "3"],
         ("classes", "expected", "accuracy", "weight", "tells", "texts", "mixed_up", "doubles"),

@@ -84,9 +84,7 @@ def test_a_fold_says_what_a_model_trained_by_hand_on_the_rest_says():
         ("boats", "pets"),
         tuple(range(60)),
     )
-    recipe, _ = recipes.recipe_of(
-        None, texts, max_length=12, epochs=2, batch_size=8, learning_rate=None, say=print
-    )
+    recipe, _ = recipes.recipe_of(None, texts, max_length=12, epochs=2, batch_size=8, learning_rate=None, say=print)
     found = recipes.out_of_fold(recipe, texts, 3, 5, 1.0, "away", print)
     fold = parts(torch.tensor(texts.labels), 3, 5)
     for number in range(3):

@@ -172,15 +172,15 @@ def test_decisions_with_labels_that_are_formulas_are_taken_and_the_cleaned_file_
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    labels = ("-1", "=x", "'=x")
-    texts = [("=1+1", "-1"), ("@home", "=x"), ("'=quoted", "'=x"), ("plain", "-1")] * 2
+    labels = ("-x", "=x", "'=x")
+    texts = [("=1+1", "-x"), ("@home", "=x"), ("'=quoted", "'=x"), ("plain", "-x")] * 2
     with open("train.csv", "w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *texts])
     lines = [
-        ("0", "-1", "relabel", "=x"),
+        ("0", "-x", "relabel", "=x"),
         ("1", "=x", "keep", ""),
-        ("2", "'=x", "relabel", "-1"),
-        ("3", "-1", "drop", ""),
+        ("2", "'=x", "relabel", "-x"),
+        ("3", "-x", "drop", ""),
     ]
     rows = [dict(zip(("index", "label", "decision", "new_label"), line, strict=True)) for line in lines]
     Path("decisions.csv").write_text(csv_text(("index", "label", "decision", "new_label"), rows))
@@ -190,10 +190,10 @@ def test_decisions_with_labels_that_are_formulas_are_taken_and_the_cleaned_file_
     done = main(["suspects", "--train", "train.csv", "--decisions", "decisions.csv", "--clean", "clean.csv"])
     assert (done, capsys.readouterr().err) == (0, "")
     assert [(row.text, row.label) for row in read_rows("clean.csv")] == [
-        *[("=1+1", "=x"), ("@home", "=x"), ("'=quoted", "-1")],
+        *[("=1+1", "=x"), ("@home", "=x"), ("'=quoted", "-x")],
         *texts[4:],
     ]
     # As an older page exported them, without apostrophes: a label that begins with one itself is ambiguous, no other.
     with open("decisions.csv", "w", newline="") as file:
         csv.writer(file).writerows([rows[0].keys(), *(row.values() for row in rows if row["label"] != labels[2])])
-    assert [one.label for one in read_decisions(Path("decisions.csv"))] == ["-1", "=x", "-1"]
+    assert [one.label for one in read_decisions(Path("decisions.csv"))] == ["-x", "=x", "-x"]
