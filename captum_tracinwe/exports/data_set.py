@@ -14,7 +14,7 @@ def to_dataset(table: Any) -> Any:
 
     Args:
         table (DataFrame or list of dict): one of this module, a report's ``to_table()``, or a list of
-            :meth:`captum_tracinwe.explanation.Explanation.tables`.
+            :meth:`captum_tracinwe.Explanation.tables`.
 
     Raises:
         ImportError: `datasets` is not installed.

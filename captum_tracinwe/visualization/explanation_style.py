@@ -49,8 +49,8 @@ scroll-margin-top:calc(var(--desk,0px) + .5rem)}
 .ctwe :is(.answer,.group):first-child{border-radius:8px 8px 0 0}
 .ctwe :is(.answer,.group):last-child{border-radius:0 0 8px 8px;border-bottom-width:1px}
 .ctwe :is(.answer,.group)>summary{display:grid;gap:.1rem .9rem;align-items:baseline;padding:.4rem .8rem;font-size:.9rem;
-color:var(--fg);grid-template-columns:5.5rem minmax(0,1fr) minmax(0,1fr) 5.2rem;list-style:none}
-.ctwe .group>summary{grid-template-columns:5.5rem minmax(0,1fr) minmax(0,1fr)}
+color:var(--fg);grid-template-columns:7rem minmax(0,1fr) minmax(0,1fr) max-content;list-style:none}
+.ctwe .group>summary{grid-template-columns:7rem minmax(0,1fr) minmax(0,1fr)}
 .ctwe :is(.answer,.group)>summary::-webkit-details-marker{display:none}
 .ctwe :is(.answer,.group)>summary .where::before{content:"▸ "}
 .ctwe :is(.answer,.group)[open]>summary .where::before{content:"▾ "}
