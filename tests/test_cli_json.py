@@ -53,6 +53,7 @@ MODEL = ["--model", "model", "--checkpoints", "steps", "--max-length", "12"]
 SMALL = ["--epochs", "1", "--max-length", "12", "--k", "1"]
 #: Command → its options, and the tables of its JSON beside the head.
 COMMANDS = {
+    "cache": ([], ("kept",)),
     "info": ([], ("packages", "python", "platform", "kernels", "cuda")),
     "index": (["--train", "train.csv", *MODEL], ("index",)),
     "query": (["--index", "index", "--test", "test.csv", "--k", "2", *MODEL], ("read", "pairs", "shares")),
@@ -204,7 +205,12 @@ def test_places_that_cannot_be_written_to_are_refused_before_the_work(run, comma
     code, _, err = run(command, "--json", "same", "--csv", "same")
     assert code == 2
     assert "names the same file" in err
-    if command != "info":
+    if command == "cache":
+        Path("kept").mkdir()
+        code, _, err = run(command, "--cache", "kept", "--json", "kept/r")
+        assert code == 2
+        assert "kept, which is read" in err
+    elif command != "info":
         code, _, err = run(command, "--json", "train.csv" if command != "query" else "test.csv")
         assert code == 2
         assert "that is an input file" in err

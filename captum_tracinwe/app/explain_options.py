@@ -56,6 +56,7 @@ def add_cache(commands: Any) -> None:
     )
     command.set_defaults(run=_cache)
     command.add_argument("--clear", action="store_true", help="remove them, but those that a process uses now")
+    results_options.add(command, "what is kept (with --clear: what was removed) as a table")
     command.add_argument("--cache", metavar="DIR", help="the folder (default: $CAPTUM_TRACINWE_CACHE, ~/.cache/...)")
 
 
@@ -114,5 +115,12 @@ def run_demo(options: argparse.Namespace) -> None:
 
 def _cache(options: argparse.Namespace) -> None:
     from captum_tracinwe.app import cache_command
+    from captum_tracinwe.app.results import Results
+    from captum_tracinwe.index.cache import cache_folder
 
-    (cache_command.clear if options.clear else cache_command.show)(path(options.cache), options.say)
+    handed = Results.of(options)
+    handed.check([cache_folder(path(options.cache))])
+    found = (cache_command.clear if options.clear else cache_command.show)(path(options.cache), options.say)
+    if handed.asked:
+        rows = cache_command.rows(found)
+        handed.hand_on({"removed" if options.clear else "kept": rows}, cache_command.COLUMNS, rows)
