@@ -155,6 +155,21 @@ def test_what_a_killed_process_left_is_swept_and_a_damaged_index_is_built_anew(t
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["index", "lock"]
 
 
+def test_damage_in_the_midst_of_the_gradients_is_found_at_once_and_they_are_computed_anew(tmp_path, built):
+    asked = toy_texts(3, seed=2)
+    inputs = (asked[0], asked[2])
+    before = made().cached(tmp_path)
+    [segment] = [path for path in before.index.path.iterdir() if path.name.startswith("segment")]
+    content = bytearray(segment.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(255 - byte for byte in content[middle : middle + 64])
+    del before
+    segment.write_bytes(content)
+    after = made().cached(tmp_path)
+    assert built == [1, 1]
+    torch.testing.assert_close(after.influence(inputs), made().influence(inputs))
+
+
 def test_a_folder_that_cannot_be_written_is_said_with_the_way_out(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="The cache folder .*Name another one.*CAPTUM_TRACINWE_CACHE"):

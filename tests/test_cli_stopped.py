@@ -43,6 +43,8 @@ def status_of(argv, at_a_checkpoint, before=lambda: None):
     code = 99
     try:
         signal.alarm(60)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a parent may have them ignored, as nohup does
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         torch.set_num_threads(1)
         tempfile.tempdir = os.path.abspath("tmp")
         saved, save = [], training.save_checkpoint

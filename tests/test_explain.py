@@ -12,6 +12,7 @@ from captum_tracinwe.app.testing import TinyCNN
 from captum_tracinwe.explanation.asking import Answers
 from captum_tracinwe.explanation.performance import performance_of, sign_test
 from captum_tracinwe.gradients import live
+from captum_tracinwe.visualization.explanation_words import how_good
 from captum_tracinwe.words.texts import from_ids
 
 NAMES = ["pets", "boats", "cars"]
@@ -159,12 +160,29 @@ def test_a_model_is_held_against_the_most_frequent_class_of_training():
     assert (found.tests, found.right, found.majority, found.majority_right) == (6, 4, "b", 3)
     assert found.p_value == sign_test(2, 1)  # right where b is wrong: two; wrong where b is right: one
     assert not found.learned
+    assert found.untold
     assert [(one.train, one.test, one.right, one.named) for one in found.classes] == [
         (1, 2, 2, 3),
         (3, 3, 2, 3),
         (1, 1, 0, 0),
     ]
     assert performance_of([0, 1], [0, 1] * 20, [0, 1] * 20, ["a", "b"]).learned
+
+
+def test_a_model_that_always_says_the_same_has_learned_nothing_whatever_training_had_more_of():
+    found = performance_of([0] * 9 + [1] * 8, [1] * 21 + [0] * 19, [1] * 40, ["a", "b"])
+    assert (found.majority, found.majority_right, found.right) == ("b", 21, 21)
+    assert not found.learned
+    assert not found.untold
+
+
+def test_three_right_of_three_are_few_and_not_nothing():
+    found = performance_of([0, 1, 2], [0, 1, 2], [0, 1, 2], ["a", "b", "c"])
+    assert found.untold
+    said = " ".join(how_good(found))
+    assert said.startswith("TOO FEW TEST TEXTS")
+    assert "NOTHING" not in said
+    assert "guess" not in said
 
 
 # --------------------------------------------------------------------------------------------------- gradients, but once

@@ -46,7 +46,7 @@ def test_the_result_comes_first_beside_an_answer_that_is_always_the_same():
     page = viz.explanation_html(small())
     [lead] = of_class(page, "lead")
     assert read(lead) == (
-        "The model is right on 17 of 20 test texts ( 85% ). Always answering World , the most frequent class in training, would "
+        "The model is right on 17 of 20 test texts ( 85% ). Always answering World , the most frequent class among them, would "
         "be right on 8 (40%)."
     )
     assert [read(one) for one in parsed(page).iter("h1")] == ["My run"]
@@ -55,13 +55,23 @@ def test_the_result_comes_first_beside_an_answer_that_is_always_the_same():
 
 
 def test_a_model_that_learned_nothing_is_said_so_before_anything_else():
-    found = small(performance=performance_of(right=9, p=0.4))
+    found = small(performance=performance_of(right=8, p=0.6))
     for shown in (viz.explanation_html(found), found._repr_html_()):
         [warning] = of_class(shown if shown.startswith("<!") else f"<!DOCTYPE html><title>x</title>{shown}", "warning")
-        assert read(warning).startswith("This model has not learned the task. It is right on 45% of the test texts.")
+        assert read(warning).startswith("This model has not learned the task. It is right on 40% of the test texts.")
         assert "Always answering World would be right on 40%" in read(warning)
         assert shown.index('class="warning"') < min(shown.index("The model is right"), shown.index("<h2"))
     assert viz.explanation_html(found).index('class="warning"') < viz.explanation_html(found).index("<h1")
+
+
+def test_where_too_few_texts_were_asked_it_is_not_said_that_nothing_was_learned():
+    page = viz.explanation_html(small(performance=performance_of(right=9, p=0.4)))
+    [warning] = of_class(page, "warning")
+    assert read(warning).startswith(
+        "Too few test texts to tell whether the model has learned the task. It is right on 45%"
+    )
+    assert read(warning).endswith("the difference may be chance (p = 0.400).")
+    assert "guesses" not in page
 
 
 def test_classes_stand_weakest_first_and_many_are_folded():

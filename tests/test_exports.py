@@ -358,3 +358,15 @@ def test_the_module_loads_none_of_these_libraries():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True
     )
     assert ran.stdout.strip() == "[]"
+
+
+def test_an_explanation_hands_on_its_pairs_and_labels_are_asked_of_suspects_alone(tmp_path):
+    found = Explanation(Performance(2, 1, "a", 1, 1.0, ()), (), WordReport((), 0.0, 0, 0), None)
+    assert len(pairs_table(found)) == len(shares_table(found)) == 0
+    assert to_argilla(found) == []
+    with pytest.raises(TypeError, match=r"expected what suspects\(\.\.\.\) returns, got Explanation"):
+        to_cleanlab(found)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file; expected a folder"):
+        found.to_csv(tmp_path / "file")
+    assert len(repr(found)) < 300

@@ -25,6 +25,7 @@ from captum_tracinwe.index.files.manifest import NAME
 from captum_tracinwe.index.stored_source import StoredSource
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import word_influence_html, word_influence_text, write_html
+from captum_tracinwe.visualization.common import counted
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.legible import shortened, visible
 from captum_tracinwe.words.texts import TokenizedText, tokenize
@@ -108,8 +109,8 @@ def build(
         index = tracin.build_index(out, resume, append=append, dtype=dtype, metadata=metadata, show_progress=shown)
     question = shlex.join(["--index", str(out), *_options(source), "--test", "FILE"])
     say(
-        f"{len(index):,} texts in {visible(str(out))}: {index.file_bytes / 1e6:,.1f} MB, {len(index.segments)} segment(s). "
-        f"Ask it with: captum-tracinwe query {visible(question)}"
+        f"{len(index):,} texts in {visible(str(out))}: {index.file_bytes / 1e6:,.1f} MB, "
+        f"{counted(len(index.segments), 'segment')}. Ask it with: captum-tracinwe query {visible(question)}"
     )
     return index
 
@@ -218,7 +219,7 @@ def query(
         for line, own in zip(chosen.lines, known, strict=True)
     ]
     if out is not None:
-        title = f"Which training texts taught the model these answers? {test.name} (numbers: lines)"
+        title = f"Which training texts taught the model these answers? {test.name}, by lines"
         try:
             write_html(out, word_influence_html(named, title=title))
         except OSError as error:

@@ -38,11 +38,11 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class Performance:
-    """How good the model is on all test texts, beside one that always names the most frequent class of the training set.
+    """How good the model is on all test texts, beside one that always names the same class.
 
     Args:
         tests, right (int): test texts, and those that the model names rightly.
-        majority (str): the most frequent class of the training set.
+        majority (str): the most frequent class of the test texts, which is the best answer that is always the same.
         majority_right (int): of the test texts those that have it.
         p_value (float): how probable it is that the model is at least as far ahead of that class by chance (sign test on the test
             texts on which one of the two is right and the other wrong).
@@ -63,8 +63,15 @@ class Performance:
 
     @property
     def learned(self) -> bool:
-        """Whether it is better than that class beyond chance (``p_value`` ≤ 0.05): if not, there is little to explain."""
+        """Whether it is better than that class beyond chance (``p_value`` ≤ 0.05)."""
         return self.p_value <= 0.05
+
+    @property
+    def untold(self) -> bool:
+        """Whether it is ahead of that class, on too few test texts to tell it from chance. Else, if not :attr:`learned`, it is
+        no better than an answer that is always the same, and there is little to explain.
+        """
+        return not self.learned and self.right > self.majority_right
 
     def row(self) -> dict[str, Any]:
         """As a row of a table."""
@@ -161,6 +168,14 @@ class Explanation:
     training: Mapping[int, TrainingText] = field(default_factory=dict)
     trains: int = 0
     title: str = "Why does the model answer like this?"
+
+    def __repr__(self) -> str:
+        """In one line: its parts hold thousands of tokens."""
+        known = self.performance
+        return (
+            f"Explanation({known.right} of {known.tests} test texts right, answers=<{len(self.answers)}>, "
+            f"habits={self.habits!r}, causes={self.causes!r}, near=<{len(self.near)} groups>, trains={self.trains})"
+        )
 
     def alike(self, index: int) -> tuple[int, ...]:
         """The other training texts of nearly the same words."""

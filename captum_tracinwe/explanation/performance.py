@@ -22,7 +22,7 @@ def performance_of(
         names (sequence of str): of the classes, by number.
     """
     taught, asked, named = Counter(train), Counter(test), Counter(predicted)
-    majority = min(taught, key=lambda number: (-taught[number], number))
+    majority = min(asked, key=lambda number: (-asked[number], -taught[number], number))
     right = Counter(label for label, answer in zip(test, predicted, strict=True) if label == answer)
     ahead = sum(right.values()) - right[majority]
     behind = asked[majority] - right[majority]

@@ -42,6 +42,10 @@ def write_folder(tables: Tables, folder: str | os.PathLike[str]) -> list[Path]:
         OSError: the folder cannot be made or written to.
     """
     place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise NotADirectoryError(
+            f"to_csv: {str(place)!r} is a file; expected a folder, new or old, for a file of each table."
+        )
     place.mkdir(parents=True, exist_ok=True)
     contents = {place / f"{name}.csv": csv_text(COLUMNS[name], rows).encode("utf-8") for name, rows in tables.items()}
     write_all(contents)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from captum_tracinwe.explanation import Explanation
+from captum_tracinwe.exports.tables import pairs_of
 from captum_tracinwe.labels import Suspects
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.legible import visible
@@ -16,7 +18,7 @@ AGENT = "captum-tracinwe"
 
 
 def to_argilla(
-    found: Suspects | Pairs, name: str = "train", place: Callable[[int], object] | None = None
+    found: Suspects | Pairs | Explanation, name: str = "train", place: Callable[[int], object] | None = None
 ) -> list[dict[str, Any]]:
     """Records of Argilla 2, one for each text that a person is to look at.
 
@@ -25,7 +27,7 @@ def to_argilla(
     "asked" the test text; the training text's label is in the metadata, and nothing is suggested.
 
     Args:
-        found (Suspects or list): suspects, or pairs with their texts, as in :func:`pairs_table`.
+        found (Suspects, Explanation or list): suspects, or pairs with their texts, as in :func:`pairs_table`.
         name (str): begins the records' ids, which have to differ within a data set of Argilla.
         place (callable, optional): of a training index what its id ends in and what "line" has in the metadata.
 
@@ -48,7 +50,7 @@ def to_argilla(
     if isinstance(found, Suspects):
         return _of_suspects(found, name, place)
     records = []
-    pairs = [pair for _, pair in ranked(found, WordInfluence)]
+    pairs = [pair for _, pair in ranked(pairs_of(found), WordInfluence)]
     for pair, row in zip(pairs, pair_rows(pairs), strict=True):
         if pair.train_text is None or pair.test_text is None:
             raise ValueError(

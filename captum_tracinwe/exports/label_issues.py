@@ -38,6 +38,10 @@ def to_cleanlab(suspects: Suspects, *, numbers: bool = False, texts: bool = Fals
         >>> list(table["given_label"]), list(table["predicted_label"])
         (['dog', 'cat'], ['dog', 'dog'])
     """
+    if not isinstance(suspects, Suspects):
+        raise TypeError(
+            f"to_cleanlab: expected what suspects(...) returns, got {type(suspects).__name__}: issues are of training labels."
+        )
     if texts and len(suspects.texts) != len(suspects.order):
         raise ValueError("to_cleanlab: the texts are not known; expected suspects(..., texts=...), or texts=False.")
     number = {name: at for at, name in enumerate(suspects.names)}

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from captum_tracinwe.explanation import Explanation
 from captum_tracinwe.rows.ranking import RANKING_COLUMNS, ranking_rows
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.tabular import csv_text, frame, rows_of_csv
 from captum_tracinwe.words.influence import Vocabulary, names_by_id
 from captum_tracinwe.words.tables import PAIR_COLUMNS, RANKED_SHARES, Pairs, pair_rows, share_rows
 
-__all__ = ["pairs_table", "ranking_table", "read_csv", "rows_in", "shares_table", "terms_table", "to_csv"]
+__all__ = ["pairs_of", "pairs_table", "ranking_table", "read_csv", "rows_in", "shares_table", "terms_table", "to_csv"]
 
 _WHOLE = ("index", "test_index", "train_index", "rank", "line", "test_line", "train_line", "token_id", "count", "group")
 _WHOLE += ("tests", "right", "majority_right", "train", "test", "named")  # type: ignore[assignment]
@@ -26,11 +28,19 @@ _LISTS = ("token_ids", "train_spans", "test_spans", "examples", "alike")
 _FLAGS = ("special", "sticks", "wrong", "learned", "at_odds", "is_label_issue")
 
 
-def pairs_table(pairs: Pairs, vocabulary: Vocabulary | None = None) -> Any:
+def pairs_of(found: Pairs | Explanation) -> Pairs:
+    """The pairs of an explanation, by the indices of its answers; of others, these."""
+    if not isinstance(found, Explanation):
+        return found
+    return [[replace(pair, test_index=answer.index) for pair in answer.pairs] for answer in found.answers]
+
+
+def pairs_table(pairs: Pairs | Explanation, vocabulary: Vocabulary | None = None) -> Any:
     """A row for each pair of a test and a training text; a ``pandas.DataFrame``, where pandas is not installed a list of dict.
 
     Args:
-        pairs (list): :class:`WordInfluence`, or lists of them, as :meth:`TracInWE.word_influence` returns them.
+        pairs (list or Explanation): :class:`WordInfluence`, or lists of them, as :meth:`TracInWE.word_influence` returns them;
+            or those of an explanation.
         vocabulary (sequence or mapping of str, optional): names of tokens, where the pairs know no texts.
 
     Returns:
@@ -47,17 +57,17 @@ def pairs_table(pairs: Pairs, vocabulary: Vocabulary | None = None) -> Any:
         >>> len(table)
         6
     """
-    return frame(pair_rows(pairs, vocabulary), PAIR_COLUMNS)
+    return frame(pair_rows(pairs_of(pairs), vocabulary), PAIR_COLUMNS)
 
 
-def shares_table(pairs: Pairs, vocabulary: Vocabulary | None = None) -> Any:
+def shares_table(pairs: Pairs | Explanation, vocabulary: Vocabulary | None = None) -> Any:
     """A row for each word of each pair; the shares of a pair add up to its score. Arguments and errors as in :func:`pairs_table`.
 
     Returns:
         DataFrame or list: columns test_index, train_index, rank, word, share, special (a token that no person wrote), token_ids,
         and train_spans, test_spans: where the word stands, ``[start, end]`` in characters.
     """
-    return frame(share_rows(pairs, vocabulary), RANKED_SHARES)
+    return frame(share_rows(pairs_of(pairs), vocabulary), RANKED_SHARES)
 
 
 def ranking_table(found: Any) -> Any:

@@ -200,9 +200,10 @@ def _locked(entry: Path, how: int) -> IO[bytes]:
 
 
 def _finished(entry: Path) -> GradientIndex | None:
-    """The index there; None: it is not there, or damaged."""
+    """The index there; None: it is not there, or damaged: then it is built anew, for nobody else knows that it is there."""
     try:
         index = GradientIndex.open(entry / INDEX)
+        index.verify()  # reads it once: what damage would stop in the midst of a question
     except (FileNotFoundError, IndexDamaged):
         return None
     return index if index.complete else None

@@ -104,11 +104,15 @@ def _unlearned(found: Explanation) -> str:
     known = found.performance
     if known.learned:
         return ""
+    verdict = "This model has not learned the task."
+    rest = ". What follows explains guesses: train the model better first."
+    if known.untold:
+        verdict = "Too few test texts to tell whether the model has learned the task."
+        rest = f", and the difference may be chance (p = {probability(known.p_value)})."
     return (
-        '<p class="warning" role="note"><b>This model has not learned the task.</b> It is right on '
+        f'<p class="warning" role="note"><b>{verdict}</b> It is right on '
         f"{percent(known.accuracy)} of the test texts. Always answering {name_html(known.majority)} would be right on "
-        f"{percent(known.majority_right / known.tests)}, and chance explains the rest (p = {probability(known.p_value)}). What "
-        "follows explains guesses: train the model better first.</p>\n"
+        f"{percent(known.majority_right / known.tests)}{rest}</p>\n"
     )
 
 
@@ -116,7 +120,7 @@ def _headline(found: Explanation) -> str:
     known = found.performance
     return (
         f'<p class="lead">The model is right on {known.right:,} of {counted(known.tests, "test text")} '
-        f"(<b>{percent(known.accuracy)}</b>). Always answering {name_html(known.majority)}, the most frequent class in training, "
+        f"(<b>{percent(known.accuracy)}</b>). Always answering {name_html(known.majority)}, the most frequent class among them, "
         f"would be right on {known.majority_right:,} ({percent(known.majority_right / known.tests)}).</p>\n"
     )
 

@@ -95,7 +95,7 @@ scroll-margin-top:calc(var(--desk,0px) + .5rem)}
 .ctwe .more-of{margin:.6rem .5rem .2rem 0}
 .ctwe details.more>summary{padding:.15rem 0}
 .ctwe .fold{margin:0;display:inline}.ctwe .fold>summary{list-style:none;font-size:inherit;color:inherit}
-.ctwe .fold>summary::-webkit-details-marker{display:none}.ctwe .fold::details-content{display:contents}
+.ctwe .fold>summary::-webkit-details-marker{display:none}.ctwe .fold[open]::details-content{display:contents}
 .ctwe .fold .more{font-size:.8rem;color:var(--soft);text-decoration:underline;text-underline-offset:2px;white-space:nowrap}
 .ctwe .fold[open] .more{display:none}
 @media (max-width:62rem){.ctwe :is(.answer,.group)>summary{grid-template-columns:minmax(0,1fr) auto}

@@ -43,10 +43,16 @@ def how_good(performance: Performance) -> list[str]:
     right = f"{performance.right:,} of {performance.tests:,} test texts"
     always = f"Always naming the most frequent class, {_label(performance.majority)}"
     share = performance.majority_right / performance.tests
+    if performance.untold:
+        return [
+            f"TOO FEW TEST TEXTS to tell whether the model learned its task: it is right on {right} "
+            f"({performance.accuracy:.1%}). {always}, would be right on {share:.1%}, "
+            f"and the difference may be chance (p = {_p(performance.p_value)})."
+        ]
     if not performance.learned:
         return [
-            f"THE MODEL LEARNED NOTHING THAT HELPS HERE: it is right on {right} ({performance.accuracy:.1%}). {always}, is right "
-            f"on {share:.1%}, and the difference may be chance (p = {_p(performance.p_value)}).",
+            f"THE MODEL LEARNED NOTHING THAT HELPS HERE: it is right on {right} ({performance.accuracy:.1%}). {always}, would be "
+            f"right on {share:.1%}.",
             "What follows explains guesses. Train longer (--epochs) or faster (--learning-rate), on more texts, or start from a "
             "model that knows the language (--model).",
         ]
