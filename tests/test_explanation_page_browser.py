@@ -119,6 +119,16 @@ def test_a_search_shows_the_texts_that_hold_all_of_its_words(page):
     assert status(tab) == ""
 
 
+def test_the_end_of_a_long_text_is_out_of_sight_until_it_is_asked_for(page):
+    long = training_of(0, "World", *(["word"] * 100), "hidden")
+    tab = page(small(training={0: long}, answers=(), near=()))
+    tab.ask("document.querySelector('#t0').scrollIntoView()")
+    tab.until("document.querySelector('#t0').innerText.includes('Show all')")
+    assert "hidden" not in tab.ask("document.querySelector('#t0').innerText")
+    click(tab, "#t0 .fold .more")
+    assert "hidden" in tab.ask("document.querySelector('#t0').innerText")
+
+
 def test_classes_filter_answers_by_both_and_training_texts_by_their_label(page):
     tab = page(small())
     choose(tab, "label", "Sports")
