@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: also of the proce
 
 import pytest
 import torch
+from browser import Browser
 from cases import CASES
 
 # Captum 0.8 does not ship the helpers of its tests.
@@ -47,3 +48,11 @@ def script(monkeypatch, request):
     for name in set(sys.modules) - before:
         if folder in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    """A browser with one tab, for the tests of a file."""
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

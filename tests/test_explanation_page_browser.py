@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from browser import BROWSER, Browser
+from browser import BROWSER
 from explanation_cases import foreign, large, small, training_of, word_of
 from test_explanation_page import STRINGS
 from test_suspects_page import CONTRAST
@@ -20,13 +20,6 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium")
 
 # Rows of a list that can be seen, by their ids.
 SHOWN = "name => [...document.querySelectorAll(`[data-list=${name}] > *`)].map(item => item.id)"
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

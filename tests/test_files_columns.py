@@ -3,9 +3,9 @@
 import contextlib
 import datetime
 import sys
-import warnings
 
 import pytest
+from files_read import read, refused
 
 from captum_tracinwe.app.files import InputError, Reading, read_texts
 
@@ -39,18 +39,6 @@ def write_table(table, path):
         made = arrow.ipc.new_stream if path.stem == "stream" else arrow.ipc.new_file
         with arrow.OSFile(str(path), "wb") as sink, made(sink, table.schema) as writer:
             writer.write_table(table)
-
-
-def read(path, reading=None):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return [(row.text, row.label) for row in read_texts(path, reading or Reading())]
-
-
-def refused(path, reading=None):
-    with pytest.raises(InputError) as caught:
-        read_texts(path, reading or Reading())
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", FORMS)

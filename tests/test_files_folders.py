@@ -3,8 +3,9 @@
 import os
 
 import pytest
+from files_read import refused
 
-from captum_tracinwe.app.files import InputError, Reading, on_disk, read_texts
+from captum_tracinwe.app.files import Reading, on_disk, read_texts
 
 
 @pytest.fixture
@@ -19,13 +20,6 @@ def folder(tmp_path):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(text.encode())
     return tmp_path / "films"
-
-
-def refused(path, reading=None):
-    with pytest.raises(InputError) as caught:
-        read_texts(path, reading or Reading())
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_each_folder_is_a_class_and_each_file_a_text(folder):

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from files_read import refused
 
-from captum_tracinwe.app.files import InputError, Reading, read_texts
+from captum_tracinwe.app.files import read_texts
 
 RECORDS = [{"text": "a é", "label": 0, "label_name": "x"}, {"text": "b\nc", "label": 1, "label_name": "y"}]
 FOUND = [("a é", "0", "x"), ("b\nc", "1", "y")]
@@ -18,12 +19,6 @@ BY_INDEX = {
 def write(path, content, encoding="utf-8"):
     path.write_bytes(content.encode(encoding))
     return path
-
-
-def refused(path, reading=None):
-    with pytest.raises(InputError) as caught:
-        read_texts(path, reading or Reading())
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

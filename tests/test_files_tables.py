@@ -3,11 +3,11 @@
 import gzip
 import os
 import sys
-import warnings
 
 import pytest
+from files_read import read, refused
 
-from captum_tracinwe.app.files import InputError, Reading, read_texts
+from captum_tracinwe.app.files import Reading, read_texts
 
 ROWS = [("a café, open; late", "shop"), ('say "hi"\nthere\tnow', "talk"), ("plain | text", "shop")]
 BY_NUMBER = Reading(("1",), "2")
@@ -24,19 +24,6 @@ def table(delimiter, rows=ROWS, header=("text", "label"), quote='"'):
         return quote + cell.replace(quote, quote * 2) + quote
 
     return "".join(delimiter.join(map(quoted, row)) + "\n" for row in ([header, *rows] if header else rows))
-
-
-def read(path, reading=None):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return [(row.text, row.label) for row in read_texts(path, reading or Reading())]
-
-
-def refused(path, reading=None):
-    with pytest.raises(InputError) as caught:
-        read_texts(path, reading or Reading())
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.csv.gz"])

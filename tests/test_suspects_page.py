@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from browser import BROWSER, Browser
+from browser import BROWSER
 from cases_of_texts import pair_of, text_of
 from hostile import HOSTILE, obeyed
 from suspect_cases import found_of, one_suspect, three_suspects
@@ -230,13 +230,6 @@ def test_the_policy_names_our_script_and_no_other():
 # ------------------------------------------------------------------------------------------------------ in a browser
 
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium")
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

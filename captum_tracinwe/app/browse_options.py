@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from captum_tracinwe.app import results_options
-from captum_tracinwe.app.file_options import reading_of
+from captum_tracinwe.app import results_options, source_options
 from captum_tracinwe.app.option_types import count
 
 __all__ = ["add"]
@@ -19,8 +17,8 @@ A page of training texts, each with the training texts that it influenced most, 
 All gradients are those of the index; none is computed again."""
 
 
-def add(commands: Any, add_source: Callable[[Any], None]) -> None:
-    """Add the command to the parser's commands; ``add_source`` adds the options that name a model."""
+def add(commands: Any) -> None:
+    """Add the command to the parser's commands."""
     command = commands.add_parser(
         "browse",
         help="a page that browses an index: whom did a training text influence?",
@@ -36,26 +34,16 @@ def add(commands: Any, add_source: Callable[[Any], None]) -> None:
     option("--lines", type=count, metavar="N", nargs="+", help="the texts of these lines of --train instead")
     option("--k", type=count, default=5, metavar="N", help="texts named that it pushed either way (default: 5)")
     results_options.add(command, "the pairs of training texts as a table")
-    add_source(command)
+    source_options.add(command)
 
 
 def _run(options: argparse.Namespace) -> None:
     from captum_tracinwe.app import browse, results
-    from captum_tracinwe.app.commands import Source
 
     handed = results.Results.of(options)
     handed.check([options.train, options.model, options.checkpoints, options.index], out=options.out)
-    source = Source(
-        Path(options.model),
-        Path(options.checkpoints or options.model),
-        reading_of(options),
-        options.max_length,
-        options.batch_size,
-        options.without_special_tokens,
-        options.plain,
-    )
     found = browse.browse(
-        source,
+        source_options.source_of(options),
         Path(options.index),
         Path(options.train),
         Path(options.out),

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from captum_tracinwe.app import browse_options, explain_options, results_options, suspects_options
-from captum_tracinwe.app.file_options import FILE_OPTIONS, FORMS, add_file_options, reading_of
+from captum_tracinwe.app import browse_options, explain_options, results_options, source_options, suspects_options
+from captum_tracinwe.app.file_options import FILE_OPTIONS, FORMS, add_file_options
 from captum_tracinwe.app.installed import version_of
 from captum_tracinwe.app.option_types import count, rate, seed
 from captum_tracinwe.app.stops import Stops, stops
@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_index(commands)
     _add_query(commands)
     suspects_options.add(commands)
-    browse_options.add(commands, _add_source)
+    browse_options.add(commands)
     explain_options.add_cache(commands)
     info = commands.add_parser("info", help="versions, compiled kernels, GPU", description="What is installed here.")
     info.set_defaults(run=_info)
@@ -226,17 +226,6 @@ def _demo(options: argparse.Namespace) -> None:
     handed.hand_on({"findings": measured, **tables, "words": words}, results.PAIRS, tables["pairs"])
 
 
-def _add_source(command: _Parser) -> None:
-    add = command.add_argument
-    add("--model", metavar="DIR", required=True, help="the fine-tuned classifier, written by save_pretrained")
-    add("--checkpoints", metavar="DIR", help="its checkpoints with their rates (default: those in --model's directory)")
-    add_file_options(command, "class numbers or the names that the model has")
-    add("--max-length", type=count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
-    add("--batch-size", type=count, metavar="N", default=16, help="texts to a pass (default: 16)")
-    add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
-    add("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
-
-
 def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
     index = commands.add_parser(
         "index", help="compute a training set's gradients once and keep them", description="Build a GradientIndex."
@@ -251,7 +240,7 @@ def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of what is stored")
     add("--memory", type=count, metavar="MB", default=1000, help="ceiling beside the model's passes (default: 1000)")
     results_options.add(index, "the facts of the index as a table of names and values")
-    _add_source(index)
+    source_options.add(index)
 
 
 def _add_query(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -271,23 +260,7 @@ def _add_query(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--train", metavar="FILE", help="the training file, to show its texts")
     add("--out", metavar="FILE", help="a page of the same, with the words coloured")
     results_options.add(query, "the pairs of test and training texts as a table")
-    _add_source(query)
-
-
-def _source(options: argparse.Namespace) -> Any:
-    from pathlib import Path
-
-    from captum_tracinwe.app import commands
-
-    return commands.Source(
-        Path(options.model),
-        Path(options.checkpoints or options.model),
-        reading_of(options),
-        options.max_length,
-        options.batch_size,
-        options.without_special_tokens,
-        options.plain,
-    )
+    source_options.add(query)
 
 
 def _index(options: argparse.Namespace) -> None:
@@ -298,7 +271,7 @@ def _index(options: argparse.Namespace) -> None:
     handed = results.Results.of(options)
     handed.check([options.train, options.model, options.checkpoints, options.out])
     built = commands.build(
-        _source(options),
+        source_options.source_of(options),
         Path(options.train),
         Path(options.out),
         dry_run=options.dry_run,
@@ -322,7 +295,7 @@ def _query(options: argparse.Namespace) -> None:
     handed = results.Results.of(options)
     handed.check([options.train, options.test, options.model, options.checkpoints, options.index], out=options.out)
     found = commands.query(
-        _source(options),
+        source_options.source_of(options),
         Path(options.index),
         Path(options.test),
         k=options.k,
