@@ -3,6 +3,7 @@
 import csv
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,10 @@ def test_the_result_stands_first_and_the_planted_word_is_named(capsys, folder):
 
 
 def test_the_saved_model_is_taken_by_the_next_commands_and_its_gradients_are_there(capsys, folder):
+    code, out, _ = run(capsys, *SMALL, "--save", "run", "--limit", 16, "--seed", 3)
+    assert code == 0
+    assert "Ask it again with --model run --limit 16 --seed 3 --max-length 12: it does not know itself" in out
+    shutil.rmtree(folder / "run")
     assert run(capsys, *SMALL, "--save", "run")[0] == 0
     names = {path.name for path in (folder / "run").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} < names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -54,6 +55,14 @@ class ModelSettings:
     learning_rate: float | None = None
     without_special_tokens: bool = False
     plain: bool = False
+
+    @property
+    def again(self) -> list[str]:
+        """The options by which a model that was saved is asked about the same texts, read in the same way."""
+        given = ["--model", str(self.save or self.model), *self.reading.options]
+        if self.limit_train is not None:
+            given += ["--limit", str(self.limit_train), "--seed", str(self.seed)]
+        return given if self.max_length == ModelSettings.max_length else [*given, "--max-length", str(self.max_length)]
 
     @property
     def read(self) -> list[Path]:
@@ -208,7 +217,10 @@ def _trained(
             recipe.tokenizer.save_pretrained(folder)
     say(said_of(done, recipe.epochs))
     if settings.save is not None:
-        say(f"Model, tokenizer and checkpoints: {visible(str(settings.save))}. Ask it again with --model.")
+        say(
+            f"Model, tokenizer and checkpoints: {visible(str(settings.save))}. Ask it again with "
+            f"{visible(shlex.join(settings.again))}: it does not know itself which texts it was trained on, and how it read them."
+        )
     if settings.folds is None:
         return model, recipe, None
     return model, recipe, out_of_fold(recipe, texts, settings.folds, settings.seed, done.seconds, directory, say)

@@ -86,11 +86,10 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
         of_explanation(settings.results, found)
     say("\n" + explanation_text(found, top=settings.k) + "\n")
     say(f"Page, with {len(found.answers)} answers explained: {visible(str(settings.out))}")
-    again = ["--train", str(settings.train), *settings.reading.options]
-    model = settings.save or settings.model
-    if model is not None:
-        again += ["--model", str(model)]
-    say(f"Are labels wrong? captum-tracinwe suspects {visible(shlex.join(again))}")
+    if settings.limit_train is None:  # of a sample the other command knows nothing
+        model = settings.again if settings.save or settings.model else settings.reading.options
+        given = visible(shlex.join(["--train", str(settings.train), *model]))
+        say(f"Are labels wrong? captum-tracinwe suspects {given}")
     return found
 
 
