@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import time
 
@@ -234,14 +233,11 @@ in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium")
 
 @pytest.fixture
 def page(tab, tmp_path):
-    """Opens a result's page, with nothing kept from another test; in the end no page may have complained."""
+    """Opens a result's page, the store holding what is given; in the end no page may have complained."""
 
-    def opened(found, name="page.html", fresh=True):
-        path = viz.write_html(tmp_path / name, viz.suspects_html(found))
-        tab.open(path)
-        if fresh:
-            tab.ask("localStorage.clear()")
-            tab.reload("localStorage.length === 0")
+    def opened(found, name="page.html", kept=None):
+        tab.keep(kept)
+        tab.open(viz.write_html(tmp_path / name, viz.suspects_html(found)))
         return tab
 
     tab.errors.clear()
@@ -340,17 +336,16 @@ def test_keys_with_control_or_alt_are_the_browsers(page):
 def test_decisions_are_there_after_a_reload_and_on_this_page_alone(page):
     tab = page(three_suspects())
     tab.press("1", "2")
-    tab.until(
-        "Object.values(localStorage).some(kept => kept.includes('relabel'))"
-    )  # a busy machine is slow to press and to store
-    tab.reload("document.body.innerText.includes('2 of 3 decided')")
+    assert progress(tab) == "2 of 3 decided: 1 kept, 1 changed, 0 dropped"
+    kept = tab.kept()
+    page(three_suspects(), kept=kept)
     assert progress(tab) == "2 of 3 decided: 1 kept, 1 changed, 0 dropped"
     assert current(tab) == 2  # where it was left
     other = three_suspects()
     changed = found_of(one_suspect(7, "Sports", "World", 0.97, "another", "text", "kick"), *other.first[1:])
-    page(changed, "other.html", fresh=False)
+    page(changed, "other.html", kept)
     assert progress(tab) == "0 of 3 decided"
-    page(three_suspects(), "copy.html", fresh=False)  # the same page under another name
+    page(three_suspects(), "copy.html", kept)  # the same page under another name
     assert progress(tab).startswith("2 of 3 decided")
     tab.press("u")
     assert progress(tab).startswith("1 of 3 decided")  # also what was decided before
@@ -360,11 +355,10 @@ def test_decisions_are_there_after_a_reload_and_on_this_page_alone(page):
 def test_a_store_that_is_broken_or_full_of_nonsense_stops_nothing(page):
     tab = page(three_suspects())
     tab.press("1")
-    [key] = tab.ask("Object.keys(localStorage)")
+    [key] = tab.kept()
     odd = '{"made": [["7", ["relabel", 99]], ["3", ["sing"]], ["99", ["keep"]]]}'
     for held in ("{", "null", "[]", '{"past": [5]}', '{"past": 5}', odd):
-        tab.ask(f"localStorage.setItem({json.dumps(key)}, {json.dumps(held)})")
-        tab.reload()
+        page(three_suspects(), kept={key: held})
         assert progress(tab) == "0 of 3 decided", held
     tab.press("u")
     tab.ask("Storage.prototype.setItem = () => { throw new Error('full'); }")
@@ -391,8 +385,8 @@ def test_export_and_import_are_of_one_form(page, tmp_path):
         {"index": "0", "label": names[0], "decision": "relabel", "new_label": names[1]},
         {"index": "1", "label": names[1], "decision": "keep", "new_label": ""},
     ]
-    tab.ask("localStorage.clear()")
-    tab.reload("document.body.innerText.includes('0 of 3 decided')")
+    page(found)
+    assert progress(tab) == "0 of 3 decided"
     tab.choose("#file", tmp_path / "saved" / "decisions.csv")
     tab.until("document.querySelector('#told').textContent.includes('imported')")
     assert progress(tab) == "2 of 3 decided: 1 kept, 1 changed, 0 dropped"
@@ -405,7 +399,8 @@ def test_export_and_import_are_of_one_form(page, tmp_path):
 def test_labels_that_a_spreadsheet_would_obey_are_exported_harmless_and_imported_as_they_are(page, tmp_path):
     names = ["=1+1", "-1", "'@x", "\u3000＝x", "it's = 1"]
     cards = [one_suspect(i, name, names[i - 1], 0.9, "x", "y", f"z{i}") for i, name in enumerate(names)]
-    tab = page(found_of(*cards, size=len(names)))
+    found = found_of(*cards, size=len(names))
+    tab = page(found)
     tab.press("2", "2", "2", "2", "2")
     rows = exported(tab, tmp_path / "saved")
     assert [row["label"] for row in rows] == [harmless(name) for name in names]
@@ -413,8 +408,8 @@ def test_labels_that_a_spreadsheet_would_obey_are_exported_harmless_and_imported
     assert [row["label"] for row in rows] == ["'=1+1", "'-1", "''@x", "'\u3000＝x", "it's = 1"]
     told = read_decisions(tmp_path / "saved" / "decisions.csv")
     assert [(one.label, one.new_label) for one in told] == [(name, names[i - 1]) for i, name in enumerate(names)]
-    tab.ask("localStorage.clear()")
-    tab.reload("document.body.innerText.includes('0 of 5 decided')")
+    page(found)
+    assert progress(tab) == "0 of 5 decided"
     tab.choose("#file", tmp_path / "saved" / "decisions.csv")
     tab.until("document.querySelector('#told').textContent.includes('imported')")
     assert tab.ask("document.querySelector('#told').textContent") == "5 decisions imported."
