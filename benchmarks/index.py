@@ -4,6 +4,7 @@
     python benchmarks/index.py build --model DIR --index INDEX      # 20,000 texts, a ceiling of 200 MB
     python benchmarks/index.py search --model DIR --index INDEX     # 200 test texts: exactness, reads, times
     python benchmarks/index.py recommended --model DIR              # what the recommended score costs beside the plain one
+    python benchmarks/index.py suspects --model DIR --texts 10000 --checkpoints 2   # which labels are wrong, from an index
     python benchmarks/index.py grow --index INDEX                   # 1,000 to 200,000 synthetic examples
     python benchmarks/index.py kill [--times 50]                    # kill -9 while an index is built or changed
 
@@ -33,7 +34,7 @@ from index_model import DATA, MAX_LENGTH
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from captum_tracinwe import GradientIndex, RowGradients, TracInWE, ops
+from captum_tracinwe import GradientIndex, RowGradients, TracInWE, ops, suspects
 from captum_tracinwe.app import training
 from captum_tracinwe.app.data import classes_of, read_rows, with_classes
 from captum_tracinwe.checkpoints.weights import find_checkpoints
@@ -261,6 +262,19 @@ def recommended(args: argparse.Namespace) -> dict[str, Any]:
     return facts
 
 
+def suspected(args: argparse.Namespace) -> dict[str, Any]:
+    """Which labels are wrong, from an index: without reasons, and with those of the 50 most suspicious."""
+    tracin, _ = tracin_of(args, "auto")
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, _ = timed(lambda: tracin.build_index(Path(folder) / "index", show_progress=True))
+        facts: dict[str, Any] = {"texts": args.texts, "checkpoints": args.checkpoints, "build_seconds": seconds}
+        for name, limit in (("judged_seconds", 0), ("with_reasons_seconds", 50)):
+            tracin, _ = tracin_of(args, "auto")
+            tracin.index = GradientIndex.open(Path(folder) / "index")
+            facts[name], _ = timed(lambda t=tracin, n=limit: suspects(t, limit=n))
+    return facts
+
+
 def examples_of(batch: Any) -> list[Any]:
     """A batch's examples, each as a batch of one."""
     size = len(next(iter(batch.values())))
@@ -334,6 +348,7 @@ STEPS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "build": build,
     "search": search,
     "recommended": recommended,
+    "suspects": suspected,
     "grow": grow,
     "kill": kill,
 }

