@@ -10,7 +10,8 @@ from torch import nn
 
 from captum_tracinwe import RowGradients, TracInWE, synonym_scores, word_report
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
-from captum_tracinwe.preconditioners import Cooccurrence, GaussNewton
+from captum_tracinwe.preconditioners import Cooccurrence, GaussNewton, text_gram
+from captum_tracinwe.preconditioners.text_gram import InverseGram
 from captum_tracinwe.visualization import to_captum_records, word_influence_html, word_influence_text
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
@@ -166,3 +167,86 @@ def test_threads_that_ask_at_once_get_the_answers_of_one(monkeypatch):
         found = list(pool.map(lambda j: fitted.apply(rows.select([j])).values, list(range(60)) * 5))
     for j, values in enumerate(found):
         torch.testing.assert_close(values, expected[j % 60], rtol=1e-5, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------- each word is solved for once
+
+
+@pytest.fixture
+def solved(monkeypatch):
+    """How many columns were solved for, one number for each time; nothing is kept, so that none is had for nothing."""
+    monkeypatch.setattr(text_gram, "KEPT_BYTES", 0)
+    counts, solve = [], InverseGram._solved_for
+    monkeypatch.setattr(
+        InverseGram, "_solved_for", lambda self, asked: (counts.append(asked.shape[1]), solve(self, asked))[1]
+    )
+    return counts
+
+
+def test_a_question_is_mapped_once_however_many_batches_and_segments_it_meets(asked, solved):
+    make, _, test, folder = asked
+    live = make(preconditioner="cooccurrence")
+    few, expected = make(preconditioner="cooccurrence", memory_limit=2000), live.influence(test)
+    once = sum(solved)
+    index = live.build_index(folder / "index", segment_examples=4)
+    stored = make(preconditioner="cooccurrence", index=index)
+    for tracin in (live, stored):
+        solved.clear()
+        torch.testing.assert_close(tracin.influence(test).double(), expected, rtol=1e-5, atol=1e-9)
+        assert 0 < sum(solved) <= once
+    solved.clear()
+    torch.testing.assert_close(few.influence(test), expected, rtol=1e-6, atol=1e-9)
+    assert sum(solved) > 2 * once  # what does not fit is mapped to the words of each batch
+
+
+def test_questions_of_an_index_that_do_not_fit_are_mapped_one_after_the_other(asked, solved):
+    make, _, test, folder = asked
+    index = make().build_index(folder / "index", segment_examples=4)
+    whole = make(preconditioner="cooccurrence", index=index)
+    expected, best = whole.influence(test), whole.influence(test, k=5)
+    mapped = whole.question_rows(test)
+    of_one = mapped.values.nbytes // len(mapped)
+    some = make(preconditioner="cooccurrence", index=index, memory_limit=2 * of_one)
+    assert [len(part) for part in some.source._parts(some.question(test), False)] == [2, 2]
+    solved.clear()
+    torch.testing.assert_close(some.influence(test), expected, rtol=1e-6, atol=1e-9)
+    assert sum(solved) <= len(test[0]) * 30
+    found = some.influence(test, k=5)
+    assert torch.equal(found.indices, best.indices)
+    torch.testing.assert_close(found.influence_scores, best.influence_scores, rtol=1e-6, atol=1e-9)
+
+
+def test_of_a_sum_of_many_texts_the_columns_are_solved_for_where_they_are_fewer_than_its_words(solved):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.cat([torch.randperm(40, generator=generator)[:6].sort().values for _ in range(50)])
+    train = RowGradients(torch.arange(0, 301, 6), ids, torch.randn(300, 2, generator=generator).double())
+    fitted = Cooccurrence().fit(train)
+    text = train.sum()
+    words = train.to_dense(40).ne(0).any(2).double()
+    weights = (50 / words.sum(0)).log() ** 2
+    lengths = (words * weights).sum(1, keepdim=True).sqrt()
+    scaled = words * weights.sqrt() / lengths
+    inverse = torch.linalg.inv(scaled.T @ scaled / (0.005 * 50) + torch.eye(40).double())
+    expected = weights.sqrt()[:, None] * (inverse @ (weights.sqrt()[:, None] * text.to_dense(40)[0]))
+    solved.clear()
+    found = fitted.apply(text)
+    assert sum(solved) == 2
+    torch.testing.assert_close(found.to_dense(40)[0], expected, rtol=1e-7, atol=1e-9 * float(expected.abs().max()))
+
+
+def test_a_question_that_was_solved_for_is_met_without_solving_for_the_words_of_the_training_texts(asked):
+    make, _, test, _ = asked
+    plain = make()
+    rows, train = plain.row_gradients(test), plain.row_gradients()
+    fitted = Cooccurrence().fit([train], 2)
+    fitted.apply(rows)
+    tokens = torch.unique(rows.ids)
+    expected = fitted.apply(train, tokens)
+    inverse = fitted._inverse
+    inverse.forget()
+    fitted.apply(rows)
+    known = len(inverse._solved)
+    found = fitted.back(train, tokens)
+    assert len(inverse._solved) == known
+    assert torch.equal(found.ids, expected.ids)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-6, atol=1e-9)

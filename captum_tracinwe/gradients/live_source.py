@@ -133,10 +133,11 @@ class LiveSource:
                         rate = live.weights.at(checkpoint)
                         if c == len(tests):  # the first block
                             tests.append(self._question_at(checkpoint, c, question, rate, whole))
+                        meet = question.meeting(tests[c], live.memory_limit, c)
                         trained = live.rows_at(checkpoint, block.batches, self.asked, block.start, bar)
                         found = []
                         for rows in trained:
-                            test = question.meet(tests[c], rows, c)
+                            test = meet(rows)
                             found.append(dot(test, rows) if product is None else product(test, rows))
                             lengths.see(rows, c, rate)
                         products = torch.cat(found, dim=-1)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, Loss, size_of
 from captum_tracinwe.batches.training_set import TrainingSet
-from captum_tracinwe.preconditioners import Identity, Length, Preconditioner, applied, leads_from_word_to_word
+from captum_tracinwe.preconditioners import (
+    Identity,
+    Length,
+    Preconditioner,
+    applied,
+    applied_back,
+    leads_from_word_to_word,
+    words_of,
+)
 from captum_tracinwe.rows import ops
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -134,6 +142,31 @@ class Question:
         if not leads_from_word_to_word(preconditioner):
             return rows
         return applied(preconditioner, rows, torch.unique(train.ids))
+
+    def met_by(self, taught: RowGradients, asked: RowGradients) -> RowGradients:
+        """Rows of training examples as they meet those of test examples, where the map is applied to them instead."""
+        return applied_back(self.preconditioner, taught, torch.unique(asked.ids))
+
+    def meeting(
+        self, rows: RowGradients, limit: int, checkpoint: int | None = None
+    ) -> Callable[[RowGradients], RowGradients]:
+        """How rows of the test examples :meth:`meet` one block of training rows after the other.
+
+        What leads from word to word is applied once, to all training words, where that stays within ``limit`` bytes: block by
+        block each word is mapped to as often as blocks hold it, five to nine times.
+        """
+        preconditioner = self.preconditioner if checkpoint is None else self.preconditioner.at(checkpoint)
+        if not leads_from_word_to_word(preconditioner):
+            return lambda train: rows
+        if self.fitting(rows, limit) < len(rows):
+            return lambda train: applied(preconditioner, rows, torch.unique(train.ids))
+        whole = applied(preconditioner, rows)
+        return lambda train: whole.of_tokens(torch.unique(train.ids))
+
+    def fitting(self, rows: RowGradients, limit: int) -> int:
+        """Of how many test examples the rows, after a map from word to word, stay within ``limit`` bytes; 0: it does not tell."""
+        words = words_of(self.preconditioner)
+        return 0 if words is None else limit // max(1, len(words) * rows.width * rows.values.element_size())
 
     def train_factors(self, rows: RowGradients) -> Tensor | None:
         """By what the scores of training examples are multiplied, float64 ``(m,)``, of their rows at all checkpoints."""

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -128,8 +128,11 @@ class StoredSource:
         self.index.warn_unfinished()
         shape = len(question), self.index.total
         scores = self.index.nothing_yet("scores", shape, "with fewer test examples at a time, or for the best with k")
-        for numbers, found, factors in self.score_blocks(question, show_progress=show_progress):
-            scores[:, numbers] = _finite(times(found, factors), numbers)
+        first = 0
+        for part in self._parts(question, show_progress):
+            for numbers, found, factors in self.score_blocks(part, show_progress=show_progress):
+                scores[first : first + len(part), numbers] = _finite(times(found, factors), numbers)
+            first += len(part)
         return scores
 
     def top_k(
@@ -140,14 +143,33 @@ class StoredSource:
         """
         if self._scans(question):
             self.index.warn_unfinished()
-            best = torch.empty((len(question), 0), dtype=torch.int64), torch.empty((len(question), 0))
-            for numbers, scores, factors in self.score_blocks(question, show_progress=show_progress):
-                places, values = top_k(_finite(times(scores, factors), numbers), k, proponents)
-                size = min(k, best[0].shape[1] + places.shape[1])
-                best = merge_top_k(best, (numbers[places], values), size, proponents)
-            return best
+            parts = [self._top_k(part, k, proponents, show_progress) for part in self._parts(question, show_progress)]
+            indices, scores = zip(*parts, strict=True)
+            return torch.cat(indices), torch.cat(scores)
         found = self.search(question, k, proponents, show_progress)
         return found.indices, found.influence_scores
+
+    def _top_k(self, question: Question, k: int, proponents: bool, show_progress: bool | None) -> tuple[Tensor, Tensor]:
+        best = torch.empty((len(question), 0), dtype=torch.int64), torch.empty((len(question), 0))
+        for numbers, scores, factors in self.score_blocks(question, show_progress=show_progress):
+            places, values = top_k(_finite(times(scores, factors), numbers), k, proponents)
+            size = min(k, best[0].shape[1] + places.shape[1])
+            best = merge_top_k(best, (numbers[places], values), size, proponents)
+        return best
+
+    def _parts(self, question: Question, show_progress: bool | None) -> list[Question]:
+        """The question, or runs of its test examples that can be mapped to all training words at once: for each run the index is
+        read once more, which takes less than to map to the words of each block.
+        """
+        if question.aggregate or not leads_from_word_to_word(question.preconditioner):
+            return [question]
+        rows = self._known(question, show_progress)
+        known = replace(question, batches=[], known=rows, read_from=None)
+        fits = question.fitting(self._as_kept(rows), self.live.memory_limit)
+        if not 0 < fits < len(rows):
+            return [known]
+        starts = range(0, len(rows), fits)
+        return [replace(known, known=rows.part(start, min(start + fits, len(rows)))) for start in starts]
 
     def search(
         self, question: Question, k: int, proponents: bool = True, show_progress: bool | None = False
@@ -161,19 +183,20 @@ class StoredSource:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Training indices, products and factors of one segment, or part of it, after the other."""
         test = self._as_kept(self._asked(question, show_progress))
+        meet = question.meeting(test, self.live.memory_limit)
         for numbers, rows in self._blocks(test, question):
-            met = question.meet(test, rows)
+            met = meet(rows)
             products = dot(met, rows) if product is None else product(met, rows)
             yield numbers, products, question.train_factors(rows)
 
     def _blocks(self, test: RowGradients, question: Question) -> Iterator[tuple[Tensor, RowGradients]]:
         """Those of the index, cut where a test example may have a row for each word of a block, to stay within the limit."""
-        columns = self._columns
-        if not leads_from_word_to_word(question.preconditioner):
+        columns, limit = self._columns, self.live.memory_limit
+        if not leads_from_word_to_word(question.preconditioner) or question.fitting(test, limit) >= len(test):
             for numbers, rows in self.index.blocks(copy=False):
                 yield numbers, self._taken(rows, columns)
             return
-        most = self.live.memory_limit // max(1, 4 * len(test) * test.width)
+        most = limit // max(1, 4 * len(test) * test.width)
         for numbers, rows in self.index.blocks(copy=False):
             start = 0
             while start < len(rows):
@@ -199,10 +222,11 @@ class StoredSource:
                 "one built without it."
             )
         self.index.warn_unfinished()
+        # ⟨P q, t⟩ = ⟨q, P t⟩: what leads from word to word is applied to the few and not to the many.
+        meet = question.meeting(taught, self.live.memory_limit)
         for numbers, rows in self._blocks(taught, question):
             asked = question.asked(rows)
-            # ⟨P q, t⟩ = ⟨q, P t⟩: what leads from word to word is applied to the few and not to the many.
-            yield numbers, dot(asked, question.meet(taught, asked))
+            yield numbers, dot(asked, meet(asked))
 
     def self_influence(self, show_progress: bool | None = False, by_checkpoints: bool = False) -> Tensor:
         """Of each training example, ``(M,)``; −∞ for those that were deleted. Reads no gradients, unless of a part of them."""
@@ -280,10 +304,13 @@ class StoredSource:
 
     def _asked(self, question: Question, show_progress: bool | None) -> RowGradients:
         with torch.no_grad():
-            known = question.known
-            return question.asked(
-                self.live.rows(question.batches, of_question(question), show_progress) if known is None else known
-            )
+            return question.asked(self._known(question, show_progress))
+
+    @torch.no_grad()
+    def _known(self, question: Question, show_progress: bool | None) -> RowGradients:
+        """The test examples' rows before anything is made of them."""
+        known = question.known
+        return self.live.rows(question.batches, of_question(question), show_progress) if known is None else known
 
 
 def _finite(scores: Tensor, numbers: Tensor) -> Tensor:

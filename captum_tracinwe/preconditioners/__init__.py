@@ -18,7 +18,9 @@ from captum_tracinwe.preconditioners.preconditioner import (
     Unfitted,
     WordToWord,
     applied,
+    applied_back,
     leads_from_word_to_word,
+    words_of,
 )
 from captum_tracinwe.preconditioners.row_fisher import RowFisher
 from captum_tracinwe.preconditioners.shares import EqualShares
@@ -38,7 +40,9 @@ __all__ = [
     "Unfitted",
     "WordToWord",
     "applied",
+    "applied_back",
     "chosen",
     "leads_from_word_to_word",
     "named",
+    "words_of",
 ]

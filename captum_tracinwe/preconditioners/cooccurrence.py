@@ -101,7 +101,7 @@ class Cooccurrence(Learned[Occurrences]):
 
     @property
     def words(self) -> Tensor:
-        """The training words, int64 ``(W,)``, ascending."""
+        """The training words, int64 ``(W,)``, ascending: an example may come out with each of them."""
         return self._known().words
 
     def with_moved(self, moved: Tensor) -> Cooccurrence:
@@ -161,6 +161,14 @@ class Cooccurrence(Learned[Occurrences]):
         self._checked(rows)
         return self._finite(self._mapped(rows, tokens))
 
+    def back(self, rows: RowGradients, tokens: Tensor) -> RowGradients:
+        """The same as :meth:`apply`, by what is solved for ``tokens``: the map is symmetric.
+
+        For training texts that meet a question whose words were solved for: theirs need not be.
+        """
+        self._checked(rows)
+        return self._finite(self._mapped(rows, tokens, back=True))
+
     def with_itself(self, texts: RowGradients) -> Tensor:
         """Σ_w q_w · q'_w of a text, float64 ``(C * D,)``, the mean over some texts; each distinct word is solved for once.
 
@@ -194,7 +202,7 @@ class Cooccurrence(Learned[Occurrences]):
     def _map(self, learned: Occurrences, rows: RowGradients) -> RowGradients:
         return self._mapped(rows, None)
 
-    def _mapped(self, rows: RowGradients, tokens: Tensor | None) -> RowGradients:
+    def _mapped(self, rows: RowGradients, tokens: Tensor | None, back: bool = False) -> RowGradients:
         inverse = self._inverse
         words = inverse.words
         wanted = torch.arange(len(words))
@@ -210,11 +218,23 @@ class Cooccurrence(Learned[Occurrences]):
         ends = torch.cat([where.new_zeros(1).long(), where.long().cumsum(0)])[rows.ptr.cpu()].tolist()
         found = values.new_zeros((len(rows), len(wanted), rows.width))
         scale = weights[wanted].to(values.dtype)
-        for start, stop in inverse.groups(known, ends):
+        for start, stop in inverse.groups(ends):
+            own, texts = values[ends[start] : ends[stop]], [end - ends[start] for end in ends[start : stop + 1]]
             distinct, place = torch.unique(known[ends[start] : ends[stop]], return_inverse=True)
-            columns = inverse.columns(distinct.tolist(), wanted).to(values.dtype) * scale
-            for example in range(start, stop):
-                own = slice(ends[example] - ends[start], ends[example + 1] - ends[start])
-                torch.mm(columns[place[own]].T, values[ends[example] : ends[example + 1]], out=found[example])
+            if (
+                not back and len(distinct) > (stop - start) * rows.width
+            ):  # a sum of many texts has fewer columns than words
+                spread = torch.zeros((stop - start, len(words), rows.width), dtype=torch.float64)
+                for example, (first, last) in enumerate(pairwise(texts)):
+                    spread[example, distinct[place[first:last]]] = own[first:last].double()
+                solved = inverse.times(spread.transpose(0, 1).flatten(1))[wanted].view(-1, stop - start, rows.width)
+                found[start:stop] = solved.transpose(0, 1).to(values.dtype) * scale[:, None]
+                continue
+            if back:
+                columns = inverse.columns(wanted.tolist(), distinct, values.dtype).T * scale
+            else:
+                columns = inverse.columns(distinct.tolist(), wanted, values.dtype) * scale
+            for example, (first, last) in enumerate(pairwise(texts), start):
+                torch.mm(columns[place[first:last]].T, own[first:last], out=found[example])
         ptr = torch.arange(len(rows) + 1) * len(wanted)
         return RowGradients(ptr, words[wanted].repeat(len(rows)), found.flatten(0, 1)).to(rows.values.device)

@@ -107,6 +107,12 @@ class GaussNewton(Learned[KeptRows]):
     #: Whether an example may come out with other tokens than it had.
     by_word: ClassVar[bool] = True
 
+    @property
+    def words(self) -> Tensor:
+        """The training words, int64 ``(W,)``, ascending."""
+        words: Tensor = torch.unique(torch.cat([rows.ids for rows in self._known().blocks]))
+        return words
+
     def apply(self, rows: RowGradients, tokens: Tensor | None = None) -> RowGradients:
         """The mapped rows, values ``(R, C * D)``; with ``tokens`` those of these words alone. Errors as of the others."""
         mapped = super().apply(rows)

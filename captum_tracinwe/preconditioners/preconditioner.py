@@ -12,7 +12,16 @@ from captum_tracinwe.rows.row_gradients import RowGradients
 if TYPE_CHECKING:
     from typing import TypeGuard
 
-__all__ = ["Identity", "Preconditioner", "Unfitted", "WordToWord", "applied", "leads_from_word_to_word"]
+__all__ = [
+    "Identity",
+    "Preconditioner",
+    "Unfitted",
+    "WordToWord",
+    "applied",
+    "applied_back",
+    "leads_from_word_to_word",
+    "words_of",
+]
 
 
 class Preconditioner(Protocol):
@@ -48,7 +57,8 @@ class Unfitted(Protocol):
 class WordToWord(Protocol):
     """A preconditioner that leads from word to word: an example may come out with rows of all training words.
 
-    They would take W rows for each question, so that they are made where they meet training rows, of whose words alone.
+    They take W rows for each question. Where these do not fit, and where it does not tell its ``words`` (int64 ``(W,)``), they
+    are made where they meet training rows, of whose words alone.
     """
 
     #: Whether it does.
@@ -61,6 +71,12 @@ class WordToWord(Protocol):
 def leads_from_word_to_word(preconditioner: Preconditioner | WordToWord) -> TypeGuard[WordToWord]:
     """Whether a test example may have rows of words that it does not hold."""
     return bool(getattr(preconditioner, "by_word", False))
+
+
+def words_of(preconditioner: Preconditioner | WordToWord) -> Tensor | None:
+    """The words that an example may come out with, int64 ``(W,)``, ascending, where a map from word to word tells them."""
+    words: Tensor | None = getattr(preconditioner, "words", None)
+    return words
 
 
 def applied(
@@ -89,6 +105,15 @@ def applied(
             f"{name}.apply(rows) returned {len(found)} examples of {found.width} columns: expected those given, {len(rows)} of "
             f"{rows.width}."
         )
+    return found
+
+
+def applied_back(preconditioner: Preconditioner | WordToWord, rows: RowGradients, tokens: Tensor) -> RowGradients:
+    """The rows of training texts, mapped to the ``tokens`` of a question; by what is known of these, if it can say it so."""
+    back = getattr(preconditioner, "back", None)
+    if not callable(back):
+        return applied(preconditioner, rows, tokens)
+    found: RowGradients = back(rows, tokens)
     return found
 
 

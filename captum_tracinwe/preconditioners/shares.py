@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -11,7 +11,13 @@ from torch import Tensor
 
 from captum_tracinwe.preconditioners.cooccurrence import FEWEST_TEXTS, MOST_WORDS, Cooccurrence
 from captum_tracinwe.preconditioners.learned import check_rows
-from captum_tracinwe.preconditioners.preconditioner import Preconditioner, applied, leads_from_word_to_word
+from captum_tracinwe.preconditioners.preconditioner import (
+    Preconditioner,
+    applied,
+    applied_back,
+    leads_from_word_to_word,
+    words_of,
+)
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -74,8 +80,20 @@ class EqualShares:
         """Whether an example may come out with other tokens than it had: as of the inner one."""
         return leads_from_word_to_word(self.inner)
 
+    @property
+    def words(self) -> Tensor | None:
+        """Those that an example may come out with: of the inner one."""
+        return words_of(self.inner)
+
     def apply(self, rows: RowGradients, tokens: Tensor | None = None) -> RowGradients:
         """The mapped rows, values ``(R, C * D)``; of a map from word to word those of ``tokens`` alone."""
+        return self._around(rows, lambda scaled: applied(self.inner, scaled, tokens))
+
+    def back(self, rows: RowGradients, tokens: Tensor) -> RowGradients:
+        """The same, by what the inner one knows of ``tokens``."""
+        return self._around(rows, lambda scaled: applied_back(self.inner, scaled, tokens))
+
+    def _around(self, rows: RowGradients, mapped_by: Callable[[RowGradients], RowGradients]) -> RowGradients:
         expected = len(self.factors) * sum(self.widths)
         if rows.width != expected:
             raise ValueError(
@@ -84,7 +102,7 @@ class EqualShares:
         # On either side of the map, so that it stays symmetric where it mixes columns.
         by_column = self.factors.sqrt().repeat_interleave(torch.tensor(self.widths), dim=1).flatten()
         by_column = by_column.to(rows.values.device, rows.values.dtype)
-        mapped = applied(self.inner, RowGradients(rows.ptr, rows.ids, rows.values * by_column), tokens)
+        mapped = mapped_by(RowGradients(rows.ptr, rows.ids, rows.values * by_column))
         values = mapped.values * by_column
         if first_not_finite(values) is not None:
             raise overflow("What EqualShares makes of the gradient of a test example", values.dtype)

@@ -16,8 +16,11 @@ __all__ = ["InverseGram", "Occurrences"]
 
 # Words whose columns are solved for at a time. Of 10,000 words, 256 took half as long again each: they are beyond the caches.
 WORDS_AT_ONCE = 64
-# Bytes of solved columns that are kept for the next question: a live source asks at each batch of each checkpoint.
-KEPT_BYTES = 128 << 20
+# Bytes of solved columns that are kept for the next question: a live source that cannot hold what it asks about as a whole asks
+# at each batch of each checkpoint. Of 11,000 words all are kept.
+KEPT_BYTES = 1 << 30
+# Words whose columns are laid side by side for the texts that hold them: of 12,000 words 50 MB.
+SIDE_BY_SIDE = 1024
 # The residual at which a round in float32 ends: it has not many more digits.
 SINGLE = 1e-5
 
@@ -49,7 +52,7 @@ class Occurrences:
         """The largest token id; −1 where there is none."""
         return int(self.ids.max()) if len(self.ids) else -1
 
-    @property
+    @cached_property
     def words(self) -> Tensor:
         """The training words, int64 ``(W,)``, ascending."""
         words: Tensor = torch.unique(self.ids).long()
@@ -167,8 +170,8 @@ class InverseGram:
         return _Sparse(counts.cumsum(0) - counts, example[order], by_text.values[order])
 
     @cached_property
-    def _solved(self) -> dict[int, Tensor]:
-        """Columns of the inverse that were asked for, ``(W,)``, by the place of their word."""
+    def _solved(self) -> dict[tuple[int, torch.dtype], Tensor]:
+        """Columns of the inverse that were asked for, ``(W,)``, by the place of their word, in the type asked for."""
         return {}
 
     def forget(self) -> None:
@@ -185,28 +188,30 @@ class InverseGram:
         """Words whose columns may be asked for at a time, none of which is solved for twice."""
         return max(WORDS_AT_ONCE, min(self.most, 4 * WORDS_AT_ONCE))
 
-    def groups(self, known: Tensor, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Runs of examples whose words are no more than are kept; an example with more is alone."""
-        start = 0
+    def groups(self, ends: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Runs of examples of at most so many words that their columns are laid side by side; one with more is alone."""
+        start, most = 0, min(self.most, SIDE_BY_SIDE)
         for stop in range(1, len(ends)):
-            if stop == len(ends) - 1 or ends[stop + 1] - ends[start] > self.most:
+            if stop == len(ends) - 1 or ends[stop + 1] - ends[start] > most:
                 yield start, stop
                 start = stop
 
-    def columns(self, words: Sequence[int], wanted: Tensor) -> Tensor:
+    def columns(self, words: Sequence[int], wanted: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """(XᵀX / λ + 1)⁻¹ of some distinct words, by their places, at the ``wanted`` ones: ``(n, m)``."""
         solved = self._solved
         # What is at hand is looked up once: another thread may clear it.
-        found = {word: column for word in words if (column := solved.get(word)) is not None}
+        found = {word: column for word in words if (column := solved.get((word, dtype))) is not None}
         missing = [word for word in words if word not in found]
         if len(solved) + len(missing) > self.most:
             solved.clear()
         for start in range(0, len(missing), WORDS_AT_ONCE):
             part = missing[start : start + WORDS_AT_ONCE]
-            new = dict(zip(part, self._solve(part).T.contiguous().unbind(), strict=True))
+            new = dict(zip(part, self._solve(part).T.to(dtype).contiguous().unbind(), strict=True))
             found |= new
-            solved.update(new)
-        return torch.stack([found[word][wanted] for word in words]) if words else torch.zeros((0, len(wanted)))
+            solved.update({(word, dtype): column for word, column in new.items()})
+        if not words:
+            return torch.zeros((0, len(wanted)), dtype=dtype)
+        return torch.stack([found[word][wanted] for word in words])
 
     @cached_property
     def _single(self) -> tuple[_Sparse, _Sparse]:
@@ -214,14 +219,28 @@ class InverseGram:
         return self._by_text.to(torch.float32), self._by_word.to(torch.float32)
 
     def _solve(self, words: Sequence[int]) -> Tensor:
-        """The same, all words at once: by rounds in float32, each of which goes on from what float64 says is left.
+        """Columns of some words, ``(W, n)``."""
+        asked = torch.zeros((len(self.words), len(words)), dtype=torch.float64)
+        asked[torch.tensor(words), torch.arange(len(words))] = 1
+        return self._solved_for(asked)
+
+    def times(self, rows: Tensor) -> Tensor:
+        """(XᵀX / λ + 1)⁻¹ times some columns, float64 ``(W, n)``, each solved for to the tolerance of its own length."""
+        found = torch.empty_like(rows)
+        for start in range(0, rows.shape[1], WORDS_AT_ONCE):
+            part = rows[:, start : start + WORDS_AT_ONCE]
+            length = part.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
+            found[:, start : start + WORDS_AT_ONCE] = self._solved_for(part / length) * length
+        return found
+
+    def _solved_for(self, asked: Tensor) -> Tensor:
+        """Solutions for columns of length 1 at most, all at once: by rounds in float32, each of which goes on from what float64
+        says is left.
 
         A product in float32 takes a quarter to a tenth of the time, and the condition number is at most 1 + 1 / damping. Where a
         round leaves more than a tenth, as with a very small damping, float64 goes on alone.
         """
         double = self._by_text, self._by_word
-        asked = torch.zeros((len(self.words), len(words)), dtype=torch.float64)
-        asked[torch.tensor(words), torch.arange(len(words))] = 1
         found, rest, size = torch.zeros_like(asked), asked, 1.0
         while size > max(self.tolerance, SINGLE**2):
             step = self._conjugate(self._single, rest.float() / size, max(SINGLE, 0.1 * self.tolerance / size))

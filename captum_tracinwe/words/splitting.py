@@ -50,7 +50,7 @@ def split(
         test, taught = asked.select(own), train.select(others)
         places = torch.stack([own_place, other_place], dim=1)
         pairs = split_by_token(question.meet(test, taught), taught, places, names[part], checkpoints)
-        pair, token, share = test.terms(question.meet(taught, test), places)
+        pair, token, share = test.terms(question.met_by(taught, test), places)
         for number, given in enumerate(pairs):
             mine = pair == number
             shares = share[mine].double().cpu()
