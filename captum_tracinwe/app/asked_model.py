@@ -27,6 +27,7 @@ from captum_tracinwe.app.trusted import trusted_labels
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization.common import counted
+from captum_tracinwe.whole_files import as_asked_for
 from captum_tracinwe.words.legible import visible
 from captum_tracinwe.words.texts import TokenizedText, tokenize
 
@@ -258,9 +259,7 @@ def _saved(save: Path | None, otherwise: str) -> Iterator[str]:
     folder = tempfile.mkdtemp(dir=save.parent, prefix=f".{save.name}.")
     try:
         yield folder
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(folder, 0o777 & ~umask)
+        as_asked_for(folder)
         os.rename(folder, save)
     except OSError as error:
         raise InputError(f"--save {save}: cannot be written ({error.strerror or error}).") from error

@@ -11,7 +11,7 @@ from captum_tracinwe.app.asked_model import Asked, ModelSettings, asked_model, c
 from captum_tracinwe.app.commands import refusals
 from captum_tracinwe.app.data import InputError, classes_of
 from captum_tracinwe.app.files import read_texts
-from captum_tracinwe.app.outputs import check_outputs
+from captum_tracinwe.app.outputs import check_folder, check_outputs
 from captum_tracinwe.app.results import Results, of_explanation
 from captum_tracinwe.app.training import batches
 from captum_tracinwe.explanation import Explanation, explain
@@ -51,7 +51,12 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
     Raises:
         InputError: a file, the model, its checkpoints or the index cannot be used, or a file cannot be written.
     """
-    check_outputs(settings.outputs, [*settings.read, settings.test])
+    settings.results.check_dashes()
+    read = [*settings.read, settings.test]
+    check_outputs(settings.outputs, read)
+    if settings.keep:
+        with refusals():
+            check_folder("--cache" if settings.cache else "The cache folder", cache_folder(settings.cache), read)
     check_save(settings.save)
     if settings.limit_train is not None and settings.index is not None:
         raise InputError("--limit is given with --index, which is of all training texts; leave out one of the two.")

@@ -9,7 +9,7 @@ from typing import Any
 from captum_tracinwe.app import results_options
 from captum_tracinwe.app.file_options import FORMS, add_file_options, reading_of
 from captum_tracinwe.app.model_options import add_model, path, settings_of
-from captum_tracinwe.app.option_types import count
+from captum_tracinwe.app.option_types import count, file_name, folder_name
 
 __all__ = ["add", "add_cache", "run_demo"]
 
@@ -34,16 +34,16 @@ def add(commands: Any) -> None:
     option = command.add_argument
     option("--train", metavar="FILE", required=True, help=f"training texts: {FORMS}")
     option("--test", metavar="FILE", required=True, help="test texts, in the same form")
-    option("--out", metavar="FILE", default="captum-tracinwe-explain.html", help="the page (default: %(default)s)")
+    page = "captum-tracinwe-explain.html"
+    option("--out", metavar="FILE", type=file_name, default=page, help="the page (default: %(default)s)")
     option("--k", type=count, metavar="N", default=3, help="training texts for an answer and against it (default: 3)")
     option("--explained", type=count, metavar="N", default=20, help="answers explained, mistakes first (default: 20)")
     results_options.add(command, "the answers with the training texts behind them")
     add_file_options(command)
     add_model(command, "the gradients come from there", saves=True)
     cache = command.add_argument_group("the gradients").add_argument
-    cache(
-        "--cache", metavar="DIR", help="keep them there (default: the user's cache folder; see captum-tracinwe cache)"
-    )
+    there = "keep them there (default: the user's cache folder; see captum-tracinwe cache)"
+    cache("--cache", metavar="DIR", type=folder_name, help=there)
     cache("--no-cache", action="store_true", help="do not keep them")
 
 

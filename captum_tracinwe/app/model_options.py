@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.app.file_options import reading_of
-from captum_tracinwe.app.option_types import count, rate, seed
+from captum_tracinwe.app.option_types import count, folder_name, rate, seed
 
 __all__ = ["add_model", "path", "settings_of"]
 
@@ -30,7 +30,8 @@ def add_model(command: Any, index: str, saves: bool = False) -> None:
     option("--checkpoints", metavar="DIR", help="--model's own, with their rates; without any it is fine-tuned first")
     option("--index", metavar="DIR", help=f"what `captum-tracinwe index` made: {index}")
     if saves:
-        option("--save", metavar="DIR", help="leave the trained model there, for --model (a new or empty directory)")
+        there = "leave the trained model there, for --model (a new or empty directory)"
+        option("--save", metavar="DIR", type=folder_name, help=there)
         option("--limit", type=count, metavar="N", help="take a random sample of N training texts, by class shares")
     option("--max-length", type=count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
     option("--batch-size", type=count, metavar="N", default=32, help="texts per training step (default: 32)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["count", "delimiter", "fold_count", "rate", "seed"]
+__all__ = ["count", "delimiter", "file_name", "fold_count", "folder_name", "rate", "seed"]
 
 
 def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
@@ -49,3 +49,20 @@ def delimiter(text: str) -> str:
     if len(value) != 1 or value in '"\r\n\0':
         raise argparse.ArgumentTypeError(f"expected one character between fields (\\t for a tab), got {text!r}")
     return value
+
+
+def file_name(text: str) -> str:
+    """A file to be written, which standard output is none of."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "expected the name of a file, got '-': on standard output --json - and --csv - print what was found; a file called - "
+            "is ./-"
+        )
+    return text
+
+
+def folder_name(text: str) -> str:
+    """A folder to be made, which standard output is none of."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("expected the name of a folder, got '-'; one called - is ./-")
+    return text

@@ -65,14 +65,34 @@ class Kept:
 def cache_folder(given: str | Path | None = None) -> Path:
     """The folder that is meant: the one given, that of ``CAPTUM_TRACINWE_CACHE``, or where the platform keeps caches."""
     if given is not None:
-        return folder_of(given)
+        return _named(given)
     named = os.environ.get(FOLDER)
     if named:
-        return folder_of(named)
+        return _named(named)
     base = os.environ.get("XDG_CACHE_HOME")
     if not base or not os.path.isabs(base):  # the specification: a relative path is to be ignored
         base = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    return folder_of(Path(base) / "captum-tracinwe")
+    return _named(Path(base) / "captum-tracinwe")
+
+
+def _named(path: str | Path) -> Path:
+    """The folder of that name.
+
+    Raises:
+        NotADirectoryError: it is a file, or lies in one.
+    """
+    try:
+        folder = folder_of(path)
+        folder.exists()
+    except NotADirectoryError:
+        folder = Path(path).expanduser().absolute()
+    file = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    if file.exists() and not file.is_dir():
+        raise NotADirectoryError(
+            f"The cache folder {str(folder)!r} cannot be used: {str(file)!r} is a file. Name another one, a folder: in the "
+            f"environment as {FOLDER}, or as `folder`."
+        )
+    return folder
 
 
 def cached_index(
