@@ -23,6 +23,7 @@ from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by, of_file
 from captum_tracinwe.app.outputs import temporary_directory
 from captum_tracinwe.app.recipes import Recipe, out_of_fold, recipe_of, refuse_taught, said_of
+from captum_tracinwe.app.same_texts import refuse_other_texts
 from captum_tracinwe.app.trusted import trusted_labels
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.tracin_we import TracInWE
@@ -146,6 +147,8 @@ def asked_model(
             model, recipe, told = _trained(settings, texts, directory, say)
             tokenizer, length = recipe.tokenizer, recipe.length
         encoded = training.EncodedTexts(given.texts, given.labels, tokenizer, length)
+        if opened is not None:
+            refuse_other_texts(opened, encoded, given.places, settings.train)
         data = training.batches(encoded, GRADIENT_BATCH)
         tracin = tracin_of(source, model, tokenizer, data, **({} if opened is None else {"index": opened}))
         labels = [texts.names[label] for label in texts.labels]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of
+from captum_tracinwe.batches.batch import Batch, Loss, labels_of, positions_of, size_of
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.block_lengths import BlockLengths
@@ -61,6 +61,21 @@ class LiveSource:
     def size(self) -> int | None:
         """Told by reading."""
         return None
+
+    @property
+    def labels(self) -> dict[int, int] | None:
+        """Class number by training index, by reading the training set; None of a stream, or where labels are of another kind."""
+        if self.examples.readable is None:
+            return None
+        found: list[int] = []
+        with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed
+            for batch in reading(self.examples.by_index(), "train_dataset"):
+                labels = labels_of(batch, self.live.label_names)
+                whole = isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()
+                if not whole or len(labels) != size_of(batch):
+                    return None
+                found += labels.tolist()
+        return dict(enumerate(found))
 
     @property
     def passes(self) -> int:

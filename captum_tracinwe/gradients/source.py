@@ -157,6 +157,10 @@ class RowSource(Protocol):
         """M, deleted examples included; None where only reading tells."""
 
     @property
+    def labels(self) -> dict[int, int] | None:
+        """Class number by training index; None where examples have no such label, or cannot be read for it."""
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Columns of a row at one checkpoint: as they are computed, and, where that differs, as they are kept."""
 

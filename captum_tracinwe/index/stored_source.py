@@ -82,6 +82,17 @@ class StoredSource:
         return self.index.total
 
     @property
+    def labels(self) -> dict[int, int] | None:
+        """Class number by training index, of those that were not deleted; None where the index keeps no whole numbers."""
+        found: dict[int, int] = {}
+        for segment in self.index.segments:
+            kept = segment.columns.get("label", [None])
+            if any(type(label) is not int for label in kept):
+                return None
+            found.update(zip(segment.numbers.tolist(), kept, strict=True))
+        return found
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """D, and where random projections are kept, how many."""
         manifest = self.index.manifest
