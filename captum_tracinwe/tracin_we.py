@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from captum_tracinwe.index import GradientIndex
+    from captum_tracinwe.index.cache import Kept
     from captum_tracinwe.index.estimate import IndexEstimate
 
 __all__ = ["TracInWE"]
@@ -634,6 +635,8 @@ class TracInWE(TracInCP):
         *,
         show_progress: bool | None = None,
         announce: Callable[[IndexEstimate], None] | None = None,
+        about: Mapping[str, str] | None = None,
+        found: Callable[[Kept], None] | None = None,
     ) -> Self:
         """This TracInWE with its training gradients kept: each question then costs only itself, in later processes too.
 
@@ -645,6 +648,9 @@ class TracInWE(TracInCP):
             folder (str or Path, optional): another one.
             show_progress (bool, optional): a bar, and what it will take on stderr; None: where a person looks.
             announce (callable, optional): told what it will take, an :class:`IndexEstimate`, in place of stderr.
+            about (mapping, optional): what `captum-tracinwe cache` is to say of the run: "data", "model".
+            found (callable, optional): told what was there already, a :class:`captum_tracinwe.index.cache.Kept`, in place of
+                stderr.
 
         Returns:
             TracInWE: of the same model, over an index in that folder; itself, if it has one.
@@ -657,16 +663,18 @@ class TracInWE(TracInCP):
             return self
         from captum_tracinwe.index.cache import cached_index
 
-        found = copy(self)
-        found.index = cached_index(
+        kept = copy(self)
+        kept.index = cached_index(
             self.live_source,
             folder,
             memory_limit=self.memory_limit,
             show_progress=show_progress,
             announce=announce,
+            about=about,
+            found=found,
         )
-        found._fitting = Fitting()  # of these rows, which may be kept beside them
-        return found
+        kept._fitting = Fitting()  # of these rows, which may be kept beside them
+        return kept
 
 
 def _opened(

@@ -84,6 +84,12 @@ def test_the_saved_model_is_taken_by_the_next_commands_and_its_gradients_are_the
         code, out, err = run(capsys, *own)
         assert (code, err) == (0, "")
         assert "Computing the gradients" not in out
+        assert f", {folder / 'cache'}/" in next(
+            line for line in out.splitlines() if "Gradients from the cache (" in line
+        )
+        assert main(["cache"]) == 0
+        kept = capsys.readouterr().out.splitlines()[0]
+        assert f"{folder / 'train.csv'}, asked by {folder / 'run'}: BertForSequenceClassification, 120 texts" in kept
         assert main(["index", "--train", "train.csv", "--out", "index", *own]) == 0
         assert main(["query", "--index", "index", "--test", "test.csv", *own]) == 0
         assert main(["suspects", "--train", "train.csv", *own]) == 0

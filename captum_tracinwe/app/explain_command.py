@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from captum_tracinwe.app.asked_model import Asked, ModelSettings, asked_model, check_save
+from captum_tracinwe.app.cache_command import from_cache
 from captum_tracinwe.app.commands import refusals
 from captum_tracinwe.app.data import InputError, classes_of
 from captum_tracinwe.app.files import read_texts
@@ -67,8 +68,20 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
         texts = asked.tests
         assert texts is not None
         encoded, tokenized = asked.tokens_of(texts)
+
+        def announce(estimate: IndexEstimate) -> None:
+            say(_cost(settings, asked, estimate))
+
+        tracin = asked.tracin
+        if settings.keep:
+            tracin = tracin.cached(
+                settings.cache,
+                announce=announce,
+                about=_about(settings),
+                found=lambda kept: say(from_cache(kept)),
+            )
         found = explain(
-            asked.tracin,
+            tracin,
             batches(encoded, QUESTIONS),
             test_texts=tokenized,
             train_texts=asked.tokenized,
@@ -78,10 +91,10 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
             explained=settings.explained,
             test_places=texts.places,
             train_places=asked.texts.places,
-            cache=settings.cache if settings.keep else False,
+            cache=False,
             title=f"Why does the model answer like this? {settings.train.name} on {settings.test.name}",
             seed=settings.seed,
-            announce=lambda estimate: say(_cost(settings, asked, estimate)),
+            announce=announce,
         )
     try:
         write_all({settings.out: explanation_html(found).encode()})
@@ -96,6 +109,15 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
         given = visible(shlex.join(["--train", str(settings.train), *model]))
         say(f"Are labels wrong? captum-tracinwe suspects {given}")
     return found
+
+
+def _about(settings: Settings) -> dict[str, str]:
+    """What a person knows the gradients by."""
+    data = str(settings.train.absolute()) if settings.train.exists() else str(settings.train)
+    if settings.limit_train is not None:
+        data += f" ({settings.limit_train:,} texts of it)"
+    model = settings.save or settings.model
+    return {"data": data, "model": "a small BERT that was not saved" if model is None else str(model.absolute())}
 
 
 def _cost(settings: Settings, asked: Asked, estimate: IndexEstimate) -> str:

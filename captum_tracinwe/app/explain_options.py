@@ -9,7 +9,7 @@ from typing import Any
 from captum_tracinwe.app import results_options
 from captum_tracinwe.app.file_options import FORMS, add_file_options, reading_of
 from captum_tracinwe.app.model_options import add_model, path, settings_of
-from captum_tracinwe.app.option_types import count, file_name, folder_name
+from captum_tracinwe.app.option_types import count, file_name, folder_name, size
 
 __all__ = ["add", "add_cache", "run_demo"]
 
@@ -51,12 +51,15 @@ def add_cache(commands: Any) -> None:
     """Add the command that lists and clears the cache."""
     command = commands.add_parser(
         "cache",
-        help="what gradients are kept, and how large they are; --clear removes them",
+        help="what gradients are kept, of what, and how large they are; --clear and --max-size remove them",
         description="List the gradients that are kept for later questions.",
     )
     command.set_defaults(run=_cache)
-    command.add_argument("--clear", action="store_true", help="remove them, but those that a process uses now")
-    results_options.add(command, "what is kept (with --clear: what was removed) as a table")
+    less = command.add_mutually_exclusive_group()
+    less.add_argument("--clear", action="store_true", help="remove them, but those that a process uses now")
+    least = "remove those that were not used for longest until no more than so much is left, such as 5GB or 500MB"
+    less.add_argument("--max-size", metavar="SIZE", type=size, help=least)
+    results_options.add(command, "what is kept (with --clear or --max-size: what was removed) as a table")
     command.add_argument("--cache", metavar="DIR", help="the folder (default: $CAPTUM_TRACINWE_CACHE, ~/.cache/...)")
 
 
@@ -120,7 +123,9 @@ def _cache(options: argparse.Namespace) -> None:
 
     handed = Results.of(options)
     handed.check([cache_folder(path(options.cache))])
-    found = (cache_command.clear if options.clear else cache_command.show)(path(options.cache), options.say)
+    folder, less = path(options.cache), options.clear or options.max_size is not None
+    limit = {"max_bytes": options.max_size} if options.max_size else {}
+    found = cache_command.clear(folder, options.say, **limit) if less else cache_command.show(folder, options.say)
     if handed.asked:
         rows = cache_command.rows(found)
-        handed.hand_on({"removed" if options.clear else "kept": rows}, cache_command.COLUMNS, rows)
+        handed.hand_on({"removed" if less else "kept": rows}, cache_command.COLUMNS, rows)
