@@ -202,7 +202,7 @@ class LiveSource:
         if indices is not None:
             batches, held = self.examples.chosen(indices)
             chosen = TrainingSet(batches) if isinstance(batches, DataLoader) else None
-            rows = self.live.rows(batches, Asked(self.loss_fn, "training", held.__getitem__, chosen))
+            rows = self.live.rows(batches, Asked(self.loss_fn, "training", held.__getitem__, chosen), show_progress)
             return rows if held == list(indices) else rows.select([held.index(index) for index in indices])
         rows, order = self.live.rows(self.examples.loader, self.asked, show_progress), self.examples.places()
         return rows if order is None else rows.select(order)
@@ -248,7 +248,8 @@ class LiveSource:
     def keep(self, of: Mapping[str, Any], numbers: Tensor) -> None:
         """Nothing is kept."""
 
-    def of_question(self, question: Question) -> RowGradients:
+    def of_question(self, question: Question, show_progress: bool | None = False) -> RowGradients:
         """The question's rows at all checkpoints, each scaled by √η_c."""
         known = question.known
-        return question.asked(self.live.rows(question.batches, of_question(question)) if known is None else known)
+        rows = self.live.rows(question.batches, of_question(question), show_progress) if known is None else known
+        return question.asked(rows)

@@ -210,5 +210,5 @@ class RowSource(Protocol):
     def keep(self, of: Mapping[str, Any], numbers: Tensor) -> None:
         """Keep numbers ``(n, m)`` that were learned, if that can be done."""
 
-    def of_question(self, question: Question) -> RowGradients:
+    def of_question(self, question: Question, show_progress: bool | None = False) -> RowGradients:
         """The question's rows at all checkpoints, divided and preconditioned, as they meet those of :meth:`rows`."""

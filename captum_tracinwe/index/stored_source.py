@@ -279,9 +279,9 @@ class StoredSource:
         content = hashlib.sha256(self.index.manifest.encoded()).hexdigest()
         return content, json.dumps({**of, "segments": segments}, sort_keys=True)
 
-    def of_question(self, question: Question) -> RowGradients:
+    def of_question(self, question: Question, show_progress: bool | None = False) -> RowGradients:
         """The question's rows at all checkpoints, as the index keeps rows."""
-        return self._as_kept(self._asked(question, False))
+        return self._as_kept(self._asked(question, show_progress))
 
     def _as_kept(self, rows: RowGradients) -> RowGradients:
         rows = rows.to("cpu", torch.float32)
