@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.no_cache and options.cache is not None:
         raise InputError("--cache and --no-cache are both given; leave out one of the two.")
     settings = explain_command.Settings(
-        **settings_of(options),
+        **settings_of(options),  # which takes what was kept with the model
         limit_train=options.limit,
         test=Path(options.test),
         out=Path(options.out),
@@ -88,8 +88,10 @@ def run_demo(options: argparse.Namespace) -> None:
     """``demo --train``, an older name of ``explain``: what its options are called here."""
     from captum_tracinwe.app import explain_command
     from captum_tracinwe.app.data import InputError
+    from captum_tracinwe.app.kept_options import recall
     from captum_tracinwe.app.results import Results
 
+    recall(options, options.say)
     settings = explain_command.Settings(
         train=Path(options.train),
         test=Path(options.test),

@@ -70,6 +70,7 @@ def _run(options: argparse.Namespace) -> None:
     from captum_tracinwe.app import suspects_command
     from captum_tracinwe.app.cleaning import clean
     from captum_tracinwe.app.data import InputError
+    from captum_tracinwe.app.kept_options import recall
     from captum_tracinwe.app.results import Results
 
     train = Path(options.train)
@@ -86,6 +87,7 @@ def _run(options: argparse.Namespace) -> None:
             raise InputError(
                 f"--{beside} is given with --clean, which only writes the cleaned file; leave it out, or run the command twice."
             )
+        recall(options, options.say)
         clean(
             train,
             Path(options.decisions),
