@@ -37,9 +37,7 @@ def test_a_file_in_utf_8_is_read_so_where_the_encoding_given_is_that_of_another(
     rows, said = told(tmp_path / name, Reading(encoding="latin-1"))
     assert rows == ROWS
     assert said == [f"{tmp_path / name}: read as UTF-8, which it is, and not by --encoding latin-1."]
-
-
-def test_the_encoding_given_holds_where_the_bytes_are_none_of_utf_8(tmp_path):
+    # The encoding given holds where the bytes are none of UTF-8.
     for encoding in ("latin-1", "cp1252", "utf-16-le"):
         assert read(write(tmp_path / "x.csv", ",", encoding), Reading(encoding=encoding)) == ROWS
     plain = tmp_path / "y.csv"
@@ -54,9 +52,7 @@ def test_a_table_that_lacks_the_delimiter_given_is_read_with_its_own(tmp_path, h
     assert rows == ROWS
     assert said == [f"{tmp_path / 'x.csv'}: read with ',' between fields, which it has, and not by --delimiter ';'."]
     assert read(write(tmp_path / "y.csv", ";", "utf-8", header), reading) == ROWS
-
-
-def test_a_delimiter_that_fits_is_never_replaced(tmp_path):
+    # A delimiter that fits is never replaced.
     path = tmp_path / "x.csv"
     path.write_text("text;label;text,label\none, two;a;x,y\nthree, four;b;x,y\n")
     assert read(path, Reading(delimiter=";")) == [("one, two", "a"), ("three, four", "b")]

@@ -31,7 +31,7 @@ def fitted(form: Form, reading: Reading, tell: Callable[[str], None] | None = No
 
     Raises:
         InputError: there is no such encoding.
-        OSError, EOFError, zlib.error, UnicodeError: it cannot be read.
+        OSError, EOFError, UnicodeError: it cannot be read.
     """
     tell = tell or _warn
     if form.kind not in PACKED:
