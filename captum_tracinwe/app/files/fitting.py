@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ __all__ = ["fitted"]
 PART = 1 << 20  # bytes that are looked at at once
 
 
-def fitted(form: Form, reading: Reading, tell: Callable[[str], None] | None = None) -> Reading:
+def fitted(form: Form, reading: Reading, said: bool = False) -> Reading:
     """How a file is read: as the options say, but for an encoding and a delimiter that it shows to be another.
 
     Of two files one may be in latin-1, which needs ``--encoding``, and the other in UTF-8, which does not. UTF-8 is told by its
@@ -27,24 +26,29 @@ def fitted(form: Form, reading: Reading, tell: Callable[[str], None] | None = No
     Args:
         form (Form): of the file.
         reading (Reading): as the options say.
-        tell (callable, optional): told what is read otherwise; default: a warning.
+        said (bool): what is read otherwise was said before; else it is a warning.
 
     Raises:
         InputError: there is no such encoding.
         OSError, EOFError, UnicodeError: it cannot be read.
     """
-    tell = tell or _warn
     if form.kind not in PACKED:
         return reading
     if reading.encoding is not None and _is_utf8(form.place, reading.encoding):
-        tell(f"{form.place}: read as UTF-8, which it is, and not by --encoding {reading.encoding}.")
+        if not said:
+            warnings.warn(
+                f"{form.place}: read as UTF-8, which it is, and not by --encoding {reading.encoding}.", stacklevel=3
+            )
         reading = replace(reading, encoding=None)
     if form.kind == "table" and reading.delimiter is not None:
         other = delimited.fitting(form.place, reading, TABLES.get(form.ending))
         if other is not None:
-            tell(
-                f"{form.place}: read with {other!r} between fields, which it has, and not by --delimiter {reading.delimiter!r}."
-            )
+            if not said:
+                warnings.warn(
+                    f"{form.place}: read with {other!r} between fields, which it has, and not by --delimiter "
+                    f"{reading.delimiter!r}.",
+                    stacklevel=3,
+                )
             reading = replace(reading, delimiter=other)
     return reading
 
@@ -63,7 +67,3 @@ def _is_utf8(path: Path, given: str) -> bool:
         except UnicodeDecodeError:
             return False
     return letters
-
-
-def _warn(said: str) -> None:
-    warnings.warn(said, stacklevel=4)

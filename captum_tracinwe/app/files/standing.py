@@ -53,7 +53,7 @@ def standing(path: Path, reading: Reading) -> Standing:
         InputError: it is of a form that cannot, or not in letters that can.
     """
     form = form_of(path, reading)
-    reading = fitted(form, reading, _said_when_read)
+    reading = fitted(form, reading, said=True)
     if form.kind == "parquet":
         return StandingParquet(path, reading)
     kinds = {
@@ -75,14 +75,10 @@ def standing(path: Path, reading: Reading) -> Standing:
     return _of_text(path, reading, "json" if form.kind == "json" else "table", TABLES.get(form.ending))
 
 
-def _said_when_read(said: str) -> None:
-    """Says it not again."""
-
-
 def ending_of_cleaned(path: Path, reading: Reading) -> str | None:
     """What the name of the cleaned file ends in; None: a file of this form cannot be cleaned."""
     form = form_of(path, reading)
-    reading = fitted(form, reading, _said_when_read)
+    reading = fitted(form, reading, said=True)
     if form.kind not in ("table", "json", "parquet"):
         return None
     if form.kind == "json" and form_of_json(path, reading) == "columns":
