@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from captum_tracinwe.index import GradientIndex
+    from captum_tracinwe.index.cache import Kept
     from captum_tracinwe.index.estimate import IndexEstimate
 
 __all__ = ["TracInWE"]
@@ -406,14 +407,14 @@ class TracInWE(TracInCP):
         inputs: Batch | DataLoader[Any],
         k: int | None = None,
         proponents: bool = True,
-        show_progress: bool = False,
+        show_progress: bool | None = False,
         aggregate: bool = False,
     ) -> Tensor | KMostInfluentialResults:
         """Scores ``(N, M)``, or with ``k`` the k training examples of highest (lowest) score for each test example.
 
         As :meth:`captum.influence.TracInCP.influence`. Differences: each checkpoint is loaded once per call (once per block where
         ``memory_limit`` needs blocks; the last once more at the first call, by the probe); equal scores are ranked by training
-        index; ``k`` < 1 is an error.
+        index; ``k`` < 1 is an error; ``show_progress=None`` shows a bar where a person looks.
         """
         assert inputs is not None, (
             "`inputs` argument is required. If you wish to calculate self influence scores, please use the "
@@ -432,7 +433,7 @@ class TracInWE(TracInCP):
     def self_influence(
         self,
         inputs: Batch | DataLoader[Any] | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = False,
         outer_loop_by_checkpoints: bool = False,
     ) -> Tensor:
         """Σ_c η_c‖g_c(x)‖², shape ``(M,)``, of the training examples or of ``inputs`` (with ``loss_fn`` in both cases).
@@ -475,7 +476,9 @@ class TracInWE(TracInCP):
 
     @log_usage(part_of_slo=False)
     @undisturbed
-    def row_gradients(self, inputs: Batch | DataLoader[Any] | None = None, show_progress: bool = False) -> RowGradients:
+    def row_gradients(
+        self, inputs: Batch | DataLoader[Any] | None = None, show_progress: bool | None = None
+    ) -> RowGradients:
         """The sparse gradients from which all scores are made.
 
         ``tracin.row_gradients(inputs).dot(tracin.row_gradients())`` is ``tracin.influence(inputs)`` of the plain score. They know
@@ -484,6 +487,7 @@ class TracInWE(TracInCP):
         Args:
             inputs (batch or DataLoader, optional): test examples, with ``test_loss_fn``; None: the training set, with
                 ``loss_fn``.
+            show_progress (bool, optional): a bar; None: where a person looks, in a terminal or a notebook.
 
         Returns:
             RowGradients: values ``(R, C * D)``, those of checkpoint c scaled by √η_c. About 4 · C · D bytes per distinct
@@ -509,7 +513,7 @@ class TracInWE(TracInCP):
         return applied(question.preconditioner, rows) if leads_from_word_to_word(question.preconditioner) else rows
 
     def _given_rows(
-        self, inputs: Batch | DataLoader[Any], loss_fn: Loss | None, show_progress: bool = False
+        self, inputs: Batch | DataLoader[Any], loss_fn: Loss | None, show_progress: bool | None = False
     ) -> RowGradients:
         loader = self.batches_of(inputs)
         return self.live.rows(loader, Asked(loss_fn, examples=TrainingSet(loader)), show_progress)
@@ -522,6 +526,7 @@ class TracInWE(TracInCP):
         train_indices: Tensor | Sequence[Sequence[int]],
         *,
         per_checkpoint: bool = False,
+        show_progress: bool | None = None,
     ) -> list[list[WordInfluence]]:
         """Split scores by token: which words carry the influence of chosen training examples on each test example.
 
@@ -530,6 +535,8 @@ class TracInWE(TracInCP):
             train_indices (Tensor or list of lists): for each test example the training examples to explain, for instance
                 ``influence(inputs, k=5).indices``.
             per_checkpoint (bool): keep the shares of single checkpoints too, ``(C, S)``.
+            show_progress (bool, optional): a bar over each side's gradients; None: where a person looks, in a terminal or a
+                notebook.
 
         Returns:
             list[list[WordInfluence]]: ``[test][rank]``; the shares of each add up to its score exactly. They are those of words
@@ -541,12 +548,12 @@ class TracInWE(TracInCP):
         """
         check_flags(per_checkpoint=per_checkpoint)
         source, question = self.source, self.question(inputs)
-        asked = source.of_question(question)
+        asked = source.of_question(question, show_progress)
         wanted = index_lists(train_indices, len(asked))
         distinct = sorted({index for indices in wanted for index in indices})
         if not distinct:
             return [[] for _ in wanted]
-        train = question.taught(source.rows(distinct))
+        train = question.taught(source.rows(distinct, show_progress))
         place = {index: i for i, index in enumerate(distinct)}
         pairs = [(i, index) for i, indices in enumerate(wanted) for index in indices]
         rows = torch.tensor([(i, place[index]) for i, index in pairs], device=asked.ptr.device)
@@ -634,6 +641,8 @@ class TracInWE(TracInCP):
         *,
         show_progress: bool | None = None,
         announce: Callable[[IndexEstimate], None] | None = None,
+        about: Mapping[str, str] | None = None,
+        found: Callable[[Kept], None] | None = None,
     ) -> Self:
         """This TracInWE with its training gradients kept: each question then costs only itself, in later processes too.
 
@@ -645,6 +654,9 @@ class TracInWE(TracInCP):
             folder (str or Path, optional): another one.
             show_progress (bool, optional): a bar, and what it will take on stderr; None: where a person looks.
             announce (callable, optional): told what it will take, an :class:`IndexEstimate`, in place of stderr.
+            about (mapping, optional): what `captum-tracinwe cache` is to say of the run: "data", "model".
+            found (callable, optional): told what was there already, a :class:`captum_tracinwe.index.cache.Kept`, in place of
+                stderr.
 
         Returns:
             TracInWE: of the same model, over an index in that folder; itself, if it has one.
@@ -657,16 +669,18 @@ class TracInWE(TracInCP):
             return self
         from captum_tracinwe.index.cache import cached_index
 
-        found = copy(self)
-        found.index = cached_index(
+        kept = copy(self)
+        kept.index = cached_index(
             self.live_source,
             folder,
             memory_limit=self.memory_limit,
             show_progress=show_progress,
             announce=announce,
+            about=about,
+            found=found,
         )
-        found._fitting = Fitting()  # of these rows, which may be kept beside them
-        return found
+        kept._fitting = Fitting()  # of these rows, which may be kept beside them
+        return kept
 
 
 def _opened(

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: a reader sees the old ones or the new ones, never a part."""
+"""Files that are there whole or not at all, a reader sees old ones or new ones; with the mode that the user's umask gives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["write_all"]
+__all__ = ["as_asked_for", "write_all"]
 
 
 def write_all(contents: Mapping[Path, bytes]) -> None:
@@ -16,8 +16,6 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
     Raises:
         OSError: one cannot be written; all old files are then untouched.
     """
-    mask = os.umask(0)
-    os.umask(mask)
     begun: list[tuple[str, Path]] = []
     try:
         for target, content in contents.items():
@@ -25,7 +23,7 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
             begun.append((name, target))
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            os.chmod(name, 0o666 & ~mask)  # a temporary file is private, what was asked for is not
+            as_asked_for(name)
         while begun:
             os.replace(*begun[0])
             begun.pop(0)
@@ -33,3 +31,18 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
         for name, _ in begun:
             Path(name).unlink(missing_ok=True)
         raise
+
+
+def as_asked_for(path: str | Path) -> None:
+    """Give a file, or a folder and all in it, the mode that the umask gives what is made new.
+
+    A temporary file is private, and some libraries write by way of one; what the user asked for is not.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for place, _, files in os.walk(path):
+        os.chmod(place, 0o777 & ~mask)
+        for name in files:
+            os.chmod(os.path.join(place, name), 0o666 & ~mask)
+    if not os.path.isdir(path):
+        os.chmod(path, 0o666 & ~mask)

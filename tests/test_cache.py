@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from captum_tracinwe import TracInWE
+from captum_tracinwe.app import option_types
 from captum_tracinwe.app.cli import main
 from captum_tracinwe.app.testing import TinyCNN, toy_texts
 from captum_tracinwe.gradients import live, seen
@@ -250,3 +251,59 @@ def test_what_it_takes_is_told_before_it_is_done_and_bars_are_for_those_who_look
     assert "Index of 24 examples" in capsys.readouterr().err
     made().cached(tmp_path / "three", show_progress=False)
     assert capsys.readouterr().err == ""
+
+
+# -------------------------------------------------------------------------------------------- what it is of, how large
+
+
+def test_each_entry_says_what_it_is_of_and_a_hit_says_that_it_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CAPTUM_TRACINWE_CACHE", str(tmp_path))
+    told = []
+    made().cached(about={"data": "/d/train.csv", "model": "/m/run\x1b"}, found=told.append)
+    assert told == []
+    made().cached(found=told.append)
+    assert [(one.about["data"], one.examples) for one in told] == [("/d/train.csv", 24)]  # what was said before stays
+    (told[0].path / "about.json").write_text("not JSON")
+    assert kept_in_cache()[0].about == {}
+    made().cached(about={"data": "/d/other.csv", "model": "/m/run\x1b"})
+    capsys.readouterr()
+    assert main(["cache", "--csv", "-"]) == 0
+    assert ",/d/other.csv,/m/run" in capsys.readouterr().out
+    assert main(["cache"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "/d/other.csv, asked by /m/run\u241b: TinyCNN, 24 texts, 1 checkpoint" in first
+    monkeypatch.setattr(seen, "is_terminal", lambda stream: True)
+    made().cached()
+    assert f"KB, {told[0].path})." in capsys.readouterr().err
+    made().cached(show_progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_not_used_for_longest_goes_first_until_little_enough_is_left(tmp_path, capsys):
+    for age, rate in ((30, 0.1), (10, 0.2), (20, 0.3)):
+        path = made(rate=rate).cached(tmp_path).index.path.parent
+        os.utime(path / "lock", (time.time() - age, time.time() - age))
+    newest, middle, oldest = kept_in_cache(tmp_path)
+    removed, stay = clear_cache(tmp_path, newest.bytes + middle.bytes)
+    assert ([one.path for one in removed], stay) == ([oldest.path], [])
+    assert main(["cache", "--cache", str(tmp_path), "--max-size", f"{newest.bytes / 1000 + 0.001:.6f} KB"]) == 0
+    assert "(1 training run)" in capsys.readouterr().out
+    assert [one.path for one in kept_in_cache(tmp_path)] == [newest.path]
+    assert main(["cache", "--cache", str(tmp_path), "--max-size", "1GB", "--json", "-"]) == 0
+    assert '"removed": []' in capsys.readouterr().out
+    used = made(rate=0.2).cached(tmp_path)
+    removed, stay = clear_cache(tmp_path, 1)
+    assert [one.path for one in stay] == [used.index.path.parent]
+
+
+@pytest.mark.parametrize(
+    ("given", "size"), [("5GB", 5 * 10**9), ("500 MB", 5 * 10**8), ("1.5KiB", 1536), ("7", 7), ("2t", 2 * 10**12)]
+)
+def test_sizes_as_people_write_them(given, size):
+    assert option_types.size(given) == size
+
+
+@pytest.mark.parametrize("given", ["", "0", "GB", "-1GB", "5XB", "5 GB of it", "nan", "\u0665GB"])
+def test_what_is_no_size_is_refused(given, capsys):
+    assert main(["cache", f"--max-size={given}"]) == 2
+    assert "expected a size such as 5GB or 500MB" in capsys.readouterr().err

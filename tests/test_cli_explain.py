@@ -72,7 +72,7 @@ def test_the_result_stands_first_and_the_planted_word_is_named(capsys, folder):
 def test_the_saved_model_is_taken_by_the_next_commands_and_its_gradients_are_there(capsys, folder):
     code, out, _ = run(capsys, *SMALL, "--save", "run", "--limit", 16, "--seed", 3)
     assert code == 0
-    assert "Ask it again with --model run --limit 16 --seed 3 --max-length 12: it does not know itself" in out
+    assert "Ask it again with --model run, which keeps --limit 16 --seed 3 --max-length 12." in out
     shutil.rmtree(folder / "run")
     assert run(capsys, *SMALL, "--save", "run")[0] == 0
     names = {path.name for path in (folder / "run").iterdir()}
@@ -84,6 +84,12 @@ def test_the_saved_model_is_taken_by_the_next_commands_and_its_gradients_are_the
         code, out, err = run(capsys, *own)
         assert (code, err) == (0, "")
         assert "Computing the gradients" not in out
+        assert f", {folder / 'cache'}/" in next(
+            line for line in out.splitlines() if "Gradients from the cache (" in line
+        )
+        assert main(["cache"]) == 0
+        kept = capsys.readouterr().out.splitlines()[0]
+        assert f"{folder / 'train.csv'}, asked by {folder / 'run'}: BertForSequenceClassification, 120 texts" in kept
         assert main(["index", "--train", "train.csv", "--out", "index", *own]) == 0
         assert main(["query", "--index", "index", "--test", "test.csv", *own]) == 0
         assert main(["suspects", "--train", "train.csv", *own]) == 0
@@ -146,3 +152,59 @@ def test_the_demo_on_own_texts_is_the_same_command(capsys, monkeypatch):
     (settings,) = seen
     assert (settings.explained, settings.save, settings.k) == (7, Path("kept"), 2)
     assert "captum-tracinwe explain" in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------------------- what is kept with a saved model
+
+
+@pytest.fixture
+def saved(capsys, folder):
+    """A model that was trained on a sample of a table with columns of other names."""
+    for name in ("train.csv", "test.csv"):
+        Path(name).write_text(Path(name).read_text().replace("text,label", "body,topic"))
+    columns = ["--text-column", "body", "--label-column", "topic"]
+    assert run(capsys, *SMALL, *columns, "--save", "run", "--limit", 16, "--seed", 3)[0] == 0
+    return "--text-column body --label-column topic --limit 16 --seed 3 --max-length 12"
+
+
+def test_the_next_command_takes_from_a_saved_model_how_its_texts_were_read(capsys, saved, monkeypatch):
+    monkeypatch.delattr(training, "train")
+    code, out, err = run(capsys, "--model", "run")
+    assert (code, err) == (0, "")
+    assert f"As run was saved: {saved}." in out
+    assert "16 training texts, a random sample of 120" in out
+    assert "Gradients from the cache" in out  # those of the same texts, read in the same way
+    others = "--text-column body --label-column topic --max-length 12"
+    for argv in (
+        ["index", "--train", "train.csv", "--out", "index", "--model", "run"],
+        ["query", "--index", "index", "--test", "test.csv", "--train", "train.csv", "--model", "run"],
+        ["browse", "--index", "index", "--train", "train.csv", "--model", "run"],
+        ["suspects", "--train", "train.csv", "--model", "run"],
+        ["explain", "--train", "train.csv", "--test", "test.csv", "--model", "run", "--index", "index"],
+    ):
+        assert main(argv) == 0
+        out, err = capsys.readouterr()
+        assert (out.count(f"As run was saved: {others}."), err) == (1, ""), argv
+
+
+def test_an_option_that_is_given_wins_and_a_sample_is_of_its_file_alone(capsys, saved, monkeypatch):
+    monkeypatch.delattr(training, "train")
+    code, out, _ = run(capsys, "--model", "run", "--limit", 20, "--max-length", 10, "--text-columns", "body", "topic")
+    assert code == 0
+    assert "As run was saved: --label-column topic." in out
+    assert "20 training texts" in out
+    shutil.copy("train.csv", "other.csv")
+    assert main(["explain", "--train", "other.csv", "--test", "test.csv", "--model", "run"]) == 0
+    out = capsys.readouterr().out
+    assert "120 training texts;" in out
+    assert "--limit" not in out.split("As run was saved:")[1].split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"max_length": 0}', '{"text_columns": ["a", "a"]}', '{"delimiter": ";;"}']
+)
+def test_what_is_kept_is_checked(capsys, saved, monkeypatch, content):
+    (Path("run") / "captum-tracinwe.json").write_text(content)
+    said = refused(capsys, "--model", "run")
+    assert "--model run: captum-tracinwe.json in it cannot be used" in said
+    assert "or remove it and say the options" in said

@@ -400,3 +400,28 @@ def test_a_warning_is_one_plain_line(options, capsys):
     assert err.startswith("captum-tracinwe index: warning: The checkpoint 'step-1.pt' carries no learning rate")
     assert err.count("\n") == 1
     assert "UserWarning" not in err
+
+
+def test_a_training_file_with_one_text_altered_is_refused_whether_it_would_be_shown_or_not(options, capsys):
+    assert run(capsys, "index", "--train", "train.csv", "--out", "index", *options)[0] == 0
+    asked = [
+        ["query", "--index", "index", "--test", "test.csv", "--k", "1", "--train", "other.csv", *options],
+        ["browse", "--index", "index", "--train", "other.csv", "--texts", "1", *options],
+        ["explain", "--index", "index", "--train", "other.csv", "--test", "test.csv", *options],
+        ["suspects", "--index", "index", "--train", "other.csv", *options],
+    ]
+    for place in (0, 7, 11):
+        write(
+            "other.csv",
+            [("the cat sat in the harbour", TEXTS[place][1]) if i == place else TEXTS[i] for i in range(12)],
+        )
+        for argv in asked:
+            code, out, err = run(capsys, *argv)
+            assert (code, err.count("\n")) == (2, 1), argv
+            assert f"--train other.csv, line {place + 2}: not the text that the index was built from" in err
+    write("other.csv", TEXTS)
+    assert [run(capsys, *argv)[0] for argv in asked] == [0, 0, 0, 0]
+    shorter = [option if option != "16" else "4" for option in options]
+    code, _, err = run(capsys, "query", "--index", "index", "--test", "test.csv", "--train", "train.csv", *shorter)
+    assert code == 2
+    assert "and the --max-length of the index. So are 11 more of 12 texts." in err

@@ -39,7 +39,9 @@ def test_what_is_of_another_form_is_left_out_and_that_is_said(folder):
     (folder / "README.md").write_text("about")
     (folder / "pos/picture.png").touch()
     (folder / "pos/more").mkdir()
-    with pytest.warns(UserWarning, match=r"3 files or folders .* are left out \('README.md', 'more', 'picture.png'\)"):
+    with pytest.warns(
+        UserWarning, match=r"3 files or folders .* are left out \('README.md', 'pos/more', 'pos/picture.png'\)"
+    ):
         assert len(read_texts(folder)) == 4
 
 

@@ -12,6 +12,7 @@ from cases import (
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.app.testing import scatter_checkpoints
+from captum_tracinwe.gradients import seen
 
 pytestmark = pytest.mark.filterwarnings("ignore:Since `.*loss_fn.*:UserWarning")
 
@@ -69,3 +70,25 @@ def test_words_of_examples_that_are_not_there_are_refused(wanted, message, tmp_p
     scatter_checkpoints(case.model, tmp_path)
     with pytest.raises(ValueError, match=message):
         tracin_of(case, tmp_path).word_influence(case.test, wanted)
+
+
+def test_bars_are_where_a_person_looks_unless_they_are_asked_for(tmp_path, monkeypatch, capsys):
+    case = cnn()
+    scatter_checkpoints(case.model, tmp_path)
+    tracin = tracin_of(case, tmp_path)
+    wanted = tracin.influence(case.test, k=2).indices
+    questions = (
+        lambda **shown: tracin.word_influence(case.test, wanted, **shown),
+        lambda **shown: tracin.row_gradients(**shown),
+        lambda **shown: tracin.row_gradients(case.test, **shown),
+    )
+    monkeypatch.setattr(seen, "PATIENCE", 0)
+    capsys.readouterr()
+    for looks in (False, True):
+        monkeypatch.setattr(seen, "is_terminal", lambda stream, looks=looks: looks)
+        for ask in questions:
+            for asked, shown in ((None, looks), (True, True), (False, False)):
+                ask(show_progress=asked)
+                assert ("to compute" in capsys.readouterr().err) == shown
+            ask()
+            assert ("to compute" in capsys.readouterr().err) == looks

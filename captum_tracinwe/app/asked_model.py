@@ -21,12 +21,15 @@ from captum_tracinwe.app.data import InputError, LabelledTexts, Row, classes_of,
 from captum_tracinwe.app.files import Reading
 from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by, of_file
+from captum_tracinwe.app.kept_options import KeptOptions
 from captum_tracinwe.app.outputs import temporary_directory
 from captum_tracinwe.app.recipes import Recipe, out_of_fold, recipe_of, refuse_taught, said_of
+from captum_tracinwe.app.same_texts import refuse_other_texts
 from captum_tracinwe.app.trusted import trusted_labels
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization.common import counted
+from captum_tracinwe.whole_files import as_asked_for
 from captum_tracinwe.words.legible import visible
 from captum_tracinwe.words.texts import TokenizedText, tokenize
 
@@ -63,6 +66,12 @@ class ModelSettings:
         if self.limit_train is not None:
             given += ["--limit", str(self.limit_train), "--seed", str(self.seed)]
         return given if self.max_length == ModelSettings.max_length else [*given, "--max-length", str(self.max_length)]
+
+    @property
+    def kept(self) -> KeptOptions:
+        """What is kept beside a model that is saved."""
+        length = None if self.max_length == ModelSettings.max_length else self.max_length
+        return KeptOptions.of(self.train, self.reading, self.limit_train, self.seed, length)
 
     @property
     def read(self) -> list[Path]:
@@ -145,6 +154,8 @@ def asked_model(
             model, recipe, told = _trained(settings, texts, directory, say)
             tokenizer, length = recipe.tokenizer, recipe.length
         encoded = training.EncodedTexts(given.texts, given.labels, tokenizer, length)
+        if opened is not None:
+            refuse_other_texts(opened, encoded, given.places, settings.train)
         data = training.batches(encoded, GRADIENT_BATCH)
         tracin = tracin_of(source, model, tokenizer, data, **({} if opened is None else {"index": opened}))
         labels = [texts.names[label] for label in texts.labels]
@@ -215,11 +226,14 @@ def _trained(
         if settings.save is not None:
             model.save_pretrained(folder)
             recipe.tokenizer.save_pretrained(folder)
+            settings.kept.write(folder)
     say(said_of(done, recipe.epochs))
     if settings.save is not None:
+        told = settings.again[2:]
+        knows = f", which keeps {visible(shlex.join(told))}" if told else ""
         say(
             f"Model, tokenizer and checkpoints: {visible(str(settings.save))}. Ask it again with "
-            f"{visible(shlex.join(settings.again))}: it does not know itself which texts it was trained on, and how it read them."
+            f"{visible(shlex.join(settings.again[:2]))}{knows}."
         )
     if settings.folds is None:
         return model, recipe, None
@@ -258,9 +272,7 @@ def _saved(save: Path | None, otherwise: str) -> Iterator[str]:
     folder = tempfile.mkdtemp(dir=save.parent, prefix=f".{save.name}.")
     try:
         yield folder
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(folder, 0o777 & ~umask)
+        as_asked_for(folder)
         os.rename(folder, save)
     except OSError as error:
         raise InputError(f"--save {save}: cannot be written ({error.strerror or error}).") from error

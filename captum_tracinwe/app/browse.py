@@ -13,6 +13,7 @@ from captum_tracinwe.app.commands import Source, labels_indexed, refusals, refus
 from captum_tracinwe.app.data import InputError, LabelledTexts
 from captum_tracinwe.app.files import read_texts
 from captum_tracinwe.app.given_model import head_of, kept_tokens, numbered_by
+from captum_tracinwe.app.same_texts import refuse_other_texts
 from captum_tracinwe.index import GradientIndex, pushed_by
 from captum_tracinwe.tracin_we import TracInWE
 from captum_tracinwe.visualization import pushed_html, write_html
@@ -60,6 +61,8 @@ def browse(
         labelled = training_texts(source, train, opened, classes)
         model, tokenizer = training.load_model(source.model, classes.names)
         length = kept_tokens(source.max_length, tokenizer, model.config, say, labelled.pairs)
+        encoded = training.EncodedTexts(labelled.texts, labelled.labels, tokenizer, length)
+        refuse_other_texts(opened, encoded, labelled.places, train)
         tracin = tracin_of(source, model, tokenizer, None, index=opened)
         chosen = _largest(tracin, opened, texts) if lines is None else _of_lines(labelled, opened, lines, train)
         one = training.EncodedTexts(labelled.texts[:1], labelled.labels[:1], tokenizer, length)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.app import results_options, source_options
-from captum_tracinwe.app.option_types import count
+from captum_tracinwe.app.option_types import count, file_name
 
 __all__ = ["add"]
 
@@ -29,7 +29,8 @@ def add(commands: Any) -> None:
     option = command.add_argument
     option("--index", metavar="DIR", required=True, help="what `captum-tracinwe index` made")
     option("--train", metavar="FILE", required=True, help="the training file that it was made from")
-    option("--out", metavar="FILE", default="captum-tracinwe-browse.html", help="the page (default: %(default)s)")
+    page = "captum-tracinwe-browse.html"
+    option("--out", metavar="FILE", type=file_name, default=page, help="the page (default: %(default)s)")
     option("--texts", type=count, metavar="N", default=20, help="the N texts of largest self-influence (default: 20)")
     option("--lines", type=count, metavar="N", nargs="+", help="the texts of these lines of --train instead")
     option("--k", type=count, default=5, metavar="N", help="texts named that it pushed either way (default: 5)")

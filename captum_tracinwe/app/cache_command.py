@@ -12,10 +12,10 @@ from captum_tracinwe.index.estimate import amount
 from captum_tracinwe.visualization.common import counted
 from captum_tracinwe.words.legible import visible
 
-__all__ = ["COLUMNS", "clear", "rows", "show"]
+__all__ = ["COLUMNS", "clear", "from_cache", "rows", "show"]
 
 #: Of the table of what is kept; "used" is in UTC.
-COLUMNS = ("path", "bytes", "used", "model", "examples", "checkpoints")
+COLUMNS = ("path", "bytes", "used", "model", "examples", "checkpoints", "data", "model_folder")
 
 
 def show(folder: Path | None, say: Callable[[str], None] = print) -> list[Kept]:
@@ -27,15 +27,33 @@ def show(folder: Path | None, say: Callable[[str], None] = print) -> list[Kept]:
         return found
     for one in found:
         used = datetime.fromtimestamp(one.used).strftime("%Y-%m-%d %H:%M")
-        what = f"{one.model}, {one.examples:,} texts, {counted(one.checkpoints, 'checkpoint')}"
-        say(f"{used}  {amount(one.bytes):>8}  {visible(what) if one.model else 'not finished'}  {one.path.name[:8]}")
-    say(f"{_total(found)} in {where}. --clear removes them; they are computed anew when they are asked for.")
+        say(f"{used}  {amount(one.bytes):>8}  {visible(_what(one))}  {one.path.name[:8]}")
+    say(
+        f"{_total(found)} in {where}. --clear removes them, --max-size 5GB those that were not used for longest; they are "
+        f"computed anew when they are asked for."
+    )
     return found
 
 
-def clear(folder: Path | None, say: Callable[[str], None] = print) -> list[Kept]:
-    """Remove what nobody uses; what was removed."""
-    removed, stay = clear_cache(folder)
+def _what(one: Kept) -> str:
+    """What gradients are of: the data and the model as a person knows them, if they were said; then what the files tell."""
+    named = [one.about.get("data", ""), one.about.get("model", "") and f"asked by {one.about['model']}"]
+    facts = (
+        f"{one.model}, {one.examples:,} texts, {counted(one.checkpoints, 'checkpoint')}"
+        if one.model
+        else "not finished"
+    )
+    return ": ".join(part for part in (", ".join(filter(None, named)), facts) if part)
+
+
+def from_cache(one: Kept) -> str:
+    """What is said where gradients are there already."""
+    return f"Gradients from the cache ({amount(one.bytes)}, {visible(str(one.path))})."
+
+
+def clear(folder: Path | None, say: Callable[[str], None] = print, max_bytes: int = 0) -> list[Kept]:
+    """Remove what nobody uses, or of it what was not used for longest until ``max_bytes`` are left; what was removed."""
+    removed, stay = clear_cache(folder, max_bytes)
     where = visible(str(cache_folder(folder)))
     say(f"Removed {_total(removed)} from {where}." if removed else f"Nothing was removed from {where}.")
     if stay:
@@ -53,6 +71,8 @@ def rows(kept: Sequence[Kept]) -> list[dict[str, Any]]:
             "model": one.model,
             "examples": one.examples,
             "checkpoints": one.checkpoints,
+            "data": one.about.get("data", ""),
+            "model_folder": one.about.get("model", ""),
         }
         for one in kept
     ]

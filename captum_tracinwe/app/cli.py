@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -11,9 +12,10 @@ from typing import Any, NoReturn
 from captum_tracinwe.app import browse_options, explain_options, results_options, source_options, suspects_options
 from captum_tracinwe.app.file_options import FILE_OPTIONS, FORMS, add_file_options
 from captum_tracinwe.app.installed import version_of
-from captum_tracinwe.app.option_types import count, rate, seed
+from captum_tracinwe.app.option_types import count, file_name, folder_name, rate, seed
 from captum_tracinwe.app.stops import Stops, stops
 from captum_tracinwe.app.streams import Output, legible_streams, tell
+from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.words.legible import as_line
 
 __all__ = ["main"]
@@ -43,6 +45,7 @@ IN_A_SHELL = (
         r" Give it a better voice, out_of_fold=\.\.\., of",
         " Give it a better voice by --folds N or, from Python, suspects(..., out_of_fold=...), of",
     ),
+    (r"in the environment as (\w+), or as `folder`", r"by --cache, or in the environment as \1"),
     (r"\bPass a checkpoints_load_func", "From Python, pass a checkpoints_load_func"),
     (r"\bor pass a checkpoints_load_func", "or, from Python, pass a checkpoints_load_func"),
 )
@@ -85,8 +88,9 @@ def _run(argv: Sequence[str] | None, output: Output, stopped: Stops) -> int:
         return stop.code if isinstance(stop.code, int) else 0
     from captum_tracinwe.app.data import one_line
 
-    if getattr(options, "json", None) == "-":
-        options.say = _nothing  # standard output has the JSON, and nothing else
+    if "-" in (getattr(options, "json", None), getattr(options, "csv", None)):
+        # Standard output has the result, and nothing else; what else is said is for a person who looks.
+        options.say = tell if is_terminal(sys.stderr) else _nothing
 
     def report(kind: str, said: str) -> None:
         tell(f"captum-tracinwe {options.command}: {kind}: {_for_a_shell(as_line(said))}")
@@ -156,7 +160,8 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     demo.set_defaults(run=_demo)
     add = demo.add_argument
-    add("--out", metavar="FILE", default="captum-tracinwe-report.html", help="the report (default: %(default)s)")
+    report = "captum-tracinwe-report.html"
+    add("--out", metavar="FILE", type=file_name, default=report, help="the report (default: %(default)s)")
     add("--k", type=count, default=5, metavar="N", help="proponents and opponents shown per test text (default: 5)")
     add("--seed", type=seed, default=0, metavar="N", help="of weights, shuffling and samples (default: 0)")
     add("--epochs", type=count, metavar="N", help="default: 8; 5 on your texts; 2 with --model")
@@ -169,7 +174,8 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     add("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
     add("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
-    add("--checkpoints", metavar="DIR", help="keep the checkpoints in this empty or new directory (default: not kept)")
+    kept = "keep the checkpoints in this empty or new directory (default: not kept)"
+    add("--checkpoints", metavar="DIR", type=folder_name, help=kept)
     results_options.add(demo, "the pairs of test and training texts as a table")
     group = demo.add_argument_group("your own texts (as of captum-tracinwe explain, which has more)")
     own = group.add_argument
@@ -233,7 +239,7 @@ def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
     index.set_defaults(run=_index)
     add = index.add_argument
     add("--train", metavar="FILE", required=True, help=f"training texts: {FORMS}")
-    add("--out", metavar="DIR", required=True, help="the index: a new or empty directory")
+    add("--out", metavar="DIR", type=folder_name, required=True, help="the index: a new or empty directory")
     add("--dry-run", action="store_true", help="only say what it would take: time, memory, disk")
     add("--resume", action="store_true", help="go on with an unfinished index")
     add("--append", action="store_true", help="put the texts behind those that the index holds")
@@ -258,7 +264,7 @@ def _add_query(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--predicted", action="store_true", help="ask about the model's own answers, not the file's labels")
     add("--test-limit", type=count, metavar="N", default=5, help="the first N texts of the file (default: 5)")
     add("--train", metavar="FILE", help="the training file, to show its texts")
-    add("--out", metavar="FILE", help="a page of the same, with the words coloured")
+    add("--out", metavar="FILE", type=file_name, help="a page of the same, with the words coloured")
     results_options.add(query, "the pairs of test and training texts as a table")
     source_options.add(query)
 

@@ -18,6 +18,7 @@ from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, one_
 from captum_tracinwe.app.files import Reading, read_texts
 from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by
+from captum_tracinwe.app.same_texts import OTHER, refuse_other_texts
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.index.estimate import IndexEstimate
@@ -195,6 +196,9 @@ def query(
             encoded = training.EncodedTexts(chosen.texts, answers, tokenizer, length)
         tracin = tracin_of(source, model, tokenizer, None, index=opened)
         shown = training_texts(source, train, opened, classes) if train else None
+        if shown:
+            of_file = training.EncodedTexts(shown.texts, shown.labels, tokenizer, length)
+            refuse_other_texts(opened, of_file, shown.places, train)
         batches = training.batches(encoded, source.batch_size)
         indices, told, read = _best(tracin, opened, batches, k, not opponents, source.plain)
         pairs = tracin.word_influence(batches, indices)
@@ -342,7 +346,4 @@ def refuse_other_words(index: GradientIndex, texts: dict[int, TokenizedText], pl
     for i, (text, place) in enumerate(zip(texts.values(), places, strict=True)):
         held = {*text.token_ids, *((text.padding[0],) if text.padding else ())}
         if not held.issuperset(ids[ends[i] : ends[i + 1]]):
-            raise InputError(
-                f"{place}: not the text that the index was built from, or cut at another length; expected that file, with its "
-                f"texts in their order, and the --max-length of the index."
-            )
+            raise InputError(f"{place}: {OTHER}")

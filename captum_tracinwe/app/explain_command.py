@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from captum_tracinwe.app.asked_model import Asked, ModelSettings, asked_model, check_save
+from captum_tracinwe.app.cache_command import from_cache
 from captum_tracinwe.app.commands import refusals
 from captum_tracinwe.app.data import InputError, classes_of
 from captum_tracinwe.app.files import read_texts
-from captum_tracinwe.app.outputs import check_outputs
+from captum_tracinwe.app.outputs import check_folder, check_outputs
 from captum_tracinwe.app.results import Results, of_explanation
 from captum_tracinwe.app.training import batches
 from captum_tracinwe.explanation import Explanation, explain
@@ -51,7 +52,12 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
     Raises:
         InputError: a file, the model, its checkpoints or the index cannot be used, or a file cannot be written.
     """
-    check_outputs(settings.outputs, [*settings.read, settings.test])
+    settings.results.check_dashes()
+    read = [*settings.read, settings.test]
+    check_outputs(settings.outputs, read)
+    if settings.keep:
+        with refusals():
+            check_folder("--cache" if settings.cache else "The cache folder", cache_folder(settings.cache), read)
     check_save(settings.save)
     if settings.limit_train is not None and settings.index is not None:
         raise InputError("--limit is given with --index, which is of all training texts; leave out one of the two.")
@@ -62,8 +68,20 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
         texts = asked.tests
         assert texts is not None
         encoded, tokenized = asked.tokens_of(texts)
+
+        def announce(estimate: IndexEstimate) -> None:
+            say(_cost(settings, asked, estimate))
+
+        tracin = asked.tracin
+        if settings.keep:
+            tracin = tracin.cached(
+                settings.cache,
+                announce=announce,
+                about=_about(settings),
+                found=lambda kept: say(from_cache(kept)),
+            )
         found = explain(
-            asked.tracin,
+            tracin,
             batches(encoded, QUESTIONS),
             test_texts=tokenized,
             train_texts=asked.tokenized,
@@ -73,10 +91,10 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
             explained=settings.explained,
             test_places=texts.places,
             train_places=asked.texts.places,
-            cache=settings.cache if settings.keep else False,
+            cache=False,
             title=f"Why does the model answer like this? {settings.train.name} on {settings.test.name}",
             seed=settings.seed,
-            announce=lambda estimate: say(_cost(settings, asked, estimate)),
+            announce=announce,
         )
     try:
         write_all({settings.out: explanation_html(found).encode()})
@@ -91,6 +109,15 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Explanation:
         given = visible(shlex.join(["--train", str(settings.train), *model]))
         say(f"Are labels wrong? captum-tracinwe suspects {given}")
     return found
+
+
+def _about(settings: Settings) -> dict[str, str]:
+    """What a person knows the gradients by."""
+    data = str(settings.train.absolute()) if settings.train.exists() else str(settings.train)
+    if settings.limit_train is not None:
+        data += f" ({settings.limit_train:,} texts of it)"
+    model = settings.save or settings.model
+    return {"data": data, "model": "a small BERT that was not saved" if model is None else str(model.absolute())}
 
 
 def _cost(settings: Settings, asked: Asked, estimate: IndexEstimate) -> str:

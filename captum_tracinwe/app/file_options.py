@@ -41,12 +41,12 @@ def add_file_options(parser: Any, labels: str = "integers or strings") -> None:
         "--delimiter",
         metavar="CHARACTER",
         type=delimiter,
-        help=r"between fields of a table, \t is a tab (default: found)",
+        help=r"between fields of a table, \t is a tab (default: found; a file that lacks it is read with its own)",
     )
     add(
         "--encoding",
         metavar="NAME",
-        help="of files of text, such as latin-1 (default: UTF-8, or what the file's mark says)",
+        help="of files that are not UTF-8 and have no mark, such as latin-1 (those in UTF-8 are told by their bytes)",
     )
 
 

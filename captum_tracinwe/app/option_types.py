@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 
-__all__ = ["count", "delimiter", "fold_count", "rate", "seed"]
+__all__ = ["count", "delimiter", "file_name", "fold_count", "folder_name", "rate", "seed", "size"]
 
 
 def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
@@ -48,4 +49,32 @@ def delimiter(text: str) -> str:
     value = "\t" if text in ("\\t", "tab") else text
     if len(value) != 1 or value in '"\r\n\0':
         raise argparse.ArgumentTypeError(f"expected one character between fields (\\t for a tab), got {text!r}")
+    return value
+
+
+def file_name(text: str) -> str:
+    """A file to be written, which standard output is none of."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "expected the name of a file, got '-': on standard output --json - and --csv - print what was found; a file called - "
+            "is ./-"
+        )
+    return text
+
+
+def folder_name(text: str) -> str:
+    """A folder to be made, which standard output is none of."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("expected the name of a folder, got '-'; one called - is ./-")
+    return text
+
+
+def size(text: str) -> int:
+    """Bytes, written as 5GB, 500 MB or 1.5GiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", text.strip().upper(), re.ASCII)
+    value = (
+        0 if found is None else int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " "))
+    )
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a size such as 5GB or 500MB, got {text!r}")
     return value

@@ -10,7 +10,7 @@ from pathlib import Path
 from captum_tracinwe.app.files import InputError, on_disk
 from captum_tracinwe.gradients.interrupts import unbroken
 
-__all__ = ["check_outputs", "temporary_directory"]
+__all__ = ["check_folder", "check_outputs", "temporary_directory"]
 
 
 @unbroken
@@ -70,6 +70,21 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Iterable[str | Path
                 pass
         except OSError as error:
             raise InputError(f"{option} {out}: cannot be written ({error.strerror or error}).") from error
+
+
+def check_folder(option: str, folder: Path, inputs: Iterable[str | Path]) -> None:
+    """See that a folder to be written in lies in none that is read.
+
+    Raises:
+        InputError: it does.
+    """
+    read = [Path(on_disk(one)) for one in inputs]
+    within = next((one for one in read if one.is_dir() and folder.resolve().is_relative_to(one.resolve())), None)
+    if within is not None:
+        raise InputError(
+            f"{option} {folder}: {within}, which is read, would hold it; expected a place outside it, so that nothing there "
+            f"changes."
+        )
 
 
 def _holds(folder: Path, file: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from captum_tracinwe.app.installed import version_of
 from captum_tracinwe.app.outputs import check_outputs
 from captum_tracinwe.explanation import Explanation
 from captum_tracinwe.explanation.tables import COLUMNS, VERSION
+from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.tabular import csv_text, json_document
 from captum_tracinwe.whole_files import write_all
 from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.legible import as_lines
 from captum_tracinwe.words.tables import PAIR_COLUMNS, RANKED_SHARES, pair_rows, share_rows
 
 __all__ = ["FACTS", "PAIRS", "SHARES", "Results", "fact_rows", "of_explanation", "of_lines", "of_pairs"]
@@ -34,8 +37,8 @@ class Results:
 
     Args:
         command (str): what found it.
-        json, csv (str, optional): files; "-" is standard output, for JSON alone.
-        put (callable): prints on standard output, where JSON then stands alone.
+        json, csv (str, optional): files; "-" is standard output, for one of them.
+        put (callable): prints on standard output, where that one then stands alone.
     """
 
     command: str = ""
@@ -51,8 +54,8 @@ class Results:
     @property
     def outputs(self) -> dict[str, str | Path]:
         """Path by option, of the files to be written."""
-        named = {"--json": None if self.json == "-" else self.json, "--csv": self.csv}
-        return {option: path for option, path in named.items() if path is not None}
+        named = {"--json": self.json, "--csv": self.csv}
+        return {option: path for option, path in named.items() if path is not None and path != "-"}
 
     @property
     def asked(self) -> bool:
@@ -66,8 +69,16 @@ class Results:
             inputs (iterable of path): that are read; None: not given.
             **others (path): what else is written, by its option: ``out=...``.
         """
+        self.check_dashes()
         named = {f"--{name}": path for name, path in others.items() if path is not None}
         check_outputs({**named, **self.outputs}, [path for path in inputs if path is not None])
+
+    def check_dashes(self) -> None:
+        """Raise InputError where both are to be printed."""
+        if self.json == self.csv == "-":
+            raise InputError(
+                "--json - and --csv - are both given, and standard output can hold one of them; name a file for the other."
+            )
 
     def contents(
         self, content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
@@ -76,14 +87,19 @@ class Results:
         found: dict[Path, bytes] = {}
         if self.json is not None and self.json != "-":
             found[Path(self.json)] = json_document(self._whole(content)).encode()
-        if self.csv is not None:
+        if self.csv is not None and self.csv != "-":
             found[Path(self.csv)] = csv_text(columns, rows).encode()
         return found
 
-    def say(self, content: Mapping[str, Any]) -> None:
-        """Print the JSON, where standard output is to have it: in ASCII, which every terminal and pipe can hold."""
+    def say(self, content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print what standard output is to have: JSON in ASCII, which every terminal and pipe can hold; CSV as a file has it, and
+        with what a terminal would obey made visible where it goes to one.
+        """
         if self.json == "-":
             self.put(json_document(self._whole(content), ascii_only=True).removesuffix("\n"))
+        if self.csv == "-":
+            text = csv_text(columns, rows).removesuffix("\n")
+            self.put(as_lines(text) if is_terminal(sys.stdout) else text)
 
     def hand_on(self, content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """Write and print what is asked for: all of ``content`` as JSON, ``rows`` as CSV.
@@ -96,7 +112,7 @@ class Results:
         except OSError as error:
             where = error.filename or ", ".join(map(str, self.outputs.values()))
             raise InputError(f"{where}: cannot be written ({error.strerror or error}).") from error
-        self.say(content)
+        self.say(content, columns, rows)
 
     def _whole(self, content: Mapping[str, Any]) -> dict[str, Any]:
         head = {"schema_version": VERSION, "command": self.command, "package_version": version_of("captum-tracinwe")}

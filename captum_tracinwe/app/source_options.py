@@ -23,21 +23,23 @@ def add(command: Any) -> None:
         "--checkpoints", metavar="DIR", help="its checkpoints with their rates (default: those in --model's directory)"
     )
     add_file_options(command, "class numbers or the names that the model has")
-    option("--max-length", type=count, metavar="N", default=64, help="tokens kept of a text (default: 64)")
+    option("--max-length", type=count, metavar="N", help="tokens kept of a text (default: 64, or as --model was saved)")
     option("--batch-size", type=count, metavar="N", default=16, help="texts to a pass (default: 16)")
     option("--without-special-tokens", action="store_true", help="leave [CLS], [SEP] and their like out of the scores")
     option("--plain", action="store_true", help="the paper's TracIn-WE (default: the score that we recommend)")
 
 
 def source_of(options: argparse.Namespace) -> Source:
-    """What they say."""
+    """What they say, or what was kept with the model."""
     from captum_tracinwe.app.commands import Source
+    from captum_tracinwe.app.kept_options import recall
 
+    recall(options, options.say)
     return Source(
         Path(options.model),
         Path(options.checkpoints or options.model),
         reading_of(options),
-        options.max_length,
+        options.max_length or Source.max_length,
         options.batch_size,
         options.without_special_tokens,
         options.plain,

@@ -18,7 +18,7 @@ from captum_tracinwe.app.results import Results
 from captum_tracinwe.exports import to_argilla
 from captum_tracinwe.labels import Suspects, suspects
 from captum_tracinwe.labels.found import COLUMNS
-from captum_tracinwe.tabular import csv_text, json_text
+from captum_tracinwe.tabular import json_text
 from captum_tracinwe.visualization import suspects_html, suspects_text
 from captum_tracinwe.whole_files import write_all
 from captum_tracinwe.words.legible import visible
@@ -38,7 +38,6 @@ class Settings(ModelSettings):
     """What the options say; None: not given."""
 
     out: Path
-    csv: Path | None = None
     results: Results = field(default_factory=Results)
     argilla: Path | None = None
     limit: int = 50
@@ -47,7 +46,7 @@ class Settings(ModelSettings):
     @property
     def outputs(self) -> dict[str, Path]:
         """Path by option, of those to be written."""
-        named = {"--out": self.out, "--csv": self.csv, "--argilla": self.argilla, **self.results.outputs}
+        named = {"--out": self.out, "--argilla": self.argilla, **self.results.outputs}
         return {option: Path(path) for option, path in named.items() if path is not None}
 
 
@@ -57,6 +56,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
     Raises:
         InputError: a file, the model, its checkpoints or the index cannot be used, or a file cannot be written.
     """
+    settings.results.check_dashes()
     check_outputs(settings.outputs, settings.read)
     rows = read_texts(settings.train, settings.reading)
     known = classes_of(rows, settings.train, mixed_is_said=False)
@@ -83,23 +83,23 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> Suspects:
             seed=settings.seed,
         )
     contents = {settings.out: _page(settings, found, texts, tokenized).encode()}
-    if settings.csv is not None:
-        contents[settings.csv] = _table(found, texts).encode()
     if settings.argilla is not None:
         contents[settings.argilla] = _records(settings, found, texts).encode()
-    content = _content(found, texts) if settings.results.asked else {}
-    contents |= settings.results.contents(content, (), ())
+    table = _rows(found, texts) if settings.results.asked else []
+    content = _content(found, table)
+    contents |= settings.results.contents(content, TABLE, table)
     try:
         write_all(contents)
     except OSError as error:
         raise InputError(f"{error.filename or settings.out}: cannot be written ({error.strerror or error}).") from error
     say(suspects_text(found, top=min(PRINTED, settings.limit), places=texts.places, rest="--csv has all"))
     say("")
-    for what, path in (("Page", settings.out), ("Table", settings.csv), ("Argilla records", settings.argilla)):
+    named = (("Page", settings.out), ("Table", settings.outputs.get("--csv")), ("Argilla records", settings.argilla))
+    for what, path in named:
         if path is not None:
             say(f"{what}: {visible(str(path))}")
     say(_then(settings))
-    settings.results.say(content)
+    settings.results.say(content, TABLE, table)
     return found
 
 
@@ -125,12 +125,7 @@ def _page(settings: Settings, found: Suspects, texts: LabelledTexts, tokenized: 
     return suspects_html(found, title=title, texts=tokenized, places=texts.places)
 
 
-def _table(found: Suspects, texts: LabelledTexts) -> str:
-    """`Suspects.to_csv` with every text, and the line of the file where it stands."""
-    return csv_text(TABLE, _rows(found, texts))
-
-
-def _content(found: Suspects, texts: LabelledTexts) -> dict[str, Any]:
+def _content(found: Suspects, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """For JSON: all that was found."""
     return {
         "classes": list(found.names),
@@ -138,13 +133,14 @@ def _content(found: Suspects, texts: LabelledTexts) -> dict[str, Any]:
         "accuracy": found.accuracy,
         "weight": found.weight,
         "tells": found.tells,
-        "texts": _rows(found, texts),
+        "texts": rows,
         "mixed_up": [asdict(one) for one in found.mixed_up],
         "doubles": [asdict(one) for one in found.doubles],
     }
 
 
 def _rows(found: Suspects, texts: LabelledTexts) -> list[dict[str, Any]]:
+    """`Suspects.rows` with every text, and the line of the file where it stands."""
     return [
         {**row, "line": texts.lines[row["index"]], "text": in_one(texts.texts[row["index"]])} for row in found.rows()
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from captum_tracinwe.app import results_options
 from captum_tracinwe.app.file_options import FORMS, add_file_options, reading_of
 from captum_tracinwe.app.model_options import add_model, path, settings_of
-from captum_tracinwe.app.option_types import count, fold_count
+from captum_tracinwe.app.option_types import count, file_name, fold_count
 
 __all__ = ["add"]
 
@@ -38,10 +38,10 @@ def add(commands: Any) -> None:
     command.set_defaults(run=_run)
     option = command.add_argument
     option("--train", metavar="FILE", required=True, help=f"training texts: {FORMS}")
-    option("--out", metavar="FILE", help="the page (default: captum-tracinwe-suspects.html)")
-    option("--csv", metavar="FILE", help="all texts as a table, most suspicious first")
-    results_options.add(command, None)
-    option("--argilla", metavar="FILE", help="the texts of the page as JSON lines, records for Argilla 2")
+    option("--out", metavar="FILE", type=file_name, help="the page (default: captum-tracinwe-suspects.html)")
+    results_options.add(command, "all texts as a table, most suspicious first")
+    records = "the texts of the page as JSON lines, records for Argilla 2"
+    option("--argilla", metavar="FILE", type=file_name, help=records)
     option("--limit", type=count, metavar="N", default=50, help="texts on the page (default: 50)")
     option(
         "--witnesses", type=count, metavar="N", default=3, help="texts named for a label and against it (default: 3)"
@@ -62,13 +62,15 @@ def add(commands: Any) -> None:
     add_model(command, "reasons are looked up there")
     clean = command.add_argument_group("a cleaned training file").add_argument
     clean("--decisions", metavar="FILE", help="what the page exported")
-    clean("--clean", metavar="FILE", help="--train with these decisions, in the same format; nothing else is done then")
+    cleaned = "--train with these decisions, in the same format; nothing else is done then"
+    clean("--clean", metavar="FILE", type=file_name, help=cleaned)
 
 
 def _run(options: argparse.Namespace) -> None:
     from captum_tracinwe.app import suspects_command
     from captum_tracinwe.app.cleaning import clean
     from captum_tracinwe.app.data import InputError
+    from captum_tracinwe.app.kept_options import recall
     from captum_tracinwe.app.results import Results
 
     train = Path(options.train)
@@ -85,6 +87,7 @@ def _run(options: argparse.Namespace) -> None:
             raise InputError(
                 f"--{beside} is given with --clean, which only writes the cleaned file; leave it out, or run the command twice."
             )
+        recall(options, options.say)
         clean(
             train,
             Path(options.decisions),
@@ -97,8 +100,7 @@ def _run(options: argparse.Namespace) -> None:
     settings = suspects_command.Settings(
         **settings_of(options),
         out=Path(options.out or "captum-tracinwe-suspects.html"),
-        csv=path(options.csv),
-        results=Results(options.command, options.json, None, options.put),
+        results=Results.of(options),
         argilla=path(options.argilla),
         limit=options.limit,
         witnesses=options.witnesses,

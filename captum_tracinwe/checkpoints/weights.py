@@ -26,6 +26,7 @@ from captum_tracinwe.checkpoints.rates import rate_beside, trainer_rate
 from captum_tracinwe.gradients.interrupts import whole
 from captum_tracinwe.gradients.model_state import ModelState, has_own_loading, memory_of, shared_memory
 from captum_tracinwe.gradients.turns import alone
+from captum_tracinwe.whole_files import as_asked_for
 
 __all__ = [
     "assign_checkpoint",
@@ -90,7 +91,7 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
                 torch.save({"model_state_dict": state, "learning_rate": rate, "step": step}, temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        as_asked_for(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -176,12 +177,6 @@ def _load(model: Module, path: str | Path, assign: bool) -> float:
             )
         return 1.0
     return rate
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # ----------------------------------------------------------------------------------------------------------- loading

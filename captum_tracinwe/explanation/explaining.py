@@ -28,6 +28,7 @@ from captum_tracinwe.gradients.source import Question
 from captum_tracinwe.words.explained import Explained
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.near import near_groups, occurrences_in
+from captum_tracinwe.words.own_labels import check_own_labels
 from captum_tracinwe.words.report import WordReport, report_of
 from captum_tracinwe.words.splitting import split
 from captum_tracinwe.words.texts import TokenizedText
@@ -103,6 +104,9 @@ def explain(
     check_arguments(tracin, {"k": k, "explained": explained}, {"test_texts": test_texts, "train_texts": train_texts})
     answers = answers_by(tracin, inputs, names)
     taught = classes_of(train_labels, train_texts, answers.names)
+    check_own_labels(
+        tracin.source, [answers.names[label] for label in taught], dict(enumerate(answers.names)), "explain"
+    )
     at_test = _places("test", test_places, len(answers.labels), len(test_texts))
     at_train = _places("train", train_places, _size(tracin, len(train_texts)), len(train_texts))
     performance = performance_of(taught, answers.labels, answers.predicted, answers.names)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches.batch import Batch, Loss, positions_of, size_of
+from captum_tracinwe.batches.batch import Batch, Loss, labels_of, positions_of, size_of
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.block_lengths import BlockLengths
@@ -61,6 +61,21 @@ class LiveSource:
     def size(self) -> int | None:
         """Told by reading."""
         return None
+
+    @property
+    def labels(self) -> dict[int, int] | None:
+        """Class number by training index, by reading the training set; None of a stream, or where labels are of another kind."""
+        if self.examples.readable is None:
+            return None
+        found: list[int] = []
+        with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed
+            for batch in reading(self.examples.by_index(), "train_dataset"):
+                labels = labels_of(batch, self.live.label_names)
+                whole = isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()
+                if not whole or len(labels) != size_of(batch):
+                    return None
+                found += labels.tolist()
+        return dict(enumerate(found))
 
     @property
     def passes(self) -> int:
@@ -188,7 +203,7 @@ class LiveSource:
         if indices is not None:
             batches, held = self.examples.chosen(indices)
             chosen = TrainingSet(batches) if isinstance(batches, DataLoader) else None
-            rows = self.live.rows(batches, Asked(self.loss_fn, "training", held.__getitem__, chosen))
+            rows = self.live.rows(batches, Asked(self.loss_fn, "training", held.__getitem__, chosen), show_progress)
             return rows if held == list(indices) else rows.select([held.index(index) for index in indices])
         rows, order = self.live.rows(self.examples.loader, self.asked, show_progress), self.examples.places()
         return rows if order is None else rows.select(order)
@@ -234,7 +249,8 @@ class LiveSource:
     def keep(self, of: Mapping[str, Any], numbers: Tensor) -> None:
         """Nothing is kept."""
 
-    def of_question(self, question: Question) -> RowGradients:
+    def of_question(self, question: Question, show_progress: bool | None = False) -> RowGradients:
         """The question's rows at all checkpoints, each scaled by √η_c."""
         known = question.known
-        return question.asked(self.live.rows(question.batches, of_question(question)) if known is None else known)
+        rows = self.live.rows(question.batches, of_question(question), show_progress) if known is None else known
+        return question.asked(rows)

@@ -190,6 +190,10 @@ class RowSource(Protocol):
         """M, deleted examples included; None where only reading tells."""
 
     @property
+    def labels(self) -> dict[int, int] | None:
+        """Class number by training index; None where examples have no such label, or cannot be read for it."""
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Columns of a row at one checkpoint: as they are computed, and, where that differs, as they are kept."""
 
@@ -239,5 +243,5 @@ class RowSource(Protocol):
     def keep(self, of: Mapping[str, Any], numbers: Tensor) -> None:
         """Keep numbers ``(n, m)`` that were learned, if that can be done."""
 
-    def of_question(self, question: Question) -> RowGradients:
+    def of_question(self, question: Question, show_progress: bool | None = False) -> RowGradients:
         """The question's rows at all checkpoints, divided and preconditioned, as they meet those of :meth:`rows`."""

@@ -12,8 +12,8 @@ import secrets
 import shutil
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -21,22 +21,23 @@ import msgspec
 
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.gradients.live_source import LiveSource
-from captum_tracinwe.gradients.seen import somebody_looks
+from captum_tracinwe.gradients.seen import shows_bars, somebody_looks
 from captum_tracinwe.index.build import build
 from captum_tracinwe.index.environment import Place
-from captum_tracinwe.index.estimate import IndexEstimate, Options
+from captum_tracinwe.index.estimate import IndexEstimate, Options, amount
 from captum_tracinwe.index.files.disk import IndexDamaged, folder_of, make_folder, open_lock, sync_folder
 from captum_tracinwe.index.files.manifest import Manifest
 from captum_tracinwe.index.gradient_index import GradientIndex
 from captum_tracinwe.index.identity.fingerprints import fingerprints
 from captum_tracinwe.index.identity.source import source_of
+from captum_tracinwe.whole_files import write_all
 
 __all__ = ["FOLDER", "Kept", "cache_folder", "cached_index", "clear_cache", "kept_in_cache"]
 
 #: Environment variable: the cache folder.
 FOLDER = "CAPTUM_TRACINWE_CACHE"
-# In the folder of one run: the index once it is whole, what is being built, and who uses it.
-INDEX, BUILDING, LOCK = "index", "building-", "lock"
+# In the folder of one run: the index once it is whole, what is being built, who uses it, and what a person knows it by.
+INDEX, BUILDING, LOCK, ABOUT = "index", "building-", "lock", "about.json"
 _NAME = re.compile("[0-9a-f]{32}")
 # Of so many examples the sample that is looked at before the others is one; the cache is read whole, and needs no good sketch.
 SAMPLED = 16
@@ -52,6 +53,7 @@ class Kept:
         used (float): when it was last asked for, seconds since 1970.
         model (str): the model's class; empty where it was not finished.
         examples, checkpoints (int): M and C.
+        about (mapping): what a person knows it by, as it was given when it was asked for last: "data", "model".
     """
 
     path: Path
@@ -60,19 +62,40 @@ class Kept:
     model: str = ""
     examples: int = 0
     checkpoints: int = 0
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 def cache_folder(given: str | Path | None = None) -> Path:
     """The folder that is meant: the one given, that of ``CAPTUM_TRACINWE_CACHE``, or where the platform keeps caches."""
     if given is not None:
-        return folder_of(given)
+        return _named(given)
     named = os.environ.get(FOLDER)
     if named:
-        return folder_of(named)
+        return _named(named)
     base = os.environ.get("XDG_CACHE_HOME")
     if not base or not os.path.isabs(base):  # the specification: a relative path is to be ignored
         base = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    return folder_of(Path(base) / "captum-tracinwe")
+    return _named(Path(base) / "captum-tracinwe")
+
+
+def _named(path: str | Path) -> Path:
+    """The folder of that name.
+
+    Raises:
+        NotADirectoryError: it is a file, or lies in one.
+    """
+    try:
+        folder = folder_of(path)
+        folder.exists()
+    except NotADirectoryError:
+        folder = Path(path).expanduser().absolute()
+    file = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    if file.exists() and not file.is_dir():
+        raise NotADirectoryError(
+            f"The cache folder {str(folder)!r} cannot be used: {str(file)!r} is a file. Name another one, a folder: in the "
+            f"environment as {FOLDER}, or as `folder`."
+        )
+    return folder
 
 
 def cached_index(
@@ -82,6 +105,8 @@ def cached_index(
     memory_limit: int = 1 << 30,
     show_progress: bool | None = None,
     announce: Callable[[IndexEstimate], None] | None = None,
+    about: Mapping[str, str] | None = None,
+    found: Callable[[Kept], None] | None = None,
 ) -> GradientIndex:
     """The index of a training run, built in the cache folder if it is not there yet.
 
@@ -95,6 +120,8 @@ def cached_index(
         memory_limit (int): as in :meth:`TracInWE.build_index`.
         show_progress (bool, optional): a bar, and what it will take; None: where a person looks.
         announce (callable, optional): told what it will take before it is done, in place of stderr.
+        about (mapping, optional): what a person knows the run by: "data", "model".
+        found (callable, optional): told what was there already, in place of stderr.
 
     Raises:
         ValueError: the loss holds something that cannot be recognised again.
@@ -103,6 +130,7 @@ def cached_index(
     entry = cache_folder(folder) / _key(training)
     sample = max(16, min(256, (training.examples.readable or 0) // SAMPLED))
     options = Options(memory_limit=memory_limit, show_progress=show_progress, announce=announce, sample=sample)
+    built = False
     with _said_of_cache(entry.parent):
         while True:
             lock = _locked(entry, fcntl.LOCK_SH)
@@ -110,11 +138,25 @@ def cached_index(
             if index is not None:
                 os.utime(entry / LOCK)
                 weakref.finalize(index, lock.close)
-                return index
+                if about:
+                    write_all({entry / ABOUT: json.dumps(dict(about)).encode()})
+                break
             lock.close()
             with _locked(entry, fcntl.LOCK_EX):
                 if _finished(entry) is None:
                     _build(training, entry, options)
+                    built = True
+    if not built:
+        _tell(_kept(entry), found, show_progress)
+    return index
+
+
+def _tell(kept: Kept, found: Callable[[Kept], None] | None, show_progress: bool | None) -> None:
+    """Say that gradients are not computed, to whoever is told or looks."""
+    if found is not None:
+        found(kept)
+    elif shows_bars(show_progress):
+        print(f"Gradients from the cache ({amount(kept.bytes)}, {kept.path}).", file=sys.stderr)
 
 
 def kept_in_cache(folder: str | Path | None = None) -> list[Kept]:
@@ -124,30 +166,48 @@ def kept_in_cache(folder: str | Path | None = None) -> list[Kept]:
     for entry in root.iterdir() if root.is_dir() else ():
         if not _NAME.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
             continue  # somebody else's
-        size = used = 0.0
-        with contextlib.suppress(FileNotFoundError):
-            used = (entry / LOCK).stat().st_mtime
-        for place, _, files in os.walk(entry):
-            for name in files:
-                with contextlib.suppress(FileNotFoundError):
-                    size += os.lstat(os.path.join(place, name)).st_size
-        try:
-            manifest = Manifest.read(entry / INDEX)
-            source = manifest.source
-            found.append(Kept(entry, int(size), used, source.model, manifest.total, len(source.checkpoints)))
-        except (FileNotFoundError, IndexDamaged):
-            found.append(Kept(entry, int(size), used))
+        found.append(_kept(entry))
     return sorted(found, key=lambda one: (-one.used, one.path.name))
 
 
-def clear_cache(folder: str | Path | None = None) -> tuple[list[Kept], list[Kept]]:
-    """Remove what the cache folder holds: what was removed, and what stays because a process uses or builds it."""
+def _kept(entry: Path) -> Kept:
+    """What there is to know of the folder of one run."""
+    size = used = 0.0
+    with contextlib.suppress(FileNotFoundError):
+        used = (entry / LOCK).stat().st_mtime
+    for place, _, files in os.walk(entry):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(place, name)).st_size
+    about: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a note for people, which nothing hangs on
+        about = {str(name): str(said) for name, said in json.loads((entry / ABOUT).read_bytes()).items()}
+    try:
+        manifest = Manifest.read(entry / INDEX)
+    except (FileNotFoundError, IndexDamaged):
+        return Kept(entry, int(size), used, about=about)
+    source = manifest.source
+    return Kept(entry, int(size), used, source.model, manifest.total, len(source.checkpoints), about)
+
+
+def clear_cache(folder: str | Path | None = None, max_bytes: int = 0) -> tuple[list[Kept], list[Kept]]:
+    """Remove what was not used for longest until no more than ``max_bytes`` are left; by default all.
+
+    Returns:
+        tuple: what was removed, and what would have been, and stays because a process uses or builds it.
+    """
     removed: list[Kept] = []
     stay: list[Kept] = []
     with _said_of_cache(cache_folder(folder)):
-        for one in kept_in_cache(folder):
-            (removed if _removed(one.path) else stay).append(one)
-    return removed, stay
+        kept = kept_in_cache(folder)
+        left = sum(one.bytes for one in kept)
+        for one in reversed(kept):
+            if max_bytes and left <= max_bytes:
+                break
+            gone = _removed(one.path)
+            (removed if gone else stay).append(one)
+            left -= one.bytes * gone
+    return removed[::-1], stay[::-1]
 
 
 def _removed(entry: Path) -> bool:

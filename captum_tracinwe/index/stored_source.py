@@ -82,6 +82,17 @@ class StoredSource:
         return self.index.total
 
     @property
+    def labels(self) -> dict[int, int] | None:
+        """Class number by training index, of those that were not deleted; None where the index keeps no whole numbers."""
+        found: dict[int, int] = {}
+        for segment in self.index.segments:
+            kept = segment.columns.get("label", [None])
+            if any(type(label) is not int for label in kept):
+                return None
+            found.update(zip(segment.numbers.tolist(), kept, strict=True))
+        return found
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """D, and where random projections are kept, how many."""
         manifest = self.index.manifest
@@ -292,9 +303,9 @@ class StoredSource:
         content = hashlib.sha256(self.index.manifest.encoded()).hexdigest()
         return content, json.dumps({**of, "segments": segments}, sort_keys=True)
 
-    def of_question(self, question: Question) -> RowGradients:
+    def of_question(self, question: Question, show_progress: bool | None = False) -> RowGradients:
         """The question's rows at all checkpoints, as the index keeps rows."""
-        return self._as_kept(self._asked(question, False))
+        return self._as_kept(self._asked(question, show_progress))
 
     def _as_kept(self, rows: RowGradients) -> RowGradients:
         rows = rows.to("cpu", torch.float32)

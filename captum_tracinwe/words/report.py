@@ -27,6 +27,7 @@ from captum_tracinwe.words.drawing import html_of, text_of
 from captum_tracinwe.words.explained import Explained
 from captum_tracinwe.words.influence import Vocabulary, names_by_id
 from captum_tracinwe.words.near import near_groups, occurrences_in
+from captum_tracinwe.words.own_labels import check_own_labels
 from captum_tracinwe.words.report_shares import Word, holders_of, shares_by_token, shares_by_word
 from captum_tracinwe.words.texts import TokenizedText
 
@@ -158,7 +159,8 @@ def word_report(
         tracin (TracInWE): model, training set, checkpoints. With an index no gradients of training texts are computed.
         inputs (batch or DataLoader, optional): N test examples; None: the M training examples, each with its own label.
         train_labels (sequence or Tensor): M labels, by training index; shown as ``str``, class numbers by the names that the
-            model's config has for them.
+            model's config has for them. With ``inputs=None`` they are held against those that the training set, or its index,
+            has: others are refused.
         train_texts (sequence of TokenizedText, optional): M texts, to show words rather than tokens.
         vocabulary (sequence or mapping of str, optional): names of token ids, where there are no texts; as in
             :meth:`WordInfluence.words`.
@@ -200,7 +202,10 @@ def word_report(
         )
     train_texts = None if train_texts is None else list(train_texts)
     _check(tracin, train_texts, examples, draws, seed)
-    labels = label_names(train_labels, _names_of(tracin))
+    names = _names_of(tracin)
+    labels = label_names(train_labels, names)
+    if inputs is None:
+        check_own_labels(tracin.source, labels, names, "word_report")
     question = replace(tracin.question(inputs, aggregate=True), by_own_length=True)
     return report_of(
         tracin,

@@ -16,7 +16,7 @@ from captum_tracinwe.app.files.reading import Reading
 from captum_tracinwe.app.files.rows import Records
 from captum_tracinwe.app.files.tables import Line, records
 
-__all__ = ["DELIMITERS", "Dialect", "dialect_of", "lines_of", "read"]
+__all__ = ["DELIMITERS", "Dialect", "dialect_of", "fitting", "lines_of", "read"]
 
 #: What is looked for where none is given.
 DELIMITERS = (",", ";", "\t", "|")
@@ -47,10 +47,7 @@ def read(path: Path, reading: Reading, own: str | None) -> Records:
 
 def dialect_of(path: Path, reading: Reading, own: str | None) -> Dialect:
     """How a table is written, found by its first lines; of one with tabs by all of them."""
-    with opened(path, reading.encoding) as file:
-        sample = file.read(SAMPLE)
-    if len(sample) == SAMPLE and "\n" in sample:
-        sample = sample[: sample.rindex("\n") + 1]  # the last line is cut
+    sample = _sample(path, reading)
     delimiter = reading.delimiter or _delimiter(sample, reading, own or ",")
     rows = Dialect(delimiter, None).reader(io.StringIO(sample, newline=""), False)
     head: list[str] = next((cells for cells in rows if cells), [])
@@ -59,6 +56,26 @@ def dialect_of(path: Path, reading: Reading, own: str | None) -> Dialect:
     if delimiter == "\t" and _unquoted(path, reading):
         return Dialect(delimiter, None)
     return Dialect(delimiter)
+
+
+def fitting(path: Path, reading: Reading, own: str | None) -> str | None:
+    """The delimiter that a table shows to have in place of the one that is given; None: the given one may be right."""
+    assert reading.delimiter is not None
+    sample = _sample(path, reading)
+    (rows, _), found = _first(sample, reading.delimiter), _delimiter(sample, reading, own or ",")
+    if found == reading.delimiter or not rows or _has_columns(rows, reading):
+        return None
+    (others, whole), cut = _first(sample, found), any(len(cells) > 1 for cells in rows)
+    return found if _has_columns(others, reading) or (not cut and whole and _even(others)) else None
+
+
+def _sample(path: Path, reading: Reading) -> str:
+    """The first lines of a table, whole ones."""
+    with opened(path, reading.encoding) as file:
+        sample = file.read(SAMPLE)
+    if len(sample) == SAMPLE and "\n" in sample:
+        sample = sample[: sample.rindex("\n") + 1]  # the last line is cut
+    return sample
 
 
 def lines_of(file: Iterable[str], dialect: Dialect) -> Iterator[Line]:
@@ -81,9 +98,14 @@ def _delimiter(sample: str, reading: Reading, own: str) -> str:
     for delimiter in (own, *(other for other in DELIMITERS if other != own)):
         parsed[delimiter] = _first(sample, delimiter)
     for delimiter, (rows, _) in parsed.items():
-        if rows and {*reading.columns} <= {cell.strip("'") for cell in rows[0]}:
+        if _has_columns(rows, reading):
             return delimiter
     return next((delimiter for delimiter, (rows, whole) in parsed.items() if whole and _even(rows)), own)
+
+
+def _has_columns(rows: Sequence[Sequence[str]], reading: Reading) -> bool:
+    """Whether the first row is a header that has the columns asked for."""
+    return bool(rows) and {*reading.columns} <= {cell.strip("'") for cell in rows[0]}
 
 
 def _first(sample: str, delimiter: str) -> tuple[list[list[str]], bool]:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.app.files.encodings import encoding_of
-from captum_tracinwe.app.files.problems import InputError, LineError, attempted, listed
+from captum_tracinwe.app.files.problems import InputError, LineError, attempted
 from captum_tracinwe.app.files.reading import Reading
 from captum_tracinwe.app.files.rows import Record, Records
+from captum_tracinwe.words.legible import shortened
 
 __all__ = ["is_of_classes", "read"]
 
 ENDINGS = (".txt", ".text", "")
+NAMED, SHOWN = 10, 120  # what is left out: so many of them, and so many letters of each
 
 
 def is_of_classes(folder: Path) -> bool:
@@ -29,7 +31,7 @@ def read(folder: Path, reading: Reading) -> Records:
     number, left_out = 0, [entry.name for entry in _entries(folder) if not entry.is_dir()]
     for inner in _classes(folder):
         texts = _texts(inner)
-        left_out += [entry.name for entry in _entries(inner) if entry not in texts]
+        left_out += [f"{inner.name}/{entry.name}" for entry in _entries(inner) if entry not in texts]
         for path in texts:
             number += 1
             yield Record(number, f"{inner.name}/{path.name}", attempted(partial(_fields, path, inner.name, reading)))
@@ -76,8 +78,10 @@ def _fields(path: Path, label: str, reading: Reading) -> Mapping[str, Any]:
 
 
 def _warn(folder: Path, names: list[str]) -> None:
+    shown = ", ".join(shortened(name, SHOWN) for name in names[:NAMED])
+    first = f"the first {NAMED}: " if len(names) > NAMED else ""
     warnings.warn(
         f"{folder}: {len(names):,} files or folders that are no folder of a class or no .txt file in one are left out "
-        f"({listed(names, 3)}).",
+        f"({first}{shown}).",
         stacklevel=2,
     )

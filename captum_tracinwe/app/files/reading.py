@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from captum_tracinwe.app.files.problems import InputError
+
 __all__ = ["DEFAULT", "Reading"]
 
 
@@ -18,12 +20,20 @@ class Reading:
             name for display.
         delimiter (str, optional): between the fields of a table; None: found.
         encoding (str, optional): of files of text; None: found by its mark, else UTF-8.
+
+    Raises:
+        InputError: a column is named twice.
     """
 
     text_columns: tuple[str, ...] = ("text",)
     label_column: str = "label"
     delimiter: str | None = None
     encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        twice = next((name for name in self.text_columns if self.text_columns.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"--text-columns: {twice!r} is named twice; expected each column once.")
 
     @property
     def columns(self) -> tuple[str, ...]:

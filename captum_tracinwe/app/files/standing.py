@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from captum_tracinwe.app.files.delimited import Dialect, dialect_of
 from captum_tracinwe.app.files.encodings import encoding_of, opened_bytes
+from captum_tracinwe.app.files.fitting import fitted
 from captum_tracinwe.app.files.forms import TABLES, form_of
 from captum_tracinwe.app.files.json_forms import form_of_json, spans_of_items
 from captum_tracinwe.app.files.problems import InputError
@@ -52,6 +53,7 @@ def standing(path: Path, reading: Reading) -> Standing:
         InputError: it is of a form that cannot, or not in letters that can.
     """
     form = form_of(path, reading)
+    reading = fitted(form, reading, said=True)
     if form.kind == "parquet":
         return StandingParquet(path, reading)
     kinds = {
@@ -76,6 +78,7 @@ def standing(path: Path, reading: Reading) -> Standing:
 def ending_of_cleaned(path: Path, reading: Reading) -> str | None:
     """What the name of the cleaned file ends in; None: a file of this form cannot be cleaned."""
     form = form_of(path, reading)
+    reading = fitted(form, reading, said=True)
     if form.kind not in ("table", "json", "parquet"):
         return None
     if form.kind == "json" and form_of_json(path, reading) == "columns":

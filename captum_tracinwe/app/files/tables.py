@@ -94,6 +94,7 @@ def columns_of(path: object, first: Sequence[Line], reading: Reading, unit: str)
         )
     if len(numbers) == len(lacking):
         places = {column: head.index(column) for column in named} | numbers
+        _refuse_twice(path, places, reading)
         is_header = bool(set(named) & set(reading.columns)) or _is_header(head, others, places[reading.label_column])
         if is_header and not set(named) & set(reading.columns):
             _warn_of_header(path, unit, at, head)
@@ -113,6 +114,15 @@ def columns_of(path: object, first: Sequence[Line], reading: Reading, unit: str)
         f"{path}, {unit} {at}: no column {lacking[0]!r}; there are: {there}. Name the right one with "
         f"{reading.option_of(lacking[0])}. If {unit} {at} is a text and no header, count: --text-column 1 --label-column 2.{one}"
     )
+
+
+def _refuse_twice(path: object, places: Mapping[str, int], reading: Reading) -> None:
+    """Raise InputError where a column is named by its name and by its number."""
+    seen: dict[int, str] = {}
+    for column in reading.text_columns:
+        before = seen.setdefault(places[column], column)
+        if before != column:
+            raise InputError(f"{path}: {before!r} and {column!r} are the same column; expected each column once.")
 
 
 def _cell(cell: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from captum_tracinwe.app.files import columnar, delimited, folders, hub, json_forms, sheets
 from captum_tracinwe.app.files.encodings import refuse_undecodable
+from captum_tracinwe.app.files.fitting import fitted
 from captum_tracinwe.app.files.forms import TABLES, Form, form_of
 from captum_tracinwe.app.files.problems import InputError, Problems
 from captum_tracinwe.app.files.reading import DEFAULT, Reading
@@ -33,6 +34,7 @@ def read_texts(path: str | Path, reading: Reading = DEFAULT) -> list[Row]:
     form = form_of(path, reading)
     problems, rows, read = Problems(path), list[Row](), 0
     try:
+        reading = fitted(form, reading)
         for record in _records(form, reading):
             read += 1
             with problems.at(record.place):
