@@ -49,7 +49,7 @@ def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """A table for people, as the text of a file that is to be written as it is (``newline=""``).
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it (:func:`harmless`); numbers stay numbers, and
-    are read back as they were; a list is written as JSON.
+    are read back as they were; a list is written as JSON, one of nothing as an empty cell.
     """
     lines = [[harmless(name) for name in columns], *([_cell(row.get(name)) for name in columns] for row in rows)]
     return "".join(csv_line(line) for line in lines)
@@ -57,7 +57,7 @@ def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, (list, tuple, dict)):
-        value = json_text(value)
+        value = json_text(value) if value else ""  # a person reads "[]" as a sign of something
     return harmless(value) if isinstance(value, str) else value
 
 

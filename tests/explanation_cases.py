@@ -12,10 +12,12 @@ from captum_tracinwe.explanation import Answer, ClassCount, Explanation, Near, P
 from captum_tracinwe.words.texts import from_ids
 
 
-def word_of(word, label="World", share=0.9, examples=(), count=12, total=1.0, p=0.001, base=0.25, special=False):
+def word_of(
+    word, label="World", share=0.9, examples=(), count=12, total=1.0, p=0.001, base=0.25, special=False, texts=0
+):
     """A word of a report; it goes with its label unless p is large or the share small."""
     return ReportedWord(
-        word, total, max(total, 0.0), min(total, 0.0), count, label, share, base, p, p, examples, special
+        word, total, max(total, 0.0), min(total, 0.0), count, label, share, base, p, p, examples, special, texts
     )
 
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from browser import BROWSER
 from cases_of_texts import pair_of, text_of
 from torch import nn
 
@@ -15,7 +16,7 @@ from captum_tracinwe.app.cli import main
 from captum_tracinwe.app.testing import TinyCNN, toy_texts, toy_tracin
 from captum_tracinwe.gradients.live import LiveRows
 from captum_tracinwe.index import pushed_by
-from captum_tracinwe.visualization import pushed_html
+from captum_tracinwe.visualization import pushed_html, write_html
 
 WORDS = {"pets": "cat dog hamster paw tail fur leash", "boats": "ship sail harbour deck mast anchor keel"}
 TEXTS = [
@@ -113,7 +114,7 @@ def test_deleted_texts_are_neither_asked_nor_pushed(asked):
 # --------------------------------------------------------------------------------------------------------------- page
 
 
-def test_the_page_has_contents_and_links_between_its_texts():
+def test_the_page_is_a_list_with_links_between_its_texts():
     texts = {
         1: text_of("x", "y", label="a"),
         2: text_of("y", "z", label="b"),
@@ -125,8 +126,7 @@ def test_the_page_has_contents_and_links_between_its_texts():
     }
     page = pushed_html(pushed, texts, place=lambda index: f"Line {index + 2}")
     assert re.findall(r'<a href="#(t\d)">([^<]+)</a>', page) == [
-        *[("t1", "Line 3"), ("t2", "Line 4")],  # contents
-        *[("t2", "Line 4"), ("t1", "Line 3")],  # cards of texts that have a section; line 5 has none
+        *[("t2", "Line 4"), ("t1", "Line 3")],  # cards of texts that have a line of their own; line 5 has none
     ]
     assert re.findall(r'<section class="test" id="(t\d)">', page) == ["t1", "t2"]
     assert page.count("Pushed towards their label") == 2
@@ -138,6 +138,36 @@ def test_the_page_has_contents_and_links_between_its_texts():
     assert "It influenced no other text." in pushed_html({1: []}, texts)
     with pytest.raises(ValueError, match="top_words"):
         pushed_html(pushed, texts, top_words=-1)
+
+
+def test_lines_after_the_first_are_folded_and_weak_words_have_no_colour():
+    texts = {n: text_of("x", "y", "z", f"w{n}") for n in range(3)}
+    pushed = {n: [pair_of(texts[(n + 1) % 3], texts[n], [4e-7, 9e-9, -2e-7], (n + 1) % 3, n)] for n in range(3)}
+    page = pushed_html(pushed, texts)
+    lines = re.findall(r'<details class="answer"( open)?>', page)
+    assert lines == [" open", "", ""]
+    assert page.count("<mark") == 2 + 3 * 2  # two in the key; of three words one is too weak to be seen
+    assert "+209 <small>billionths</small>" in page
+    assert re.findall(r'<td class="n">([^<]+)', page)[:3] == ["+400", "−200", "+9"]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_a_link_opens_the_line_that_it_leads_to(tab, tmp_path):
+    texts = {n: text_of(*(f"w{i}" for i in range(80)), f"end{n}") for n in range(9)}
+    pushed = {n: [pair_of(texts[(n + 5) % 9], texts[n], None, (n + 5) % 9, n)] for n in range(9)}
+    tab.errors.clear()
+    tab.open(write_html(tmp_path / "page.html", pushed_html(pushed, texts)))
+    assert tab.ask("[...document.querySelectorAll('section')].filter(one => one.checkVisibility()).length") == 1
+    tab.ask("document.querySelector('#t0 .pair a').click()")
+    tab.until("document.querySelector('#t5').closest('details').open")
+    tab.until(
+        "(({top, bottom}) => top >= 0 && top < innerHeight)(document.querySelector('#t5').getBoundingClientRect())"
+    )
+    for width in (1400, 400):
+        tab.look(width, 900, False)
+        assert tab.ask("document.documentElement.scrollWidth <= innerWidth")
+    tab.look(1280, 900, False)
+    assert tab.errors == []
 
 
 # ------------------------------------------------------------------------------------------------------------ command

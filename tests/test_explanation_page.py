@@ -12,6 +12,7 @@ from captum_tracinwe import WordReport
 from captum_tracinwe import visualization as viz
 from captum_tracinwe.explanation import Near
 from captum_tracinwe.visualization.explanation_tables import in_name
+from captum_tracinwe.visualization.explanation_words import explanation_text
 
 html5lib = pytest.importorskip("html5lib")
 
@@ -56,11 +57,13 @@ def test_the_result_comes_first_beside_an_answer_that_is_always_the_same():
 
 def test_a_model_that_learned_nothing_is_said_so_before_anything_else():
     found = small(performance=performance_of(right=8, p=0.6))
+    once = "is right on 8 of 20 test texts"
     for shown in (viz.explanation_html(found), found._repr_html_()):
         [warning] = of_class(shown if shown.startswith("<!") else f"<!DOCTYPE html><title>x</title>{shown}", "warning")
-        assert read(warning).startswith("This model has not learned the task. It is right on 40% of the test texts.")
-        assert "Always answering World would be right on 40%" in read(warning)
-        assert shown.index('class="warning"') < min(shown.index("The model is right"), shown.index("<h2"))
+        assert read(warning).startswith(f"This model has not learned the task. It {once} ( 40% ).")
+        assert "Always answering World , the most frequent class among them, would be right on 8 (40%)" in read(warning)
+        assert shown.index('class="warning"') < shown.index("<h2")
+        assert shown.count(once) == shown.count("Always answering") == 1  # the next paragraph does not say it again
     assert viz.explanation_html(found).index('class="warning"') < viz.explanation_html(found).index("<h1")
 
 
@@ -68,9 +71,9 @@ def test_where_too_few_texts_were_asked_it_is_not_said_that_nothing_was_learned(
     page = viz.explanation_html(small(performance=performance_of(right=9, p=0.4)))
     [warning] = of_class(page, "warning")
     assert read(warning).startswith(
-        "Too few test texts to tell whether the model has learned the task. It is right on 45%"
+        "Too few test texts to tell whether the model has learned the task. It is right on 9 of 20 test texts ( 45% )."
     )
-    assert read(warning).endswith("the difference may be chance (p = 0.400).")
+    assert read(warning).endswith("The difference may be chance (p = 0.400).")
     assert "guesses" not in page
 
 
@@ -181,6 +184,13 @@ def test_a_word_of_its_class_name_is_told(word, label, said):
     assert in_name(word, label) is said
 
 
+def test_the_terminal_promises_no_more_words_than_the_page_has():
+    for many, said in ((130, "... and 92 more on the page, of 130 in all"), (50, "... and 42 more on the page\n")):
+        found = small(habits=WordReport(tuple(word_of(f"word{n}") for n in range(many)), 1.0, 20, 90))
+        assert said in explanation_text(found)
+        assert viz.explanation_html(found).count(' id="h') == min(many, 100) + 1  # and "habits"
+
+
 def test_groups_at_odds_come_first_with_a_text_of_each_label():
     found = small(near=(Near((3, 4), ("Sports", "Sports")), Near((0, 1, 2, 77), ("World", "World", "Sports", "World"))))
     odds, same = of_class(viz.explanation_html(found), "group")
@@ -289,7 +299,17 @@ ATTRIBUTES = {
         "lang",
         "charset",
     ],
-    *["http-equiv", "content", "name", "placeholder", "autocomplete", "aria-label", "aria-live"],
+    *[
+        "http-equiv",
+        "content",
+        "name",
+        "placeholder",
+        "autocomplete",
+        "aria-label",
+        "aria-live",
+        "aria-expanded",
+        "aria-controls",
+    ],
     *[
         "data-l",
         "data-p",
@@ -300,6 +320,7 @@ ATTRIBUTES = {
         "data-b",
         "data-pv",
         "data-h",
+        "data-n",
         "data-kind",
         "data-list",
     ],

@@ -218,6 +218,7 @@ def test_an_explanation_goes_to_json_and_to_a_folder_of_csv(explained, tmp_path)
     assert [path.name for path in paths] == [f"{name}.csv" for name in COLUMNS]
     for path, (name, rows) in zip(paths, explained.tables().items(), strict=True):
         assert as_rows(read_csv(path)) == [{key: _none(value) for key, value in row.items()} for row in rows], name
+    assert "[]" not in (tmp_path / "new" / "folder" / "pairs.csv").read_text()  # of a text that none is like
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "words.csv").mkdir()  # cannot be replaced
     with pytest.raises(OSError, match="words.csv"):

@@ -50,6 +50,7 @@ def test_twelve_copies_of_a_text_count_once_where_they_made_a_word_significant(c
         for groups in ({"groups": ()}, {}, {"groups": [range(60, 72)]})
     )
     assert (each["word5"].count, once["word5"].count) == (12, 1)
+    assert each["word5"].texts == once["word5"].texts == 12  # so many a person finds
     assert each["word5"].sticks
     assert once["word5"].adjusted_p > 0.5
     assert (given["word5"].count, given["word5"].sticks) == (1, False)

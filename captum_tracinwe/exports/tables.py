@@ -21,7 +21,7 @@ from captum_tracinwe.words.tables import PAIR_COLUMNS, RANKED_SHARES, Pairs, pai
 __all__ = ["pairs_of", "pairs_table", "ranking_table", "read_csv", "rows_in", "shares_table", "terms_table", "to_csv"]
 
 _WHOLE = ("index", "test_index", "train_index", "rank", "line", "test_line", "train_line", "token_id", "count", "group")
-_WHOLE += ("tests", "right", "majority_right", "train", "test", "named")  # type: ignore[assignment]
+_WHOLE += ("tests", "right", "majority_right", "train", "test", "named", "texts")  # type: ignore[assignment]
 _REAL = ("score", "share", "low", "high", "cosine", "suspicion", "probability", "total", "proponent", "opponent")
 _REAL += ("label_share", "base_share", "p_value", "adjusted_p", "steadiness", "certainty", "accuracy")  # type: ignore[assignment]
 _LISTS = ("token_ids", "train_spans", "test_spans", "examples", "alike")
@@ -157,14 +157,14 @@ def _typed(name: str, cell: str) -> Any:
     kinds: tuple[tuple[tuple[str, ...], Callable[[str], Any]], ...] = (
         (_WHOLE, int),
         (_REAL, float),
-        (_LISTS, json.loads),
+        (_LISTS, lambda held: json.loads(held) if held else []),
         (_FLAGS, {"True": True, "False": False}.__getitem__),
     )
     of_name = next((kind for names, kind in kinds if name in names), None)
     if of_name is None:
         return cell
     try:
-        return of_name(cell) if cell else None
+        return of_name(cell) if cell or name in _LISTS else None
     except (KeyError, ValueError):
         raise ValueError(f"column {name!r} holds {cell!r:.40}") from None
 

@@ -6,35 +6,42 @@ import math
 
 from captum_tracinwe.explanation import Answer, TrainingText
 from captum_tracinwe.visualization.common import Mark, counted, marks, scale_of
-from captum_tracinwe.visualization.explanation_parts import Look, link, name_html, percent, start_html, word_html
+from captum_tracinwe.visualization.explanation_parts import (
+    LEAST,
+    WEAK,
+    Look,
+    figure,
+    link,
+    name_html,
+    percent,
+    start_html,
+    unit_of,
+    word_html,
+)
 from captum_tracinwe.visualization.page import escaped, level_of, parted_html, side_of
 from captum_tracinwe.words.influence import WordInfluence, WordShare
 from captum_tracinwe.words.legible import visible
 
 __all__ = ["card", "training_row"]
 
-# A word with less than this part of the card's scale would have no colour that can be seen.
-WEAK = 0.08
-# One of less than this part is not in the list of words.
-LEAST = 0.01
 # Of the answers that a training text taught, so many are in sight.
 TAUGHT = 6
 
 
-def card(answer: Answer, number: int, look: Look) -> str:
+def card(answer: Answer, place: int, look: Look) -> str:
     """One answer: a line of the list that opens to the texts which taught it; the first is open."""
     prepared = [(pair, pair.words()) for pair in answer.pairs]
     scale = scale_of(word.share for _, words in prepared for word in words)
     label, prediction = name_html(answer.label), name_html(answer.prediction)
     turn = f'{label} <span class="arrow">→</span> <b>{prediction}</b>' if answer.wrong else f"✓ <b>{prediction}</b>"
     about = (
-        f' id="a{number}" data-l="{look.classes[answer.label]}" data-p="{look.classes[answer.prediction]}" '
+        f' id="a{place}" data-l="{look.classes[answer.label]}" data-p="{look.classes[answer.prediction]}" '
         f'data-s="{answer.probability:.6g}"'
         if look.live
         else ""
     )
     out = [
-        f'<details class="answer"{about}{"" if number else " open"}><summary>'
+        f'<details class="answer"{about}{"" if place else " open"}><summary>'
         f'<span class="where"><bdi>{escaped(visible(answer.place))}</bdi></span>{start_html(answer.text.text)}'
         f'<span class="turn">{turn}</span><span class="sure">{percent(answer.probability)} sure</span></summary>\n'
         f'<div class="said">{parted_html(answer.text, [], 1.0, look.fold_at)}</div>'
@@ -47,9 +54,10 @@ def card(answer: Answer, number: int, look: Look) -> str:
     out.append(f'<div class="cols{" two" if pro and con else ""}">')
     out.append(_side("p", f"Pushed the model towards <b>{prediction}</b>", pro, scale, look))
     out.append(_side("o", f"Pushed it away from <b>{prediction}</b>", con, scale, look))
-    out.append(
-        f'</div><p class="scale">Full colour in this card: {_number(scale, scale).removeprefix("+")}</p></details>\n'
-    )
+    unit = unit_of(scale)[1]
+    told = f"Numbers in this card are {unit}. Full colour:" if unit else "Full colour in this card:"
+    full = figure(scale, scale).removeprefix("+")
+    out.append(f'</div><p class="scale">{told} {full}</p></details>\n')
     return "".join(out)
 
 
@@ -65,12 +73,14 @@ def _pair(pair: WordInfluence, words: list[WordShare], scale: float, look: Look)
     label = known.label if known else text.label if text else None
     tag = "" if label is None else f'<span class="tag">label <b>{name_html(label)}</b></span>'
     about = f' data-t="{pair.train_index}" data-s="{pair.score:.6g}"' if look.live else ""
+    unit = unit_of(scale)[1]
+    score = f"{figure(pair.score, scale)}{unit and f' <small>{unit}</small>'}"
     shown: list[Mark] = []
     if text is not None:
         shown = [m for m in marks(pair, text) if not m.special and abs(m.share) >= WEAK * scale]
     return (
         f'<article class="pair"{about}><div class="row"><span class="where">{look.place(pair.train_index)}</span>{tag}'
-        f'{_alike(pair.train_index, look)}<span class="{side_of(pair.score)} score">{_number(pair.score, scale)}</span></div>'
+        f'{_alike(pair.train_index, look)}<span class="{side_of(pair.score)} score">{score}</span></div>'
         f"{'' if text is None else parted_html(text, shown, scale, look.fold_at)}{_shares(words, scale, look)}</article>\n"
     )
 
@@ -95,25 +105,16 @@ def _shares(words: list[WordShare], scale: float, look: Look) -> str:
     for word in shown:
         bar = f'<b class="{side_of(word.share)}" style="--a:{level_of(word.share, scale)}"></b>' if word.share else ""
         rows.append(
-            f'<tr><th scope="row">{word_html(word.text, word.special, look)}</th><td class="n">{_number(word.share, scale)}</td>'
+            f'<tr><th scope="row">{word_html(word.text, word.special, look)}</th><td class="n">{figure(word.share, scale)}</td>'
             f'<td class="b">{bar}</td></tr>'
         )
     rest = words[len(shown) :]
     if rest:
-        total = _number(math.fsum(word.share for word in rest), scale)
+        total = figure(math.fsum(word.share for word in rest), scale)
         rows.append(
             f'<tr class="none"><th scope="row">{counted(len(rest), "more word")}</th><td class="n">{total}</td><td></td></tr>'
         )
     return f'<table class="shares">{"".join(rows)}</table>'
-
-
-def _number(value: float, scale: float) -> str:
-    """A number with its sign, all of a card to the same place behind the point, so that they can be compared at a glance."""
-    places = max(0, 2 - math.floor(math.log10(scale)))
-    if places > 9:
-        return f"{value:+.2e}".replace("-", "−", 1) if value else "0"
-    shown = f"{abs(value):.{places}f}"
-    return f"{'−' if value < 0 else '+'}{shown}" if float(shown) else "≈ 0" if value else "0"
 
 
 def training_row(one: TrainingText, look: Look) -> str:
@@ -130,7 +131,7 @@ def training_row(one: TrainingText, look: Look) -> str:
     text = parted_html(one.text, [], 1.0, look.fold_at)
     return (
         f'<li id="t{one.index}" data-l="{look.classes[one.label]}"><div class="row"><bdi class="where">{place}</bdi>'
-        f'<bdi class="tag">{escaped(visible(one.label))}</bdi>{like}</div>{text}{said}</li>\n'
+        f'<span class="tag">{name_html(one.label)}</span>{like}</div>{text}{said}</li>\n'
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from captum_tracinwe.explanation import Answer, Explanation
+from captum_tracinwe.explanation import Answer, Explanation, Performance
 from captum_tracinwe.visualization.common import UNIT, check_count, counted
 from captum_tracinwe.visualization.explanation_cards import card, training_row
 from captum_tracinwe.visualization.explanation_parts import Look, link, name_html, percent, probability
@@ -105,23 +105,25 @@ def _unlearned(found: Explanation) -> str:
     if known.learned:
         return ""
     verdict = "This model has not learned the task."
-    rest = ". What follows explains guesses: train the model better first."
+    rest = "What follows explains guesses: train the model better first."
     if known.untold:
         verdict = "Too few test texts to tell whether the model has learned the task."
-        rest = f", and the difference may be chance (p = {probability(known.p_value)})."
-    return (
-        f'<p class="warning" role="note"><b>{verdict}</b> It is right on '
-        f"{percent(known.accuracy)} of the test texts. Always answering {name_html(known.majority)} would be right on "
-        f"{percent(known.majority_right / known.tests)}{rest}</p>\n"
-    )
+        rest = f"The difference may be chance (p = {probability(known.p_value)})."
+    how_good = _how_good(known, "It")
+    return f'<p class="warning" role="note"><b>{verdict}</b> {how_good} {rest}</p>\n'
 
 
 def _headline(found: Explanation) -> str:
-    known = found.performance
+    """How good the model is, unless the warning has said it."""
+    how_good = _how_good(found.performance, "The model")
+    return f'<p class="lead">{how_good}</p>\n' if found.performance.learned else ""
+
+
+def _how_good(known: Performance, subject: str) -> str:
     return (
-        f'<p class="lead">The model is right on {known.right:,} of {counted(known.tests, "test text")} '
+        f"{subject} is right on {known.right:,} of {counted(known.tests, 'test text')} "
         f"(<b>{percent(known.accuracy)}</b>). Always answering {name_html(known.majority)}, the most frequent class among them, "
-        f"would be right on {known.majority_right:,} ({percent(known.majority_right / known.tests)}).</p>\n"
+        f"would be right on {known.majority_right:,} ({percent(known.majority_right / known.tests)})."
     )
 
 
@@ -155,10 +157,12 @@ def _desk(look: Look) -> str:
         '<noscript><p class="none">To search, filter and export here, allow this page its own script; it loads nothing and sends '
         "nothing.</p></noscript>\n"
         '<div role="search" class="desk" data-live hidden><div class="row">'
-        '<input type="search" id="search" placeholder="Search all texts" aria-label="Search all texts" autocomplete="off">'
-        f'<select id="label" aria-label="True class"><option value="">Any true class</option>{names}</select>'
+        '<input type="search" id="search" placeholder="Search the texts on this page" '
+        'aria-label="Search the texts on this page" autocomplete="off">'
+        '<button type="button" id="filters" aria-expanded="false" aria-controls="choices">Filters</button>'
+        f'<div id="choices"><select id="label" aria-label="True class"><option value="">Any true class</option>{names}</select>'
         f'<select id="prediction" aria-label="Predicted class"><option value="">Any predicted class</option>{names}</select>'
-        '<select id="word" aria-label="Word"><option value="">Any word</option></select>'
+        '<select id="word" aria-label="Word"><option value="">Any word</option></select></div>'
         '<button type="button" id="clear" hidden>Show all again</button></div>'
         '<p id="status" role="status" aria-live="polite"></p></div>\n'
     )
@@ -233,7 +237,9 @@ class _Parts:
     def words(self) -> str:
         """Both tables of words."""
         out = []
-        said = "What the model learned. Look at the bold ones, not in their class’s name; click one to read its texts."
+        all_words = sum(word.sticks for word in self.found.habits.words)
+        first = f" {len(self.habits):,} of {all_words:,} are shown." if all_words > len(self.habits) else ""
+        said = f"What the model learned. First those in bold, not in their class’s name; click one to read its texts.{first}"
         out.append(
             _section("habits", "Words that go with one class", said, bool(self.habits), "words", live=self.look.live)
         )
@@ -258,7 +264,8 @@ class _Parts:
         order = sorted(range(len(near)), key=lambda number: not near[number].at_odds)
         groups = "".join(group_html(near[number], number, self.look) for number in order)
         odds = (
-            f"{self.odds:,} of {counted(len(near), 'group')} have different labels, so that not all of these can be right."
+            f"{self.odds:,} of {counted(len(near), 'group')} {'has' if self.odds == 1 else 'have'} different labels, so that not "
+            "all of these can be right."
             if self.odds
             else f"{counted(len(near), 'group')}, each of one label."
         )
@@ -273,7 +280,8 @@ class _Parts:
         if not texts:
             return ""
         rows = "".join(training_row(texts[index], self.look) for index in sorted(texts))
-        said = "Those that are named on this page, with the answers that they taught."
+        all_of = f"{len(texts):,} of all {self.found.trains:,}" if self.found.trains > len(texts) else "All"
+        said = f"{all_of}: those that a result above names, with the answers that they taught."
         head = _section("training", "Training texts", said, False, "")
         return f'{head}<ol class="list" data-list="training">{rows}</ol></section>\n'
 

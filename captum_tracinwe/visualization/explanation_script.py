@@ -23,29 +23,39 @@ EXPLANATION_SCRIPT = r"""
   const partOf = new Map(lists.flatMap(part => part.items.map(item => [item.id, part])));
 
   // ------------------------------------------------------------------ what can be searched
-  const own = item => {  // the text of a row or a card, whole
-    const text = find(item.matches(".answer") ? ":scope > .said > .text" : ":scope > .text", item);
-    return text ? [...text.childNodes].map(whole).join("") : "";
+  const textOf = item => find(item.matches(".answer") ? ":scope > .said > .text" : ":scope > .text", item);
+  const own = (item, read = false) => {  // the text of a row or a card, whole; or what the model read of it
+    const text = textOf(item);
+    return text ? inner(text, read) : "";
   };
-  const whole = node => node.nodeType !== 1 || !node.matches(".fold") ? node.textContent
-    : node.firstChild.firstChild.textContent + node.lastChild.textContent;  // without the words to click on
-  const held = new Map();  // id of a row or card -> [what is searched, the texts that may hold a word]
+  const inner = (node, read) => [...node.childNodes].map(one => piece(one, read)).join("");
+  const piece = (node, read) => node.nodeType !== 1 ? node.textContent
+    : node.matches(".cut") ? (read ? "" : node.textContent)
+    : node.matches(".fold") ? inner(node.firstChild.firstChild, read) + inner(node.lastChild, read)  // without what is clicked on
+    : node.textContent;
+  // Of a text all characters, and those that the model read: a word counts in these alone.
+  const both = item => {
+    const text = textOf(item), whole = plain(own(item));
+    return [whole, text && find(".cut", text) ? plain(own(item, true)) : whole];
+  };
+  const held = new Map();  // row, card or text of a pair -> [what is searched, texts that may hold a word, whole text]
   const inside = item => {
-    if (held.has(item.id)) return held.get(item.id);
+    if (held.has(item)) return held.get(item);
     let found;
     if (item.matches(".group")) found = join(all("li[data-t]", item).map(of => rows.get("t" + of.dataset.t)));
     else if (item.matches(".answer")) {
       const taught = all(".pair", item).map(of => rows.get("t" + of.dataset.t) || of);
-      const mine = [own(item), ...all("summary .where, summary .turn", item).map(one => one.textContent)];
-      const texts = plain(mine[0]) + "\n" + join(taught)[1];  // by places and labels of its own alone
-      found = [plain(mine.slice(1).join("\n")) + "\n" + texts, texts];
+      const mine = all("summary .where, summary .turn", item).map(one => one.textContent);
+      const [whole, read] = both(item), said = plain(mine.join("\n"));  // by places and labels of its own alone
+      const others = taught.map(inside);
+      found = [[said, whole, ...others.map(one => one[2])].join("\n"), [read, ...others.map(one => one[1])].join("\n")];
     } else {
       const said = all(":scope > .row > .where, :scope > .row > .tag", item).map(one => one.textContent);
-      const text = plain(own(item));
-      found = [plain(said.join("\n")) + "\n" + text, text];
+      const [whole, read] = both(item);
+      found = [plain(said.join("\n")) + "\n" + whole, read, whole];
     }
     found[0].includes("\0");  // a string made of others is put together when it is first searched
-    held.set(item.id, found);
+    held.set(item, found);
     return found;
   };
   const join = items => {
@@ -72,14 +82,30 @@ EXPLANATION_SCRIPT = r"""
     if (".,".includes(a) && digit.test(back) && digit.test(b)) return true;
     return a === b && !letter.test(a);
   };
-  const holds = (text, word) => {
+  const places = function* (text, word) {
     for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + 1))
-      if (!joined(text, at) && !joined(text, at + word.length)) return true;
-    return false;
+      if (!joined(text, at) && !joined(text, at + word.length)) yield at;
+  };
+  const holds = (text, word) => !places(text, word).next().done;
+  const paint = word => {  // the word in the texts that are shown, where the browser can; the elements stay as they are
+    if (!window.CSS || !CSS.highlights) return;
+    const ranges = [];
+    for (const part of word ? lists : []) for (const item of [...part.at.children].slice(0, 4 * STEP)) {
+      const nodes = document.createTreeWalker(item, NodeFilter.SHOW_TEXT);
+      for (let node = nodes.nextNode(); node; node = nodes.nextNode()) {
+        const text = plain(node.data);  // of another length are few, and not painted
+        if (text.length !== node.data.length || !text.includes(word) || !node.parentNode.closest(".text, .start")) continue;
+        if (node.parentNode.closest(".cut")) continue;
+        for (const at of places(text, word))
+          ranges.push(new StaticRange({startContainer: node, startOffset: at, endContainer: node, endOffset: at + word.length}));
+      }
+    }
+    CSS.highlights.set("sought", new Highlight(...ranges));
   };
 
   // ------------------------------------------------------------------ filters
   const asked = {search: find("#search"), label: find("#label"), prediction: find("#prediction"), word: find("#word")};
+  let painted = "";  // the word that is chosen
   const fits = (item, part, terms, word) => {
     const {label, prediction} = asked;
     if (part.name === "near") {
@@ -103,16 +129,23 @@ EXPLANATION_SCRIPT = r"""
     part.more[0].textContent = `Show ${Math.min(STEP, left)} more`;
     part.more[1].textContent = `Show all ${part.found.length.toLocaleString("en")}`;
     part.none.hidden = part.found.length > 0;
+    if (painted) paint(painted);
   };
   const filter = () => {
     const terms = plain(asked.search.value).split(/\s+/u).filter(Boolean), word = plain(asked.word.value);
+    painted = "";
     for (const part of lists) {
       part.most = STEP;
       part.also = null;
       part.found = part.items.filter(item => fits(item, part, terms, word));
       show(part);
     }
-    tell(terms.length || word || asked.label.value || asked.prediction.value);
+    const chosen = [asked.label, asked.prediction, asked.word].filter(one => one.value);
+    find("#filters").textContent = chosen.length ? `Filters: ${chosen.length}` : "Filters";
+    for (const one of chosen) one.title = one.selectedOptions[0].textContent;  // a long name is cut in its box
+    painted = word;
+    paint(word);
+    tell(terms.length || chosen.length);
   };
   const tell = filtered => {
     const kinds = {answers: "mistakes", right: "right answers", near: "groups of near-duplicates", training: "training texts"};
@@ -130,6 +163,23 @@ EXPLANATION_SCRIPT = r"""
     const said = lists.map(part => link(part.name, `${many(part.found)} of ${many(part.items)} ${kinds[part.name]}`));
     if (row) said.push(link(row.id, "the word in its table"));
     status.replaceChildren(...filtered ? ["Shown: ", ...said.flatMap((one, at) => at ? [" · ", one] : [one])] : []);
+    if (row) status.lastChild.before(...ofWord(asked.word.value), " · ");
+    else if (asked.word.value) status.append(" · ", ...ofWord(asked.word.value));
+    for (const button of all("[data-export]")) offer(button, filtered);
+  };
+  const texts = new Map();  // word -> how many of all training texts hold it
+  const ofWord = word => {  // "12 of the 40 training texts with “card” are on this page"
+    const shown = document.createElement("bdi"), many = texts.get(plain(word));
+    shown.textContent = `“${word}”`;
+    const here = [...rows.values()].filter(row => holds(inside(row)[1], plain(word))).length;
+    const number = value => value.toLocaleString("en");
+    const row = table.get(plain(word)), apart = row ? Number(row.dataset.n) : many;  // near-duplicates counted once
+    const once = apart < many ? ` (${number(apart)} without near-duplicates)` : "";
+    if (!many || here > many) return [`${number(here)} training texts on this page with `, shown];
+    if (here === many) return [many > 1 ? `All ${number(many)} training texts with ` : "The one training text with ", shown,
+      many > 1 ? " are on this page" : " is on this page", once];
+    return [`${number(here)} of the ${number(many)} training texts with `, shown,
+      ` ${here === 1 ? "is" : "are"} on this page${once}`];
   };
   const named = link => link.dataset.w || link.textContent;
   const table = new Map();  // word -> its row
@@ -156,9 +206,21 @@ EXPLANATION_SCRIPT = r"""
     if (item.matches("details")) item.open = true;
     return item;
   };
-  const cover = () => document.body.style.setProperty("--desk", `${find(".desk").offsetHeight}px`);  // of the window's top
+  // What is jumped to stands below the desk, which covers the window's top.
+  const cover = () => {
+    document.documentElement.style.scrollPaddingTop = `${find(".desk").offsetHeight + 8}px`;
+  };
+  const land = section => {
+    const heading = find("h2", section);
+    heading.tabIndex = -1;
+    cover();
+    section.scrollIntoView({block: "start"});
+    heading.focus({preventScroll: true});
+  };
   const go = () => {
-    const item = reveal(decodeURIComponent(location.hash.slice(1)));
+    const id = decodeURIComponent(location.hash.slice(1)), folded = document.getElementById(id)?.closest("details.more");
+    if (folded) folded.open = true;
+    const item = reveal(id) || (folded && document.getElementById(id));
     for (const one of all(".here")) one.classList.remove("here");
     if (!item) return;
     cover();
@@ -172,8 +234,8 @@ EXPLANATION_SCRIPT = r"""
     if (word) {
       event.preventDefault();
       choose(named(word));
-      const first = lists.find(part => part.found.length) || lists[0];
-      if (first) find(".desk").scrollIntoView({block: "start"});
+      const first = [...lists].reverse().find(part => part.found.length);  // training texts, where there are any
+      if (first) land(first.at.closest("section"));
       return;
     }
     const link = event.target.closest("a[href^='#']");
@@ -198,15 +260,28 @@ EXPLANATION_SCRIPT = r"""
   }, true);
 
   // ------------------------------------------------------------------ export
-  // A sheet would take a cell that begins so for a formula; after an apostrophe it is a text.
+  // What a spreadsheet would take for a formula gets an apostrophe, which captum_tracinwe.tabular.as_meant takes off again.
+  const blank = "[\\0-\\x20\\x7f-\\xa0\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u2064\\u3000\\ufeff]*";
+  const formula = new RegExp(`^'*(?:[\\t\\r\\n]|${blank}[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20])`);
   const cell = value => {
-    let text = typeof value === "number" ? String(value) : value.replace(/^(?=\s*[=+\-@\t\r＝＋－＠])/u, "'");
+    const text = typeof value === "number" ? String(value) : formula.test(value) ? "'" + value : value;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const written = lines => "\ufeff" + lines.map(line => line.map(cell).join(",")).join("\r\n") + "\r\n";
   const read = (what, within) => { const one = find(what, within); return one ? one.textContent : ""; };
   const names = new Map([...asked.label.options].map(option => [option.value, option.textContent]));
   const number = text => text === undefined ? "" : Number(text);
+  const nouns = {mistakes: list("right") ? "answer" : "mistake", words: "word", duplicates: "group"};
+  const sources = {mistakes: ["answers", "right"], duplicates: ["near"]};
+  const offer = (button, filtered) => {  // says what it exports: of lists that are filtered what is shown, also below "more"
+    const what = button.dataset.export, from = lists.filter(part => (sources[what] || []).includes(part.name));
+    const many = from.length ? from.reduce((sum, part) => sum + part.found.length, 0) : all("table.words tr[data-s]").length;
+    const noun = nouns[what] + (many === 1 ? "" : "s"), number = many.toLocaleString("en");
+    button.disabled = !many;
+    button.textContent = !many ? "Nothing shown to export"
+      : from.length && filtered ? `Export the ${number} ${noun} shown as CSV`
+      : many === 1 ? `Export the ${noun} as CSV` : `Export all ${number} ${noun} as CSV`;
+  };
   const sheets = {
     mistakes: () => {
       const lines = [["test place", "label", "prediction", "probability", "pushed", "rank", "score", "training place",
@@ -228,7 +303,7 @@ EXPLANATION_SCRIPT = r"""
       ...all("table.words").flatMap(of => all("tr[data-s]", of).map(row => [
         of.dataset.kind === "h" ? "goes with one class" : "behind the mistakes", named(find(".w", row)),
         read("td:nth-child(2)", row), number(row.dataset.c), number(row.dataset.b),
-        Number(read("td:nth-child(4)", row).replaceAll(",", "")), number(row.dataset.pv), number(row.dataset.s),
+        number(row.dataset.n), number(row.dataset.pv), number(row.dataset.s),
         read("td:nth-child(7)", row)]))],
     duplicates: () => [["group", "training place", "label", "different labels", "training text"],
       ...lists.filter(part => part.name === "near").flatMap(part => part.found.flatMap((group, at) =>
@@ -258,6 +333,7 @@ EXPLANATION_SCRIPT = r"""
     part.none.textContent = "None fits the search and the filters.";
     part.at.after(part.none, ...part.more);
   }
+  for (const word of all("a.w[data-n]")) texts.set(plain(named(word)), Number(word.dataset.n));
   for (const row of all("table.words tr[id]")) {
     const word = named(find(".w", row));
     if (!table.has(plain(word))) { table.set(plain(word), row); asked.word.append(new Option(word, word)); }
@@ -274,6 +350,10 @@ EXPLANATION_SCRIPT = r"""
   asked.search.addEventListener("input", filter);
   for (const name of ["label", "prediction", "word"]) asked[name].addEventListener("change", filter);
   find("#clear").addEventListener("click", clear);
+  find("#filters").addEventListener("click", event => {
+    const open = find(".desk").classList.toggle("open");
+    event.target.setAttribute("aria-expanded", open);
+  });
   for (const button of all("[data-export]")) button.addEventListener("click", () => save(button.dataset.export));
   const prepare = deadline => {  // what is searched, while nobody waits
     for (; waiting.length && deadline.timeRemaining() > 2; waiting.pop()) inside(waiting[waiting.length - 1]);
@@ -285,8 +365,7 @@ EXPLANATION_SCRIPT = r"""
   for (const one of all("[data-live]")) one.hidden = false;
   document.body.classList.add("run");
   filter();
-  cover();
-  addEventListener("resize", cover);
+  new ResizeObserver(cover).observe(find(".desk"));
   if (location.hash) go();
 })();
 """

@@ -15,7 +15,7 @@ EXPLANATION_STYLE = """
 font-size:1.05rem}
 .ctwe .warning b:first-child{color:var(--opp-ink)}
 .ctwe h2.part{font-size:1.25rem;color:var(--fg);margin:0}
-.ctwe section{margin-top:2.2rem;scroll-margin-top:var(--desk,0)}
+.ctwe section{margin-top:2.2rem}
 .ctwe .head{align-items:center}.ctwe .head button{margin-left:auto}
 .ctwe .said-of{color:var(--soft);font-size:.9rem;max-width:62rem}
 .ctwe .key{font-size:.88rem}
@@ -39,13 +39,13 @@ padding:.6rem 0 .4rem;margin-top:1.4rem}
 .ctwe :is(button,select,input){font:inherit;font-size:.88rem;line-height:1.4;color:var(--fg);background:var(--quiet);
 border:1px solid var(--soft);border-radius:6px;padding:.28rem .6rem;max-width:100%}
 .ctwe :is(button,select){cursor:pointer}.ctwe button:hover{border-color:var(--fg)}
+.ctwe #filters{display:none}.ctwe #choices{display:contents}.ctwe button:disabled{color:var(--soft);cursor:default}
 .ctwe .desk input{flex:2 1 13rem;min-width:0}.ctwe .desk select{flex:1 1 8rem;min-width:0;width:8rem}
 .ctwe :is(button,select,input,summary,a,li):focus-visible{outline:3px solid var(--pro-ink);outline-offset:2px;border-radius:4px}
 .ctwe :is(summary,li):focus-visible{outline-offset:-3px}
 .ctwe .list{margin:.6rem 0 0;padding:0;list-style:none}
 .ctwe .where{font-size:.8rem;color:var(--soft);white-space:nowrap;max-width:12rem;overflow:hidden;text-overflow:ellipsis}
-.ctwe :is(.answer,.group){border:1px solid var(--line);border-bottom-width:0;margin:0;background:var(--card);
-scroll-margin-top:calc(var(--desk,0px) + .5rem)}
+.ctwe :is(.answer,.group){border:1px solid var(--line);border-bottom-width:0;margin:0;background:var(--card)}
 .ctwe :is(.answer,.group):first-child{border-radius:8px 8px 0 0}
 .ctwe :is(.answer,.group):last-child{border-radius:0 0 8px 8px;border-bottom-width:1px}
 .ctwe :is(.answer,.group)>summary{display:grid;gap:.1rem .9rem;align-items:baseline;padding:.4rem .8rem;font-size:.9rem;
@@ -67,9 +67,10 @@ color:var(--fg);grid-template-columns:7rem minmax(0,1fr) minmax(0,1fr) max-conte
 .ctwe .pair{padding:.45rem 0;border-top:1px solid var(--line)}.ctwe h4+.pair{border-top:0}
 .ctwe .pair .text{margin:.15rem 0;line-height:1.65;font-size:.95rem}
 .ctwe .like{font-size:.8rem}
-.ctwe table.shares{max-width:26rem;margin:.15rem 0 0;font-size:.8rem}
+.ctwe table.shares{table-layout:auto;max-width:26rem;margin:.15rem 0 0;font-size:.8rem}
 .ctwe table.shares td.b b{display:block;height:.6rem;width:calc(var(--a)*100%);min-width:1px}
-.ctwe table.shares th{width:45%}.ctwe table.shares td.b{width:auto}.ctwe table.shares tr.none :is(th,td){color:var(--soft)}
+.ctwe table.shares th{width:40%}.ctwe table.shares td.n{width:1%}.ctwe table.shares td.b{width:45%}
+.ctwe table.shares tr.none :is(th,td){color:var(--soft)}
 .ctwe .scale{font-size:.78rem;color:var(--soft)}
 .ctwe table.words{table-layout:auto;max-width:none;margin:.6rem 0;font-size:.88rem}
 .ctwe table.words :is(th,td){width:auto;padding:.22rem 1rem .22rem 0;vertical-align:baseline}
@@ -81,16 +82,17 @@ display:inline-block;width:5rem;margin-right:.5rem}
 .ctwe table.words td:is(:nth-child(3),:nth-child(6)){white-space:nowrap}.ctwe table.words td:nth-child(7){font-size:.92em}
 .ctwe table.words td:nth-child(7) a{white-space:nowrap}.ctwe table.words th{min-width:8.5rem}
 .ctwe table.words td:nth-child(6) .bar{display:inline-block;width:4rem;margin-right:.5rem}
+.ctwe table.words td:nth-child(6) .bar+span{display:inline-block;min-width:3.6rem}
 .ctwe .group ul{list-style:none;padding:0;margin-top:.2rem;margin-bottom:.6rem}
 .ctwe .group li{display:flex;flex-wrap:wrap;gap:.1rem .6rem;align-items:baseline;padding:.2rem 0;border-top:1px solid var(--line)}
 .ctwe .group li .start{flex:1 1 20rem;font-size:.92rem}
 .ctwe .odds{color:var(--opp-ink)}
-.ctwe ol.list>li{border-top:1px solid var(--line);padding:.45rem 0;
-scroll-margin-top:calc(var(--desk,0px) + .5rem)}
+.ctwe ol.list>li{border-top:1px solid var(--line);padding:.45rem 0}
 .ctwe .list>*{content-visibility:auto;contain-intrinsic-size:auto 2.3rem}.ctwe ol.list>li{contain-intrinsic-size:auto 4rem}
 .ctwe ol.list .text{margin:.1rem 0;line-height:1.6;font-size:.95rem}
 .ctwe .taught{font-size:.82rem;color:var(--soft)}.ctwe .taught details{display:inline}
 .ctwe .taught details[open]{display:block}
+.ctwe ::highlight(sought){background:#ffd84d;color:#1b1f24}
 .ctwe .here,.ctwe :target:not(section){background:rgb(var(--pro)/.12)}
 .ctwe .more-of{margin:.6rem .5rem .2rem 0}
 .ctwe details.more>summary{padding:.15rem 0}
@@ -112,7 +114,9 @@ display:inline-block;padding-right:1.2rem}
 .ctwe table.words td::before{content:attr(data-h) ": ";color:var(--soft)}}
 @media (max-width:44rem){.ctwe .in{padding:1rem .8rem 2rem}.ctwe h1{font-size:1.25rem}.ctwe .lead{font-size:1rem}
 .ctwe table.each :is(td,th):nth-child(4){display:none}.ctwe table.each :is(th,td){padding-right:.5rem}
-.ctwe .desk select{flex-basis:28%;width:28%}.ctwe .contents{grid-template-columns:1fr;gap:.35rem}
+.ctwe #filters{display:inline-block}.ctwe #choices{display:none}
+.ctwe .open #choices{display:grid;gap:.35rem;flex:1 1 100%}.ctwe .desk select{width:100%}
+.ctwe table.each :is(td.b,thead td){display:none}.ctwe .contents{grid-template-columns:1fr;gap:.35rem}
 .ctwe .contents li{padding:.3rem .6rem}}
 @media print{.ctwe .desk,.ctwe button{display:none}}
 """

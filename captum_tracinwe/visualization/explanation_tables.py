@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from captum_tracinwe.explanation import ClassCount, Near
-from captum_tracinwe.visualization.common import counted, scale_of, signed
+from captum_tracinwe.visualization.common import counted, scale_of
 from captum_tracinwe.visualization.explanation_parts import (
     Look,
+    figure,
     name_html,
+    percent,
     probability,
     start_html,
+    unit_of,
     word_html,
 )
 from captum_tracinwe.visualization.page import level_of, side_of
@@ -21,8 +24,10 @@ from captum_tracinwe.words.report import ReportedWord, WordReport
 
 __all__ = ["class_table", "group_html", "in_name", "shown_words", "word_table"]
 
-# Rows of a table of words, of a table of classes before it is folded, and training texts named for a word.
+# Rows of a table of words, and of one of classes, before it is folded; training texts named for a word.
 WORDS, CLASSES, EXAMPLES = 20, 8, 3
+# Words that go with one class, the folded ones too: 2,000 short questions have hundreds.
+MOST = 100
 # Words behind the mistakes; those that go with no class, at least.
 BEHIND, OF_NONE = 12, 4
 # Of two words so much is the same from the first letter on: "linked" and "linking", but not "transaction" and "transfer".
@@ -34,8 +39,8 @@ def shown_words(report: WordReport | None, others: bool) -> tuple[ReportedWord, 
     if report is None:
         return ()
     first = tuple(word for word in report.words if word.sticks)
-    if not others:
-        return first[:WORDS]
+    if not others:  # those first that say more than the name of their class
+        return tuple(sorted(first, key=lambda word: in_name(word.word, word.label)))[:MOST]
     rest = tuple(word for word in report.words if not word.sticks and not word.special)
     first = first[: max(BEHIND - len(rest), BEHIND - OF_NONE)]
     return (*first, *rest[: BEHIND - len(first)])
@@ -55,13 +60,20 @@ def in_name(word: str, label: str) -> bool:
 def word_table(words: Sequence[ReportedWord], key: str, look: Look) -> str:
     """A row for each word: the class it goes with, in how many of its texts, how surely, and how much it pushes."""
     scale = scale_of(word.total for word in words)
-    heads = ("word", "goes with", "share of its texts", "texts", "p", "push", "read it in")
+    unit = unit_of(scale)[1]
+    heads = ("word", "goes with", "share of its texts", "texts", "p", f"push, {unit}" if unit else "push", "read it in")
     kinds = ("", "", "", ' class="n"', ' class="n"', ' class="n"', "")
     head = "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in zip(heads, kinds, strict=True))
-    rows = "".join(_word_row(word, f"{key}{number}", scale, look) for number, word in enumerate(words))
-    return (
-        f'<div class="scroll"><table class="words" data-kind="{key}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
+    rows = [_word_row(word, f"{key}{place}", scale, look) for place, word in enumerate(words)]
+    first, rest = (
+        f'<div class="scroll"><table class="words" data-kind="{key}"><thead><tr>{head}</tr></thead><tbody>{"".join(part)}</tbody>'
         f"</table></div>\n"
+        for part in (rows[:WORDS], rows[WORDS:])
+    )
+    if len(rows) <= WORDS:
+        return first
+    return (
+        f'{first}<details class="more"><summary>{counted(len(rows) - WORDS, "more word")}</summary>{rest}</details>\n'
     )
 
 
@@ -69,7 +81,7 @@ def _word_row(word: ReportedWord, name: str, scale: float, look: Look) -> str:
     own = look.live and look.rows.get(word.word) is not None
     about = (
         f' id="{name}" data-c="{word.label_share:.4g}" data-b="{word.base_share:.4g}" data-s="{word.total:.6g}" '
-        f'data-pv="{word.adjusted_p:.4g}"'
+        f'data-pv="{word.adjusted_p:.4g}" data-n="{word.count}"'
         if own
         else ""
     )
@@ -78,7 +90,9 @@ def _word_row(word: ReportedWord, name: str, scale: float, look: Look) -> str:
     label += " <small>(in its name)</small>" if named else ""
     bar = f'<span class="bar"><b class="c" style="--a:{word.label_share:.2f}"></b></span>'
     share = (
-        f"{bar}<b>{word.label_share:.0%}</b> <small>of all texts {word.base_share:.0%}</small>" if word.label else "–"
+        f"{bar}<b>{percent(word.label_share)}</b> <small>of all texts {percent(word.base_share)}</small>"
+        if word.label
+        else "–"
     )
     examples = ", ".join(look.place(index) for index, _ in word.examples[:EXAMPLES])
     kind = ' class="firm"' if word.sticks and not named else ""
@@ -87,7 +101,7 @@ def _word_row(word: ReportedWord, name: str, scale: float, look: Look) -> str:
         f'<tr{about}{kind}><th scope="row">{word_html(word.word, word.special, look)}</th>'
         f'<td data-h="goes with">{label}</td><td data-h="share of its texts">{share}</td>'
         f'<td class="n" data-h="texts">{word.count:,}</td><td class="n" data-h="p">{probability(word.adjusted_p)}</td>'
-        f'<td class="n" data-h="push"><span class="bar">{push}</span>{signed(word.total)}</td>'
+        f'<td class="n" data-h="push"><span class="bar">{push}</span><span>{figure(word.total, scale)}</span></td>'
         f'<td data-h="read it in">{examples}</td></tr>\n'
     )
 

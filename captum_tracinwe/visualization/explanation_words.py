@@ -7,6 +7,7 @@ import textwrap
 
 from captum_tracinwe.explanation import Answer, Explanation, Near, Performance
 from captum_tracinwe.visualization.common import counted
+from captum_tracinwe.visualization.explanation_tables import shown_words
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.legible import as_line, shortened, visible
 from captum_tracinwe.words.report import ReportedWord
@@ -126,8 +127,9 @@ def _words(found: Explanation, width: int) -> list[str]:
             f"  {_word(word):<{longest}}  {word.count:>6,} training texts, {word.label_share:.0%} of them {_label(word.label)} "
             f"({word.base_share:.0%} of all)"
         )
-    more = len(words) - len(shown)
-    return [*lines, f"  ... and {more:,} more on the page"] if more else lines
+    more = len(shown_words(found.habits, False)) - len(shown)
+    of_all = "" if more + len(shown) == len(words) else f", of {len(words):,} in all"
+    return [*lines, f"  ... and {more:,} more on the page{of_all}"] if more > 0 else lines
 
 
 def _word(word: ReportedWord) -> str:

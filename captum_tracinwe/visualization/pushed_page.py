@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from captum_tracinwe.visualization.common import UNIT, check_count, counted, marks, scale_of, signed
-from captum_tracinwe.visualization.page import escaped, level_of, side_of, tags_html, text_html, whole_page
+from captum_tracinwe.visualization.common import UNIT, Mark, check_count, counted, marks, scale_of
+from captum_tracinwe.visualization.explanation_parts import LEAST, WEAK, figure, name_html, start_html, unit_of
+from captum_tracinwe.visualization.explanation_style import EXPLANATION_STYLE
+from captum_tracinwe.visualization.page import escaped, level_of, parted_html, side_of, tags_html, whole_page
 from captum_tracinwe.words.influence import WordInfluence, WordShare
-from captum_tracinwe.words.legible import shortened, visible
+from captum_tracinwe.words.legible import visible
 from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = ["pushed_html"]
 
 TITLE = "Whom did these training texts influence?"
 _OWN_STYLE = """
-.ctwe nav ol{columns:2 26em;column-gap:3em;padding-left:2.2em;margin:.5em 0 1.5em}.ctwe nav li{margin:.15em 0;break-inside:avoid}
-.ctwe nav a,.ctwe h4 a{color:inherit}.ctwe section.test{scroll-margin-top:1em}
+.ctwe .answer section{margin-top:.2rem;border:0;padding:0;scroll-margin-top:4rem}.ctwe .pair a{color:inherit}
 """
-_LEGEND = (
-    "Under each training text stand the training texts that it influenced most, with the words by which it did. "
-    '<mark class="p" style="--a:.7"><b>Blue</b></mark> (solid line): learning from it pushed the model <b>towards</b> the label '
-    'of the other text. <mark class="o" style="--a:.7"><b>Orange</b></mark> (dashed line): it pushed the model <b>away</b> from '
-    f"that label. The shares of words add up to the score. Each card has its own scale of colours. Unit: {UNIT}."
+_KEY = (
+    "<p>Each line opens to the training texts that it influenced most, with the words by which it did.</p>"
+    '<p class="key"><mark class="p" style="--a:.7"><b>Blue, solid line</b></mark>: learning from it pushed the model '
+    '<b>towards</b> the label of the other text. <mark class="o" style="--a:.7"><b>Orange, dashed</b></mark>: it pushed the '
+    "model <b>away</b> from that label. The stronger the colour, the more.</p>\n"
+    '<details class="more"><summary>More about these numbers</summary><div class="legend"><p>The shares of words add up to the '
+    f"score. Colours have a scale of their own in each part that opens. Unit: {UNIT}.</p></div></details>\n"
 )
 
 
@@ -34,7 +37,7 @@ def pushed_html(
     top_words: int = 6,
     fold_at: int = 600,
 ) -> str:
-    """One whole HTML5 page: contents, then for each training text those that it pushed, their words coloured by share.
+    """One whole HTML5 page: a line for each training text, which opens to those that it pushed, their words coloured by share.
 
     Args:
         pushed (mapping): of a training index its pairs, as :func:`captum_tracinwe.index.pushed_by` returns them.
@@ -53,19 +56,21 @@ def pushed_html(
     """
     check_count("top_words", top_words)
     check_count("fold_at", fold_at)
-    own = f"<h1>{escaped(str(title))}</h1>\n" + f'<div class="legend"><p>{_LEGEND}</p></div>\n'
-    items = "".join(
-        f'<li><a href="#t{index}">{escaped(visible(place(index)))}</a>: '
-        f"<bdi>{escaped(shortened(texts[index].text, 60, quoted=False))}</bdi></li>\n"
-        for index in pushed
+    heading = escaped(str(title))
+    lines = [
+        _line(number, index, pairs, texts, place, top_words, fold_at, pushed)
+        for number, (index, pairs) in enumerate(pushed.items())
+    ]
+    shown = (
+        f'<div class="list">{"".join(lines)}</div>'
+        if lines
+        else '<p class="none">There is no training text to show.</p>'
     )
-    contents = f'<nav aria-label="Contents"><ol>\n{items}</ol></nav>\n' if len(pushed) > 1 else ""
-    sections = [_section(index, pairs, texts, place, top_words, fold_at, pushed) for index, pairs in pushed.items()]
-    nothing = "" if pushed else '<p class="none">There is no training text to show.</p>\n'
-    return whole_page(escaped(str(title)), own + contents + nothing + "".join(sections), _OWN_STYLE)
+    return whole_page(heading, f"<h1>{heading}</h1>\n{_KEY}{shown}\n", EXPLANATION_STYLE + _OWN_STYLE)
 
 
-def _section(
+def _line(
+    number: int,
     index: int,
     pairs: Sequence[WordInfluence],
     texts: Mapping[int, TokenizedText],
@@ -74,55 +79,69 @@ def _section(
     fold_at: int,
     shown: Mapping[int, object],
 ) -> str:
+    """A training text on a line that opens to those that it pushed; the first is open.
+
+    Its place on the page is within what is folded: a browser that follows a link there opens the line by itself.
+    """
     text = texts[index]
-    towards = [pair for pair in pairs if pair.score > 0]
-    away = [pair for pair in pairs if pair.score < 0]
+    told = [pair.with_texts(texts[pair.test_index], texts[pair.train_index]) for pair in pairs if pair.score]
+    prepared = [(pair, marks(pair, texts[pair.test_index]), pair.words()) for pair in told]
+    shares = [mark.share for _, on_other, _ in prepared for mark in on_other]
+    scale = scale_of([*shares, *(word.share for _, _, words in prepared for word in words)])
+    label = "" if text.label is None else f"<b>{name_html(text.label)}</b>"
     out = [
-        f'<section class="test" id="t{index}">\n<div class="said"><div class="row">',
-        f"<h2>{escaped(visible(place(index)))}</h2>{tags_html(text)}</div>{text_html(text, [], 1.0, fold_at)}</div>\n",
-        f'<div class="cols {"two" if towards and away else "one"}">',
+        f'<details class="answer"{"" if number else " open"}><summary><span class="where"><bdi>{escaped(visible(place(index)))}'
+        f'</bdi></span>{start_html(text.text)}<span class="turn">{label}</span>'
+        f'<span class="sure">pushed {counted(len(told), "text")}</span></summary>\n'
+        f'<section class="test" id="t{index}"><div class="said">{parted_html(text, [], 1.0, fold_at)}</div>\n'
     ]
-    for side, name, own in (("p", "Pushed towards their label", towards), ("o", "Pushed away from their label", away)):
+    sides = [
+        ("p", "Pushed towards their label", [entry for entry in prepared if entry[0].score > 0]),
+        ("o", "Pushed away from their label", [entry for entry in prepared if entry[0].score < 0]),
+    ]
+    out.append(f'<div class="cols{" two" if all(own for _, _, own in sides) else ""}">')
+    for side, name, own in sides:
         if own:
-            out.append(
-                f'<div><h3 class="{side}">{name} <small>{counted(len(own), "text")}, strongest first</small></h3>\n'
-            )
-            out += [_card(pair, texts, place, side, top_words, fold_at, shown) for pair in own]
+            out.append(f'<div><h3 class="{side}">{name} <small>strongest first</small></h3>\n')
+            out += [_card(*entry, scale, place, top_words, fold_at, shown) for entry in own]
             out.append("</div>")
-    if not towards and not away:
+    if not prepared:
         out.append('<p class="none">It influenced no other text.</p>')
-    return "".join([*out, "</div>\n</section>\n"])
+    return "".join([*out, "</div></section></details>\n"])
 
 
 def _card(
     pair: WordInfluence,
-    texts: Mapping[int, TokenizedText],
+    on_other: list[Mark],
+    words: list[WordShare],
+    scale: float,
     place: Callable[[int], str],
-    side: str,
     top_words: int,
     fold_at: int,
     shown: Mapping[int, object],
 ) -> str:
-    other = texts[pair.test_index]
-    pair = pair.with_texts(other, texts[pair.train_index])
-    on_other, words = marks(pair, other), pair.words()
-    scale = scale_of(entry.share for entries in (on_other, words) for entry in entries)
-    by = f"<bdi>{escaped(visible(place(pair.train_index)))}</bdi>"
+    other = pair.test_text
+    assert other is not None
     name = escaped(visible(place(pair.test_index)))
     named = f'<a href="#t{pair.test_index}">{name}</a>' if pair.test_index in shown else name
-
-    def special(word: WordShare) -> str:
-        return ' class="s"' if word.special else ""
-
-    level = {word: f'class="{side_of(word.share)}" style="--a:{level_of(word.share, scale)}"' for word in words}
-    rows = [
-        f'<tr><th scope="row"><bdi{special(word)}>{escaped(visible(word.text))}</bdi></th>'
-        f'<td class="n"><b {level[word]}>{signed(word.share)}</b></td></tr>'
-        for word in words[:top_words]
-    ]
-    table = f"<table><caption>Words of {by} that did it</caption>{''.join(rows)}</table>" if rows else ""
+    seen = [mark for mark in on_other if not mark.special and abs(mark.share) >= WEAK * scale]
+    unit = unit_of(scale)[1]
+    score = f"{figure(pair.score, scale)}{unit and f' <small>{unit}</small>'}"
+    by = f"<bdi>{escaped(visible(place(pair.train_index)))}</bdi>"
+    first = [word for word in words[:top_words] if abs(word.share) >= LEAST * scale] or words[: min(1, top_words)]
+    rows = "".join(_row(word, scale) for word in first)
+    table = f'<table class="shares"><caption>Words of {by} that did it</caption>{rows}</table>' if rows else ""
     return (
-        f'<article class="card"><div class="row"><h4>{named}</h4>{tags_html(other)}'
-        f'<span class="{side} score">{signed(pair.score)}</span></div>'
-        f"{text_html(other, on_other, scale, fold_at)}{table}</article>\n"
+        f'<article class="pair"><div class="row"><bdi class="where">{named}</bdi>{tags_html(other)}'
+        f'<span class="{side_of(pair.score)} score">{score}</span></div>'
+        f"{parted_html(other, seen, scale, fold_at)}{table}</article>\n"
+    )
+
+
+def _row(word: WordShare, scale: float) -> str:
+    special = ' class="s"' if word.special else ""
+    bar = f'<b class="{side_of(word.share)}" style="--a:{level_of(word.share, scale)}"></b>' if word.share else ""
+    return (
+        f'<tr><th scope="row"><bdi{special}>{escaped(visible(word.text))}</bdi></th>'
+        f'<td class="n">{figure(word.share, scale)}</td><td class="b">{bar}</td></tr>'
     )

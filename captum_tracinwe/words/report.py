@@ -59,6 +59,7 @@ class ReportedWord:
         adjusted_p (float): the same after Benjamini and Hochberg, for all words of the report.
         examples (tuple): ``(training index, share)`` of the texts through which it acts most.
         special (bool): a token that no person wrote.
+        texts (int): as ``count``, each near-duplicate counted; 0: nobody counted.
     """
 
     word: str
@@ -73,6 +74,7 @@ class ReportedWord:
     adjusted_p: float
     examples: tuple[tuple[int, float], ...]
     special: bool = False
+    texts: int = 0
 
     @property
     def certainty(self) -> float:
@@ -254,7 +256,8 @@ def report_of(
     if train_texts is not None and live.top_k_words is None and live.tables.of_text:
         _check_texts(train_texts, tokens, live.exclude_tokens, indices)
     held = shares_by_word(shares, train_texts, names_by_id(vocabulary))
-    holders, dealt = _counted_once(holders_of(held, train_texts), labels, units)
+    each = holders_of(held, train_texts)
+    holders, dealt = _counted_once(each, labels, units)
     associated = association(dealt, holders, draws, seed)
     found = []
     for (special, name), by_text in held.items():
@@ -270,6 +273,7 @@ def report_of(
                 **associated[special, name],
                 examples=tuple((indices[place], share) for place, share in islice(_firsts(best, units), examples)),
                 special=special,
+                texts=len(each[special, name]),
             )
         )
     found.sort(key=order)
