@@ -161,6 +161,20 @@ def test_a_model_that_has_learned_its_labels_by_heart_hardly_counts():
     assert average_precision(by_heart.scores, wrong) > 0.5
 
 
+def test_where_words_hardly_tell_the_classes_the_model_is_heard_alone():
+    truth, labels, wrong = mislabelled(0.1)
+    model = told(truth, 2.0, seed=2)
+    nothing = Voices(model, told(truth, 0.2, seed=3), labels)
+    assert not nothing.tells
+    assert nothing.weight > 0.6
+    alone = average_precision(margins(by_class(model, labels), labels), wrong)
+    assert average_precision(nothing.scores, wrong) > alone - 0.01
+    words = average_precision(margins(by_class(nothing.words, labels), labels), wrong)
+    assert alone > 2 * words
+    by_chance = Voices(model, torch.full_like(model, 1 / CLASSES).log(), labels)
+    assert by_chance.weight == 1
+
+
 def test_a_voice_out_of_folds_judges_as_far_as_it_tells_the_labels():
     truth, labels, wrong = mislabelled(0.1)
     weak, strong = told(truth, 1.0, seed=3), told(truth, 5.0, seed=4)

@@ -65,8 +65,8 @@ class Voices:
     model's margins foretell. ``weight`` is r⁴ / (r⁴ + (1 − r²)²): of two voices one of which tells little, the other is heard
     alone. Over 15 sets of texts r² was .1 to .6 for CNNs trained from scratch, which remember their texts, and .75 for a
     fine-tuned MiniLM. By these the formula was chosen: r² itself gave the same mean average precision to .002, and .03 less for
-    the MiniLM. A judge that hardly tells classes apart foretells nothing and can be foretold by nobody: below `TELLS` the model is
-    heard the more, up to alone. (Of relations of sentences a MiniLM's r² was .13, and words alone found no more than chance.)
+    the MiniLM. A judge that hardly tells classes apart can be foretold by nobody: the further below `TELLS` it is, the more is
+    the model heard, up to alone. (Of relations of sentences a MiniLM's r² was .13, where words found little more than chance.)
 
     Args:
         model, words (Tensor): log-probabilities, float64 ``(N, K)``.
