@@ -265,7 +265,8 @@ class RecordLookUps(TorchFunctionMode):
         output = look_up(ids, weight.detach()).requires_grad_()
         if padding_idx is not None and padding_idx < 0:
             padding_idx += weight.shape[0]
-        given = None if input.is_inference() or input._version else input
+        written = torch.compiler.is_compiling() or input.is_inference() or input._version  # or nobody can tell
+        given = None if written else input
         # A copy: a model may write into its ids afterwards.
         return LookUp(input.detach().clone(), output, padding_idx, given=given)
 
