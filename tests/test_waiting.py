@@ -104,24 +104,38 @@ def test_rows_of_other_tables_are_the_same_too(table, gpu, tmp_path):
 
 @pytest.mark.parametrize("name", ["cnn", "cnn without padding_idx", "bert, tuples", "bert, mappings", "gpt2, untied"])
 @pytest.mark.parametrize("what", ["rows", "influence", "self_influence"])
-def test_no_batch_is_waited_for(name, what, gpu, tmp_path, monkeypatch):
+def test_no_batch_is_waited_for(name, what, gpu, tmp_path):
     gpu()
+    assert _waits(name, what, tmp_path, 1) == _waits(name, what, tmp_path, 3)  # seven batches, and three
 
-    def waits(batch_size: int) -> Counter[str]:
-        case = made(name)
-        tracin = tracin_of(case, scatter_checkpoints(case.model, tmp_path), batch_size=batch_size, probe=False)
-        asks = {
-            "rows": tracin.row_gradients,
-            "influence": lambda: tracin.influence(case.test),
-            "self_influence": tracin.self_influence,
-        }
-        with Waits() as counting:
-            asks[what]()
-        del counting.found["without_targets"]  # of labels in the host's memory
-        del counting.found["__torch_function__"]  # what the model reads itself, as transformers' does of masks
-        return counting.found
 
-    assert waits(1) == waits(3)  # seven batches, and three
+@pytest.mark.parametrize(
+    "options", [{"top_k_words": 2}, {"exclude_tokens": [3, 5]}, {"table": ("input", "bag")}], ids=str
+)
+def test_no_batch_is_waited_for_where_some_words_or_other_tables_count(options, gpu, tmp_path):
+    gpu()
+    assert _waits("cnn", "rows", tmp_path, 1, **options) == _waits("cnn", "rows", tmp_path, 3, **options)
+
+
+@pytest.mark.parametrize("name", ["cnn", "bert, mappings"])
+def test_where_the_host_does_not_wait_nothing_is_put_off(name, tmp_path):
+    """The counts above are of something."""
+    assert _waits(name, "rows", tmp_path, 1) != _waits(name, "rows", tmp_path, 3)
+
+
+def _waits(name, what, folder, batch_size, **options) -> Counter[str]:
+    case = made(name)
+    tracin = tracin_of(case, scatter_checkpoints(case.model, folder), batch_size=batch_size, probe=False, **options)
+    asks = {
+        "rows": tracin.row_gradients,
+        "influence": lambda: tracin.influence(case.test),
+        "self_influence": tracin.self_influence,
+    }
+    with Waits() as counting:
+        asks[what]()
+    del counting.found["without_targets"]  # of labels in the host's memory
+    del counting.found["__torch_function__"]  # what the model reads itself, as transformers' does of masks
+    return counting.found
 
 
 def test_texts_as_many_as_their_words_are_told_apart_without_waiting(gpu, tmp_path):
