@@ -55,7 +55,7 @@ def toolkit(torch, home):
     if found[1] != torch.version.cuda.split(".")[0]:
         return None, (
             f"nvcc is of CUDA {version} and torch {torch.__version__} of CUDA {torch.version.cuda}: expected the same major "
-            f"version; CUDA_HOME names another toolkit"
+            f"version. CUDA_HOME says where a toolkit lies"
         )
     return version, None
 
@@ -134,7 +134,7 @@ def native():
                     if NATIVE == "1":
                         raise
                     name = one.name.removeprefix(HOME)
-                    built["why_not"][name] = as_line(error)
+                    built["why_not"][name] = f"{as_line(error)} (pip install -v shows all that was said)"
                     print(
                         f"The kernels for {'CUDA' if name == CUDA else 'the CPU'} were not compiled ({as_line(error)}): plain "
                         f"torch is used there, same results, slower.",

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import sysconfig
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["CPU", "CUDA", "built", "define", "kernels_for", "load_native", "plain", "schemas"]
+__all__ = ["CPU", "CUDA", "built", "define", "kernels_for", "load_native", "schemas"]
 
 #: The library of kernels for the CPU, and that for CUDA.
 CPU, CUDA = "_native", "_native_cuda"
@@ -23,41 +22,14 @@ CPU, CUDA = "_native", "_native_cuda"
 _library = torch.library.Library("captum_tracinwe", "DEF")  # type: ignore[no-untyped-call]
 #: Name of each op → its schema.
 schemas: dict[str, str] = {}
-# Why a library is not loaded; what was said of ops that have no kernel for a device.
-_missing: dict[str, str] = {}
-_told: set[tuple[str, str]] = set()
 
 
 def define(name: str, schema: str, reference: Callable[..., Any], fake: Callable[..., Any]) -> None:
     """Make an op: its schema, the reference that runs where there is no kernel, and the shapes of its result."""
     schemas[name] = schema
     _library.define(name + schema)  # type: ignore[no-untyped-call]
-    _library.impl(name, plain(name, reference), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _library.impl(name, reference, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"captum_tracinwe::{name}", fake, lib=_library)
-
-
-def plain(name: str, reference: Callable[..., Any]) -> Callable[..., Any]:
-    """The reference of an op, which says where it runs in the place of a kernel; of the CPU `captum-tracinwe info` tells."""
-
-    def told(first: torch.Tensor, *rest: Any) -> Any:
-        if first.device.type not in ("cpu", "meta"):
-            _tell(name, first.device.type)
-        return reference(first, *rest)
-
-    return told
-
-
-def _tell(name: str, device: str) -> None:
-    """Warn, once of each op and kind of device, that its reference runs there."""
-    if (name, device) in _told:
-        return
-    _told.add((name, device))
-    why = f" ({_missing[CUDA]})" if device == "cuda" and CUDA in _missing else ""
-    warnings.warn(
-        f"The op {name} has no compiled kernel for {device}{why}: its reference in plain torch runs there, with the same results "
-        f"up to rounding, and slower. `captum-tracinwe info` says which kernels serve which device.",
-        stacklevel=2,
-    )
 
 
 def kernels_for(device: str) -> list[str]:
@@ -77,13 +49,6 @@ def built() -> dict[str, Any]:
 
 def load_native(name: str = CPU) -> tuple[Path | None, str | None]:
     """Load a library of compiled kernels, if the package was built with it; ``(path, why not)``."""
-    path, why_not = _load(name)
-    if why_not is not None:
-        _missing[name] = why_not
-    return path, why_not
-
-
-def _load(name: str) -> tuple[Path | None, str | None]:
     here = Path(__file__).parent
     suffixes = (sysconfig.get_config_var("EXT_SUFFIX") or ".so", ".abi3.so", ".so")
     found = [path for path in (here / f"{name}{suffix}" for suffix in suffixes) if path.is_file()]
