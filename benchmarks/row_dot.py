@@ -117,12 +117,12 @@ def matching_rows(a: Rows, b: Rows) -> tuple[int, int]:
 
 
 def example_of_rows(ptr: Tensor) -> Tensor:
-    return torch.repeat_interleave(torch.arange(len(ptr) - 1), ptr[1:] - ptr[:-1])
+    return torch.repeat_interleave(torch.arange(len(ptr) - 1, device=ptr.device), ptr[1:] - ptr[:-1])
 
 
 def grouped_torch(a: Rows, b: Rows) -> Tensor:
     """The best plain-torch formulation we know: one mm for each shared id, added up with index_add_."""
-    scores = torch.zeros(len(a[0]) - 1, len(b[0]) - 1)
+    scores = torch.zeros(len(a[0]) - 1, len(b[0]) - 1, device=a[2].device)
     examples_a, examples_b = example_of_rows(a[0]), example_of_rows(b[0])
     names, counts_a = torch.unique(a[1], return_counts=True)
     order_a = torch.argsort(a[1])

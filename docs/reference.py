@@ -17,7 +17,7 @@ def public_names():
     """Module → its ``__all__``, for every module of the package that has one."""
     found = {"captum_tracinwe": captum_tracinwe.__all__}
     for module in pkgutil.walk_packages(captum_tracinwe.__path__, "captum_tracinwe."):
-        if not module.name.endswith(("__main__", "._native")):
+        if not module.name.endswith(("__main__", "._native", "._native_cuda")):
             found[module.name] = getattr(importlib.import_module(module.name), "__all__", [])
     return {name: list(names) for name, names in found.items() if names}
 

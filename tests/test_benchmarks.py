@@ -120,3 +120,26 @@ class SeesPadding(torch.nn.Module):
 
     def forward(self, input_ids, attention_mask):
         return self.out(self.words(input_ids).mean(1).tanh())
+
+
+def test_the_first_minutes_with_a_gpu_run_on_the_cpu(script, tmp_path, monkeypatch, capsys):
+    stored = tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["gpu", "--dry", "--json", str(stored)])
+    gpu = script("gpu")
+    gpu.main()
+    found = json.loads(stored.read_text())
+    assert "failed" not in found
+    assert found["verified"]["cases"] > 100
+    assert found["verified"]["failed"] == 0, found["verified"]["first_failures"]
+    assert [case["errors"] for case in found["kernels"]] == [{}, {}]
+    assert all({"row_dot", "posting_dot", "row_dot_terms", "cublas"} <= set(case["ms"]) for case in found["kernels"])
+    assert found["collection"][0]["over_bare"] > 0
+    assert found["end_to_end"]["first best score, of the largest, off by"] < 1e-6
+    assert "missed" not in capsys.readouterr().out
+    slow = {**found["kernels"][0], "over_roofline": {"row_dot": 1.6, "posting_dot": 1.4}}
+    told = gpu.verdict({"kernels": [slow], "collection": [{"batch": 8, "over_bare": 1.3}], "failed": {"roofs": "no"}})
+    assert told == [
+        "section roofs: no",
+        "row_dot, 3 x 60 x 16, float32: 1.60 of the roofline, expected 1.5",
+        "collection, batches of 8: 1.30 of the passes, expected 1.2",
+    ]

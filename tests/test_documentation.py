@@ -18,7 +18,7 @@ needs_pages = pytest.mark.skipif(not (DOCS / "conf.py").is_file(), reason="the c
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(captum_tracinwe.__path__, "captum_tracinwe.")
-    if not module.name.endswith(("__main__", "._native"))
+    if not module.name.endswith(("__main__", "._native", "._native_cuda"))
 ]
 
 

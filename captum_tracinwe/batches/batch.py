@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from captum_tracinwe.waiting import on_device
+
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
@@ -192,7 +194,7 @@ def move_to(value: Any, device: torch.device) -> Any:
     A copy is fit for autograd too, where the caller collated under inference_mode.
     """
     if isinstance(value, Tensor):
-        return value.to(device, copy=True)
+        return on_device(value, device)
     if isinstance(value, Mapping):
         return {key: move_to(item, device) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -1,9 +1,10 @@
-"""One batch → one forward, one backward → `RowGradients`."""
+"""One batch → one forward, one backward → `RowGradients`, which a GPU may hand over one batch later."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from captum_tracinwe.batches.batch import (
 )
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.bag import logits_of, occurrences
+from captum_tracinwe.gradients.bounds import Bounds, refuse_beyond
 from captum_tracinwe.gradients.diagnosis import diagnosed, reported
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.example_losses import by_name, check_first, example_losses, prediction_of
@@ -34,9 +36,11 @@ from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.text_words import TextWords
 from captum_tracinwe.gradients.token_losses import with_virtual_tokens
 from captum_tracinwe.gradients.whose import examples_of
+from captum_tracinwe.rows.folding import Roomy, largest
 from captum_tracinwe.rows.row_gradients import RowGradients
+from captum_tracinwe.waiting import OnItsWay, among, waits
 
-__all__ = ["batch_row_gradients", "fold", "kept_positions", "own_loss_of", "unused"]
+__all__ = ["Begun", "batch_row_gradients", "begun", "fold", "kept_positions", "own_loss_of", "unused"]
 
 PLAIN = Tables()
 
@@ -53,7 +57,46 @@ def _differentiable(model: Module) -> Iterator[None]:
         yield
 
 
-def batch_row_gradients(
+class Begun:
+    """Row gradients of a batch that were asked for.
+
+    Args:
+        make (callable): of the numbers, once they are read: the rows, and whether their sum is finite (None: nobody looked).
+        numbers (OnItsWay, optional): of a GPU; the last are the bounds of ids.
+        bounds (sequence of Bounds): whose these are.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[list[int]], tuple[RowGradients, bool | None]],
+        numbers: OnItsWay | None = None,
+        bounds: Sequence[Bounds] = (),
+    ) -> None:
+        self._make, self._numbers, self._rows = make, numbers, [one.rows for one in bounds]
+
+    def finished(self) -> tuple[RowGradients, bool | None]:
+        """The rows, and whether their sum is finite; None: look.
+
+        Raises:
+            ValueError: an id that was looked up has no row.
+        """
+        numbers = [] if self._numbers is None else self._numbers.read()
+        for place, rows in enumerate(reversed(self._rows)):
+            refuse_beyond(numbers[len(numbers) - 2 * place - 2 : len(numbers) - 2 * place], rows)
+        return self._make(numbers)
+
+
+def batch_row_gradients(*args: Any, **kwargs: Any) -> RowGradients:
+    """As :func:`begun`, of the same arguments, and waited for.
+
+    Returns:
+        RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table; D columns of each table, side by
+        side.
+    """
+    return begun(*args, **kwargs).finished()[0]
+
+
+def begun(
     model: Module,
     table: EmbeddingTable,
     batch: Batch,
@@ -65,10 +108,11 @@ def batch_row_gradients(
     label_names: Sequence[str] = (),
     tables: Tables = PLAIN,
     own_loss: str = "mean",
-) -> RowGradients:
+) -> Begun:
     """Row gradients of each example of a batch: g(x)_w = Σ over positions p of x that hold w of ∂ℓ(x)/∂e_p.
 
-    And those of other tables beside them, from the same backward.
+    And those of other tables beside them, from the same backward. A GPU is asked for all and waited for nothing, except for
+    ``check``, rows of the output table, and ids that the model makes itself.
 
     Args:
         model (Module): as left by ``untouched``; wrappers of DataParallel and torch.compile are looked through.
@@ -89,21 +133,25 @@ def batch_row_gradients(
         own_loss (str): with ``loss_fn=None``, whether a model's one loss is the "mean" or the "sum" of those of its examples.
 
     Returns:
-        RowGradients: N examples, values ``(R, D)`` in float32, or float64 for a float64 table; D columns of each table, side by
-        side.
+        Begun: whose rows are there when it is :meth:`Begun.finished`.
 
     Raises:
         ValueError: the loss has the wrong shape or does not depend on the embedding; the message says what to change.
     """
     model = unwrap(model)
-    size = size_of(batch)
+    size, given = size_of(batch), batch
+    bounds: list[Bounds] = []
     with _differentiable(model), reported(model, batch):
         batch = move_to(as_parts(batch), table.weight.device)
         lent = move_to(batch, table.weight.device)  # the model may write into it; whose words are whose, both tell
         labels, known = with_virtual_tokens(model, labels_of(lent, label_names), loss_fn), (batch, lent)
         head = find_head(model) if "output" in tables else None
         words = TextWords(model, lent, label_names, len(table.weight))
-        with recorded(table, within, words=words) as record, heard(head) as called, diagnosed(model, batch, labels):
+        with (
+            recorded(table, within, words=words, bounds=bounds) as record,
+            heard(head) as called,
+            diagnosed(model, batch, labels),
+        ):
             output = by_name(model, run_model(model, lent, label_names, own_loss=loss_fn is None), loss_fn)
         if not record.calls:
             raise unused(table.name, within)
@@ -118,17 +166,29 @@ def batch_row_gradients(
         predicting = [only_call(called, size)] if "output" in tables else []
         asked = [*looked_up, *logits, *(call.logits for call in predicting)]
         gradients = _gradients(losses, asked, len(looked_up), table.name)
-    idle = without_targets(batch, loss_fn, label_names)
+    idle = without_targets(given, loss_fn, label_names)  # most batches lie in the host's memory
     chosen = exclude, top_k, idle
     errors = gradients[len(looked_up) :]
     columns = [gradients[: len(looked_up)]] if by_position else []
     if "bag" in tables:
         columns.append(occurrences(calls, batch, size))
+    if waits(table.weight.device) and "output" not in tables:
+        roomy = laid_out(calls, columns, known, size, table.name, *chosen)
+        kinds = list(roomy.values)
+        if "bag" in tables:
+            kinds[-1] = kinds[-1] * _wide(errors[0].detach().reshape(size, -1))[roomy.examples]
+        kinds = [
+            _times(one, tables.factor(name))
+            for one, name in zip(kinds[-len(tables.names) :], tables.names, strict=True)
+        ]
+        values = kinds[0] if len(kinds) == 1 else torch.cat(kinds, dim=1)
+        told = torch.cat([roomy.numbers(values), *(one.found.long() for one in bounds)])
+        return Begun(lambda read: (roomy.rows(read[0], values), bool(read[1])), OnItsWay(told), bounds)
     parts: list[RowGradients] = []
     if tables.of_text:
         folded = fold(calls, columns, known, size, table.name, *chosen)
         if tables.plain:
-            return folded[0]
+            return Begun(lambda _: (folded[0], None))
         if "input" in tables:
             parts.append(folded[0])
         if "bag" in tables:
@@ -141,7 +201,10 @@ def batch_row_gradients(
         )
         parts.append(RowGradients.from_positions(where, which, values, size))
     parts = [_scaled(part, tables.factor(name)) for part, name in zip(parts, tables.names, strict=True)]
-    return parts[0] if len(parts) == 1 else RowGradients.beside(parts, union="output" in tables)
+    rows = parts[0] if len(parts) == 1 else RowGradients.beside(parts, union="output" in tables)
+    if not bounds:
+        return Begun(lambda _: (rows, None))
+    return Begun(lambda _: (rows, None), OnItsWay(torch.cat([one.found.long() for one in bounds])), bounds)
 
 
 def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names: Sequence[str] = ()) -> OwnLoss | None:
@@ -220,6 +283,38 @@ def fold(
     return [RowGradients.from_positions(where, which, kind, size) for kind in kinds]
 
 
+def laid_out(
+    calls: list[LookUp],
+    columns: list[list[Tensor]],
+    batch: Batch,
+    size: int,
+    name: str,
+    exclude: Sequence[int],
+    top_k: int | None,
+    idle: Sequence[int],
+) -> Roomy:
+    """As :func:`fold`, where the host has to wait for what it reads: it reads nothing."""
+    of_calls, examples, ids = [], [], []
+    for call in calls:
+        call_ids = call.ids.reshape(-1).to(torch.int64)
+        kept = torch.ones_like(call_ids, dtype=torch.bool) if call.padding_idx is None else call_ids != call.padding_idx
+        of_calls.append(kept if call.counted is None else kept & call.counted.reshape(-1))
+        examples.append(examples_of(call, size, name, batch))
+        ids.append(call_ids)
+    kinds = [
+        torch.cat([_wide(one.detach().reshape(len(own), one.shape[-1])) for one, own in zip(kind, ids, strict=True)])
+        for kind in columns
+    ]
+    kept, whose, words = torch.cat(of_calls), torch.cat(examples), torch.cat(ids)
+    if idle:
+        kept = kept & ~among(whose, idle)
+    if exclude:
+        kept = kept & ~among(words, exclude)
+    if top_k is not None:
+        kept = kept & largest(torch.where(kept, whose, size), kinds[0], top_k, size)
+    return Roomy.of(whose, words, kinds, kept, size)
+
+
 def kept_positions(
     positions: tuple[Tensor, ...], exclude: Sequence[int], top_k: int | None, idle: Sequence[int]
 ) -> tuple[Tensor, ...]:
@@ -246,6 +341,10 @@ def kept_positions(
 def _wide(values: Tensor) -> Tensor:
     """In single precision at least: sums over positions in half of it would lose what the products need."""
     return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
+
+
+def _times(values: Tensor, factor: float) -> Tensor:
+    return values if factor == 1 else values * factor
 
 
 def _scaled(rows: RowGradients, factor: float) -> RowGradients:

@@ -37,7 +37,7 @@ class BlockLengths:
         elif self.tokens_vary or checkpoint == 0:
             # Without the values: a view of no columns would hold all of them.
             nothing = rows.values.new_empty((rows.num_rows, 0))
-            self._tokens.setdefault(checkpoint, []).append(RowGradients(rows.ptr, rows.ids, nothing))
+            self._tokens.setdefault(checkpoint, []).append(RowGradients.sound(rows.ptr, rows.ids, nothing))
 
     def factors(self) -> Tensor | None:
         """By what their scores are multiplied, float64 ``(m,)``; None: nothing."""

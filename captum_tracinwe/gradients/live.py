@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,8 @@ from captum_tracinwe.batches.blocks import Block, blocks
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.batches.wrapped import unwrap
-from captum_tracinwe.gradients.batch_rows import batch_row_gradients, own_loss_of
+from captum_tracinwe.gradients.asked import Asked
+from captum_tracinwe.gradients.batch_rows import Begun, batch_row_gradients, begun, own_loss_of
 from captum_tracinwe.gradients.batch_tokens import TokenPass
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import EmbeddingTable
@@ -32,6 +34,7 @@ from captum_tracinwe.gradients.head import find_head, head_size
 from captum_tracinwe.gradients.movement import moved
 from captum_tracinwe.gradients.own_loss import OwnLoss
 from captum_tracinwe.gradients.probe import Found, Probes
+from captum_tracinwe.gradients.room import Room
 from captum_tracinwe.gradients.round_trip import refuse_changed
 from captum_tracinwe.gradients.seen import shows_bars, when_shown
 from captum_tracinwe.gradients.tables import Tables
@@ -39,37 +42,12 @@ from captum_tracinwe.gradients.tried import all_singles
 from captum_tracinwe.gradients.ways import Part
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
+from captum_tracinwe.waiting import waits
 
 __all__ = ["Asked", "LiveRows"]
 
 # Of a token: its id twice, where it stands, and room for the sorting.
 TOKEN_BYTES = 64
-
-
-def _as_counted(place: int) -> int:
-    return place
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """Whose gradients are asked for, and by which loss; the names that errors and bars use.
-
-    Args:
-        loss_fn (callable or None): as in :func:`batch_row_gradients`.
-        what (str): the kind of example, such as "training".
-        index_of (callable): the index that the user has for the example at a place of what is read.
-        examples (TrainingSet, optional): what is read, from where an example can be had alone.
-    """
-
-    loss_fn: Loss | None
-    what: str = "given"
-    index_of: Callable[[int], int] = _as_counted
-    examples: TrainingSet | None = None
-
-    @property
-    def argument(self) -> str:
-        """The name that the user gave them by."""
-        return "inputs" if self.what in ("given", "test") else "train_dataset"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +64,7 @@ class LiveRows:
         name (str): of the method, for bars.
         probes (Probes): what is known of how batches go through this model.
         tables (Tables): whose rows stand side by side in a row.
+        room (Room): how many examples go through the model at once, where that was found to be fewer than a batch has.
     """
 
     weights: CheckpointedModel
@@ -99,6 +78,7 @@ class LiveRows:
     name: str = "TracInWE"
     probes: Probes = field(default_factory=Probes)
     tables: Tables = field(default_factory=Tables)
+    room: Room = field(default_factory=Room)
 
     @property
     def vocabulary(self) -> int:
@@ -224,34 +204,56 @@ class LiveRows:
         Raises:
             ValueError: a gradient is not finite; the message names the example.
         """
-        loss_fn = asked.loss_fn
+        # While a GPU computes a batch, the host asks for the next one: what it reads then is there already.
+        ahead, waiting = (
+            1 if waits(self.table.weight.device) else 0,
+            deque[tuple[Batch, list[tuple[list[int], Begun]]]](),
+        )
         for batch, parts, found in self.in_parts(checkpoint, batches, asked, start):
-            computed = [
-                batch_row_gradients(
-                    *(self.weights.model, self.table, part, loss_fn, False, self.exclude_tokens, self.top_k_words),
-                    *(self.within, self.label_names, self.tables, found.own_loss),
-                )
-                for _, part in parts
-            ]
-            rows = computed[0]
-            if len(computed) > 1:
-                order = torch.argsort(torch.tensor([place for places, _ in parts for place in places]))
-                rows = RowGradients.cat(computed).select(order)
-            idle = [asked.index_of(start + i) for i in without_targets(batch, loss_fn, self.label_names)]
-            if idle:
-                warnings.warn(no_targets(asked.what, idle), stacklevel=2)
-            # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
-            if not bool(torch.isfinite(rows.values.sum())) and not bool(torch.isfinite(rows.values).all()):
-                bad = asked.index_of(start + int(rows.examples[~torch.isfinite(rows.values).all(1)][0]))
-                raise ValueError(
-                    f"The gradient of {asked.what} example {bad} is NaN or infinite at checkpoint "
-                    f"{self.weights.named(checkpoint)}: expected finite numbers. "
-                    f"Look at its text and label, at the loss there, and at the weights of that checkpoint."
-                )
+            compute = partial(self._begun, asked.loss_fn, found)
+            waiting.append((batch, [one for part in parts for one in self.room.through(part, compute)]))
+            if len(waiting) > ahead:
+                rows = self._finished(checkpoint, *waiting.popleft(), asked, start)
+                yield rows
+                start += len(rows)
+                if bar is not None:
+                    bar.update()
+        while waiting:
+            rows = self._finished(checkpoint, *waiting.popleft(), asked, start)
             yield rows
             start += len(rows)
             if bar is not None:
                 bar.update()
+
+    def _begun(self, loss_fn: Loss | None, found: Found, part: Batch) -> Begun:
+        return begun(
+            *(self.weights.model, self.table, part, loss_fn, False, self.exclude_tokens, self.top_k_words),
+            *(self.within, self.label_names, self.tables, found.own_loss),
+        )
+
+    def _finished(
+        self, checkpoint: Any, batch: Batch, parts: list[tuple[list[int], Begun]], asked: Asked, start: int
+    ) -> RowGradients:
+        """The rows of a batch, which were asked for part by part; all of them finite."""
+        found = [part.finished() for _, part in parts]
+        computed, finite = [rows for rows, _ in found], [one for _, one in found]
+        rows = computed[0]
+        if len(computed) > 1:
+            order = torch.argsort(torch.tensor([place for places, _ in parts for place in places]))
+            rows = RowGradients.cat(computed).select(order)
+        idle = [asked.index_of(start + i) for i in without_targets(batch, asked.loss_fn, self.label_names)]
+        if idle:
+            warnings.warn(no_targets(asked.what, idle), stacklevel=3)
+        # A sum is finite unless a value is not, or it overflows: only then is every value looked at.
+        sound = all(finite) or bool(torch.isfinite(rows.values.sum()))
+        if not sound and not bool(torch.isfinite(rows.values).all()):
+            bad = asked.index_of(start + int(rows.examples[~torch.isfinite(rows.values).all(1)][0]))
+            raise ValueError(
+                f"The gradient of {asked.what} example {bad} is NaN or infinite at checkpoint "
+                f"{self.weights.named(checkpoint)}: expected finite numbers. "
+                f"Look at its text and label, at the loss there, and at the weights of that checkpoint."
+            )
+        return rows
 
     def in_parts(
         self, checkpoint: Any, batches: Iterable[Batch], asked: Asked, start: int = 0

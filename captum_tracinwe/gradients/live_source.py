@@ -21,11 +21,29 @@ from captum_tracinwe.gradients.source import Product, Question, dot, spread, tim
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.ranking import merge_top_k, top_k
 from captum_tracinwe.rows.row_gradients import RowGradients
+from captum_tracinwe.waiting import waits
 
 __all__ = ["LiveSource", "of_question"]
 
 # Of the rows of a block: by batch, by checkpoint, side by side.
 COPIES = 3
+# Bytes of rows that a GPU multiplies at once.
+TOGETHER = 1 << 28
+
+
+def _at_a_time(batches: Iterator[RowGradients]) -> Iterator[RowGradients]:
+    """On a GPU the rows of several batches: those of one keep few of its processors busy, and each product is waited for."""
+    held: list[RowGradients] = []
+    for rows in batches:
+        if not waits(rows.values.device):
+            yield rows
+            continue
+        held.append(rows)
+        if sum(one.nbytes for one in held) >= TOGETHER:
+            yield RowGradients.cat(held)
+            held = []
+    if held:
+        yield RowGradients.cat(held)
 
 
 def of_question(question: Question) -> Asked:
@@ -151,7 +169,7 @@ class LiveSource:
                         meet = question.meeting(tests[c], live.memory_limit, c)
                         trained = live.rows_at(checkpoint, block.batches, self.asked, block.start, bar)
                         found = []
-                        for rows in trained:
+                        for rows in _at_a_time(trained):
                             test = meet(rows)
                             found.append(dot(test, rows) if product is None else product(test, rows))
                             lengths.see(rows, c, rate)

@@ -26,11 +26,13 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack,
 from torch.utils.hooks import RemovableHandle
 
 from captum_tracinwe.batches.batch import tensors_in
+from captum_tracinwe.gradients.bounds import Bounds, refuse_beyond
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.model_state import memory_of
 from captum_tracinwe.gradients.recomputed import recomputed_within
 from captum_tracinwe.gradients.text_words import TextWords
+from captum_tracinwe.waiting import waits
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,6 +47,7 @@ class LookUp:
     Of bags that are told by offsets, ``ids`` are ``(P,)``, and ``bags`` says which of the ``count`` bags each position is in.
     ``across``: the examples are along the second dimension, ``(T, N, ...)``, as a model has them that turns its batch.
     ``counted``: which positions are of the texts, where the model joined them to ids of its own; None: all.
+    ``given``: the tensor of which ``ids`` are a copy, where nobody had written into it.
     """
 
     ids: Tensor
@@ -54,17 +57,32 @@ class LookUp:
     count: int = 0
     across: bool = False
     counted: Tensor | None = None
+    given: Tensor | None = None
 
     def of_batch(self, given: Iterable[Tensor], size: int) -> LookUp:
         """As the call of a pass of ``size`` examples, of which the tensors ``given`` tell whether the model turned them."""
         if self.bags is not None or self.ids.dim() != 2 or self.ids.shape[1] != size:
             return self
         known = [one for one in given if one.dim() == 2 and not one.is_floating_point()]
+        for one in (
+            known if self.given is not None else ()
+        ):  # told without a look at the ids, which a GPU has yet to compute
+            if _is_view(self.given, one):
+                return self
+            if _is_view(self.given, one.T):
+                return replace(self, across=True)
         if any(one.shape == self.ids.shape and torch.equal(one, self.ids) for one in known):
             return self
         turned = self.ids.T
         found = any(one.shape == turned.shape and torch.equal(one, turned) for one in known)
         return replace(self, across=True) if found else self
+
+
+def _is_view(one: Tensor | None, other: Tensor) -> bool:
+    """Whether both are the same numbers, as they lie."""
+    if one is None or one.dtype != other.dtype or one.shape != other.shape or one.stride() != other.stride():
+        return False
+    return memory_of(one) == memory_of(other) != 0 and one.storage_offset() == other.storage_offset()
 
 
 class AllSeen(BaseException):
@@ -95,6 +113,8 @@ class RecordLookUps(TorchFunctionMode):
         module (Module, optional): whose ``weight`` the table is, also where it is made anew at each pass, as by weight norm.
         words (TextWords, optional): look-ups of anything else do not count, unless there are no others; they are ``beside``.
         first (RecordLookUps, optional): of the pass whose look-ups run again, to be handed out and not counted.
+        bounds (list, optional): where they have to be waited for, the bounds of the ids are put here, for whoever reads them
+            later and calls :func:`refuse_beyond`; until then an id without a row gets the next one.
     """
 
     def __init__(
@@ -105,13 +125,14 @@ class RecordLookUps(TorchFunctionMode):
         module: Module | None = None,
         words: TextWords | None = None,
         first: RecordLookUps | None = None,
+        bounds: list[Bounds] | None = None,
     ) -> None:
         super().__init__()
         self.table, self.within, self._enough = table, within, enough
         self.calls: list[LookUp] = []
         self.beside: list[LookUp] = []
         self.others: set[str] = set()  # columns beside ``input_ids`` that are looked up here
-        self._module, self._words, self._first = module, words, first
+        self._module, self._words, self._first, self._bounds = module, words, first, bounds
         self._made: dict[int, Tensor] = {} if first is None else first._made
         self._counts = within is None
         self._unlikely: list[LookUp] = []  # of those beside, the ones of which nobody knows
@@ -233,18 +254,21 @@ class RecordLookUps(TorchFunctionMode):
                 f"The embedding is looked up with max_norm={max_norm}, scale_grad_by_freq={scale_grad_by_freq}: expected "
                 f"neither, because the first changes the weights and the second ties an example's gradient to its batch."
             )
-        if input.numel():  # torch's "index out of range in self" names neither; on a GPU it ends the process
-            least, most = (int(bound) for bound in torch.aminmax(input.detach()))
-            if least < 0 or most >= weight.shape[0]:
-                raise ValueError(
-                    f"The embedding, of {weight.shape[0]} rows, is asked for token id {least if least < 0 else most}: expected "
-                    f"ids from 0 to {weight.shape[0] - 1}. Use the tokenizer that the model was trained with, or "
-                    f"model.resize_token_embeddings(len(tokenizer)); labels of −100 are for losses, not for look-ups."
-                )
-        output = look_up(input, weight.detach()).requires_grad_()
+        ids = input.detach()
+        if ids.numel():
+            found = torch.stack(torch.aminmax(ids))
+            if self._bounds is not None and waits(ids.device):
+                self._bounds.append(Bounds(found, weight.shape[0]))
+                ids = ids.clamp(0, weight.shape[0] - 1)
+            else:
+                refuse_beyond(found.tolist(), weight.shape[0])
+        output = look_up(ids, weight.detach()).requires_grad_()
         if padding_idx is not None and padding_idx < 0:
             padding_idx += weight.shape[0]
-        return LookUp(input.detach().clone(), output, padding_idx)  # a model may write into its ids afterwards
+        written = torch.compiler.is_compiling() or input.is_inference() or input._version  # or nobody can tell
+        given = None if written else input
+        # A copy: a model may write into its ids afterwards.
+        return LookUp(input.detach().clone(), output, padding_idx, given=given)
 
     def _look_up(
         self,
@@ -330,11 +354,12 @@ def recorded(
     within: Module | None = None,
     enough: Callable[[LookUp], bool] | None = None,
     words: TextWords | None = None,
+    bounds: list[Bounds] | None = None,
 ) -> Iterator[RecordLookUps]:
     """`RecordLookUps` that Ctrl-C cannot leave active. Weights that are made of others are made once."""
     with ExitStack() as stack:
         stack.enter_context(parametrize.cached())
-        record = RecordLookUps(table.weight, within, enough, table.module, words)
+        record = RecordLookUps(table.weight, within, enough, table.module, words, bounds=bounds)
         stack.enter_context(recomputed_within(lambda: _handed_out_again(record)))
         with record:
             yield record
@@ -344,7 +369,8 @@ def recorded(
 @unbroken
 def _handed_out_again(record: RecordLookUps) -> Iterator[None]:
     """Parts of the model that run again in the backward pass get of the embedding what they got before."""
-    with parametrize.cached(), RecordLookUps(record.table, module=record._module, first=record):
+    again = RecordLookUps(record.table, module=record._module, first=record, bounds=record._bounds)
+    with parametrize.cached(), again:
         yield
 
 

@@ -5,14 +5,25 @@ T positions of a text, V vocabulary, C checkpoints. **`scores[i, j]` is the infl
 example i**; positive means proponent: a training step on j lowers the loss on i.
 """
 
-from captum_tracinwe.rows.kernels.library import load_native, schemas
+from captum_tracinwe.rows.kernels.library import CUDA, load_native, schemas
 from captum_tracinwe.rows.kernels.posting_dot import posting_dot
 from captum_tracinwe.rows.kernels.row_dot import row_dot
 from captum_tracinwe.rows.kernels.row_dot_terms import row_dot_terms
 
-__all__ = ["NATIVE_LIBRARY", "OPS", "native_error", "posting_dot", "row_dot", "row_dot_terms"]
+__all__ = [
+    "NATIVE_CUDA_LIBRARY",
+    "NATIVE_LIBRARY",
+    "OPS",
+    "native_cuda_error",
+    "native_error",
+    "posting_dot",
+    "row_dot",
+    "row_dot_terms",
+]
 
 #: Name of each op → its schema.
 OPS = schemas
-#: The compiled library that is loaded, or None; and why there is none.
+#: The compiled library for the CPU that is loaded, or None; and why there is none.
 NATIVE_LIBRARY, native_error = load_native()
+#: That for CUDA, the same.
+NATIVE_CUDA_LIBRARY, native_cuda_error = load_native(CUDA)

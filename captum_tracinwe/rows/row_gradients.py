@@ -51,6 +51,14 @@ class RowGradients:
     # -------------------------------------------------------------------------------------------------------- making
 
     @classmethod
+    def sound(cls, ptr: Tensor, ids: Tensor, values: Tensor) -> RowGradients:
+        """Of parts that are known to fit, as they are made of rows: they are not looked at, for which a GPU is waited for."""
+        rows = object.__new__(cls)
+        for name, part in (("ptr", ptr), ("ids", ids), ("values", values)):
+            object.__setattr__(rows, name, part)
+        return rows
+
+    @classmethod
     def from_positions(cls, examples: Tensor, ids: Tensor, values: Tensor, num_examples: int) -> RowGradients:
         r"""Fold the gradients of single positions into rows; repeats of a token within an example are added.
 
@@ -80,7 +88,7 @@ class RowGradients:
         # Most tokens of a text stand once (about 85 % of positions in news text): only the others need adding.
         folded.index_add_(0, rows[~starts], values[order[~starts]])
         counts = torch.bincount(examples[starts], minlength=num_examples)
-        return cls(_ptr_of(counts), ids[starts], folded)
+        return cls.sound(_ptr_of(counts), ids[starts], folded)
 
     @classmethod
     def cat(cls, parts: Iterable[RowGradients]) -> RowGradients:
@@ -95,7 +103,7 @@ class RowGradients:
             )
             raise ValueError(f"RowGradients.cat: expected parts of one width, dtype and device, got {got}.")
         counts = torch.cat([part.ptr[1:] - part.ptr[:-1] for part in parts])
-        return cls(_ptr_of(counts), torch.cat([p.ids for p in parts]), torch.cat([p.values for p in parts]))
+        return cls.sound(_ptr_of(counts), torch.cat([p.ids for p in parts]), torch.cat([p.values for p in parts]))
 
     @classmethod
     def beside(cls, parts: Sequence[RowGradients], union: bool = False) -> RowGradients:
@@ -113,12 +121,12 @@ class RowGradients:
             return cls._united(parts)
         first, *others = parts
         for number, other in enumerate(others, start=1):
-            if not (torch.equal(first.ptr, other.ptr) and torch.equal(first.ids, other.ids)):
+            if not (_same(first.ptr, other.ptr) and _same(first.ids, other.ids)):
                 raise ValueError(
                     f"The texts seen at checkpoint {number} are not those seen at checkpoint 0: expected the data in "
                     f"the same order each time. Do not shuffle, and do not augment at random."
                 )
-        return cls(first.ptr, first.ids, torch.cat([part.values for part in parts], dim=1))
+        return cls.sound(first.ptr, first.ids, torch.cat([part.values for part in parts], dim=1))
 
     @classmethod
     def _united(cls, parts: Sequence[RowGradients]) -> RowGradients:
@@ -162,7 +170,10 @@ class RowGradients:
     @property
     def examples(self) -> Tensor:
         """The example of each row, int64 ``(R,)``."""
-        return torch.repeat_interleave(torch.arange(len(self), device=self.ptr.device), self.ptr[1:] - self.ptr[:-1])
+        counts = self.ptr[1:] - self.ptr[:-1]
+        return torch.repeat_interleave(
+            torch.arange(len(self), device=self.ptr.device), counts, output_size=self.num_rows
+        )
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Tokens ``(S,)`` and rows ``(S, D)`` of one example."""
@@ -195,7 +206,7 @@ class RowGradients:
         rows = torch.arange(int(ptr[-1]), device=ptr.device) + torch.repeat_interleave(
             self.ptr[chosen] - ptr[:-1], counts
         )
-        return RowGradients(ptr, self.ids[rows], self.values[rows])
+        return RowGradients.sound(ptr, self.ids[rows], self.values[rows])
 
     def part(self, start: int, stop: int) -> RowGradients:
         """Examples ``start`` to ``stop - 1``, as :meth:`select`; nothing is copied but ``ptr``."""
@@ -204,7 +215,9 @@ class RowGradients:
                 f"RowGradients.part: expected a range within the {len(self)} examples, got {start} to {stop}."
             )
         first, last = int(self.ptr[start]), int(self.ptr[stop])
-        return RowGradients(self.ptr[start : stop + 1] - self.ptr[start], self.ids[first:last], self.values[first:last])
+        return RowGradients.sound(
+            self.ptr[start : stop + 1] - self.ptr[start], self.ids[first:last], self.values[first:last]
+        )
 
     def sum(self) -> RowGradients:
         """All examples as one: rows of the same token are added."""
@@ -215,7 +228,7 @@ class RowGradients:
         tokens = _whole_numbers(tokens, "RowGradients.exclude").to(self.ids.device)
         keep = ~torch.isin(self.ids, tokens)
         counts = torch.bincount(self.examples[keep], minlength=len(self))
-        return RowGradients(_ptr_of(counts), self.ids[keep], self.values[keep])
+        return RowGradients.sound(_ptr_of(counts), self.ids[keep], self.values[keep])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> RowGradients:
         """On another device, with values of another dtype."""
@@ -225,17 +238,17 @@ class RowGradients:
         """The rows of some tokens alone; the examples stay."""
         kept = torch.isin(self.ids, tokens.to(self.ids.device))
         ptr = torch.cat([kept.new_zeros(1).long(), kept.long().cumsum(0)])[self.ptr]
-        return RowGradients(ptr, self.ids[kept], self.values[kept])
+        return RowGradients.sound(ptr, self.ids[kept], self.values[kept])
 
     def scale(self, factor: float | Tensor) -> RowGradients:
         """All values times ``factor``, or those of each example times its own, ``(N,)``."""
         if isinstance(factor, Tensor):
             factor = factor.to(self.values)[self.examples][:, None]
-        return RowGradients(self.ptr, self.ids, self.values * factor)
+        return RowGradients.sound(self.ptr, self.ids, self.values * factor)
 
     def columns(self, start: int, stop: int) -> RowGradients:
         """The columns ``start:stop``: with ``c * D`` and ``(c + 1) * D`` the rows of checkpoint c."""
-        return RowGradients(self.ptr, self.ids, self.values[:, start:stop])
+        return RowGradients.sound(self.ptr, self.ids, self.values[:, start:stop])
 
     # ------------------------------------------------------------------------------------------------------ products
 
@@ -286,6 +299,11 @@ def _whole_numbers(given: Tensor | Sequence[int], where: str) -> Tensor:
     if numbers.dim() != 1 or numbers.dtype == torch.bool or numbers.is_floating_point() or numbers.is_complex():
         raise ValueError(f"{where}: expected whole numbers of shape (K,), got {numbers.dtype} {tuple(numbers.shape)}.")
     return numbers.to(torch.int64)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two are equal; nothing is read where they are one."""
+    return one is other or torch.equal(one, other)
 
 
 def _ptr_of(counts: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ in the package asks whether there is one.
 
 from __future__ import annotations
 
+import json
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["define", "load_native", "schemas"]
+__all__ = ["CPU", "CUDA", "built", "define", "kernels_for", "load_native", "schemas"]
+
+#: The library of kernels for the CPU, and that for CUDA.
+CPU, CUDA = "_native", "_native_cuda"
 
 _library = torch.library.Library("captum_tracinwe", "DEF")  # type: ignore[no-untyped-call]
 #: Name of each op → its schema.
@@ -28,13 +32,32 @@ def define(name: str, schema: str, reference: Callable[..., Any], fake: Callable
     torch.library.register_fake(f"captum_tracinwe::{name}", fake, lib=_library)
 
 
-def load_native() -> tuple[Path | None, str | None]:
-    """Load the compiled kernels if the package was built with them; ``(path, why not)``."""
+def kernels_for(device: str) -> list[str]:
+    """The ops that have a compiled kernel for a device, by the name of its dispatch key: "CPU" or "CUDA"."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return [name for name in schemas if has(f"captum_tracinwe::{name}", device)]
+
+
+def built() -> dict[str, Any]:
+    """What ``setup.py`` left beside the libraries: ``torch``, ``cuda``, ``architectures``, ``why_not``; empty in a pure wheel."""
+    try:
+        found = json.loads((Path(__file__).parent / "built.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def load_native(name: str = CPU) -> tuple[Path | None, str | None]:
+    """Load a library of compiled kernels, if the package was built with it; ``(path, why not)``."""
     here = Path(__file__).parent
     suffixes = (sysconfig.get_config_var("EXT_SUFFIX") or ".so", ".abi3.so", ".so")
-    found = [path for path in (here / f"_native{suffix}" for suffix in suffixes) if path.is_file()]
+    found = [path for path in (here / f"{name}{suffix}" for suffix in suffixes) if path.is_file()]
     if not found:
-        return None, "the package was built without compiled kernels"
+        reason = built().get("why_not", {}).get(name)
+        kind = "compiled kernels" if name == CPU else "kernels for CUDA"
+        return None, f"the package was built without {kind}" + (f": {reason}" if reason else "")
+    if name == CUDA and torch.version.cuda is None:  # it would not find torch's own libraries for CUDA
+        return None, f"{found[0].name} is not loaded: torch {torch.__version__} is no build for CUDA"
     try:
         torch.ops.load_library(str(found[0]))  # type: ignore[no-untyped-call]
     except OSError as error:
