@@ -1,0 +1,162 @@
+// The watch over memory: for every two bytes, who wrote last and who has read since, in which stretch between barriers.
+#include "memory.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "emulator.h"
+
+namespace emulated {
+namespace {
+
+constexpr size_t kGrain = 2;  // a half is the least that a thread writes
+
+// Readers since the last write that nothing orders: one thread, or several of a warp, a block, a grid.
+enum class Readers : uint8_t { none, thread, warp, block, grid };
+
+struct Cell {
+  Who writer{}, reader{};
+  Readers readers = Readers::none;
+  bool written = false, by_atomic = false, host_wrote = false;
+};
+
+struct Watched {
+  size_t size;
+  Space space;
+  std::vector<Cell> cells;
+};
+
+std::map<const unsigned char*, Watched>& watched() {
+  static auto* all = new std::map<const unsigned char*, Watched>;
+  return *all;
+}
+
+Watched* last_found = nullptr;
+const unsigned char* last_start = nullptr;
+
+Watched* find(const unsigned char* at) {
+  if (last_found && at >= last_start && at < last_start + last_found->size) return last_found;
+  auto next = watched().upper_bound(at);
+  if (next == watched().begin()) return nullptr;
+  --next;
+  if (at >= next->first + next->second.size) return nullptr;
+  last_start = next->first;
+  return last_found = &next->second;
+}
+
+// Whether what `earlier` did is known to have happened before what `now` does.
+bool ordered(const Who& earlier, const Who& now) {
+  if (earlier.launch != now.launch) return true;
+  if (earlier.block != now.block) return false;
+  if (earlier.block_epoch != now.block_epoch || earlier.thread == now.thread) return true;
+  return earlier.thread / 32 == now.thread / 32 && earlier.warp_epoch != now.warp_epoch;
+}
+
+void add_reader(Cell& cell, const Who& now) {
+  const Who& old = cell.reader;
+  Readers among = Readers::thread;
+  if (cell.readers != Readers::none && old.launch == now.launch) {
+    if (old.block != now.block || cell.readers == Readers::grid)
+      among = Readers::grid;
+    else if (old.block_epoch == now.block_epoch) {
+      if (old.thread / 32 != now.thread / 32 || cell.readers == Readers::block)
+        among = Readers::block;
+      else if ((old.warp_epoch == now.warp_epoch) && (old.thread != now.thread || cell.readers == Readers::warp))
+        among = Readers::warp;
+    }
+  }
+  cell.readers = among;
+  cell.reader = now;
+}
+
+bool after_readers(const Cell& cell, const Who& now) {
+  switch (cell.readers) {
+    case Readers::none: return true;
+    case Readers::thread: return ordered(cell.reader, now);
+    case Readers::grid: return cell.reader.launch != now.launch;
+    default:
+      if (cell.reader.launch != now.launch) return true;
+      if (cell.reader.block != now.block) return false;
+      if (cell.reader.block_epoch != now.block_epoch) return true;
+      return cell.readers == Readers::warp && cell.reader.thread / 32 == now.thread / 32 &&
+             cell.reader.warp_epoch != now.warp_epoch;
+  }
+}
+
+struct Place {
+  Watched* memory;
+  size_t first, last;  // cells
+};
+
+Place place_of(const void* at, size_t bytes, const char* doing) {
+  const auto* byte = static_cast<const unsigned char*>(at);
+  Watched* memory = find(byte);
+  if (!memory) fault("%s of %zu bytes at %p, which is nobody's memory on the device", doing, bytes, at);
+  const size_t offset = static_cast<size_t>(byte - last_start);
+  if (offset + bytes > memory->size)
+    fault("%s of %zu bytes at %zu of an allocation of %zu", doing, bytes, offset, memory->size);
+  return {memory, offset / kGrain, (offset + bytes + kGrain - 1) / kGrain};
+}
+
+}  // namespace
+
+bool sees_all = false;
+
+Allocation::Allocation(size_t bytes, Space space) : bytes_(static_cast<unsigned char*>(std::malloc(bytes ? bytes : 1))) {
+  std::memset(bytes_, 0xA7, bytes);
+  if (bytes) watched()[bytes_] = {bytes, space, std::vector<Cell>((bytes + kGrain - 1) / kGrain)};
+}
+
+Allocation::~Allocation() {
+  last_found = nullptr;
+  watched().erase(bytes_);
+  std::free(bytes_);
+}
+
+void note_access(const void* at, size_t bytes, Access access) {
+  if (!bytes) return;
+  const Place place = place_of(at, bytes, access == Access::read ? "a read" : "a write");
+  if (!sees_all) return;
+  const Who now = who();
+  const char* space = place.memory->space == Space::shared ? "shared" : "device";
+  for (size_t c = place.first; c < place.last; ++c) {
+    Cell& cell = place.memory->cells[c];
+    if (access != Access::write && !cell.written) fault("a read of %s memory that was never written", space);
+    const bool both_atomic = access == Access::atomic && cell.by_atomic;
+    if (cell.written && !cell.host_wrote && !both_atomic && !ordered(cell.writer, now))
+      fault("race in %s memory: written by thread %u of block %u, %s by another", space, cell.writer.thread,
+            cell.writer.block, access == Access::read ? "read" : "written");
+    if (access == Access::read) {
+      add_reader(cell, now);
+      continue;
+    }
+    if (!after_readers(cell, now))
+      fault("race in %s memory: read by thread %u of block %u, written by another", space, cell.reader.thread,
+            cell.reader.block);
+    cell = {now, {}, Readers::none, true, access == Access::atomic, false};
+  }
+}
+
+void note_host_access(const void* at, size_t bytes) {
+  const auto* byte = static_cast<const unsigned char*>(at);
+  if (find(byte)) fault("the host touches %zu bytes of device memory", bytes);
+}
+
+void note_filled(const void* at, size_t bytes) {
+  if (!bytes) return;
+  const Place place = place_of(at, bytes, "a copy");
+  for (size_t c = place.first; c < place.last; ++c) place.memory->cells[c] = {{}, {}, Readers::none, true, false, true};
+}
+
+void note_copied_out(const void* at, size_t bytes) {
+  if (!bytes) return;
+  const Place place = place_of(at, bytes, "a copy to the host");
+  if (!sees_all) return;
+  for (size_t c = place.first; c < place.last; ++c)
+    if (!place.memory->cells[c].written) fault("a copy to the host of memory that was never written");
+}
+
+}  // namespace emulated
