@@ -37,13 +37,14 @@ struct Fiber {
   bool started = false;
   State state = State::ended;
   unsigned mask = 0;
+  bool orders_memory = false;
   uint32_t index = 0;
   std::deque<std::vector<Copy>> groups;
   std::vector<Copy> open;
 };
 
 struct Warp {
-  uint32_t epoch = 0;
+  uint32_t meetings = 0, epoch = 0;  // the latter counts those that order memory: a shuffle does not
   unsigned char slots[2][kLanes * kSlot];
 };
 
@@ -118,12 +119,14 @@ bool open_barriers(unsigned threads) {
   bool opened = false;
   for (unsigned first = 0; first < threads; first += kLanes) {
     unsigned waiting = 0, wanted = 0;
+    bool ordering = true;
     for (unsigned t = first; t < std::min(first + kLanes, threads); ++t) {
       at_block += fibers[t]->state == State::at_block_barrier;
       ended += fibers[t]->state == State::ended;
       if (fibers[t]->state != State::at_warp_barrier) continue;
       waiting |= 1u << (t - first);
       wanted |= fibers[t]->mask;
+      ordering &= fibers[t]->orders_memory;
     }
     if (!waiting || (wanted & ~waiting)) continue;
     for (unsigned t = first; t < std::min(first + kLanes, threads); ++t)
@@ -131,7 +134,8 @@ bool open_barriers(unsigned threads) {
         if (fibers[t]->mask != wanted) fault("lanes of one warp meet with different masks");
         fibers[t]->state = State::ready;
       }
-    ++warps[first / kLanes].epoch;
+    ++warps[first / kLanes].meetings;
+    warps[first / kLanes].epoch += ordering;
     opened = true;
   }
   if (at_block == threads) {
@@ -210,21 +214,24 @@ void block_barrier() {
   yield();
 }
 
-void warp_barrier(unsigned mask) {
+void meet(unsigned mask, bool orders_memory) {
   const unsigned first = current->index / kLanes * kLanes;
   const unsigned lanes = std::min(kLanes, launch_now->block.x - first);
   if (!(mask >> lane() & 1)) fault("a lane that is not in its own mask");
   current->state = State::at_warp_barrier;
   current->mask = lanes == kLanes ? mask : mask & ((1u << lanes) - 1);
+  current->orders_memory = orders_memory;
   yield();
 }
+
+void warp_barrier(unsigned mask) { meet(mask, true); }
 
 const unsigned char* exchange(unsigned mask, const void* mine, size_t bytes) {
   if (bytes > kSlot) fault("an exchange of %zu bytes", bytes);
   Warp& warp = warps[current->index / kLanes];
-  unsigned char* slots = warp.slots[warp.epoch % 2];  // the other half may still be read
+  unsigned char* slots = warp.slots[warp.meetings % 2];  // the other half may still be read
   std::memcpy(slots + kSlot * static_cast<size_t>(lane()), mine, bytes);
-  warp_barrier(mask);
+  meet(mask, false);
   return slots;
 }
 

@@ -1,4 +1,6 @@
-// The watch over memory: for every two bytes, who wrote last and who has read since, in which stretch between barriers.
+// The watch over memory: of every piece, who wrote last and who has read since, in which stretch between barriers.
+//
+// Pieces are of two bytes; in larger memory of 16 until somebody writes less, since most is read and written in sixteens.
 #include "memory.h"
 
 #include <algorithm>
@@ -12,7 +14,7 @@
 namespace emulated {
 namespace {
 
-constexpr size_t kGrain = 2;  // a half is the least that a thread writes
+constexpr size_t kCoarse = 16, kFine = 2;  // a half is the least that a thread writes
 
 // Readers since the last write that nothing orders: one thread, or several of a warp, a block, a grid.
 enum class Readers : uint8_t { none, thread, warp, block, grid };
@@ -26,7 +28,15 @@ struct Cell {
 struct Watched {
   size_t size;
   Space space;
+  size_t grain;
   std::vector<Cell> cells;
+
+  void split() {
+    std::vector<Cell> fine((size + kFine - 1) / kFine);
+    for (size_t c = 0; c < fine.size(); ++c) fine[c] = cells[c * kFine / grain];
+    cells = std::move(fine);
+    grain = kFine;
+  }
 };
 
 std::map<const unsigned char*, Watched>& watched() {
@@ -91,14 +101,16 @@ struct Place {
   size_t first, last;  // cells
 };
 
-Place place_of(const void* at, size_t bytes, const char* doing) {
+Place place_of(const void* at, size_t bytes, const char* doing, bool writes) {
   const auto* byte = static_cast<const unsigned char*>(at);
   Watched* memory = find(byte);
   if (!memory) fault("%s of %zu bytes at %p, which is nobody's memory on the device", doing, bytes, at);
   const size_t offset = static_cast<size_t>(byte - last_start);
   if (offset + bytes > memory->size)
     fault("%s of %zu bytes at %zu of an allocation of %zu", doing, bytes, offset, memory->size);
-  return {memory, offset / kGrain, (offset + bytes + kGrain - 1) / kGrain};
+  if (writes && memory->grain == kCoarse && (offset % kCoarse || (bytes % kCoarse && offset + bytes < memory->size)))
+    memory->split();
+  return {memory, offset / memory->grain, (offset + bytes + memory->grain - 1) / memory->grain};
 }
 
 }  // namespace
@@ -107,7 +119,8 @@ bool sees_all = false;
 
 Allocation::Allocation(size_t bytes, Space space) : bytes_(static_cast<unsigned char*>(std::malloc(bytes ? bytes : 1))) {
   std::memset(bytes_, 0xA7, bytes);
-  if (bytes) watched()[bytes_] = {bytes, space, std::vector<Cell>((bytes + kGrain - 1) / kGrain)};
+  const size_t grain = bytes < 256 ? kFine : kCoarse;
+  if (bytes) watched()[bytes_] = {bytes, space, grain, std::vector<Cell>((bytes + grain - 1) / grain)};
 }
 
 Allocation::~Allocation() {
@@ -118,7 +131,7 @@ Allocation::~Allocation() {
 
 void note_access(const void* at, size_t bytes, Access access) {
   if (!bytes) return;
-  const Place place = place_of(at, bytes, access == Access::read ? "a read" : "a write");
+  const Place place = place_of(at, bytes, access == Access::read ? "a read" : "a write", access != Access::read);
   if (!sees_all) return;
   const Who now = who();
   const char* space = place.memory->space == Space::shared ? "shared" : "device";
@@ -147,13 +160,13 @@ void note_host_access(const void* at, size_t bytes) {
 
 void note_filled(const void* at, size_t bytes) {
   if (!bytes) return;
-  const Place place = place_of(at, bytes, "a copy");
+  const Place place = place_of(at, bytes, "a copy", true);
   for (size_t c = place.first; c < place.last; ++c) place.memory->cells[c] = {{}, {}, Readers::none, true, false, true};
 }
 
 void note_copied_out(const void* at, size_t bytes) {
   if (!bytes) return;
-  const Place place = place_of(at, bytes, "a copy to the host");
+  const Place place = place_of(at, bytes, "a copy to the host", false);
   if (!sees_all) return;
   for (size_t c = place.first; c < place.last; ++c)
     if (!place.memory->cells[c].written) fault("a copy to the host of memory that was never written");

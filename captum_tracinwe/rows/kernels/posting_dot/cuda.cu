@@ -93,21 +93,13 @@ void fill_scores(
     cudaStream_t stream) {
   using S = sum_t<T>;
   const int64_t m = scores.size(1), entries = b.examples(), most_tests = std::min(a.examples(), kMaxTests);
-  // The most products of one training example: one with each test row.
-  int64_t most_rows_a = a.rows();
-  if (a.examples() > kMaxTests) {
-    const auto ptr = to_host(a.view().ptr, a.examples() + 1, stream);
-    most_rows_a = 0;
-    for (int64_t first = 0; first < a.examples(); first += kMaxTests) {
-      const int64_t rows = ptr[std::min(a.examples(), first + kMaxTests)] - ptr[first];
-      most_rows_a = std::max(most_rows_a, std::min(std::max<int64_t>(rows, 0), a.rows()));  // ptr may be unsound
-    }
-  }
+  const int64_t most_rows_a = most_test_rows(a, stream);  // the most products of one training example
   const int64_t most_examples =
-      b.rows() * most_tests <= kMaxProducts ? m : std::min(m, std::max<int64_t>(1, kMaxProducts / std::max<int64_t>(1, most_rows_a)));
+      b.rows() * most_tests <= kMaxProducts ? m
+                                                : std::min(m, std::max<int64_t>(1, kMaxProducts / std::max<int64_t>(1, most_rows_a)));
   const int64_t most_products = std::min(b.rows() * most_tests, most_examples * most_rows_a);
-  const int64_t tiles = most_tiles(b.rows(), std::min(a.rows(), entries), most_tests);
-  TestLists tests(a, entries, tiles, scratch, faults, stream);
+  const int64_t tiles = most_tiles(b.rows(), std::min(most_rows_a, entries), most_tests);
+  TestLists tests(a, most_rows_a, entries, tiles, scratch, faults, stream);
   auto* const products = scratch.array<S>(most_products);
   const TokenTable table{tokens.const_data_ptr<int64_t>(), entries};
   const ListEntries list_entries{b.view().ids, b.view().ptr, m};

@@ -2,7 +2,7 @@
 //
 // The training rows are worked off in pieces, so that no piece has more products than are kept. A score is the sum over
 // shared tokens in ascending order, whatever the pieces: it is carried from one to the next. No atomics on scores. The host
-// waits once, at the end, to learn whether the entries were sound.
+// waits once, at the end, to learn whether the entries were sound; with more than kMaxTests tests once before, too.
 
 #include <torch/csrc/stable/library.h>
 
@@ -95,13 +95,14 @@ __global__ void __launch_bounds__(kSumThreads) add_products(
 template <class T>
 void fill_scores(const Side& a, const Side& b, Tensor& scores, Scratch& scratch, Faults* faults, cudaStream_t stream) {
   using S = sum_t<T>;
+  const int64_t test_rows = most_test_rows(a, stream);
   int bits = 5;
-  while ((int64_t{1} << bits) < 2 * a.rows()) ++bits;
+  while ((int64_t{1} << bits) < 2 * test_rows) ++bits;
   const HashTable table{scratch.array<int64_t>(int64_t{1} << bits), bits};
   const int64_t entries = int64_t{1} << bits, most_tests = std::min(a.examples(), kMaxTests);
   const int64_t most_rows = std::max<int64_t>(1, std::min(b.rows(), kMaxProducts / most_tests));
-  const int64_t tiles = most_tiles(most_rows, std::min(a.rows(), entries), most_tests);
-  TestLists tests(a, entries, tiles, scratch, faults, stream);
+  const int64_t tiles = most_tiles(most_rows, test_rows, most_tests);
+  TestLists tests(a, test_rows, entries, tiles, scratch, faults, stream);
   int* const list = scratch.array<int>(most_rows);
   int* const place = scratch.array<int>(most_rows);
   auto* const rows_b = scratch.array<int64_t>(most_rows);

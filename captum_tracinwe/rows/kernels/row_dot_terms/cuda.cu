@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads) fill_terms(TermRows rows, int64_t te
     const auto row_b = [&](int row) -> const T* {
       return first + row < terms ? factors.b.values + rows.b[first + row] * factors.b.stride : nullptr;
     };
-    DiagonalTile<T> tile;
+    DiagonalTile<T> tile(terms - first < 64 ? static_cast<int>(terms - first) : 64);
     through_columns<ALIGNED, 64>(factors.values_a, factors.width, row_a, row_b, tile);
     tile.for_each([&](int row, sum_t<T> product) {
       if (first + row < terms) out[first + row] = product;

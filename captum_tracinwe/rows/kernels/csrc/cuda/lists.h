@@ -65,7 +65,7 @@ struct Lists {
   __device__ int tests(int list) const { return start[list + 1] - start[list]; }
 };
 
-// Test rows of one tile: the least that holds the list, or pieces of 64.
+// Test rows of one tile: the least width that holds what is left of the list, or 64 of them.
 __device__ inline int tile_tests(int tests) {
   return tests <= 16 ? 16 : tests <= 32 ? 32 : 64;
 }
@@ -154,26 +154,41 @@ inline int64_t most_tiles(int64_t rows, int64_t lists, int64_t tests) {
   return (rows / kTileRows + std::min(rows, lists)) * ceil_div(tests, 64);
 }
 
-// Room for the lists of up to kMaxTests of the examples of a.
+// The most rows of kMaxTests examples next to each other. Waits where there are more examples: room for all their rows would
+// be cleared and looked through once for each kMaxTests of them. ptr may be unsound.
+inline int64_t most_test_rows(const Side& a, cudaStream_t stream) {
+  if (a.examples() <= kMaxTests) return a.rows();
+  const auto ptr = to_host(a.view().ptr, a.examples() + 1, stream);
+  int64_t most = 1;
+  for (int64_t first = 0; first < a.examples(); first += kMaxTests) {
+    const int64_t last = std::min(a.examples(), first + kMaxTests);
+    if (ptr[first] >= 0 && ptr[last] > ptr[first]) most = std::max(most, std::min(ptr[last] - ptr[first], a.rows()));
+  }
+  return most;
+}
+
+// Room for the lists of up to kMaxTests of the examples of a, with at most `rows` rows.
 class TestLists {
  public:
   Lists lists{};
 
-  TestLists(const Side& a, int64_t entries, int64_t tiles, Scratch& scratch, const Faults* faults, cudaStream_t stream)
-      : a_(a), entries_(entries), most_(std::min(a.rows(), entries)), faults_(faults), stream_(stream) {
+  TestLists(
+      const Side& a, int64_t rows, int64_t entries, int64_t tiles, Scratch& scratch, const Faults* faults,
+      cudaStream_t stream)
+      : a_(a), rows_(rows), entries_(entries), most_(std::min(rows, entries)), faults_(faults), stream_(stream) {
     lists.count = scratch.array<int>(1);
     lists.entry = scratch.array<int>(most_);
     lists.start = scratch.array<int>(most_ + 1);
-    lists.rows = scratch.array<int64_t>(a.rows());
-    lists.owners = scratch.array<int>(a.rows());
+    lists.rows = scratch.array<int64_t>(rows);
+    lists.owners = scratch.array<int>(rows);
     lists.number = scratch.array<int>(entries);
     lists.count_b = scratch.array<int>(most_);
     lists.first_b = scratch.array<int64_t>(most_);
     lists.product = scratch.array<int>(most_ + 1);
     lists.tile = scratch.array<int>(most_ + 1);
     lists.list_of_tile = scratch.array<int>(tiles);
-    entry_of_row_ = scratch.array<int>(a.rows());
-    rank_ = scratch.array<int>(a.rows());
+    entry_of_row_ = scratch.array<int>(rows);
+    rank_ = scratch.array<int>(rows);
     hits_ = scratch.array<int>(entries);
   }
 
@@ -183,7 +198,7 @@ class TestLists {
   template <class Table>
   void make(const Table& table, int64_t first, int64_t last) {
     check_cuda(cudaMemsetAsync(hits_, 0, static_cast<size_t>(entries_) * sizeof(int), stream_), "clearing counts");
-    const unsigned grid = grid_for(a_.rows());
+    const unsigned grid = grid_for(rows_);
     launch(
         "counting tokens", count_tests<Table>, grid, kThreads, 0, stream_, faults_, a_.view(), first, last, table,
         entry_of_row_, rank_, hits_);
@@ -203,7 +218,7 @@ class TestLists {
 
  private:
   const Side& a_;
-  int64_t entries_, most_;
+  int64_t rows_, entries_, most_;
   const Faults* faults_;
   cudaStream_t stream_;
   int *entry_of_row_, *rank_, *hits_;

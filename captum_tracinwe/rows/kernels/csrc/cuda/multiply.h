@@ -30,8 +30,9 @@ struct Chains {
   static constexpr int kA = TESTS / 16, kB = 8;
   using S = sum_t<T>;
   S sums[kB][kA];
+  const int slices;  // of eight training rows, that there are: of a rare token's tile most are not
 
-  __device__ Chains() {
+  __device__ explicit Chains(int rows) : slices((rows + 7) / 8) {
 #pragma unroll
     for (int s = 0; s < kB; ++s)
 #pragma unroll
@@ -48,6 +49,7 @@ struct Chains {
       for (int t = 0; t < kA; ++t) read_piece<T>(of_a[t], a + t * 16 * kPitch + piece * kPiece);
 #pragma unroll
       for (int s = 0; s < kB; ++s) {
+        if (s >= slices) break;
         S of_b[kVector<T>];
         read_piece<T>(of_b, b + s * 8 * kPitch + piece * kPiece);
 #pragma unroll
@@ -75,6 +77,7 @@ struct Diagonal {
   using S = sum_t<T>;
   S sum = S(0);
 
+  __device__ explicit Diagonal(int) {}
   __device__ void operator()(const unsigned char* rows_b, const unsigned char* rows_a) {
     if (threadIdx.x >= 64) return;
     for (int piece = 0; piece < kPieces; ++piece) {
@@ -115,8 +118,9 @@ template <int TESTS, class T>
 struct TensorSums {
   static constexpr int kA = TESTS / 8;
   float sums[kA][4];
+  const int rows;  // training rows that there are
 
-  __device__ TensorSums() {
+  __device__ explicit TensorSums(int rows_) : rows(rows_) {
 #pragma unroll
     for (int t = 0; t < kA; ++t)
 #pragma unroll
@@ -131,6 +135,7 @@ struct TensorSums {
   // skip(t): test rows that this warp has no use for.
   template <class Skip>
   __device__ void add(const unsigned char* rows_b, const unsigned char* rows_a, const Skip& skip) {
+    if (first_row() >= rows) return;
     float part[kA][4] = {};
     const auto word = [](const unsigned char* row, int column) {
       return *reinterpret_cast<const uint32_t*>(row + 2 * column);
@@ -172,6 +177,7 @@ struct TensorSums {
 template <class T>
 struct TensorDiagonal : TensorSums<64, T> {
   using Whole = TensorSums<64, T>;
+  using Whole::Whole;
   __device__ void operator()(const unsigned char* rows_b, const unsigned char* rows_a) {
     Whole::add(rows_b, rows_a, [](int t) { return t / 2 != static_cast<int>(threadIdx.x) / kWarpSize; });
   }

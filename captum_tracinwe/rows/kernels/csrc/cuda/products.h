@@ -43,7 +43,7 @@ __device__ inline void multiply_tile(
     const int64_t at = begin_b + first_b + row;
     return factors.b.values + (factors.b.rows ? factors.b.rows[at] : at) * factors.b.stride;
   };
-  Tile<TESTS, T> tile;
+  Tile<TESTS, T> tile(rows - first_b < kTileRows ? rows - first_b : kTileRows);
   through_columns<ALIGNED, TESTS>(factors.values_a, factors.width, row_a, row_b, tile);
   sum_t<T>* const out = products + lists.product[list];
   tile.for_each([&](int b, int a, sum_t<T> product) {
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads) fill_products(
         if (example < 0 || example >= entries.num_examples || falls) note_list(faults, lists.entry[list]);
       }
     }
-    switch (tile_tests(tests)) {
+    switch (tile_tests(tests - first_a)) {
       case 16: multiply_tile<ALIGNED, 16>(factors, lists, list, first_a, first_b, products); break;
       case 32: multiply_tile<ALIGNED, 32>(factors, lists, list, first_a, first_b, products); break;
       default: multiply_tile<ALIGNED, 64>(factors, lists, list, first_a, first_b, products);
