@@ -220,11 +220,11 @@ void check_parts(const Case& c, const Answers& whole, Random& random) {
 
 // One entry made wrong: refused in words that name the side, whatever the entry.
 void check_refusals(const Case& c, Random& random) {
-  for (int which = 0; which < 5; ++which) {
+  for (int which = 0; which < 9; ++which) {  // ptr and ids of both sides, then posting lists
     Case bad = c;
     Rows& side = which % 2 ? bad.b : bad.a;
     const int64_t wild[] = {-1, int64_t{1} << 40, -(int64_t{1} << 62), side.rows() + 1};
-    std::string words = which % 2 || which == 4 ? "side b: expected " : "side a: expected ";
+    std::string words = which % 2 || which >= 4 ? "side b: expected " : "side a: expected ";
     if (which < 2) {
       const bool end = below(random, 3) == 0;
       if (!end && side.examples() < 2) continue;
@@ -254,7 +254,7 @@ void check_refusals(const Case& c, Random& random) {
       words += "examples_b to ascend";
     }
     for (int call = 0; call < 3; ++call) {
-      if ((call == 2) != (which == 4)) continue;
+      if ((call == 2) != (which >= 4)) continue;
       try {
         if (call == 0) scores_of(bad.a, Layout::plain, bad.b, Layout::plain, random);
         if (call == 1) terms_by_op(bad, random);
