@@ -16,6 +16,13 @@ namespace {
 
 constexpr size_t kCoarse = 16, kFine = 2;  // a half is the least that a thread writes
 
+// Whether device memory is somebody else's (torch's, as tensors of the CPU): then nothing is known of its bounds.
+#ifdef EMULATED_FOREIGN
+constexpr bool kForeign = true;
+#else
+constexpr bool kForeign = false;
+#endif
+
 // Readers since the last write that nothing orders: one thread, or several of a warp, a block, a grid.
 enum class Readers : uint8_t { none, thread, warp, block, grid };
 
@@ -130,7 +137,7 @@ Allocation::~Allocation() {
 }
 
 void note_access(const void* at, size_t bytes, Access access) {
-  if (!bytes) return;
+  if (!bytes || kForeign) return;
   const Place place = place_of(at, bytes, access == Access::read ? "a read" : "a write", access != Access::read);
   if (!sees_all) return;
   const Who now = who();
@@ -159,13 +166,13 @@ void note_host_access(const void* at, size_t bytes) {
 }
 
 void note_filled(const void* at, size_t bytes) {
-  if (!bytes) return;
+  if (!bytes || kForeign) return;
   const Place place = place_of(at, bytes, "a copy", true);
   for (size_t c = place.first; c < place.last; ++c) place.memory->cells[c] = {{}, {}, Readers::none, true, false, true};
 }
 
 void note_copied_out(const void* at, size_t bytes) {
-  if (!bytes) return;
+  if (!bytes || kForeign) return;
   const Place place = place_of(at, bytes, "a copy to the host", false);
   if (!sees_all) return;
   for (size_t c = place.first; c < place.last; ++c)
