@@ -12,7 +12,6 @@ cat >"$out/rows_test.cpp" <<'CPP'
 // The host side of csrc/rows.h against plain loops over random rows.
 #include <cstdio>
 #include <cstdlib>
-#include <map>
 #include <random>
 #include <vector>
 
@@ -38,27 +37,10 @@ int main() {
     // Lists of the first half; every row of all examples finds its list, by search and by lookup.
     const Postings postings(rows, 0, examples / 2);
     const Lookup lookup(postings.ids);
-    std::vector<int32_t> list;
     for (const int64_t id : ids) {
-      list.push_back(static_cast<int32_t>(find(postings.ids.data(), postings.lists(), id)));
-      REQUIRE(list.back() == (lookup.direct() ? lookup.table()(id) : lookup.in_hash(id)));
-      REQUIRE(list.back() < 0 || postings.ids[list.back()] == id);
-    }
-    // Walking kHeads examples together visits each listed row once, lists ascending.
-    for (int64_t first = 0; first < examples; first += kHeads) {
-      std::map<int64_t, int> seen;
-      int32_t last = -1;
-      for (ListMerge merge(rows, list.data(), first); merge.list >= 0; merge.next(list.data())) {
-        REQUIRE(merge.list > last);
-        last = merge.list;
-        for (int s = 0; s < kHeads; ++s)
-          if (merge.has(list.data(), s)) {
-            REQUIRE(list[merge.row(s)] == last && merge.row(s) >= ptr[first + s] && merge.row(s) < ptr[first + s + 1]);
-            ++seen[merge.row(s)];
-          }
-      }
-      for (int64_t row = ptr[first]; row < ptr[std::min(first + kHeads, examples)]; ++row)
-        REQUIRE(seen[row] == (list[row] >= 0 ? 1 : 0));
+      const int64_t list = find(postings.ids.data(), postings.lists(), id);
+      REQUIRE(list == (lookup.direct() ? lookup.table()(id) : lookup.in_hash(id)));
+      REQUIRE(list < 0 || postings.ids[list] == id);
     }
     for (int64_t blocks = 1; blocks <= examples; ++blocks)
       REQUIRE(block_start(examples, blocks, 0) == 0 && block_start(examples, blocks, blocks) == examples);
@@ -75,15 +57,16 @@ if ! command -v nvcc >/dev/null; then
   exit 0
 fi
 include=$("${PYTHON:-python}" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent / "include")')
-for arch in 80 90; do
-  for source in "$kernels"/*/cuda.cu; do
-    nvcc -c -O3 -std=c++17 -DUSE_CUDA -DTORCH_TARGET_VERSION=0x020a000000000000 -gencode "arch=compute_$arch,code=sm_$arch" \
-      -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I"$csrc" -isystem "$include" "$source" -o "$out/kernel.o"
-    # Undefined symbols of torch: C shims only.
-    if nm -uC "$out/kernel.o" | grep -E '\b(at|c10|torch|caffe2)::'; then
-      echo "$source needs symbols outside torch's stable ABI"
-      exit 1
-    fi
-    echo "$(basename "$(dirname "$source")"), sm_$arch: compiled"
-  done
+# Turing has no tensor cores for these types and no copies that run by themselves: the code before Ampere.
+architectures=()
+for arch in 75 80 90 100; do architectures+=(-gencode "arch=compute_$arch,code=sm_$arch"); done
+for source in "$kernels"/*/cuda.cu; do
+  nvcc -c -O3 -std=c++17 --threads 2 -DUSE_CUDA -DTORCH_TARGET_VERSION=0x020a000000000000 "${architectures[@]}" \
+    -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I"$csrc" -isystem "$include" "$source" -o "$out/kernel.o"
+  # Undefined symbols of torch: C shims only.
+  if nm -uC "$out/kernel.o" | grep -E '\b(at|c10|torch|caffe2)::'; then
+    echo "$source needs symbols outside torch's stable ABI"
+    exit 1
+  fi
+  echo "$(basename "$(dirname "$source")"), sm_75 to sm_100: compiled"
 done

@@ -10,7 +10,8 @@ mkdir -p "$copy/captum_tracinwe/rows"
 # The ops, under a package that imports nothing else: what is tested is the kernels.
 cp -r captum_tracinwe/rows/{ops.py,postings.py,kernels} "$copy/captum_tracinwe/rows/"
 rm -f "$copy"/captum_tracinwe/rows/kernels/_native*
-touch "$copy/captum_tracinwe/__init__.py" "$copy/captum_tracinwe/rows/__init__.py"
+echo "from captum_tracinwe.rows import ops as ops" >"$copy/captum_tracinwe/__init__.py"
+touch "$copy/captum_tracinwe/rows/__init__.py"
 cp tests/op_cases.py tests/test_ops.py tests/test_ops_refusals.py "$copy/"
 
 torch=$("$python" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent)')

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from op_cases import assert_scores, on
+from op_cases import DEVICES, assert_scores, on
 from torch import Tensor
 
 from captum_tracinwe import ops
@@ -70,27 +70,36 @@ BAD_LISTS = {
 }
 OPS_TO_CALL = {
     "row_dot": ops.row_dot,
-    "row_dot_terms": lambda *sides: ops.row_dot_terms(*sides, torch.tensor([[0, 0]])),
+    "row_dot_terms": lambda *sides: ops.row_dot_terms(*sides, torch.tensor([[0, 0]], device=sides[0].device)),
 }
 rejected = (ValueError, RuntimeError)
 
 
+def there(device: str, *parts: Tensor | int) -> list[Tensor | int]:
+    return [part.to(device) if isinstance(part, Tensor) else part for part in parts]
+
+
+on_every_device = pytest.mark.parametrize("device", DEVICES)
+
+
+@on_every_device
 @pytest.mark.parametrize("op", OPS_TO_CALL)
 @pytest.mark.parametrize("side", ["a", "b"])
 @pytest.mark.parametrize("fault", BAD_SIDES)
-def test_a_bad_side_is_named_with_what_was_expected(op: str, side: str, fault: str) -> None:
+def test_a_bad_side_is_named_with_what_was_expected(device: str, op: str, side: str, fault: str) -> None:
     part, tensor, message = BAD_SIDES[fault]
     bad = tuple(tensor if k == part else t for k, t in enumerate(GOOD))
     with pytest.raises(rejected, match=rf"side {side}: expected {message.format(s=side)}"):
-        OPS_TO_CALL[op](*(bad if side == "a" else GOOD), *(bad if side == "b" else GOOD))
+        OPS_TO_CALL[op](*there(device, *(bad if side == "a" else GOOD), *(bad if side == "b" else GOOD)))
 
 
+@on_every_device
 @pytest.mark.parametrize("fault", BAD_LISTS)
-def test_bad_posting_lists_are_named_with_what_was_expected(fault: str) -> None:
+def test_bad_posting_lists_are_named_with_what_was_expected(device: str, fault: str) -> None:
     part, given, message = BAD_LISTS[fault]
     bad = tuple(given if k == part else t for k, t in enumerate(LISTS))
     with pytest.raises(rejected, match=rf"side b: expected {message}"):
-        ops.posting_dot(*GOOD, *bad)
+        ops.posting_dot(*there(device, *GOOD, *bad))
     with pytest.raises(ValueError, match="PostingLists: expected " + message.replace("_b", "")):
         PostingLists(*bad)
 
@@ -100,8 +109,9 @@ def many_rows_in_lists() -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     return posting_lists(random_side(40_000, 4, 2, vocabulary=2, most=2))
 
 
+@on_every_device
 @pytest.mark.parametrize("seed", range(30))
-def test_posting_lists_out_of_order_never_give_a_score(seed: int) -> None:
+def test_posting_lists_out_of_order_never_give_a_score(device: str, seed: int) -> None:
     """Blocks share lists out by binary search, which an unordered list leads astray: no row may be lost in silence."""
     a = random_side(3, 4, 1, vocabulary=2, most=2)
     ptr, ids, examples, values, m = many_rows_in_lists()
@@ -111,7 +121,7 @@ def test_posting_lists_out_of_order_never_give_a_score(seed: int) -> None:
     swapped[order[:2]] = order[:2].flip(0)
     examples = torch.cat([examples[:start], examples[start:end][swapped]])
     with pytest.raises(rejected, match=r"examples_b to ascend"):
-        ops.posting_dot(*a, ptr, ids, examples, values, m)
+        ops.posting_dot(*there(device, *a, ptr, ids, examples, values, m))
 
 
 @pytest.mark.parametrize("op", OPS_TO_CALL)
@@ -122,19 +132,21 @@ def test_sides_of_different_width_or_dtype_are_rejected(op: str) -> None:
         OPS_TO_CALL[op](*GOOD, GOOD[0], GOOD[1], GOOD[2].half())
 
 
+@on_every_device
 @pytest.mark.parametrize("position", [1, 999, 50_000, 99_999])
-def test_one_bad_id_among_many_is_found(position: int) -> None:
+def test_one_bad_id_among_many_is_found(device: str, position: int) -> None:
     ids = torch.arange(100_000)
     ids[position] = ids[position - 1]
     big = (torch.tensor([0, 40_000, 40_000, 100_000]), ids, torch.ones(100_000, 1))
     with pytest.raises(rejected, match=rf"ids_b to ascend.*\[{position - 1}, {position - 1}\] in a row"):
-        ops.row_dot(*(torch.tensor([0]), ids[:0], big[2][:0]), *big)
+        ops.row_dot(*there(device, torch.tensor([0]), ids[:0], big[2][:0], *big))
 
 
 def test_ids_may_fall_from_one_example_to_the_next() -> None:
     assert_scores(GOOD, (torch.tensor([0, 0, 1, 1, 2, 3, 3]), torch.tensor([4, 4, 1]), torch.ones(3, 4)))
 
 
+@on_every_device
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
@@ -142,17 +154,17 @@ def test_ids_may_fall_from_one_example_to_the_next() -> None:
         (torch.tensor([[0, 1], [0, 2]]), r"below \(2, 2\), got \[0, 2\]"),
         (torch.tensor([[-1, 0]]), r"below \(2, 2\), got \[-1, 0\]"),
         (torch.tensor([[0, 2**40]]), r"below \(2, 2\), got \[0, 1099511627776\]"),
-        (torch.tensor([0, 1]), r"pairs as an int64 tensor of shape \(P, 2\) on cpu, got torch.int64 \(2,\)"),
+        (torch.tensor([0, 1]), r"pairs as an int64 tensor of shape \(P, 2\) on (cpu|cuda:0), got torch.int64 \(2,\)"),
         (torch.tensor([[0, 1, 1]]), r"pairs as an int64 tensor of shape \(P, 2\)"),
         (
             torch.tensor([[0, 1]], dtype=torch.int32),
-            r"pairs as an int64 tensor of shape \(P, 2\) on cpu, got torch.int32",
+            r"pairs as an int64 tensor of shape \(P, 2\) on (cpu|cuda:0), got torch.int32",
         ),
     ],
 )
-def test_bad_pairs_are_named(pairs: Tensor, message: str) -> None:
+def test_bad_pairs_are_named(device: str, pairs: Tensor, message: str) -> None:
     with pytest.raises(rejected, match=message):
-        ops.row_dot_terms(*GOOD, *GOOD, pairs)
+        ops.row_dot_terms(*there(device, *GOOD, *GOOD, pairs))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")

@@ -1,4 +1,4 @@
-// The test side by token: its posting lists, and the way from an id to its list. Built on the host for CPU and CUDA.
+// The test side by token: its posting lists, and the way from an id to its list. On the CPU; CUDA has its own in cuda/lists.h.
 #pragma once
 
 #include <algorithm>

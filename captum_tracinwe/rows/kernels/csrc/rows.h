@@ -67,47 +67,6 @@ TRACINWE_HOST_DEVICE inline int64_t count_shared(const Rows& a, int64_t example_
   return count;
 }
 
-// Several examples, first:first + kHeads, walked together, posting list by posting list. lists[row] is the number of the
-// posting list that has the row's id, or -1; without its -1s an example's lists ascend, as its ids do.
-constexpr int kHeads = 4;
-struct ListMerge {
-  int32_t list;  // the least that comes next in any of the examples; -1 at the end
-
-  TRACINWE_HOST_DEVICE ListMerge(const Rows& side, const int32_t* lists, int64_t first) {
-    for (int s = 0; s < kHeads; ++s) {
-      const int64_t example = first + s;
-      head[s] = example < side.examples ? side.ptr[example] : 0;
-      end[s] = example < side.examples ? side.ptr[example + 1] : 0;
-      skip_unlisted(lists, s);
-    }
-    find_least(lists);
-  }
-
-  TRACINWE_HOST_DEVICE bool has(const int32_t* lists, int s) const { return head[s] < end[s] && lists[head[s]] == list; }
-  TRACINWE_HOST_DEVICE int64_t row(int s) const { return head[s]; }
-
-  TRACINWE_HOST_DEVICE void next(const int32_t* lists) {
-    for (int s = 0; s < kHeads; ++s)
-      if (has(lists, s)) {
-        ++head[s];
-        skip_unlisted(lists, s);
-      }
-    find_least(lists);
-  }
-
- private:
-  int64_t head[kHeads], end[kHeads];
-
-  TRACINWE_HOST_DEVICE void skip_unlisted(const int32_t* lists, int s) {
-    while (head[s] < end[s] && lists[head[s]] < 0) ++head[s];
-  }
-  TRACINWE_HOST_DEVICE void find_least(const int32_t* lists) {
-    list = -1;
-    for (int s = 0; s < kHeads; ++s)
-      if (head[s] < end[s] && (list < 0 || lists[head[s]] < list)) list = lists[head[s]];
-  }
-};
-
 // What is wrong with a CSR side; the words for each are in check.h.
 enum Fault : int { kSound = 0, kEnds = 1, kFalls = 2, kNegative = 4, kUnordered = 8 };
 

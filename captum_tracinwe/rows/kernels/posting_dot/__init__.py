@@ -1,6 +1,5 @@
-"""`posting_dot`: schema, wrapper and shapes; beside it `reference.py`, the kernels `cpu.cpp`, and `cases.py`.
+"""`posting_dot`: schema, wrapper and shapes; beside it `reference.py`, the kernels `cpu.cpp` and `cuda.cu`, and `cases.py`.
 
-On CUDA, where it has no kernel yet, the reference runs.
 `tests/test_ops.py` and `tests/test_ops_refusals.py` hold them against plain loops; `benchmarks/row_dot.py` times them.
 """
 
@@ -13,6 +12,7 @@ from captum_tracinwe.rows.kernels.checks import check_devices
 from captum_tracinwe.rows.kernels.joins import empty_scores
 from captum_tracinwe.rows.kernels.library import define
 from captum_tracinwe.rows.kernels.posting_dot.reference import reference
+from captum_tracinwe.rows.kernels.told import told
 
 __all__ = ["posting_dot"]
 
@@ -79,4 +79,4 @@ def _fake(
     return empty_scores(ptr_a, num_examples, values_a)
 
 
-define("posting_dot", SCHEMA, reference, _fake)
+define("posting_dot", SCHEMA, told("posting_dot", reference), _fake)

@@ -12,6 +12,7 @@ from captum_tracinwe.rows.kernels.checks import check_devices
 from captum_tracinwe.rows.kernels.joins import empty_scores
 from captum_tracinwe.rows.kernels.library import define
 from captum_tracinwe.rows.kernels.row_dot.reference import reference
+from captum_tracinwe.rows.kernels.told import told
 
 __all__ = ["row_dot"]
 
@@ -50,4 +51,4 @@ def _fake(ptr_a: Tensor, ids_a: Tensor, values_a: Tensor, ptr_b: Tensor, ids_b: 
     return empty_scores(ptr_a, ptr_b.shape[0] - 1, values_a)
 
 
-define("row_dot", SCHEMA, reference, _fake)
+define("row_dot", SCHEMA, told("row_dot", reference), _fake)

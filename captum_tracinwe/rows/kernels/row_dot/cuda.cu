@@ -1,133 +1,133 @@
-// row_dot on CUDA: a warp owns the scores of a few training examples and joins their tokens with the test side's lists.
+// row_dot on CUDA: both sides are grouped by token, a token's products are a matrix product, and every score adds up its own.
 //
-// Every score has one owner and is the sum over shared tokens in ascending order: no atomics, the same bits every time,
-// and whatever else is in the call. The test side is grouped by token on the host (it is small, and its ids are needed
-// there to be checked); the training side is read where it lies, its rows once for each block of test examples.
+// The training rows are worked off in pieces, so that no piece has more products than are kept. A score is the sum over
+// shared tokens in ascending order, whatever the pieces: it is carried from one to the next. No atomics on scores. The host
+// waits once, at the end, to learn whether the entries were sound; with more than kMaxTests tests once before, too.
 
 #include <torch/csrc/stable/library.h>
 
-#include "postings.h"
-#include "cuda/device.h"
+#include "cuda/products.h"
+#include "cuda/score_tile.h"
 
 namespace tracinwe {
 namespace {
 
-// Test examples in a block; their sums for kTrain training examples are 2 KiB of shared memory for a warp.
-constexpr int64_t kMaxExamplesA = 128;
-// Training examples of a warp, and the side of its register tile: 16 sums for 8 rows read.
-constexpr int kTrain = kHeads, kTest = 4;
-
-struct DevicePostings {
-  const int64_t *start, *rows;
-  const int32_t* examples;
+// Training rows begin:end.
+struct Piece {
+  int64_t begin, end;
 };
 
-// list[row] = number of the posting list of the row's id, or -1.
-__global__ void find_lists(const int64_t* ids, int64_t rows, const int64_t* list_ids, int64_t lists, int32_t* list) {
-  for (int64_t row = thread_index(); row < rows; row += thread_count())
-    list[row] = static_cast<int32_t>(find(list_ids, lists, ids[row]));
+// list[row] = the list of the row's token or -1; place[row] = how manieth of the list's training rows it is.
+__global__ void match_rows(
+    const Faults* faults, const int64_t* ids, Piece piece, HashTable table, Lists lists, int* list, int* place) {
+  if (any(faults)) return;
+  for (int64_t t = thread_index(); t < piece.end - piece.begin; t += thread_count()) {
+    const int entry = table(ids[piece.begin + t]);
+    list[t] = entry < 0 ? -1 : lists.number[entry];
+    if (entry >= 0) place[t] = atomicAdd(lists.count_b + list[t], 1);
+  }
 }
 
-// sums[s][test example] += products of NB training rows (s = slot[·]) with all the rows of one posting list.
-template <bool ALIGNED, int NB, class T>
-__device__ void add_list(
-    const DevicePostings& postings, int32_t list, const T* values_a, int64_t stride_a, const T* const (&b)[NB],
-    const int (&slot)[NB], int64_t width, int64_t examples_a, int lane, sum_t<T>* sums) {
-  const int64_t end = postings.start[list + 1];
-  int64_t p = postings.start[list];
-  for (; p + kTest <= end; p += kTest) {
-    const T* a[kTest];
-#pragma unroll
-    for (int t = 0; t < kTest; ++t) a[t] = values_a + postings.rows[p + t] * stride_a;
-    sum_t<T> out[kTest][NB];
-    tile<ALIGNED>(a, b, width, lane, out);
-#pragma unroll
-    for (int t = 0; t < kTest; ++t)
-#pragma unroll
-      for (int s = 0; s < NB; ++s)
-        if (lane == t * NB + s && slot[s] >= 0) sums[slot[s] * examples_a + postings.examples[p + t]] += out[t][s];
+// place[row] = where its products begin; rows_b: the training rows list by list.
+__global__ void place_rows(const Faults* faults, Piece piece, Lists lists, const int* list, int* place, int64_t* rows_b) {
+  if (any(faults)) return;
+  for (int64_t t = thread_index(); t < piece.end - piece.begin; t += thread_count()) {
+    if (list[t] < 0) continue;
+    rows_b[lists.first_b[list[t]] + place[t]] = piece.begin + t;
+    place[t] = lists.product[list[t]] + place[t] * lists.tests(list[t]);
   }
-  for (; p < end; ++p) {
-    const T* const a[1] = {values_a + postings.rows[p] * stride_a};
-    sum_t<T> out[1][NB];
-    tile<ALIGNED>(a, b, width, lane, out);
-#pragma unroll
-    for (int s = 0; s < NB; ++s)
-      if (lane == s && slot[s] >= 0) sums[slot[s] * examples_a + postings.examples[p]] += out[0][s];
-  }
-  __syncwarp();  // the next list adds to these sums with other lanes
 }
 
-template <bool ALIGNED, class T>
-__global__ void __launch_bounds__(kThreads) fill_scores(
-    DevicePostings postings, const T* values_a, int64_t stride_a, int64_t first_a, int64_t examples_a, Rows b,
-    const int32_t* lists_b, const T* values_b, int64_t stride_b, int64_t width, sum_t<T>* scores) {
-  using S = sum_t<T>;
-  extern __shared__ __align__(16) unsigned char shared[];
-  const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
-  S* sums = reinterpret_cast<S*>(shared) + warp * kTrain * examples_a;
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * kWarps;
-  for (int64_t w = static_cast<int64_t>(blockIdx.x) * kWarps + warp; w * kTrain < b.examples; w += warps) {
-    const int64_t first_b = w * kTrain;
-    for (int64_t cell = lane; cell < kTrain * examples_a; cell += kWarpSize) sums[cell] = S(0);
-    __syncwarp();
-    for (ListMerge merge(b, lists_b, first_b); merge.list >= 0; merge.next(lists_b)) {
-      int slot[kTrain], count = 0, some = 0;
-      int64_t row_of_some = 0;
-#pragma unroll
-      for (int s = 0; s < kTrain; ++s) {
-        slot[s] = merge.has(lists_b, s) ? s : -1;
-        count += slot[s] >= 0;
-        some = slot[s] >= 0 ? s : some;
-        row_of_some = slot[s] >= 0 ? merge.row(s) : row_of_some;
-      }
-      if (count == 1) {
-        const T* const row[1] = {values_b + row_of_some * stride_b};
-        const int only[1] = {some};
-        add_list<ALIGNED>(postings, merge.list, values_a, stride_a, row, only, width, examples_a, lane, sums);
-      } else {  // an example without the token reads the row of one that has it, and adds nothing
-        const T* rows[kTrain];
-#pragma unroll
-        for (int s = 0; s < kTrain; ++s) rows[s] = values_b + (slot[s] >= 0 ? merge.row(s) : row_of_some) * stride_b;
-        add_list<ALIGNED>(postings, merge.list, values_a, stride_a, rows, slot, width, examples_a, lane, sums);
-      }
+__global__ void forget_counts(const Faults* faults, Lists lists) {
+  if (any(faults)) return;
+  const int count = *lists.count;
+  for (int64_t list = thread_index(); list < count; list += thread_count()) lists.count_b[list] = 0;
+}
+
+// A warp adds the products of one training example's rows, row by row; its lanes have different tests.
+template <class S>
+__device__ void add_rows(
+    const Lists& lists, int64_t first, int64_t begin, int64_t end, const int* list, const int* place, const S* products,
+    S* sums) {
+  const int lane = lane_index();
+  for (int64_t base = begin; base < end; base += kWarpSize) {
+    const int64_t t = base + lane - first;
+    const int mine = base + lane < end ? list[t] : -1;
+    const int from = mine >= 0 ? place[t] : 0, start = mine >= 0 ? lists.start[mine] : 0;
+    const int tests = mine >= 0 ? lists.tests(mine) : 0;
+    for (unsigned left = __ballot_sync(kAllLanes, mine >= 0); left; left &= left - 1) {
+      const int row = __ffs(left) - 1;
+      const int from_row = __shfl_sync(kAllLanes, from, row), start_row = __shfl_sync(kAllLanes, start, row);
+      const int tests_row = __shfl_sync(kAllLanes, tests, row);
+      for (int p = lane; p < tests_row; p += kWarpSize) sums[lists.owners[start_row + p]] += products[from_row + p];
+      __syncwarp();  // the next row adds to these sums with other lanes
     }
-    for (int64_t cell = lane; cell < kTrain * examples_a; cell += kWarpSize) {
-      const int64_t i = cell / kTrain, s = cell % kTrain;
-      if (first_b + s < b.examples) scores[(first_a + i) * b.examples + first_b + s] = sums[s * examples_a + i];
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(kSumThreads) add_products(
+    const Faults* faults, Lists lists, Rows b, Piece piece, bool first_piece, const int* list, const int* place,
+    const S* products, Scores<S> out) {
+  if (any(faults)) return;
+  S* const sums = shared_as<S>();
+  const int64_t pitch = score_pitch(out.tests);
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kOwned<S>; first < b.examples;
+       first += static_cast<int64_t>(gridDim.x) * kOwned<S>) {
+    const int64_t left = b.examples - first;
+    const int owned = left < kOwned<S> ? static_cast<int>(left) : kOwned<S>;
+    const bool touched = b.ptr[first] < piece.end && b.ptr[first + owned] > piece.begin;
+    if (!touched && !first_piece) continue;
+    out.read(sums, first, owned, first_piece);
+    __syncthreads();
+    for (int s = static_cast<int>(threadIdx.x) / kWarpSize; s < owned; s += kSumThreads / kWarpSize) {
+      const int64_t begin = b.ptr[first + s], end = b.ptr[first + s + 1];
+      add_rows(
+          lists, piece.begin, begin > piece.begin ? begin : piece.begin, end < piece.end ? end : piece.end, list, place,
+          products, sums + s * pitch);
     }
-    __syncwarp();  // before the sums are cleared for the next examples
+    __syncthreads();
+    out.write(sums, first, owned);
+    __syncthreads();  // before the next examples are read to the same place
   }
 }
 
 template <class T>
-void launch(const Side& a, const Side& b, Tensor& scores, cudaStream_t stream) {
-  const auto ptr = to_host(a.view().ptr, a.examples() + 1, stream);
-  const auto ids = to_host(a.view().ids, a.rows(), stream);
-  const Rows rows_a{ptr.data(), ids.data(), a.examples()};
-  const T* values_a = static_cast<const T*>(a.values.const_data_ptr());
-  const T* values_b = static_cast<const T*>(b.values.const_data_ptr());
-  auto* out = static_cast<sum_t<T>*>(scores.mutable_data_ptr());
-  Tensor lists = torch::stable::new_empty(b.ids, {b.rows()}, ScalarType::Int);
-  auto* lists_b = static_cast<int32_t*>(lists.mutable_data_ptr());
-  for (int64_t first = 0; first < a.examples(); first += kMaxExamplesA) {
-    const int64_t last = std::min(a.examples(), first + kMaxExamplesA), examples = last - first;
-    const Postings postings(rows_a, first, last);
-    const Tensor list_ids = to_device(postings.ids, a, stream), start = to_device(postings.start, a, stream),
-                 rows = to_device(postings.rows, a, stream), owners = to_device(postings.examples, a, stream);
-    if (b.rows()) {
-      find_lists<<<grid_for(b.rows()), kThreads, 0, stream>>>(
-          b.view().ids, b.rows(), list_ids.const_data_ptr<int64_t>(), postings.lists(), lists_b);
-      check_cuda(cudaGetLastError(), "launching find_lists");
-    }
-    const DevicePostings on_device{
-        start.const_data_ptr<int64_t>(), rows.const_data_ptr<int64_t>(), owners.const_data_ptr<int32_t>()};
-    const unsigned grid = grid_for(ceil_div(b.examples(), kTrain) * kWarpSize);
-    const size_t shared = kWarps * kTrain * examples * sizeof(sum_t<T>);  // at most 16 KiB
-    const auto kernel = aligned_rows<T>(a) && aligned_rows<T>(b) ? fill_scores<true, T> : fill_scores<false, T>;
-    kernel<<<grid, kThreads, shared, stream>>>(
-        on_device, values_a, a.stride(), first, examples, b.view(), lists_b, values_b, b.stride(), a.width(), out);
-    check_cuda(cudaGetLastError(), "launching row_dot");
+void fill_scores(const Side& a, const Side& b, Tensor& scores, Scratch& scratch, Faults* faults, cudaStream_t stream) {
+  using S = sum_t<T>;
+  const int64_t test_rows = most_test_rows(a, stream);
+  int bits = 5;
+  while ((int64_t{1} << bits) < 2 * test_rows) ++bits;
+  const HashTable table{scratch.array<int64_t>(int64_t{1} << bits), bits};
+  const int64_t entries = int64_t{1} << bits, most_tests = std::min(a.examples(), kMaxTests);
+  const int64_t most_rows = std::max<int64_t>(1, std::min(b.rows(), kMaxProducts / most_tests));
+  const int64_t tiles = most_tiles(most_rows, test_rows, most_tests);
+  TestLists tests(a, test_rows, entries, tiles, scratch, faults, stream);
+  int* const list = scratch.array<int>(most_rows);
+  int* const place = scratch.array<int>(most_rows);
+  auto* const rows_b = scratch.array<int64_t>(most_rows);
+  auto* const products = scratch.array<S>(std::min(most_rows * most_tests, kMaxProducts));
+  const unsigned grid_b = grid_for(most_rows), blocks = grid_for(b.examples(), kOwned<S>);
+  for (int64_t first = 0; first < a.examples(); first += kMaxTests) {
+    const int64_t last = std::min(a.examples(), first + kMaxTests);
+    check_cuda(cudaMemsetAsync(table.keys, -1, static_cast<size_t>(entries) * sizeof(int64_t), stream), "clearing a table");
+    tests.make(table, first, last);
+    const Scores<S> out{static_cast<S*>(scores.mutable_data_ptr()), first, last - first, b.examples()};
+    Piece piece{0, 0};
+    do {  // once at least: scores that nothing is added to are zeros
+      piece = {piece.end, std::min(b.rows(), piece.end + most_rows)};
+      if (piece.begin)
+        launch("clearing counts", forget_counts, grid_for(tests.most()), kThreads, 0, stream, faults, tests.lists);
+      launch(
+          "matching rows", match_rows, grid_b, kThreads, 0, stream, faults, b.view().ids, piece, table, tests.lists, list,
+          place);
+      tests.lay_out_products<true>();
+      launch("placing rows", place_rows, grid_b, kThreads, 0, stream, faults, piece, tests.lists, list, place, rows_b);
+      launch_products<T>(a, b, rows_b, ListEntries{}, tiles, tests.lists, faults, products, stream);
+      launch(
+          "adding products", add_products<S>, blocks, kSumThreads, score_bytes<S>(out.tests), stream, faults, tests.lists,
+          b.view(), piece, piece.begin == 0, list, place, products, out);
+    } while (piece.end < b.rows());
   }
 }
 
@@ -139,16 +139,17 @@ Tensor row_dot(
   check_alike(a, b);
   const torch::stable::accelerator::DeviceGuard guard(a.values.get_device_index());
   const cudaStream_t stream = current_stream(a);
-  check_entries(a, stream);
-  check_entries(b, stream);
+  Scratch scratch(a.ids);
+  Faults* const faults = new_faults(scratch, stream);
+  launch(
+      "checking rows", find_faults, grid_for(a.rows() + b.rows() + a.examples() + b.examples() + 2), kThreads, 0, stream,
+      a.view(), a.rows(), b.view(), b.rows(), faults);
   Tensor scores = new_result(a, {a.examples(), b.examples()});
-  if (!a.examples() || !b.examples()) return scores;
-  switch (a.values.scalar_type()) {
-    case ScalarType::Float: launch<float>(a, b, scores, stream); break;
-    case ScalarType::Double: launch<double>(a, b, scores, stream); break;
-    case ScalarType::Half: launch<__half>(a, b, scores, stream); break;
-    default: launch<__nv_bfloat16>(a, b, scores, stream);
-  }
+  if (a.examples() && b.examples())
+    with_type(a, [&](auto type) { fill_scores<decltype(type)>(a, b, scores, scratch, faults, stream); });
+  const Faults found = to_host(faults, 1, stream)[0];
+  if (found.side[0]) reject_side(a, found.side[0], stream);
+  if (found.side[1]) reject_side(b, found.side[1], stream);
   return scores;
 }
 

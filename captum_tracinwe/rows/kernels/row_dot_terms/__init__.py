@@ -12,6 +12,7 @@ from captum_tracinwe.rows.kernels.checks import check_devices
 from captum_tracinwe.rows.kernels.joins import empty_terms
 from captum_tracinwe.rows.kernels.library import define
 from captum_tracinwe.rows.kernels.row_dot_terms.reference import reference
+from captum_tracinwe.rows.kernels.told import told
 
 __all__ = ["row_dot_terms"]
 
@@ -71,4 +72,4 @@ def _fake(
     return ids_a.new_empty((size,)), ids_a.new_empty((size,)), empty_terms(values_a, size)
 
 
-define("row_dot_terms", SCHEMA, reference, _fake)
+define("row_dot_terms", SCHEMA, told("row_dot_terms", reference), _fake)

@@ -1,4 +1,4 @@
-// What both CUDA kernels need around them: error checks, the current stream, copies to the host, checks of the rows.
+// What every CUDA kernel needs around it: error checks, the current stream, memory, launches, the block's shared memory.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,10 +8,19 @@
 #include <vector>
 
 #include "../check.h"
-#include "warp.h"
 
 namespace tracinwe {
 namespace {
+
+constexpr int kWarpSize = 32;
+constexpr unsigned kAllLanes = 0xFFFFFFFFu;
+constexpr int kThreads = 128, kWarps = kThreads / kWarpSize;
+// More blocks than any device runs at once; kernels walk on in strides of the grid. Few where small cases must do so, too.
+#ifdef CUDA_EMULATED
+constexpr int64_t kMaxBlocks = 3;
+#else
+constexpr int64_t kMaxBlocks = 1 << 14;
+#endif
 
 inline void check_cuda(cudaError_t status, const char* doing) {
   if (status != cudaSuccess) fail("captum_tracinwe, ", doing, ": CUDA error: ", cudaGetErrorString(status), ".");
@@ -35,27 +44,68 @@ std::vector<X> to_host(const X* device, int64_t count, cudaStream_t stream) {
   return host;
 }
 
-// A tensor of torch's allocator, so that the memory is given back in the order of the stream. Waits for the stream,
-// because `host` is pageable and its owner may free it on return.
-template <class X>
-Tensor to_device(const std::vector<X>& host, const Side& like, cudaStream_t stream) {
-  static_assert(sizeof(X) == 8 || sizeof(X) == 4);
-  Tensor device = torch::stable::new_empty(
-      like.ids, {static_cast<int64_t>(host.size())}, sizeof(X) == 8 ? ScalarType::Long : ScalarType::Int);
-  if (!host.empty()) {
-    check_cuda(
-        cudaMemcpyAsync(device.mutable_data_ptr(), host.data(), host.size() * sizeof(X), cudaMemcpyHostToDevice, stream),
-        "copying to the device");
-    check_cuda(cudaStreamSynchronize(stream), "waiting for a copy");
+// Arrays in device memory for as long as a call lasts. They come out of few tensors of torch's allocator, which gives
+// memory back in the order of the stream: nothing waits when the call returns and work is still under way.
+class Scratch {
+ public:
+  explicit Scratch(const Tensor& like) : like_(like) {}
+
+  template <class X>
+  X* array(int64_t count) {
+    const int64_t bytes = ceil_div(std::max<int64_t>(1, count) * static_cast<int64_t>(sizeof(X)), kAlign) * kAlign;
+    if (bytes > left_) {
+      left_ = std::max(bytes, kAtOnce);
+      tensors_.push_back(torch::stable::new_empty(like_, {left_}, ScalarType::Byte));
+      next_ = static_cast<unsigned char*>(tensors_.back().mutable_data_ptr());
+    }
+    X* const found = reinterpret_cast<X*>(next_);
+    next_ += bytes;
+    left_ -= bytes;
+    return found;
   }
-  return device;
+
+ private:
+#ifdef CUDA_EMULATED  // each array alone, to its last byte: so that a step beyond it shows
+  static constexpr int64_t kAlign = 1, kAtOnce = 0;
+#else
+  static constexpr int64_t kAlign = 256, kAtOnce = 4 << 20;
+#endif
+  Tensor like_;
+  std::vector<Tensor> tensors_;
+  unsigned char* next_ = nullptr;
+  int64_t left_ = 0;
+};
+
+// Blocks of `threads` for `count` threads.
+inline unsigned grid_for(int64_t count, int threads = kThreads) {
+  return static_cast<unsigned>(std::max<int64_t>(1, std::min(ceil_div(count, threads), kMaxBlocks)));
 }
 
-constexpr int kThreads = 128, kWarps = kThreads / kWarpSize;
+// kernel<<<grid, threads, shared>>>(given...); the tests run the same kernels on emulated threads.
+template <class Kernel, class... Given>
+void launch(
+    const char* doing, Kernel kernel, unsigned grid, int threads, size_t shared, cudaStream_t stream, const Given&... given) {
+#ifdef CUDA_EMULATED
+  emulated::launch(kernel, {grid, 1, 1}, {static_cast<unsigned>(threads), 1, 1}, shared, stream, given...);
+#else
+  kernel<<<grid, static_cast<unsigned>(threads), shared, stream>>>(given...);
+#endif
+  check_cuda(cudaGetLastError(), doing);
+}
 
-// Blocks of kThreads for `count` threads; the kernels walk on in strides of the grid where that is not enough.
-inline unsigned grid_for(int64_t count) {
-  return static_cast<unsigned>(std::min<int64_t>(ceil_div(count, kThreads), int64_t{1} << 30));
+// The block's shared memory, seen as X.
+template <class X>
+__device__ inline X* shared_as() {
+#ifdef CUDA_EMULATED
+  return static_cast<X*>(emulated::shared_memory());
+#else
+  extern __shared__ __align__(16) unsigned char shared[];
+  return reinterpret_cast<X*>(shared);
+#endif
+}
+
+__device__ inline int lane_index() {
+  return static_cast<int>(threadIdx.x) % kWarpSize;
 }
 
 __device__ inline int64_t thread_index() {
@@ -64,46 +114,6 @@ __device__ inline int64_t thread_index() {
 
 __device__ inline int64_t thread_count() {
   return static_cast<int64_t>(gridDim.x) * blockDim.x;
-}
-
-__global__ void find_ptr_faults(const int64_t* ptr, int64_t examples, int64_t rows, int* faults) {
-  for (int64_t i = thread_index(); i < examples; i += thread_count())
-    if (const int fault = ptr_fault(ptr, i)) atomicOr(faults, fault);
-  if (thread_index() == 0 && (ptr[0] != 0 || ptr[examples] != rows)) atomicOr(faults, kEnds);
-}
-
-__global__ void find_ids_faults(Rows side, int* faults) {
-  for (int64_t i = thread_index(); i < side.examples; i += thread_count())
-    if (const int fault = ids_fault(side, i)) atomicOr(faults, fault);
-}
-
-// The entries of ptr and ids of a side in device memory. One wait for ptr, one for ids, which ptr must bound first.
-inline void check_entries(const Side& side, cudaStream_t stream) {
-  const Rows rows = side.view();
-  Tensor flag = torch::stable::new_empty(side.ids, {1}, ScalarType::Int);
-  int* faults = static_cast<int*>(flag.mutable_data_ptr());
-  check_cuda(cudaMemsetAsync(faults, 0, sizeof(int), stream), "clearing a flag");
-  const auto stop_at_faults = [&](bool ids_too) {
-    check_cuda(cudaGetLastError(), "launching a check");
-    const int found = to_host(faults, 1, stream)[0];
-    if (!found) return;
-    const auto ptr = to_host(rows.ptr, rows.examples + 1, stream);
-    const auto ids = to_host(rows.ids, ids_too ? side.rows() : 0, stream);
-    reject_entries(side, {ptr.data(), ids.data(), rows.examples}, side.rows(), found);
-  };
-  find_ptr_faults<<<grid_for(std::max<int64_t>(1, rows.examples)), kThreads, 0, stream>>>(
-      rows.ptr, rows.examples, side.rows(), faults);
-  stop_at_faults(false);
-  if (!rows.examples) return;
-  find_ids_faults<<<grid_for(rows.examples), kThreads, 0, stream>>>(rows, faults);
-  stop_at_faults(true);
-}
-
-// Whether every row starts at a multiple of 16 bytes.
-template <class T>
-bool aligned_rows(const Side& side) {
-  const auto address = reinterpret_cast<uintptr_t>(side.values.const_data_ptr());
-  return address % 16 == 0 && side.stride() * static_cast<int64_t>(sizeof(T)) % 16 == 0;
 }
 
 }  // namespace
