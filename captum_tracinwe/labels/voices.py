@@ -65,8 +65,8 @@ class Voices:
     model's margins foretell. ``weight`` is r⁴ / (r⁴ + (1 − r²)²): of two voices one of which tells little, the other is heard
     alone. Over 15 sets of texts r² was .1 to .6 for CNNs trained from scratch, which remember their texts, and .75 for a
     fine-tuned MiniLM. By these the formula was chosen: r² itself gave the same mean average precision to .002, and .03 less for
-    the MiniLM. A judge that hardly tells classes apart can be foretold by nobody: the further below `TELLS` it is, the more is
-    the model heard, up to alone. (Of relations of sentences a MiniLM's r² was .13, where words found little more than chance.)
+    the MiniLM. A judge that hardly tells classes apart can be foretold by nobody: below `TELLS` the model is heard the more, and
+    from half of it on alone. (Of relations of sentences a MiniLM's r² was .13, where words found little more than chance.)
 
     Args:
         model, words (Tensor): log-probabilities, float64 ``(N, K)``.
@@ -120,7 +120,7 @@ class Voices:
         whole = float(judged.var(correction=0))
         part = min(1.0, float(foretold.var(correction=0)) / whole) if whole > 0 else 1.0
         remembered = part**2 / (part**2 + (1 - part) ** 2)
-        heard = min(1.0, max(0.0, skill(self.accuracy, self.labels)) / TELLS)
+        heard = min(1.0, max(0.0, 2 * skill(self.accuracy, self.labels) / TELLS - 1))
         return 1 - heard * (1 - remembered)
 
     @cached_property
