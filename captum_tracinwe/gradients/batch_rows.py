@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +38,34 @@ from captum_tracinwe.gradients.token_losses import with_virtual_tokens
 from captum_tracinwe.gradients.whose import examples_of
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["batch_row_gradients", "fold", "kept_positions", "own_loss_of", "unused"]
+__all__ = ["Read", "batch_row_gradients", "fold", "kept_positions", "own_loss_of", "row_gradients_of_each", "unused"]
 
 PLAIN = Tables()
+
+
+class Read(NamedTuple):
+    """What was read of a batch.
+
+    Args:
+        calls (list): the look-ups that count.
+        batch: tensors that tell whose they are.
+        size (int): its examples.
+    """
+
+    calls: list[LookUp]
+    batch: Any
+    size: int
+
+
+class _Forward(NamedTuple):
+    """A forward pass whose gradients are still to be taken."""
+
+    read: Read
+    batch: Batch
+    labels: Any
+    output: Any
+    losses: Tensor
+    called: list[Any]
 
 
 @unbroken
@@ -98,20 +125,8 @@ def batch_row_gradients(
     model = unwrap(model)
     size = size_of(batch)
     with _differentiable(model), reported(model, batch):
-        batch = move_to(as_parts(batch), table.weight.device)
-        lent = move_to(batch, table.weight.device)  # the model may write into it; whose words are whose, both tell
-        labels, known = with_virtual_tokens(model, labels_of(lent, label_names), loss_fn), (batch, lent)
-        head = find_head(model) if "output" in tables else None
-        words = TextWords(model, lent, label_names, len(table.weight))
-        with recorded(table, within, words=words) as record, heard(head) as called, diagnosed(model, batch, labels):
-            output = by_name(model, run_model(model, lent, label_names, own_loss=loss_fn is None), loss_fn)
-        if not record.calls:
-            raise unused(table.name, within)
-        calls = [call.of_batch(tensors_in(known), size) for call in record.calls]
-        with diagnosed(model, batch, labels, prediction_of(output)):
-            losses = example_losses(output, labels, batch, loss_fn, size, own_loss)
-        if check and size > 1:
-            check_first(losses, output, labels, loss_fn, calls, known, size, table.name)
+        passed = _forward(model, table, batch, loss_fn, size, check, within, label_names, tables, own_loss)
+        (calls, _, _), batch, labels, output, losses, called = passed
         by_position = "input" in tables or ("bag" in tables and top_k is not None)
         looked_up = [call.output for call in calls] if by_position else []
         logits = [logits_of(output, loss_fn, size)] if "bag" in tables else []
@@ -126,7 +141,7 @@ def batch_row_gradients(
         columns.append(occurrences(calls, batch, size))
     parts: list[RowGradients] = []
     if tables.of_text:
-        folded = fold(calls, columns, known, size, table.name, *chosen)
+        folded = fold([passed.read], columns, table.name, *chosen)
         if tables.plain:
             return folded[0]
         if "input" in tables:
@@ -142,6 +157,65 @@ def batch_row_gradients(
         parts.append(RowGradients.from_positions(where, which, values, size))
     parts = [_scaled(part, tables.factor(name)) for part, name in zip(parts, tables.names, strict=True)]
     return parts[0] if len(parts) == 1 else RowGradients.beside(parts, union="output" in tables)
+
+
+def row_gradients_of_each(
+    model: Module,
+    table: EmbeddingTable,
+    batches: Sequence[Batch],
+    loss_fn: Loss | None,
+    exclude: Sequence[int] = (),
+    within: Module | None = None,
+    label_names: Sequence[str] = (),
+) -> RowGradients:
+    """The rows of the word table of several small batches, one behind the other: each has a forward pass of its own.
+
+    They share a backward pass, so that a dozen texts cost half of what they cost one by one. The first batch is looked at as
+    with ``check``; other arguments and errors are as of :func:`batch_row_gradients`, without the words for what torch says.
+    """
+    model = unwrap(model)
+    with _differentiable(model):
+        passes = [
+            _forward(model, table, batch, loss_fn, size_of(batch), not number, within, label_names)
+            for number, batch in enumerate(batches)
+        ]
+        looked_up = [call.output for one in passes for call in one.read.calls]
+        together = torch.stack([one.losses.sum() for one in passes])
+        found = _gradients(together, looked_up, len(looked_up), table.name, [len(one.read.calls) for one in passes])
+    idle, start = [], 0
+    for one in passes:
+        idle += [start + place for place in without_targets(one.batch, loss_fn, label_names)]
+        start += one.read.size
+    return fold([one.read for one in passes], [found], table.name, exclude, None, idle)[0]
+
+
+def _forward(
+    model: Module,
+    table: EmbeddingTable,
+    batch: Batch,
+    loss_fn: Loss | None,
+    size: int,
+    check: bool,
+    within: Module | None,
+    label_names: Sequence[str],
+    tables: Tables = PLAIN,
+    own_loss: str = "mean",
+) -> _Forward:
+    batch = move_to(as_parts(batch), table.weight.device)
+    lent = move_to(batch, table.weight.device)  # the model may write into it; whose words are whose, both tell
+    labels, known = with_virtual_tokens(model, labels_of(lent, label_names), loss_fn), (batch, lent)
+    head = find_head(model) if "output" in tables else None
+    words = TextWords(model, lent, label_names, len(table.weight))
+    with recorded(table, within, words=words) as record, heard(head) as called, diagnosed(model, batch, labels):
+        output = by_name(model, run_model(model, lent, label_names, own_loss=loss_fn is None), loss_fn)
+    if not record.calls:
+        raise unused(table.name, within)
+    calls = [call.of_batch(tensors_in(known), size) for call in record.calls]
+    with diagnosed(model, batch, labels, prediction_of(output)):
+        losses = example_losses(output, labels, batch, loss_fn, size, own_loss)
+    if check and size > 1:
+        check_first(losses, output, labels, loss_fn, calls, known, size, table.name)
+    return _Forward(Read(calls, known, size), batch, labels, output, losses, called)
 
 
 def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names: Sequence[str] = ()) -> OwnLoss | None:
@@ -169,12 +243,18 @@ def unused(name: str, within: Module | None) -> ValueError:
     )
 
 
-def _gradients(losses: Tensor, asked: list[Tensor], looked_up: int, name: str) -> list[Tensor]:
-    """Of the sum of ``losses`` at ``asked``, whose first ``looked_up`` are outputs of the embedding, by one backward."""
+def _gradients(
+    losses: Tensor, asked: list[Tensor], looked_up: int, name: str, of_each: Sequence[int] = ()
+) -> list[Tensor]:
+    """Of the sum of ``losses`` at ``asked``, whose first ``looked_up`` are outputs of the embedding, by one backward.
+
+    ``of_each`` says how many of them are of each loss, where each has its own.
+    """
     found: tuple[Tensor | None, ...] = (None,) * len(asked)
     if losses.requires_grad:
         found = torch.autograd.grad(losses.sum(), asked, allow_unused=True)
-    if looked_up and all(gradient is None for gradient in found[:looked_up]):
+    left = iter(found[:looked_up])
+    if any(all(one is None for one in islice(left, count)) for count in of_each or [looked_up] * (looked_up > 0)):
         raise ValueError(
             f"The loss does not depend on the embedding {name!r}: expected a differentiable path from the words to the loss. "
             f"Look for .detach(), torch.no_grad(), an argmax, or a loss that ignores the model's output."
@@ -189,23 +269,28 @@ def _gradients(losses: Tensor, asked: list[Tensor], looked_up: int, name: str) -
 
 
 def fold(
-    calls: list[LookUp],
+    reads: Sequence[Read],
     columns: list[list[Tensor]],
-    batch: Batch,
-    size: int,
     name: str,
     exclude: Sequence[int],
     top_k: int | None,
     idle: Sequence[int],
 ) -> list[RowGradients]:
-    """Positions of all calls → rows, without those of ``padding_idx``, which autograd gives no gradient.
+    """Positions of all calls of some batches → rows, without those of ``padding_idx``, which autograd gives no gradient.
 
     ``columns`` are kinds of values, each with a tensor ``(N, ..., D)`` for each call; each becomes rows of the same words.
+    Examples of a batch are counted on from those of the batches before.
     """
-    examples, ids = [], []
+    examples, ids, size = [], [], 0
     values: list[list[Tensor]] = [[] for _ in columns]
-    for number, call in enumerate(calls):
-        call_ids, call_examples = call.ids.reshape(-1).to(torch.int64), examples_of(call, size, name, batch)
+    calls: list[tuple[LookUp, Tensor]] = []
+    for read in reads:
+        for call in read.calls:
+            whose = examples_of(call, read.size, name, read.batch)
+            calls.append((call, whose + size if size else whose))
+        size += read.size
+    for number, (call, call_examples) in enumerate(calls):
+        call_ids = call.ids.reshape(-1).to(torch.int64)
         kept = None if call.padding_idx is None else call_ids != call.padding_idx
         if call.counted is not None:
             counted = call.counted.reshape(-1)

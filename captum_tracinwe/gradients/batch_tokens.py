@@ -24,7 +24,7 @@ from captum_tracinwe.batches.batch import (
 )
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.bag import occurrences
-from captum_tracinwe.gradients.batch_rows import fold, kept_positions, unused
+from captum_tracinwe.gradients.batch_rows import Read, fold, kept_positions, unused
 from captum_tracinwe.gradients.diagnosis import diagnosed
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.forward import run_model
@@ -76,7 +76,7 @@ class TokenPass:
                 columns = [nothing.new_empty((*call.ids.shape, 0)) for call in calls]
                 if self.counted:
                     columns = occurrences(calls, batch, size)
-                parts += fold(calls, [columns], known, size, self.table.name, *chosen)
+                parts += fold([Read(calls, known, size)], [columns], self.table.name, *chosen)
             if "output" in self.tables:
                 labels = with_virtual_tokens(unwrap(self.model), labels_of(batch, self.label_names), self.loss_fn)
                 words = words_to_predict(labels, self.loss_fn)

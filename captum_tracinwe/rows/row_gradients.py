@@ -51,6 +51,14 @@ class RowGradients:
     # -------------------------------------------------------------------------------------------------------- making
 
     @classmethod
+    def _in_order(cls, ptr: Tensor, ids: Tensor, values: Tensor) -> RowGradients:
+        """Of what was cut out of rows that were looked at when they were made: without another look at it."""
+        rows = object.__new__(cls)
+        for name, value in (("ptr", ptr), ("ids", ids), ("values", values)):
+            object.__setattr__(rows, name, value)
+        return rows
+
+    @classmethod
     def from_positions(cls, examples: Tensor, ids: Tensor, values: Tensor, num_examples: int) -> RowGradients:
         r"""Fold the gradients of single positions into rows; repeats of a token within an example are added.
 
@@ -195,7 +203,7 @@ class RowGradients:
         rows = torch.arange(int(ptr[-1]), device=ptr.device) + torch.repeat_interleave(
             self.ptr[chosen] - ptr[:-1], counts
         )
-        return RowGradients(ptr, self.ids[rows], self.values[rows])
+        return RowGradients._in_order(ptr, self.ids[rows], self.values[rows])
 
     def part(self, start: int, stop: int) -> RowGradients:
         """Examples ``start`` to ``stop - 1``, as :meth:`select`; nothing is copied but ``ptr``."""
@@ -204,7 +212,8 @@ class RowGradients:
                 f"RowGradients.part: expected a range within the {len(self)} examples, got {start} to {stop}."
             )
         first, last = int(self.ptr[start]), int(self.ptr[stop])
-        return RowGradients(self.ptr[start : stop + 1] - self.ptr[start], self.ids[first:last], self.values[first:last])
+        ptr = self.ptr[start : stop + 1] - self.ptr[start]
+        return RowGradients._in_order(ptr, self.ids[first:last], self.values[first:last])
 
     def sum(self) -> RowGradients:
         """All examples as one: rows of the same token are added."""
