@@ -80,12 +80,15 @@ def labels_of(batch: Batch, names: Sequence[str] = ()) -> Any:
     """
     if not is_mapping(batch):
         return batch[-1]
-    missing = [name for name in names if name not in batch]
+    missing = [name for name in names if name not in batch] if names else ()
     if missing:
         raise ValueError(f"The batch has no {missing[0]!r}, which `label_names` names: it has {', '.join(batch)}.")
     if len(names) > 1:
         return {name: batch[name] for name in names}
-    return next((batch[key] for key in (*names, *LABEL_KEYS) if key in batch), None)
+    for key in (*names, *LABEL_KEYS) if names else LABEL_KEYS:
+        if key in batch:
+            return batch[key]
+    return None
 
 
 def with_labels(batch: Batch, classes: Sequence[int], names: Sequence[str] = ()) -> Batch:
@@ -140,6 +143,9 @@ def size_of(batch: Batch) -> int:
 def rows_of(batch: Batch) -> int:
     """The first dimension of the inputs; of words in a row with offsets, that of the labels."""
     check_batch(batch)
+    ids = batch.get("input_ids") if is_mapping(batch) else batch[0]
+    if isinstance(ids, Tensor) and ids.dim() > 1:  # nearly always, and a third of the time
+        return int(ids.shape[0])
     sized = _sized(batch)
     if not sized:
         got = [type(value).__name__ for value in (batch.values() if is_mapping(batch) else batch)]

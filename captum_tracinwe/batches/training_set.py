@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from captum_tracinwe.batches.arguments import out_of_range
 from captum_tracinwe.batches.batch import Batch, as_parts, size_of, tensors_in
-from captum_tracinwe.batches.copies import OnCopies
+from captum_tracinwe.batches.copies import OnCopies, on_copies
 from captum_tracinwe.batches.counting import Chosen, check_rows, reads_in_order
 from captum_tracinwe.batches.inputs import GivenBatches
 from captum_tracinwe.batches.lengths import order_by_length
@@ -175,11 +175,11 @@ class TrainingSet:
 
     def together(self, places: Sequence[int]) -> Batch | None:
         """A batch of the examples at some places; None where others cannot be left unread, or these are never in one batch."""
-        loader = self._loader_of(places, len(places))
-        if loader is None:
+        reader = self._reader_of(places)
+        if reader is None:
             return None
         try:
-            batch: Batch = next(iter(loader))
+            batch: Batch = reader(range(len(places)))
         except Exception:
             if self.sampled is None or len(places) == 1:
                 raise
@@ -187,20 +187,26 @@ class TrainingSet:
         return batch
 
     def each_alone(self, places: Sequence[int]) -> list[Batch]:
-        """As :meth:`alone` each of the examples at some places, by one loader: a third of the time; none where it gives None."""
-        found = list(self._loader_of(places, 1) or ())
+        """As :meth:`alone` each of the examples at some places, a third of the time; none where it gives None."""
+        reader = self._reader_of(places)
+        found = [] if reader is None else [reader([number]) for number in range(len(places))]
         for place, one in zip(places, found, strict=True) if found else ():
             check_rows(one, [self.index_of(place)], "train_dataset")
         return found
 
-    def _loader_of(self, places: Sequence[int], size: int) -> DataLoader[Any] | None:
-        """Batches of ``size`` of the examples at some places; None where others cannot be left unread."""
+    def _reader_of(self, places: Sequence[int]) -> Callable[[Sequence[int]], Batch] | None:
+        """Numbers among some places → a batch of the examples there; None where others cannot be left unread.
+
+        As a DataLoader of its own would make it, of which making and starting one takes most of the time.
+        """
         loader, at = self.loader, list(places)
         if self.sampled is not None:
             at = self.sampled[at].tolist()
         elif isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None or not reads_in_order(loader):
             return None
-        return in_order(Chosen(loader.dataset, at), size, loader.collate_fn)
+        chosen, collate = Chosen(loader.dataset, at), on_copies(loader.collate_fn)
+        assert collate is not None  # torch's own, where none was given
+        return lambda numbers: collate(chosen.__getitems__(list(numbers)))
 
     def chosen(self, indices: Sequence[int]) -> tuple[list[Batch] | DataLoader[Any], list[int]]:
         """Batches that hold the examples of some training indices (ascending), and the training index of each example in them.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Module
 
 from captum_tracinwe.batches.batch import (
@@ -17,7 +17,6 @@ from captum_tracinwe.batches.batch import (
     labels_of,
     move_to,
     size_of,
-    tensors_in,
     without_targets,
 )
 from captum_tracinwe.batches.wrapped import unwrap
@@ -25,36 +24,29 @@ from captum_tracinwe.gradients.bag import logits_of, occurrences
 from captum_tracinwe.gradients.bounds import Bounds, refuse_beyond
 from captum_tracinwe.gradients.diagnosis import diagnosed, reported
 from captum_tracinwe.gradients.embedding import EmbeddingTable
-from captum_tracinwe.gradients.example_losses import by_name, check_first, example_losses, prediction_of
+from captum_tracinwe.gradients.example_losses import by_name
 from captum_tracinwe.gradients.forward import run_model
-from captum_tracinwe.gradients.head import find_head, heard, only_call, predicted_positions
-from captum_tracinwe.gradients.interrupts import unbroken
-from captum_tracinwe.gradients.look_ups import LookUp, recorded
+from captum_tracinwe.gradients.head import only_call, predicted_positions
+from captum_tracinwe.gradients.look_ups import LookUp
 from captum_tracinwe.gradients.own_loss import OwnLoss
-from captum_tracinwe.gradients.switches import as_the_caller
+from captum_tracinwe.gradients.passed import Read, differentiable, passed_by
 from captum_tracinwe.gradients.tables import Tables
-from captum_tracinwe.gradients.text_words import TextWords
-from captum_tracinwe.gradients.token_losses import with_virtual_tokens
 from captum_tracinwe.gradients.whose import examples_of
 from captum_tracinwe.rows.folding import Roomy, largest
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.waiting import OnItsWay, among, waits
 
-__all__ = ["Begun", "batch_row_gradients", "begun", "fold", "kept_positions", "own_loss_of", "unused"]
+__all__ = [
+    "Begun",
+    "batch_row_gradients",
+    "begun",
+    "fold",
+    "kept_positions",
+    "own_loss_of",
+    "row_gradients_of_each",
+]
 
 PLAIN = Tables()
-
-
-@unbroken
-def _differentiable(model: Module) -> Iterator[None]:
-    """Autograd on, whatever the caller has switched off; cuDNN off for recurrent layers, whose backward needs train mode."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(as_the_caller())
-        if torch.cuda.is_available() and any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        yield
 
 
 class Begun:
@@ -141,25 +133,9 @@ def begun(
     model = unwrap(model)
     size, given = size_of(batch), batch
     bounds: list[Bounds] = []
-    with _differentiable(model), reported(model, batch):
-        batch = move_to(as_parts(batch), table.weight.device)
-        lent = move_to(batch, table.weight.device)  # the model may write into it; whose words are whose, both tell
-        labels, known = with_virtual_tokens(model, labels_of(lent, label_names), loss_fn), (batch, lent)
-        head = find_head(model) if "output" in tables else None
-        words = TextWords(model, lent, label_names, len(table.weight))
-        with (
-            recorded(table, within, words=words, bounds=bounds) as record,
-            heard(head) as called,
-            diagnosed(model, batch, labels),
-        ):
-            output = by_name(model, run_model(model, lent, label_names, own_loss=loss_fn is None), loss_fn)
-        if not record.calls:
-            raise unused(table.name, within)
-        calls = [call.of_batch(tensors_in(known), size) for call in record.calls]
-        with diagnosed(model, batch, labels, prediction_of(output)):
-            losses = example_losses(output, labels, batch, loss_fn, size, own_loss)
-        if check and size > 1:
-            check_first(losses, output, labels, loss_fn, calls, known, size, table.name)
+    with differentiable(model), reported(model, batch):
+        passed = passed_by(model, table, batch, loss_fn, size, check, within, label_names, tables, own_loss, bounds)
+        (calls, known, _), batch, labels, output, losses, called = passed
         by_position = "input" in tables or ("bag" in tables and top_k is not None)
         looked_up = [call.output for call in calls] if by_position else []
         logits = [logits_of(output, loss_fn, size)] if "bag" in tables else []
@@ -186,7 +162,7 @@ def begun(
         return Begun(lambda read: (roomy.rows(read[0], values), bool(read[1])), OnItsWay(told), bounds)
     parts: list[RowGradients] = []
     if tables.of_text:
-        folded = fold(calls, columns, known, size, table.name, *chosen)
+        folded = fold([passed.read], columns, table.name, *chosen)
         if tables.plain:
             return Begun(lambda _: (folded[0], None))
         if "input" in tables:
@@ -207,6 +183,36 @@ def begun(
     return Begun(lambda _: (rows, None), OnItsWay(torch.cat([one.found.long() for one in bounds])), bounds)
 
 
+def row_gradients_of_each(
+    model: Module,
+    table: EmbeddingTable,
+    batches: Sequence[Batch],
+    loss_fn: Loss | None,
+    exclude: Sequence[int] = (),
+    within: Module | None = None,
+    label_names: Sequence[str] = (),
+) -> RowGradients:
+    """The rows of the word table of several small batches, one behind the other: each has a forward pass of its own.
+
+    They share a backward pass, so that a dozen texts cost half of what they cost one by one. The first batch is looked at as
+    with ``check``; other arguments and errors are as of :func:`batch_row_gradients`, without the words for what torch says.
+    """
+    model = unwrap(model)
+    with differentiable(model):
+        passes = [
+            passed_by(model, table, batch, loss_fn, size_of(batch), not number, within, label_names)
+            for number, batch in enumerate(batches)
+        ]
+        looked_up = [call.output for one in passes for call in one.read.calls]
+        together = torch.stack([one.losses.sum() for one in passes])
+        found = _gradients(together, looked_up, len(looked_up), table.name, [len(one.read.calls) for one in passes])
+    idle, start = [], 0
+    for one in passes:
+        idle += [start + place for place in without_targets(one.batch, loss_fn, label_names)]
+        start += one.read.size
+    return fold([one.read for one in passes], [found], table.name, exclude, None, idle)[0]
+
+
 def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names: Sequence[str] = ()) -> OwnLoss | None:
     """The model's own loss of a batch, where it is one number that stands for one of each example; else None."""
     model = unwrap(model)
@@ -223,21 +229,18 @@ def own_loss_of(model: Module, table: EmbeddingTable, batch: Batch, label_names:
     return OwnLoss(float(loss), max(torch.finfo(one.dtype).eps for one in made_in if one.is_floating_point()))
 
 
-def unused(name: str, within: Module | None) -> ValueError:
-    """The error to raise of a pass without a look-up that counts."""
-    of_part = "" if within is None else f" of the {type(within).__name__} that `side` names"
-    return ValueError(
-        f"The embedding {name!r} is not used in the forward pass{of_part}: expected the model to look words up in "
-        f"it. Name the layer that is used in `layers=[...]`, and pass token ids rather than `inputs_embeds`."
-    )
+def _gradients(
+    losses: Tensor, asked: list[Tensor], looked_up: int, name: str, of_each: Sequence[int] = ()
+) -> list[Tensor]:
+    """Of the sum of ``losses`` at ``asked``, whose first ``looked_up`` are outputs of the embedding, by one backward.
 
-
-def _gradients(losses: Tensor, asked: list[Tensor], looked_up: int, name: str) -> list[Tensor]:
-    """Of the sum of ``losses`` at ``asked``, whose first ``looked_up`` are outputs of the embedding, by one backward."""
+    ``of_each`` says how many of them are of each loss, where each has its own.
+    """
     found: tuple[Tensor | None, ...] = (None,) * len(asked)
     if losses.requires_grad:
         found = torch.autograd.grad(losses.sum(), asked, allow_unused=True)
-    if looked_up and all(gradient is None for gradient in found[:looked_up]):
+    left = iter(found[:looked_up])
+    if any(all(one is None for one in islice(left, count)) for count in of_each or [looked_up] * (looked_up > 0)):
         raise ValueError(
             f"The loss does not depend on the embedding {name!r}: expected a differentiable path from the words to the loss. "
             f"Look for .detach(), torch.no_grad(), an argmax, or a loss that ignores the model's output."
@@ -252,23 +255,28 @@ def _gradients(losses: Tensor, asked: list[Tensor], looked_up: int, name: str) -
 
 
 def fold(
-    calls: list[LookUp],
+    reads: Sequence[Read],
     columns: list[list[Tensor]],
-    batch: Batch,
-    size: int,
     name: str,
     exclude: Sequence[int],
     top_k: int | None,
     idle: Sequence[int],
 ) -> list[RowGradients]:
-    """Positions of all calls → rows, without those of ``padding_idx``, which autograd gives no gradient.
+    """Positions of all calls of some batches → rows, without those of ``padding_idx``, which autograd gives no gradient.
 
     ``columns`` are kinds of values, each with a tensor ``(N, ..., D)`` for each call; each becomes rows of the same words.
+    Examples of a batch are counted on from those of the batches before.
     """
-    examples, ids = [], []
+    examples, ids, size = [], [], 0
     values: list[list[Tensor]] = [[] for _ in columns]
-    for number, call in enumerate(calls):
-        call_ids, call_examples = call.ids.reshape(-1).to(torch.int64), examples_of(call, size, name, batch)
+    calls: list[tuple[LookUp, Tensor]] = []
+    for read in reads:
+        for call in read.calls:
+            whose = examples_of(call, read.size, name, read.batch)
+            calls.append((call, whose + size if size else whose))
+        size += read.size
+    for number, (call, call_examples) in enumerate(calls):
+        call_ids = call.ids.reshape(-1).to(torch.int64)
         kept = None if call.padding_idx is None else call_ids != call.padding_idx
         if call.counted is not None:
             counted = call.counted.reshape(-1)

@@ -24,13 +24,14 @@ from captum_tracinwe.batches.batch import (
 )
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.bag import occurrences
-from captum_tracinwe.gradients.batch_rows import fold, kept_positions, unused
+from captum_tracinwe.gradients.batch_rows import fold, kept_positions
 from captum_tracinwe.gradients.diagnosis import diagnosed
 from captum_tracinwe.gradients.embedding import EmbeddingTable
 from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.head import words_to_predict
 from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.look_ups import AllSeen, LookUp, recorded
+from captum_tracinwe.gradients.passed import Read, unused
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.text_words import TextWords
 from captum_tracinwe.gradients.token_losses import with_virtual_tokens
@@ -76,7 +77,7 @@ class TokenPass:
                 columns = [nothing.new_empty((*call.ids.shape, 0)) for call in calls]
                 if self.counted:
                     columns = occurrences(calls, batch, size)
-                parts += fold(calls, [columns], known, size, self.table.name, *chosen)
+                parts += fold([Read(calls, known, size)], [columns], self.table.name, *chosen)
             if "output" in self.tables:
                 labels = with_virtual_tokens(unwrap(self.model), labels_of(batch, self.label_names), self.loss_fn)
                 words = words_to_predict(labels, self.loss_fn)

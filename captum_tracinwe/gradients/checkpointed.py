@@ -51,6 +51,25 @@ class CheckpointedModel:
             finally:
                 self._given.pop()
 
+    @unbroken
+    def at_rest(self) -> Iterator[None]:
+        """Within :meth:`untouched`, for a block: the model as it was given, in eval mode.
+
+        Then it has its checkpoint again, without reading it. Only for one that ``assigns``: else a third copy of the weights
+        would be made.
+        """
+        assert self.assigns
+        here = ModelState(self.model, copy_weights=False)
+        try:
+            self._given[-1].give_back()
+            forget_computed(self.model)
+            fit_for_autograd(self.model)
+            self.model.eval()
+            yield
+        finally:
+            here.give_back()
+            forget_computed(self.model)
+
     def named(self, checkpoint: Any) -> str:
         """A checkpoint as the user knows it: its path in full, else its place among all."""
         if isinstance(checkpoint, (str, Path)):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -25,7 +24,13 @@ from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.batches.wrapped import unwrap
 from captum_tracinwe.gradients.asked import Asked
-from captum_tracinwe.gradients.batch_rows import Begun, batch_row_gradients, begun, own_loss_of
+from captum_tracinwe.gradients.batch_rows import (
+    Begun,
+    batch_row_gradients,
+    begun,
+    own_loss_of,
+    row_gradients_of_each,
+)
 from captum_tracinwe.gradients.batch_tokens import TokenPass
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.embedding import EmbeddingTable
@@ -35,7 +40,6 @@ from captum_tracinwe.gradients.movement import moved
 from captum_tracinwe.gradients.own_loss import OwnLoss
 from captum_tracinwe.gradients.probe import Found, Probes
 from captum_tracinwe.gradients.room import Room
-from captum_tracinwe.gradients.round_trip import refuse_changed
 from captum_tracinwe.gradients.seen import shows_bars, when_shown
 from captum_tracinwe.gradients.tables import Tables
 from captum_tracinwe.gradients.tried import all_singles
@@ -263,8 +267,14 @@ class LiveRows:
         what = "training" if asked.what in ("sample", "training-set") else asked.what
         whose = self.probes.whose(what, asked.loss_fn, checkpoint, asked.examples)
         looks = self.probes.looks(passes, batches)
+        settled: dict[int, Found] = {}  # by looks, which are kept meanwhile: nearly every batch is known by its own
         for batch, look in zip_longest(reading(batches, asked.argument), looks):
-            found = self.probes.of(passes, batch, whose, start, asked.examples, look)
+            known = settled.get(id(look))
+            found = known or self.probes.of(passes, batch, whose, start, asked.examples, look)
+            if known is None and self.probes.is_settled(whose, look):
+                settled[id(look)] = found
+            if self.probes.trip is not None:
+                self.probes.end_trip(self.probes.trip)
             yield batch, found.way.parts(batch, partial(_singles_of, batch, start, asked.examples)), found
             start += size_of(batch)
 
@@ -278,10 +288,7 @@ class LiveRows:
         """Batches in blocks, while the model is not in use; before the first it is seen to come back from a checkpoint."""
         for block in blocks(batches, what, bytes_per_example, self.memory_limit if limit is None else limit):
             if self.probes.wanted and not self.probes.came_back:
-                begun = time.perf_counter()
-                refuse_changed(self.weights, block.batches[0], self.label_names, self.table.weight.device)
-                self.probes.came_back = True
-                self.probes.seconds += time.perf_counter() - begun
+                self.probes.begin_trip(self.weights, block.batches[0], self.label_names, self.table.weight.device)
             yield block
 
     # ------------------------------------------------------------------------------------------------- self-influence
@@ -307,6 +314,7 @@ class LiveRows:
         """The same; the data are read once for each checkpoint, and each checkpoint is loaded exactly once."""
         name = f"Using {self.name} to compute self influence."
         total: Tensor | None = None
+        self.probes.trip = None  # of a run that was not ended, since when the model may have changed
         outer = (
             progress(desc=f"{name} Processing checkpoint", total=len(self.weights), mininterval=0.0)
             if shows_bars(show_progress)
@@ -383,6 +391,14 @@ class _Passes:
         return batch_row_gradients(
             *(self.model, live.table, batch, self.loss_fn, check, live.exclude_tokens, None),
             *(live.within, live.label_names, live.tables, own_loss),
+        )
+
+    def rows_of_each(self, batches: Sequence[Batch]) -> RowGradients | None:
+        live = self.live
+        if not live.tables.plain:
+            return None
+        return row_gradients_of_each(
+            *(self.model, live.table, batches, self.loss_fn, live.exclude_tokens, live.within, live.label_names)
         )
 
     def loss(self, batch: Batch) -> OwnLoss | None:

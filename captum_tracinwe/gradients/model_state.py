@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
@@ -57,10 +58,14 @@ class ModelState:
         model (Module): any.
         copy_weights (bool): keep a copy of each weight's numbers. False where the block puts other storage under the weights;
             then only of those into which the model itself writes.
+
+    Attributes:
+        wrote (bool): whether a weight of which a copy is kept had other numbers when it was put back.
     """
 
     def __init__(self, model: Module, copy_weights: bool = True) -> None:
         self._model = model
+        self.wrote = False
         self._containers: list[tuple[Any, Any]] = []
         # A tensor, its memory, a copy of its numbers where they may be written to, whether it asks for a gradient.
         self._tensors: list[tuple[Tensor, Tensor, Tensor | None, bool | None]] = []
@@ -98,7 +103,8 @@ class ModelState:
                 if numbers is not None and _differ(home, numbers):
                     home.copy_(numbers)
                 continue
-            if numbers is not None:
+            if numbers is not None and _differ(tensor, numbers):
+                self.wrote = True
                 tensor.copy_(numbers)
             tensor.requires_grad_(wanted)
 
@@ -285,7 +291,12 @@ def _same_place(tensor: Tensor, home: Tensor) -> bool:
 
 
 def _differ(some: Tensor, others: Tensor) -> bool:
+    plain = type(some) in (Tensor, Parameter) and type(others) is Tensor and some.device.type == "cpu"
     try:
+        if plain and some.is_contiguous() and others.is_contiguous() and not some.numel() * some.element_size() % 8:
+            # By their bits, as whole numbers of NumPy: a fifth of the time for 4 MB.
+            one, other = (part.detach().reshape(-1).view(torch.int64).numpy() for part in (some, others))
+            return not np.array_equal(one, other)
         return not torch.equal(some, others)
     except (RuntimeError, NotImplementedError):  # of a kind that torch cannot compare
         return True

@@ -15,11 +15,15 @@ from types import MethodType
 from typing import Any
 from weakref import ref
 
+import torch
+
 from captum_tracinwe.batches.batch import Batch, as_parts, size_of
 from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.cutting import shape_of, taken
 from captum_tracinwe.batches.training_set import TrainingSet
+from captum_tracinwe.gradients.checkpointed import CheckpointedModel
 from captum_tracinwe.gradients.forms import Look, covers, form_of, look_at, padded_sides
+from captum_tracinwe.gradients.round_trip import RoundTrip
 from captum_tracinwe.gradients.trial import Found, Passes, Trial, rounding_of
 from captum_tracinwe.gradients.tried import TRIED, chosen_of, singles_of
 
@@ -83,11 +87,13 @@ class Probes:
     Args:
         wanted (bool): whether to try at all.
         came_back (bool): whether the model was seen to come back from a checkpoint as it was.
+        trip (RoundTrip, optional): from which it has still to come back.
         seconds (float): what all checks took so far, the look at each batch among them.
     """
 
     wanted: bool = True
     came_back: bool = False
+    trip: RoundTrip | None = None
     seconds: float = 0.0
     found: dict[Any, Found] = field(default_factory=dict)
     told: set[Any] = field(default_factory=set)
@@ -98,12 +104,42 @@ class Probes:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or what is read from a pickle, tries for itself: things are known as themselves here, and it has others."""
-        return {**self.__dict__, "found": {}, "asked": {}, "sampled": set(), "settled": set(), "again": {}}
+        return {
+            **self.__dict__,
+            "trip": None,
+            "found": {},
+            "asked": {},
+            "sampled": set(),
+            "settled": set(),
+            "again": {},
+        }
 
     @property
     def mixed(self) -> bool:
         """Whether batches go by more than one way, so that a text's rows may be of other tokens at another checkpoint."""
         return len({one.way.name for one in self.found.values()}) > 1
+
+    def begin_trip(
+        self, weights: CheckpointedModel, batch: Batch, label_names: Sequence[str], device: torch.device
+    ) -> None:
+        """Before a checkpoint is in the model. Where there is but one, the run itself takes it there: loading costs the most.
+
+        Not where loading writes into the weights, so that going back and forth would take a copy more.
+        """
+        begun = time.perf_counter()
+        trip = RoundTrip.begun(weights, batch, label_names, device)
+        self.trip = trip if len(weights) == 1 and weights.assigns else None
+        if trip is not None and self.trip is None:
+            trip.to_the_last()
+        self.came_back = self.trip is None
+        self.seconds += time.perf_counter() - begun
+
+    def end_trip(self, trip: RoundTrip) -> None:
+        """With a checkpoint in the model, which has been used."""
+        begun, self.trip = time.perf_counter(), None
+        trip.end()
+        self.came_back = True
+        self.seconds += time.perf_counter() - begun
 
     def whose(self, what: str, loss: Any, checkpoint: object, examples: TrainingSet | None) -> Whose:
         """Asked once for a pass over many batches: what holds for one of them is looked up by it."""
@@ -115,11 +151,14 @@ class Probes:
         """A look at each of the batches, where they are there; none where they are only made one after the other.
 
         In one go that takes a quarter of what it takes between passes, after each of which no cache holds its code any more.
+        Equal looks are one and the same, so that what was found by one is known again by itself.
         """
         if not self.wanted or not isinstance(batches, list):
             return []
         begun = time.perf_counter()
-        found = [look_at(batch, passes.fills) for batch in batches]
+        one: dict[Look, Look] = {}
+        seen = (look_at(batch, passes.fills) for batch in batches)
+        found = [one.setdefault(look, look) for look in seen]
         self.seconds += time.perf_counter() - begun
         return found
 
@@ -138,12 +177,15 @@ class Probes:
         begun = time.perf_counter()
         try:
             look = look or look_at(batch, passes.fills)
-            key = whose, look.form
-            if key in self.settled and look.padded == NOT_PADDED:
-                return self.found[key]
+            if self.is_settled(whose, look):
+                return self.found[whose, look.form]
             return self._found(passes, batch, whose, start, examples, look)
         finally:
             self.seconds += time.perf_counter() - begun
+
+    def is_settled(self, whose: Whose, look: Look | None) -> bool:
+        """Whether what was found by a look holds for every batch that looks so, without another trial."""
+        return look is not None and look.padded == NOT_PADDED and (whose, look.form) in self.settled
 
     def _found(
         self, passes: Passes, batch: Batch, whose: Whose, start: int, examples: TrainingSet | None, look: Look
@@ -203,7 +245,8 @@ class Probes:
         together = examples.together(chosen)
         if together is None or size_of(together) != len(chosen):
             return
-        trial = Trial(passes, together, whose.what, singles_of(together, chosen, examples), examples)
+        single = singles_of(together, chosen, examples, ahead=True)
+        trial = Trial(passes, together, whose.what, single, examples, room=size)
         try:
             if size == 1:  # batches of one are as good as alone, but what the model's own loss weighs is lost in them
                 passes.loss(together)

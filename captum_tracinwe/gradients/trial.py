@@ -56,6 +56,9 @@ class Passes(Protocol):
     def rows(self, batch: Batch, own_loss: str, check: bool = False) -> RowGradients:
         """The row gradients of a batch as it is; ``own_loss`` says how the model's own loss is made of its examples'."""
 
+    def rows_of_each(self, batches: Sequence[Batch]) -> RowGradients | None:
+        """Those of several small batches, one behind the other, by a pass each, the first looked at with ``check``; or None."""
+
     def loss(self, batch: Batch) -> OwnLoss | None:
         """The model's own loss of a batch, where that is one number; None where it isn't asked for."""
 
@@ -85,20 +88,26 @@ class Found:
 
 @dataclass(eq=False)
 class Trial:
-    """A batch, tried for all of its form."""
+    """A batch, tried for all of its form; there is ``room`` for the activations of so many examples at once."""
 
     passes: Passes
     batch: Batch
     what: str
     single: Callable[[int], Batch | None]
     examples: TrainingSet | None = None
+    room: int = 0
     count: int = 0
     read: dict[int, Batch] = field(default_factory=dict)
+    rows: dict[int, RowGradients] = field(default_factory=dict)
     together: RowGradients | None = None
+    back: RowGradients | None = None
+    whole: tuple[RowGradients, ...] = ()
     failure: ValueError | None = None
 
     def look(self) -> None:
         """The batch as it is: what is wrong with it is said first, and in the words of the pass."""
+        if self._at_once():
+            return
         try:
             self.together = self._rows(self.batch, "mean", check=True)
         except NotTogether as error:
@@ -120,7 +129,7 @@ class Trial:
 
         if together is not None:
             own = self.own_loss(tried, size)
-            if not all(bool(one.values.isfinite().all()) for one in (together, *rows.values())):
+            if not all(bool(one.values.isfinite().all()) for one in self.whole or (together, *rows.values())):
                 return found(AS_IT_IS, 0.0)  # refused by the pass, which knows the example
         scale = max([NOTHING, *map(_largest, rows.values())])
 
@@ -167,8 +176,8 @@ class Trial:
 
     def _alone(self, tried: Sequence[int]) -> dict[int, RowGradients]:
         """Place → rows of the example alone, of those that the model takes alone: a text may be too short for a convolution."""
-        rows: dict[int, RowGradients] = {}
-        for place in tried:
+        rows = self.rows
+        for place in () if rows else tried:
             one = self.single(place)
             if one is not None:
                 with suppress(ValueError, RuntimeError, IndexError):
@@ -213,8 +222,34 @@ class Trial:
         self.count += 1
         return self.passes.rows(batch, own, check)
 
+    def _at_once(self) -> bool:
+        """All that is compared where nothing is wrong, by one backward pass: half of the time for small models.
+
+        False where there is no room for it, or something is wrong: what, is told by one after the other.
+        """
+        size = size_of(self.batch)
+        tried = self._places(size)
+        if size < 2 or 2 * size + len(tried) > self.room:
+            return False
+        with suppress(Exception):
+            back = taken(self.batch, range(size)[::-1], size)
+            read = {place: one for place in tried if (one := self.single(place)) is not None}
+            if back is None or len(read) < len(tried):
+                return False
+            found = self.passes.rows_of_each([self.batch, *read.values(), back])
+            if found is None:
+                return False
+            self.read, self.count = read, self.count + 2 + len(tried)
+            self.whole, self.together = (found,), found.part(0, size)
+            self.rows = {place: found.part(size + at, size + at + 1) for at, place in enumerate(tried)}
+            self.back = found.select(range(size + len(tried), len(found))[::-1])
+            return True
+        return False
+
     def _in_reverse(self, size: int, own: str) -> RowGradients | None:
         """The same rows, of the batch handed over in reverse; None where it cannot be."""
+        if self.back is not None and own == "mean":
+            return self.back
         back = taken(self.batch, range(size)[::-1], size) if size > 1 else None
         with suppress(ValueError, TypeError, RuntimeError, LookupError):  # cut, it is none that the model takes
             return None if back is None else self._rows(back, own).select(range(size)[::-1])

@@ -21,16 +21,25 @@ TRIED, READ = 4, 16
 _chosen: WeakKeyDictionary[TrainingSet, dict[int, list[int]]] = WeakKeyDictionary()
 
 
-def singles_of(batch: Batch, places: Sequence[int], examples: TrainingSet | None) -> Callable[[int], Batch | None]:
+def singles_of(
+    batch: Batch, places: Sequence[int], examples: TrainingSet | None, ahead: bool = False
+) -> Callable[[int], Batch | None]:
     """Number in the batch → that example alone: made anew by the collator where it can be, else cut out of the batch.
 
-    None where neither can be done.
+    None where neither can be done. With ``ahead`` all are made at the first ask, each for the first ask of it.
     """
 
     streamed: list[Batch] = []
+    made: dict[int, Batch] = {}
 
     def single(number: int) -> Batch | None:
-        found = None if examples is None else examples.alone(places[number])
+        nonlocal ahead
+        if ahead and examples is not None:
+            made.update(enumerate(examples.each_alone(places)))
+        ahead = False
+        found = made.pop(number, None)
+        if found is None and examples is not None:
+            found = examples.alone(places[number])
         if examples is not None and examples.is_stream:
             if not streamed:
                 streamed.extend(examples.streamed(places))
