@@ -23,7 +23,7 @@ from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.copies import on_copies
 from captum_tracinwe.batches.counting import Chosen, counted, reads_in_order
 
-__all__ = ["examples_loader", "in_order", "reading", "refuse_shuffling"]
+__all__ = ["examples_loader", "has_random_access", "in_order", "reading", "refuse_shuffling"]
 
 
 def in_order(
@@ -108,6 +108,13 @@ def _repeats_itself(sampler: Sampler[Any], dataset: Any) -> bool:
         return list(islice(sampler, most)) == list(islice(sampler, most))
 
 
+def has_random_access(loader: DataLoader[Any]) -> bool:
+    """Whether any of the examples of a loader can be read without the others, by its place among them."""
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None or loader.drop_last:
+        return False
+    return reads_in_order(loader)
+
+
 def examples_loader(
     loader: DataLoader[Any], indices: Sequence[int], batch_size: int | None = None
 ) -> DataLoader[Any] | None:
@@ -115,12 +122,7 @@ def examples_loader(
 
     ``batch_size``: examples to a batch; by default as many as in the loader's.
     """
-    if (
-        isinstance(loader.dataset, IterableDataset)
-        or loader.batch_size is None
-        or not reads_in_order(loader)
-        or loader.drop_last
-    ):
+    if not has_random_access(loader):
         return None
     size = batch_size or loader.batch_size
     return in_order(Chosen(loader.dataset, list(indices)), size, loader.collate_fn)

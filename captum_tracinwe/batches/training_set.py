@@ -17,7 +17,7 @@ from captum_tracinwe.batches.copies import OnCopies, on_copies
 from captum_tracinwe.batches.counting import Chosen, check_rows, reads_in_order
 from captum_tracinwe.batches.inputs import GivenBatches
 from captum_tracinwe.batches.lengths import order_by_length
-from captum_tracinwe.batches.loaders import examples_loader, in_order, reading
+from captum_tracinwe.batches.loaders import examples_loader, has_random_access, in_order, reading
 from captum_tracinwe.batches.orders import by_index, order_of
 from captum_tracinwe.batches.packed import Unpacked, a_row_for_each
 from captum_tracinwe.batches.repeats import EXAMPLES, remakes
@@ -113,7 +113,7 @@ class TrainingSet:
     def readable(self) -> int | None:
         """How many examples there are, if chosen ones can be read without the others."""
         loader = self.by_index()
-        return None if examples_loader(loader, [0]) is None else len(loader.dataset)  # type: ignore[arg-type]
+        return len(loader.dataset) if has_random_access(loader) else None  # type: ignore[arg-type]
 
     def alone(self, place: int) -> Batch | None:
         """A batch of just the example at a place, made as those of the loader are; None where others cannot be left unread.

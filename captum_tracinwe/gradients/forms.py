@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import eq
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, size_of, tensors_in
 
-__all__ = ["Look", "covers", "form_of", "look_at", "maybe_padded", "odd_labels_in", "padded_sides"]
+__all__ = ["Look", "are_whole", "covers", "form_of", "look_at", "maybe_padded", "odd_labels_in", "padded_sides"]
 
 # Whole numbers of a mapping that are no words, whose padding says nothing.
 NO_WORDS = ("labels", "label", "token_type_ids", "segment_ids", "position_ids")
@@ -31,10 +32,41 @@ class Look(NamedTuple):
     padded: tuple[int | None, int | None]
 
 
-def look_at(batch: Batch, fills: frozenset[int]) -> Look:
-    """All that is looked at of each batch, of any model; ``fills`` are ids that texts may be filled up with."""
+def look_at(batch: Batch, fills: frozenset[int] | None) -> Look:
+    """All that is looked at of each batch, of any model.
+
+    ``fills`` are ids that texts may be filled up with; None where :func:`are_whole` says of the batch that they are not.
+    """
     size = size_of(batch)
-    return Look(size, form_of(batch, padded_sides(batch), size), maybe_padded(batch, fills, size))
+    padded = (None, None) if fills is None else maybe_padded(batch, fills, size)
+    return Look(size, form_of(batch, padded_sides(batch), size), padded)
+
+
+def are_whole(batches: Sequence[Batch], fills: frozenset[int]) -> list[bool]:
+    """Of which batches no text begins or ends as one does that was filled up, by :func:`maybe_padded`; False: look at it.
+
+    All in one go, by whole numbers of NumPy: half of the time. Of batches of one column of ids, on the CPU.
+    """
+    ends: list[np.ndarray[Any, Any]] = []
+    places: list[int] = []
+    for place, batch in enumerate(batches):
+        ids = batch.get("input_ids") if type(batch) is dict and len(batch) == 2 and "labels" in batch else None
+        if type(ids) is Tensor and ids.dtype == torch.int64 and ids.dim() == 2 and ids.is_cpu and ids.shape[1] > 1:
+            held = ids.numpy() if ids.layout == torch.strided and not ids.is_nested else None
+            if held is not None and len(held):
+                places.append(place)
+                ends += [held[:, :2], held[:, :-3:-1]]
+    found = [False] * len(batches)
+    if not ends:
+        return found
+    together = np.concatenate(ends)  # of each batch what its texts begin with, and what they end with, the last first
+    odd = together[:, 0] == together[:, 1]
+    for fill in fills:
+        odd |= together[:, 0] == fill
+    starts = np.cumsum([0] + [len(one) for one in ends])
+    for place, any_odd in zip(places, np.logical_or.reduceat(odd, starts[:-1:2]).tolist(), strict=True):
+        found[place] = not any_odd
+    return found
 
 
 def padded_sides(batch: Batch) -> tuple[bool, bool]:

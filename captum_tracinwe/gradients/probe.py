@@ -22,7 +22,7 @@ from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.cutting import shape_of, taken
 from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.checkpointed import CheckpointedModel
-from captum_tracinwe.gradients.forms import Look, covers, form_of, look_at, padded_sides
+from captum_tracinwe.gradients.forms import Look, are_whole, covers, form_of, look_at, padded_sides
 from captum_tracinwe.gradients.round_trip import RoundTrip
 from captum_tracinwe.gradients.trial import Found, Passes, Trial, rounding_of
 from captum_tracinwe.gradients.tried import TRIED, chosen_of, singles_of
@@ -157,7 +157,8 @@ class Probes:
             return []
         begun = time.perf_counter()
         one: dict[Look, Look] = {}
-        seen = (look_at(batch, passes.fills) for batch in batches)
+        whole = are_whole(batches, passes.fills)
+        seen = (look_at(batch, None if so else passes.fills) for batch, so in zip(batches, whole, strict=True))
         found = [one.setdefault(look, look) for look in seen]
         self.seconds += time.perf_counter() - begun
         return found

@@ -129,7 +129,7 @@ class Trial:
 
         if together is not None:
             own = self.own_loss(tried, size)
-            if not all(bool(one.values.isfinite().all()) for one in self.whole or (together, *rows.values())):
+            if not all(map(_finite, self.whole or (together, *rows.values()))):
                 return found(AS_IT_IS, 0.0)  # refused by the pass, which knows the example
         scale = max([NOTHING, *map(_largest, rows.values())])
 
@@ -351,6 +351,11 @@ class Trial:
 
 def _mixed_up(failure: ValueError | None) -> bool:
     return failure is not None and "whose gradient is whose" in str(failure)
+
+
+def _finite(rows: RowGradients) -> bool:
+    """A sum is finite unless a value is not, or it overflows: only then is every value looked at."""
+    return bool(rows.values.sum().isfinite()) or bool(rows.values.isfinite().all())
 
 
 def _largest(rows: RowGradients) -> float:
