@@ -185,6 +185,8 @@ def test_the_next_command_takes_from_a_saved_model_how_its_texts_were_read(capsy
         assert main(argv) == 0
         out, err = capsys.readouterr()
         assert (out.count(f"As run was saved: {others}."), err) == (1, ""), argv
+        sampled = "run was trained on a sample of train.csv, at most 16 of its texts; this command reads them all"
+        assert (sampled in out) == (argv[0] in ("index", "suspects")), argv
 
 
 def test_an_option_that_is_given_wins_and_a_sample_is_of_its_file_alone(capsys, saved, monkeypatch):

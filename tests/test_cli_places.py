@@ -12,6 +12,8 @@ from test_cli_json import COMMANDS, MODEL, TEXTS, made, run  # noqa: F401 (fixtu
 
 from captum_tracinwe.app import cli, results, training
 from captum_tracinwe.app.cli import main
+from captum_tracinwe.app.files import InputError
+from captum_tracinwe.app.outputs import check_outputs
 
 # ---------------------------------------------------------------------------------------------------- standard output
 
@@ -160,3 +162,22 @@ def test_all_that_is_written_has_the_mode_that_the_umask_gives(run, capsys, monk
         if stat.S_IMODE(path.stat().st_mode) != (0o777 if path.is_dir() else 0o666) & ~umask
     }
     assert wrong == {}
+
+
+def test_no_output_replaces_what_an_index_or_a_model_consists_of(tmp_path):
+    index, model, site = (tmp_path / name for name in ("index", "model", "site"))
+    for folder, names in {
+        index: ("manifest.json", "segment-1.safetensors"),
+        model: ("config.json", "tokenizer.json", "notes.json"),
+        site: ("manifest.json",),
+    }.items():
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("{}")
+    for path in (index / "manifest.json", index / "new.csv"):
+        with pytest.raises(InputError, match=r"index is an index, which holds nothing but its own files"):
+            check_outputs({"--csv": path})
+    for name in ("config.json", "tokenizer.json"):
+        with pytest.raises(InputError, match=r"a file of the model in .*model, which would be replaced"):
+            check_outputs({"--json": model / name})
+    check_outputs({"--json": model / "notes.json", "--csv": model / "new.csv", "--out": site / "page.html"})

@@ -91,10 +91,16 @@ def recall(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     for name in ("label_column", "delimiter", "encoding"):
         take(name, getattr(kept, name))
     # `suspects` has a --limit of another meaning, and an index is of all texts; of other texts a sample would be another.
-    sampled = options.command == "explain" and options.index is None and options.limit is None
-    if sampled and str(Path(options.train).resolve()) == kept.train:
+    given = getattr(options, "train", None)
+    same = given is not None and str(Path(given).resolve()) == kept.train
+    if same and options.command == "explain" and options.index is None and options.limit is None:
         take("limit", kept.limit)
         take("seed", kept.seed)
+    elif same and kept.limit is not None and options.command in ("index", "suspects"):
+        say(
+            f"{visible(str(options.model))} was trained on a sample of {visible(str(given))}, at most {kept.limit} of its texts; "
+            f"this command reads them all, also those that it never saw."
+        )
     take("max_length", kept.max_length)
     if taken:
         say(f"As {visible(str(options.model))} was saved: {visible(shlex.join(taken))}.")

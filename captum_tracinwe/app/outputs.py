@@ -12,6 +12,29 @@ from captum_tracinwe.gradients.interrupts import unbroken
 
 __all__ = ["check_folder", "check_outputs", "temporary_directory"]
 
+#: Names of what a folder of `save_pretrained`, of `--save` or of a Trainer holds.
+OF_A_MODEL = frozenset(
+    [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "spiece.model",
+        "trainer_state.json",
+        "training_args.bin",
+        "optimizer.pt",
+        "scheduler.pt",
+        "captum-tracinwe.json",
+    ]
+)
+
 
 @unbroken
 def temporary_directory() -> Iterator[str]:
@@ -29,7 +52,7 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Iterable[str | Path
 
     Raises:
         InputError: a directory, no file (a pipe, a device), no directory to write in, a name too long, a file that is read or
-            lies in a directory that is, or the same path twice.
+            lies in a directory that is, a place in an index, a file of a model, or the same path twice.
     """
     inputs = [on_disk(one) for one in inputs]  # of "folder:train" the folder
     seen: dict[Path, str] = {}
@@ -60,6 +83,14 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Iterable[str | Path
             raise InputError(
                 f"{option} {out}: {linked}, which is read, has this file under another name, and the report would replace it; "
                 f"choose another name."
+            )
+        if (out.parent / "manifest.json").is_file() and any(out.parent.glob("segment-*")):
+            raise InputError(
+                f"{option} {out}: {out.parent} is an index, which holds nothing but its own files; choose another place."
+            )
+        if out.exists() and out.name in OF_A_MODEL and (out.parent / "config.json").is_file():
+            raise InputError(
+                f"{option} {out}: a file of the model in {out.parent}, which would be replaced; choose another name."
             )
         if place in seen:
             raise InputError(f"{option} {out}: {seen[place]} names the same file; choose another name for one of them.")

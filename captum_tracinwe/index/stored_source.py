@@ -42,9 +42,9 @@ class StandIn(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         raise ValueError(
-            f"Training example {index} is asked for, but train_dataset is None: expected a question that the index answers "
-            f"(influence, self_influence, word_influence, row_gradients, word_report), or the training set: suspects needs its "
-            f"labels, synonym_scores and synonym_influence the strongest words of each text."
+            f"Training example {index} is asked for, but train_dataset is None: expected the training set beside index=..., for "
+            f"suspects needs its labels, synonym_scores and synonym_influence the strongest words of each text. An index alone "
+            f"answers influence, self_influence, word_influence, row_gradients and word_report."
         )
 
 
