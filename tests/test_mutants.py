@@ -17,8 +17,9 @@ def _pads_count(monkeypatch):
 
     original = module.fold
 
-    def fold(calls, *args):
-        return original([type(c)(c.ids, c.output, None) for c in calls], *args)
+    def fold(reads, *args):
+        blind = [one._replace(calls=[type(c)(c.ids, c.output, None) for c in one.calls]) for one in reads]
+        return original(blind, *args)
 
     monkeypatch.setattr(module, "fold", fold)
 
