@@ -88,7 +88,7 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Iterable[str | Path
             raise InputError(
                 f"{option} {out}: {out.parent} is an index, which holds nothing but its own files; choose another place."
             )
-        if out.exists() and out.name in OF_A_MODEL and (out.parent / "config.json").is_file():
+        if os.path.exists(out) and out.name in OF_A_MODEL and (out.parent / "config.json").is_file():
             raise InputError(
                 f"{option} {out}: a file of the model in {out.parent}, which would be replaced; choose another name."
             )
