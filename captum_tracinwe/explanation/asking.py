@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,7 +121,7 @@ def asked_about(tracin: Explained, answers: Answers, chosen: Sequence[int], show
     question = tracin.question(in_order(GivenBatches(batches), None))
     rows = tracin.live_source.live.rows(question.batches, of_question(question), show_progress)
     places = torch.tensor([asked.index(index) for index in chosen])
-    return replace(question, batches=[], known=rows.select(places), read_from=None)
+    return question.of_rows(rows.select(places))
 
 
 def classes_of(labels: Sequence[object] | Tensor | None, texts: Sequence[TokenizedText], names: list[str]) -> list[int]:

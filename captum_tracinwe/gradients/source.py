@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -91,6 +91,10 @@ class Question:
     def divided(self) -> bool:
         """Whether the test examples' own lengths have yet to count."""
         return not self.summed and self.length is not None and self.length.of_test
+
+    def of_rows(self, rows: RowGradients) -> Question:
+        """The same, asked about examples whose ``rows`` are there, as ``known``: the model is not asked again."""
+        return replace(self, batches=[], known=rows, read_from=None)
 
     def asked(self, rows: RowGradients) -> RowGradients:
         """Rows of the test examples: divided by their length, added up, preconditioned (see :meth:`mapped`).

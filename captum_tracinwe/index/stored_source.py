@@ -175,7 +175,7 @@ class StoredSource:
         if question.aggregate or not leads_from_word_to_word(question.preconditioner):
             return [question]
         rows = self._known(question, show_progress)
-        known = replace(question, batches=[], known=rows, read_from=None)
+        known = question.of_rows(rows)
         fits = question.fitting(self._as_kept(rows), self.live.memory_limit)
         if not 0 < fits < len(rows):
             return [known]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -92,10 +92,9 @@ def _asked_about(tracin: Explained, ordered: list[int]) -> Question:
     there = source.indices is None or set(ordered) <= set(source.indices.tolist())
     as_trained = question.loss_fn is tracin.live_source.loss_fn
     if there and as_trained and len(source.widths) == 1:
-        return replace(question, batches=[], known=source.rows(ordered), read_from=None)
+        return question.of_rows(source.rows(ordered))
     known = tracin.live_source.live.rows(question.batches, of_question(question))
-    known = known.select([held.index(index) for index in ordered])
-    return replace(question, batches=[], known=known, read_from=None)
+    return question.of_rows(known.select([held.index(index) for index in ordered]))
 
 
 def _best(said: Tensor, count: int) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_tracinwe.rows.in_order import in_order
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["Roomy", "largest"]
@@ -39,11 +40,7 @@ class Roomy:
         """
         if kept is not None:  # the others go to an example behind the last
             examples = torch.where(kept, examples, num_examples)
-        order = torch.sort(ids, stable=True).indices
-        order = order[torch.sort(examples[order], stable=True).indices]
-        examples, ids = examples[order], ids[order]
-        starts = torch.ones_like(ids, dtype=torch.bool)
-        starts[1:] = (ids[1:] != ids[:-1]) | (examples[1:] != examples[:-1])
+        order, examples, ids, starts = in_order(examples, ids)
         rows = torch.cumsum(starts, 0) - 1
         counts = ids.new_zeros(num_examples + 1).index_add_(0, examples, starts.long())
         row_of = torch.empty_like(rows).scatter_(0, order, rows)

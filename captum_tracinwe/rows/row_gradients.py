@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.rows import ops
+from captum_tracinwe.rows.in_order import in_order
 from captum_tracinwe.rows.kernels.checks import check_rows
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.postings import PostingLists
@@ -78,11 +79,7 @@ class RowGradients:
                 f"RowGradients.from_positions: expected examples from 0 to {num_examples - 1}, got "
                 f"{int(examples.min())} to {int(examples.max())}."
             )
-        order = torch.sort(ids, stable=True).indices
-        order = order[torch.sort(examples[order], stable=True).indices]
-        examples, ids = examples[order], ids[order]
-        starts = torch.ones_like(ids, dtype=torch.bool)
-        starts[1:] = (ids[1:] != ids[:-1]) | (examples[1:] != examples[:-1])
+        order, examples, ids, starts = in_order(examples, ids)
         rows = torch.cumsum(starts, 0) - 1
         folded = values[order[starts]]
         # Most tokens of a text stand once (about 85 % of positions in news text): only the others need adding.
