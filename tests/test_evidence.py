@@ -97,11 +97,11 @@ def test_an_interrupted_run_goes_on_where_it_was(script, data, tmp_path):
 def test_the_readmes_are_what_the_results_give(script, tmp_path, monkeypatch):
     tables = script("tables")
     assert tables.main(["--check"]) is None
-    texts = [readme.read_text() for readme in tables.READMES]
+    texts = [readme.read_text() for readme in tables.PAGES]
     assert all("<!-- table " in text for text in texts)
     changed = tmp_path / "README.md"
     changed.write_text(texts[0].replace("| WE |", "| WE | 9", 1))
-    monkeypatch.setattr(tables, "READMES", (changed,))
+    monkeypatch.setattr(tables, "PAGES", (changed,))
     with pytest.raises(SystemExit, match="is not what the stored results give"):
         tables.main(["--check"])
     tables.main([])

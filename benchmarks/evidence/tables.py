@@ -1,6 +1,6 @@
-"""Write the tables of this folder's README, and the one of the repository's, from the stored results, and nothing else there.
+"""Write the tables of this folder's README, the repository's and the pages of neighbours from the stored results.
 
-python benchmarks/evidence/tables.py           rewrites both between their markers
+python benchmarks/evidence/tables.py           rewrites them between their markers, and nothing else
 python benchmarks/evidence/tables.py --check   fails if that would change one
 """
 
@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from captum_tracinwe.evaluation.mistakes import Mistakes
 from common import RESULTS
 from label_tables import labels, why
 
-READMES = Path(__file__).parent / "README.md", Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGES = [Path(__file__).parent / "README.md", ROOT / "README.md", *sorted((ROOT / "docs" / "neighbours").glob("*.md"))]
 MARKERS = re.compile(r"(<!-- table (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)
 # AUC-DEL of the paper (arXiv 2202.11844): 50,000 texts, BERT, k to 100, 10 retrainings.
 PAPER = {
@@ -336,22 +338,25 @@ def _body(name: str) -> str:
     path = RESULTS / f"{name}.json"
     content = json.loads(path.read_text())
     versions = f"torch {content['versions']['torch']}, captum {content['versions']['captum']}"
-    body = KINDS[name.split("-")[0]](content)
+    kind = name.split("-")[0]
+    body = (
+        KINDS[kind](content) if kind in KINDS else import_module(kind).table(content)
+    )  # a neighbour's script has its own
     body += f"\n\n{content['note']}" if "note" in content else ""
     return f"{body}\n\n`results/evidence/{name}.json`, {content['date']}, {versions}."
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
     args = parser.parse_args(argv)
-    for readme in READMES:
-        text = readme.read_text()
+    for page in PAGES:
+        text = page.read_text()
         new = MARKERS.sub(_table, text)
         if args.check and new != text:
-            sys.exit(f"{readme} is not what the stored results give: run `python benchmarks/evidence/tables.py`.")
+            sys.exit(f"{page} is not what the stored results give: run `python benchmarks/evidence/tables.py`.")
         if not args.check:
-            readme.write_text(new)
+            page.write_text(new)
 
 
 if __name__ == "__main__":

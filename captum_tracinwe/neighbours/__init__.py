@@ -1,0 +1,19 @@
+"""What the literature around TracIn-WE asks of the same row gradients: each neighbour a module, each question one call."""
+
+from importlib import import_module
+from typing import Any
+
+# Name → module of this room, imported when the name is asked for: each needs other things.
+_HOMES: dict[str, str] = {}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
