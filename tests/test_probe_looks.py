@@ -17,16 +17,21 @@ ROWS = [{"input_ids": [3 + i, 5, 9, 7 + i], "labels": i % 2} for i in range(8)]
 
 def noted(monkeypatch):
     """The places in time of looks and of passes, as they come."""
-    came, look_at = [], probe.look_at
+    came, look_at, looks_at = [], probe.look_at, probe.looks_at
 
     def looked(batch, fills):
         came.append("look")
         return look_at(batch, fills)
 
+    def looked_at_all(batches, fills):
+        came.extend(["look"] * len(batches))
+        return looks_at(batches, fills)
+
     def before_pass(module, args):
         came.append("pass")
 
     monkeypatch.setattr(probe, "look_at", looked)
+    monkeypatch.setattr(probe, "looks_at", looked_at_all)
     model = TinyCNN(classes=2).eval()
     model.register_forward_pre_hook(before_pass)
     return came, model
@@ -65,6 +70,35 @@ def test_a_look_tells_size_and_form_and_which_text_may_be_filled_up(ids, padded)
     assert (look.size, look.padded) == (2, padded)
     assert look.form == forms.form_of(batch, (False, False), 2)
     assert seen((batch["input_ids"], batch["labels"])).padded == padded
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_looks_at_all_batches_are_the_looks_at_each(seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def numbers(*shape, least=0):
+        return torch.randint(least, 12, shape, generator=generator)
+
+    batches = []
+    for _ in range(200):  # with ends that repeat or are 0, odd classes, other kinds of columns and of labels
+        size, length = (int(numbers(1)) % 3 + 1 for _ in range(2))
+        ids, labels = numbers(size, length), numbers(size, least=-1 if seed % 2 else 0)
+        kinds = [
+            {"input_ids": ids, "labels": labels},
+            {"input_ids": ids, "labels": labels},
+            {"labels": labels, "input_ids": ids},
+            {"input_ids": ids, "labels": labels, "attention_mask": numbers(size, length) % 2},
+            {"input_ids": ids, "labels": ids},
+            {"input_ids": ids[None].repeat(size, 1, 1), "labels": labels},
+            {"input_ids": ids.int(), "labels": labels},
+            {"input_ids": ids, "labels": labels.double()},
+            {"input_ids": ids, "labels": labels[0]},
+            (ids, labels),
+        ]
+        batches.append(kinds[int(numbers(1)) % len(kinds)])
+    looks = forms.looks_at(batches, FILLS)
+    assert looks == [seen(batch) for batch in batches]
+    assert len(set(map(id, looks))) == len(set(looks))
 
 
 def test_a_mask_tells_in_place_of_the_ids():

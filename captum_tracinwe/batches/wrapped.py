@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch.nn import Module
 
-__all__ = ["parameters_of", "unwrap"]
+__all__ = ["parameters_of", "signature_of", "unwrap"]
+
+# Of each function its parameters, as it is and without ``self``.
+_signatures: WeakKeyDictionary[Callable[..., Any], dict[bool, tuple[inspect.Parameter, ...]]] = WeakKeyDictionary()
 
 
 def unwrap(model: Module) -> Module:
@@ -21,10 +26,22 @@ def unwrap(model: Module) -> Module:
 
 def parameters_of(model: Module) -> list[inspect.Parameter]:
     """What a model's forward takes; of one that hands on all, ``forward(self, *args, **kwargs)``, what its base's takes."""
-    own = list(inspect.signature(model.forward).parameters.values())
+    own = list(signature_of(model.forward))
     bases: list[Callable[..., Any]] = [vars(kind)["forward"] for kind in type(model).__mro__ if "forward" in vars(kind)]
     for forward in bases:
         if any(one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in own) or forward is Module.forward:
             break
-        own = list(inspect.signature(forward).parameters.values())[1:]
+        own = list(signature_of(forward))[1:]
     return own
+
+
+def signature_of(forward: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    """The parameters of a forward, without ``self`` where it is bound; kept, for torch takes no longer for a small layer."""
+    function, bound = getattr(forward, "__func__", forward), isinstance(forward, MethodType)
+    try:
+        known = _signatures.setdefault(function, {})
+    except TypeError:  # of which there are no weak references
+        return tuple(inspect.signature(forward).parameters.values())
+    if bound not in known:
+        known[bound] = tuple(inspect.signature(forward).parameters.values())
+    return known[bound]

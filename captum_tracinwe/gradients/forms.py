@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_tracinwe.batches.batch import Batch, is_mapping, labels_of, size_of, tensors_in
 
-__all__ = ["Look", "are_whole", "covers", "form_of", "look_at", "maybe_padded", "odd_labels_in", "padded_sides"]
+__all__ = ["Look", "covers", "form_of", "look_at", "looks_at", "maybe_padded", "odd_labels_in", "padded_sides"]
 
 # Whole numbers of a mapping that are no words, whose padding says nothing.
 NO_WORDS = ("labels", "label", "token_type_ids", "segment_ids", "position_ids")
@@ -32,41 +32,67 @@ class Look(NamedTuple):
     padded: tuple[int | None, int | None]
 
 
-def look_at(batch: Batch, fills: frozenset[int] | None) -> Look:
-    """All that is looked at of each batch, of any model.
-
-    ``fills`` are ids that texts may be filled up with; None where :func:`are_whole` says of the batch that they are not.
-    """
+def look_at(batch: Batch, fills: frozenset[int]) -> Look:
+    """All that is looked at of a batch, of any model; ``fills`` are ids that texts may be filled up with."""
     size = size_of(batch)
-    padded = (None, None) if fills is None else maybe_padded(batch, fills, size)
-    return Look(size, form_of(batch, padded_sides(batch), size), padded)
+    return Look(size, form_of(batch, padded_sides(batch), size), maybe_padded(batch, fills, size))
 
 
-def are_whole(batches: Sequence[Batch], fills: frozenset[int]) -> list[bool]:
-    """Of which batches no text begins or ends as one does that was filled up, by :func:`maybe_padded`; False: look at it.
+def looks_at(batches: Sequence[Batch], fills: frozenset[int]) -> list[Look]:
+    """A look at each of several batches; equal looks are one and the same, so that what is known by one is known by itself.
 
-    All in one go, by whole numbers of NumPy: half of the time. Of batches of one column of ids, on the CPU.
+    Of plain batches of as many examples one is looked at: of 157 batches that takes a fifth of the time of all.
+    """
+    one: dict[Look, Look] = {}
+    by_size: dict[tuple[str, int], Look] = {}
+    found = []
+    for batch, plain in zip(batches, _are_plain(batches, fills), strict=True):
+        key = next(iter(batch)), plain
+        look = by_size.get(key) if plain else None
+        if look is None:
+            seen = look_at(batch, fills)
+            look = one.setdefault(seen, seen)
+            if plain:
+                by_size[key] = look
+        found.append(look)
+    return found
+
+
+def _are_plain(batches: Sequence[Batch], fills: frozenset[int]) -> list[int]:
+    """The examples of each plain batch, of which nothing but its size is to be told; 0: look at it.
+
+    Plain is a column of ids with a class for each text, where no text begins or ends as one that was filled up does
+    (:func:`maybe_padded`) and no class is below 0. All in one go, by whole numbers of NumPy, on the CPU.
     """
     ends: list[np.ndarray[Any, Any]] = []
+    classes: list[np.ndarray[Any, Any]] = []
     places: list[int] = []
     for place, batch in enumerate(batches):
-        ids = batch.get("input_ids") if type(batch) is dict and len(batch) == 2 and "labels" in batch else None
-        if type(ids) is Tensor and ids.dtype == torch.int64 and ids.dim() == 2 and ids.is_cpu and ids.shape[1] > 1:
-            held = ids.numpy() if ids.layout == torch.strided and not ids.is_nested else None
-            if held is not None and len(held):
-                places.append(place)
-                ends += [held[:, :2], held[:, :-3:-1]]
-    found = [False] * len(batches)
-    if not ends:
-        return found
+        if type(batch) is not dict or len(batch) != 2:
+            continue
+        ids, labels = _whole_numbers(batch.get("input_ids"), 2), _whole_numbers(batch.get("labels"), 1)
+        if ids is not None and labels is not None and ids.shape[1] > 1 and len(ids) == len(labels) > 0:
+            places.append(place)
+            ends += [ids[:, :2], ids[:, :-3:-1]]
+            classes.append(labels)
+    sizes = [0] * len(batches)
+    if not places:
+        return sizes
     together = np.concatenate(ends)  # of each batch what its texts begin with, and what they end with, the last first
     odd = together[:, 0] == together[:, 1]
     for fill in fills:
         odd |= together[:, 0] == fill
-    starts = np.cumsum([0] + [len(one) for one in ends])
-    for place, any_odd in zip(places, np.logical_or.reduceat(odd, starts[:-1:2]).tolist(), strict=True):
-        found[place] = not any_odd
-    return found
+    odd |= np.repeat(np.concatenate(classes) < 0, 2)  # within its batch, in which one odd text is as good as another
+    starts = np.cumsum([0] + [2 * len(one) for one in classes])
+    for place, any_odd, own in zip(places, np.logical_or.reduceat(odd, starts[:-1]).tolist(), classes, strict=True):
+        sizes[place] = 0 if any_odd else len(own)
+    return sizes
+
+
+def _whole_numbers(part: Any, dim: int) -> np.ndarray[Any, Any] | None:
+    if type(part) is Tensor and part.dtype == torch.int64 and part.dim() == dim and part.is_cpu:
+        return part.numpy() if part.layout == torch.strided and not part.is_nested else None
+    return None
 
 
 def padded_sides(batch: Batch) -> tuple[bool, bool]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_tracinwe.batches.batch import LABEL_KEYS, Batch, is_mapping
+from captum_tracinwe.batches.wrapped import signature_of
 from captum_tracinwe.gradients.several_texts import read_one_by_one, texts_of
 from captum_tracinwe.gradients.switches import as_the_caller
 
@@ -41,7 +42,7 @@ def run_model(model: Module, batch: Batch, label_names: Sequence[str] = (), own_
         return read_one_by_one(model, texts)
     if not is_mapping(batch):
         return _run(model, *batch[:-1])
-    parameters = inspect.signature(model.forward).parameters.values()
+    parameters = signature_of(model.forward)
     names = {parameter.name for parameter in parameters}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
