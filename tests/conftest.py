@@ -1,11 +1,14 @@
-"""What all tests share: one seed, and one thread: for tiny tensors a second one only waits for the first."""
+"""What all tests share: one seed, no network, and one thread: for tiny tensors a second one only waits for the first."""
 
 import importlib
 import os
 import sys
 from importlib.util import find_spec
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: also of the processes that tests start
+# Before torch and transformers, and for the processes that tests start: one thread; and no hub, for which PEFT asks and waits
+# for minutes where there is no network.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
