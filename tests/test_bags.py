@@ -151,6 +151,6 @@ def test_a_bag_of_one_word_alone_is_refused(tmp_path):
     tracin = TracInWE(model, TensorDataset(ids, labels), paths, loss_fn=LOSS, batch_size=5)
     with pytest.raises(
         ValueError,
-        match=r"ids of shape \(\): expected ids \(N, T\), a text in each row.*or all ids \(P,\) and the offsets",
+        match=r"ids of shape \(\). Expected ids \(N, T\), a text in each row.*or all ids \(P,\) and the offsets",
     ):
         tracin.self_influence()

@@ -243,7 +243,7 @@ def test_an_encoder_decoder_without_a_target_is_told(label, tmp_path):
     paths = checkpoints(make, tmp_path)
     tracin = TracInWE(make(), rows, paths, loss_fn=TokenLoss(shift=False), batch_size=4, label_names=label)
     with pytest.raises(
-        ValueError, match="decoder of the T5ForConditionalGeneration reads none of it: expected 'labels'"
+        ValueError, match="decoder of the T5ForConditionalGeneration reads none of it. Expected 'labels'"
     ):
         tracin.influence(rows)
 

@@ -25,7 +25,7 @@ from captum_tracinwe.app.testing import (
 from captum_tracinwe.checkpoints.trainer_loss import loss_in_place
 from captum_tracinwe.gradients.token_losses import TokenLoss, span_loss
 
-SAID = "gradients are not those of training. Pass loss_fn=None, batch_size=1"
+SAID = "Gradients are not those of training. Pass loss_fn=None, batch_size=1"
 
 
 def texts(count, seed, labels="next"):

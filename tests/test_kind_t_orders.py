@@ -195,7 +195,7 @@ class Endless(Listed):
 def test_examples_that_are_left_out_or_read_twice_are_refused_with_the_way_out(bert, said):
     case, paths, expected = bert
     data = case.dataset()
-    with pytest.raises(ValueError, match=rf"{said}.*expected each example once.*Subset\(dataset, indices\)"):
+    with pytest.raises(ValueError, match=rf"{said}.*Expected each example once.*Subset\(dataset, indices\)"):
         TracInWE(case.model, PARTS[said](data), paths, loss_fn=case.loss)
     chosen = [5, 3, 1]
     tracin = TracInWE(case.model, DataLoader(Subset(data, chosen), 2), paths, loss_fn=case.loss)

@@ -162,7 +162,7 @@ def checked(
         if one.label not in (here, row.label, row.name):
             raise InputError(
                 f"{where}: text {one.index} has the label {shortened(one.label)} there, and {shortened(here)} in {train}, "
-                f"{row.place}; expected the decisions of a page that was made from this file (and with its --model, if it had "
+                f"{row.place}. Expected the decisions of a page that was made from this file (and with its --model, if it had "
                 f"one)."
             )
         if one.kind == "relabel":

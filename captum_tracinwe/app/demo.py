@@ -138,7 +138,7 @@ def run_planted(settings: Settings, say: Callable[[str], None] = print) -> Plant
     verdict = "Found" if count >= 0.9 * TOP else "Partly found" if count >= 0.5 * TOP else "Not found"
     say(
         f"{verdict}: planted texts among the top {TOP} proponents of {len(top)} mistakes: {count:.3g} of {TOP} on average "
-        f"({findings.by_chance:.2g} by chance);\nthe planted word {word!r} carries {shares.get(word, 0.0):.0%} of their "
+        f"({findings.by_chance:.2g} by chance).\nThe planted word {word!r} carries {shares.get(word, 0.0):.0%} of their "
         f"score, the next are " + ", ".join(f"{w!r} {s:.0%}" for w, s in list(shares.items())[:4] if w != word) + ".\n"
         f"Over all words the report names first: {words.words[0].word!r}, in {words.words[0].count} training texts, "
         f"{words.words[0].label_share:.0%} of them labelled {words.words[0].label!r}."

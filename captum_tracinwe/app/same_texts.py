@@ -14,7 +14,7 @@ __all__ = ["OTHER", "refuse_other_texts"]
 
 #: What is said of a text that an index does not know at this place.
 OTHER = (
-    "not the text that the index was built from, or cut at another length; expected that file, with its texts in their order, "
+    "not the text that the index was built from, or cut at another length. Expected that file, with its texts in their order, "
     "and the --max-length of the index."
 )
 

@@ -56,7 +56,7 @@ def check_arguments(
     if quantised is not None:
         raise ValueError(
             f"The model's layer {quantised!r} is a {type(model.get_submodule(quantised)).__name__} of torch.ao's int8 kernels, "
-            f"through which there is no gradient: expected weights in floating point, or quantised weights that are turned into "
+            f"through which there is no gradient. Expected weights in floating point, or quantised weights that are turned into "
             f"it where they are used (torchao's weight-only kinds). Explain the model from before quantize_dynamic."
         )
     lazy = [name for name, one in (*model.named_parameters(), *model.named_buffers()) if is_lazy(one)]
@@ -163,7 +163,7 @@ def _check_loss(name: str, loss: Any) -> None:
     if isinstance(loss, (CrossEntropyLoss, NLLLoss)) and loss.weight is not None and loss.reduction == "mean":
         kind = type(loss).__name__
         raise ValueError(
-            f"`{name}` is a {kind} with class weights and reduction='mean', which divides by the weights: alone, an example of "
+            f"`{name}` is a {kind} with class weights and reduction='mean', which divides by the weights. Alone, an example of "
             f"weight w has the loss w · l / w = l, and the weights would play no part. Expected one loss per example: "
             f"{kind}(weight=..., reduction='none')."
         )
@@ -210,7 +210,7 @@ def no_targets(what: str, indices: Sequence[int]) -> str:
     """The message about examples whose loss is over nothing."""
     return (
         f"{what.capitalize()} examples {list(indices[:10])} have no target (all labels are −100, or none lies in the part asked "
-        f"about): their gradient is taken as 0, and so is every score of theirs."
+        f"about). Their gradient is taken as 0, and so are all of their scores."
     )
 
 

@@ -150,7 +150,7 @@ class Collate:
                 lengths = mask.sum(-1)
                 raise ValueError(
                     f"Texts of different lengths ({int(lengths.min())} to {int(lengths.max())}) in one batch, and neither the "
-                    f"model takes an {name} nor the embedding has a padding_idx: expected one of them, or padding would count as "
+                    f"model takes an {name} nor the embedding has a padding_idx. Expected one of them, or padding would count as "
                     f"words. Pass batch_size=1, or collate_fn=..."
                 )
         return batch

@@ -77,7 +77,7 @@ def several(what: str, examples: int, rows: int, first: Any = None) -> str:
             f"by a Subset or list of the others; what it packs or cuts into one length, give as examples."
         )
     return (
-        f"{fact}whose gradient is whose.{where} Give each row as an example of its own, as the pieces of a long text, or let all "
+        f"{fact}whose gradient is whose.{where} Give each row as an example of its own, as the pieces of a long text. Or let all "
         f"that belongs to an example stand in one row, such as input_ids (N, 2, T) for pairs. Batches that are there go in a "
         f"DataLoader(batches, batch_size=None)."
     )

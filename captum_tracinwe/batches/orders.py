@@ -63,7 +63,7 @@ def order_of(loader: DataLoader[Any], what: str) -> Tensor | None:
     if of_batches:
         raise ValueError(
             f"`{what}` is a DataLoader of whole batches (batch_size=None), which its sampler ({kind}) gives in an order of its "
-            f"own: expected the order of the data set, because an index is that of an example in it. Pass a DataLoader of "
+            f"own. Expected the order of the data set, because an index is that of an example in it. Pass a DataLoader of "
             f"torch.utils.data.Subset(dataset, order), which is in order."
         )
     _refuse_parts(order, int(order.max()) + 1 if size is None else size, kind, what)
@@ -83,7 +83,7 @@ def say_order(loader: DataLoader[Any], what: str) -> None:
         _say_left_out(loader, what, len(names))
         return
     warnings.warn(
-        f"`{what}` is a DataLoader with an order of its own: row i of a result is of the i-th example that it gives, not of the "
+        f"`{what}` is a DataLoader with an order of its own. Row i of a result is of the i-th example that it gives, not of the "
         f"data set's example i (the first is {names[0]!r:.60}). For the order of the data set pass the data set, or a "
         f"DataLoader without a sampler.",
         stacklevel=6,
@@ -127,7 +127,7 @@ def _refuse_parts(order: Tensor, size: int, kind: str, what: str) -> None:
         ]
     if wrong:
         raise ValueError(
-            f"`{what}` is a DataLoader whose sampler ({kind}) {wrong[0]}, in an order of its own: expected each example once, "
+            f"`{what}` is a DataLoader whose sampler ({kind}) {wrong[0]}, in an order of its own. Expected each example once, "
             f"because an index is that of an example in the loader's data set. Pass the examples that are meant as a data set: "
             f"DataLoader(torch.utils.data.Subset(dataset, indices), ...) with the sampler's indices; an index then counts in "
             f"these."

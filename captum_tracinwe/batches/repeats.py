@@ -54,15 +54,15 @@ def say_what_changes(train_dataset: Dataset[Any] | DataLoader[Any], collate_fn: 
         )
     elif changed == "data" and stream:
         raise ValueError(
-            "`train_dataset` is a stream that gives other examples, or another order, each time it is read (does it shuffle or "
-            "augment at random, or can it be read only once?): expected the same ones in a fixed order, because scores are told "
+            "`train_dataset` is a stream that gives other examples, or another order, each time it is read. (Does it shuffle or "
+            "augment at random, or can it be read only once?) Expected the same ones in a fixed order, because scores are told "
             "by the index of an example, and each question reads all of them. Pass it without shuffling, or a list of its "
             "examples: list(stream)."
         )
     elif changed == "data":
         warnings.warn(
-            "`train_dataset` gives another example for the same index each time it is read (does it augment, or drop words at "
-            "random, as set_transform of datasets and __getitem__ may?), so scores differ each time. Pass one that gives each "
+            "`train_dataset` gives another example for the same index each time it is read, so scores differ each time. (Does it "
+            "augment, or drop words at random, as set_transform of datasets and __getitem__ may?) Pass one that gives each "
             "text always alike, for instance a list made of it once: [dataset[i] for i in range(len(dataset))].",
             stacklevel=5,
         )

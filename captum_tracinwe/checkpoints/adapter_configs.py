@@ -71,8 +71,8 @@ def check_config(model: Module, directory: Path) -> None:
     if _last(then) and _last(now) and _last(then) != _last(now) and model not in _told_of_the_base:
         _told_of_the_base.add(model)
         warnings.warn(
-            f"The adapter in {str(directory)!r} was trained on the base model {shown(then)}, and the model's is {shown(now)}: "
-            f"where they are two, gradients are not those of training. Pass a model that is made of the first; if the same one "
+            f"The adapter in {str(directory)!r} was trained on the base model {shown(then)}, and the model's is {shown(now)}. "
+            f"Where they are two, gradients are not those of training. Pass a model that is made of the first; if the same one "
             f"was moved or renamed all is well.",
             stacklevel=5,
         )

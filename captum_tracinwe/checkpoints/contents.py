@@ -250,7 +250,7 @@ def _held(
         key = next(key for key in RATES if key in content)
         warnings.warn(
             f"The checkpoint {str(path)!r} has {key!r} {shown(given)}, and its optimiser or scheduler the rate {in_force:.6g} "
-            f"for the word embedding: the second is used, here and in others like it, for it is the one in force. Where the "
+            f"for the word embedding. The second is used, here and in others like it: it is the rate in force. Where the "
             f"first is meant pass a checkpoints_load_func that calls load_checkpoint and returns it.",
             stacklevel=5,
         )

@@ -80,8 +80,8 @@ def _moment(directory: Path, table: Tensor) -> tuple[Tensor, float]:
             held = shown(sorted(map(str, state)))
             raise _without(
                 directory,
-                f"the state of the word embedding in {OPTIMIZER} is no Adam's, it has {held}",
-                "expected exp_avg_sq and step, with betas and eps of its group",
+                f"its state in {OPTIMIZER} is no Adam's. It has {held}",
+                "expected exp_avg_sq, step, betas and eps",
             ) from None
         correction = 1 - beta**step
         if not 0 < correction <= 1:

@@ -126,7 +126,7 @@ def _the_one(of_embedding: Sequence[float], found: Sequence[Sequence[float]], pa
     if len(set(rates)) > 1:
         warnings.warn(
             f"The checkpoint {str(path)!r} has parameter groups of different learning rates {shown(rates)}, and which of them "
-            f"trains the word embedding cannot be told: that of the first group, {rates[0]:.6g}, is used. Pass a "
+            f"trains the word embedding cannot be told. That of the first group, {rates[0]:.6g}, is used. Pass a "
             f"checkpoints_load_func that returns the right one.",
             stacklevel=6,
         )

@@ -354,7 +354,7 @@ def _base_model(directory: Path) -> Module:
     if not base or not Path(base).is_dir():
         raise ValueError(
             f"from_pretrained_run: {str(directory)!r} holds an adapter of the base model {shown(base)}, which is no directory "
-            f"here: pass the base model, or the PEFT model, as model=..."
+            f"here. Pass the base model, or the PEFT model, as model=..."
         )
     return _model_of(Path(base), TASKS.get(config.task_type or "", ""))
 

@@ -77,7 +77,7 @@ def loss_in_place(model: Module, loader: Any, label_names: Sequence[str], caller
     which = f" ({', '.join(f'{name} = {value:.4g}' for name, value in parts.items())} in it)" if parts else ""
     warnings.warn(
         f"{caller}: the model's own loss of training example {number} is {own:.6g}{which}, and {named}, which is used in its "
-        f"place, gives {ours:.6g} for each target: gradients are not those of training. Pass loss_fn=None, batch_size=1 for the "
+        f"place, gives {ours:.6g} for each target. Gradients are not those of training. Pass loss_fn=None, batch_size=1 for the "
         f"model's own loss of each example alone, or loss_fn=..., a function of (prediction, labels) with one loss per example.",
         stacklevel=4,
     )

@@ -24,7 +24,7 @@ def logits_of(output: Any, loss_fn: Loss | None, size: int) -> Tensor:
     logits = prediction_of(output)
     if isinstance(logits, Tensor) and logits is output and loss_fn is None:
         raise ValueError(
-            "table='bag' needs the error at the logits, and with loss_fn None the model's answer is its loss: expected a "
+            "table='bag' needs the error at the logits, and with loss_fn None the model's answer is its loss. Expected a "
             "loss_fn of logits (N, K), or a model whose output has `logits` beside its `loss`."
         )
     if not isinstance(logits, Tensor) or logits.dim() not in (1, 2) or logits.shape[0] != size:
@@ -50,7 +50,7 @@ def occurrences(calls: Sequence[LookUp], batch: Batch, size: int) -> list[Tensor
     )
     if folded is not None:
         raise ValueError(
-            f"table='bag' needs one text to an example, whose words may speak for any class; the model looks up ids of shape "
+            f"table='bag' needs one text to an example, whose words may speak for any class. The model looks up ids of shape "
             f"{tuple(folded.shape)} for a batch of {size}, several texts to an example. Take table='input'."
         )
     mask = batch.get("attention_mask") if is_mapping(batch) else None

@@ -247,7 +247,7 @@ def _gradients(
         )
     if any(gradient is None for gradient in found[looked_up:]):
         raise ValueError(
-            "The loss does not depend on the model's logits: expected a differentiable path from them to the loss, for the rows "
+            "The loss does not depend on the model's logits. Expected a differentiable path from them to the loss, for the rows "
             "of table='bag' and 'output' are made of the error there. Look for .detach() or torch.no_grad(), and for a model "
             "that makes its loss of other logits than it returns."
         )

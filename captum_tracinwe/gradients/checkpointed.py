@@ -110,9 +110,9 @@ class CheckpointedModel:
         for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
             if tensor.is_meta:
                 raise ValueError(
-                    f"The model's weight {name!r} is on the meta device, without numbers, after a checkpoint was loaded: hooks "
+                    f"The model's weight {name!r} is on the meta device, without numbers, after a checkpoint was loaded. Hooks "
                     f"such as those of accelerate's offloading (cpu_offload, disk_offload, device_map with 'cpu' or 'disk') "
-                    f"bring others in at each pass, and the checkpoint would play no part. Expected a model whose weights are in "
+                    f"bring others in at each pass. The checkpoint would play no part. Expected a model whose weights are in "
                     f"it: load it without a device_map, or take accelerate.hooks.remove_hook_from_submodules(model)."
                 )
 

@@ -107,8 +107,8 @@ def _told(what: str, model: Module, given: str, error: Exception) -> Exception:
         )
     if re.search(DEVICES, said):
         return RuntimeError(
-            f"Tensors lie on several devices. {what} on {given} met them; the model's weights are on {_kinds(model, 'device')}: "
-            f"expected one device, that of the word embedding, to which each batch is moved. Move the model, model.to(device), "
+            f"Tensors lie on several devices. {what} on {given} met them; the model's weights are on {_kinds(model, 'device')}. "
+            f"Expected one device, that of the word embedding, to which each batch is moved. Move the model, model.to(device), "
             f"and what its forward makes itself. It was said: {said}"
         )
     if re.search(TYPES, said):

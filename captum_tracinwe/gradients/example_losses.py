@@ -21,8 +21,8 @@ __all__ = ["by_name", "check_first", "example_losses", "prediction_of"]
 
 # Where the model's own loss is a mean over all targets of a batch.
 PER_EXAMPLE = (
-    ": captum_tracinwe.losses.TokenLoss() for a causal language model, TokenLoss(shift=False) for an encoder-decoder or for "
-    "labels of tokens, span_loss for answers in texts. These are the cross-entropy alone, without what the model adds to it"
+    ", of captum_tracinwe.losses. That is TokenLoss() for a causal language model, TokenLoss(shift=False) for an encoder-decoder "
+    "or for labels of tokens, span_loss for answers in texts. These are the cross-entropy alone, without what the model adds"
 )
 
 
@@ -71,7 +71,7 @@ def example_losses(
     if losses.dim() == 0 and size > 1 and _versions(prediction) != before:
         raise ValueError(
             f"The loss {name!r} gives one number for the batch, and writes into the prediction (an operation in place, such as "
-            f"logits /= 2): expected one that leaves it as it is, for it is called again for each example. Write "
+            f"logits /= 2). Expected one that leaves it as it is, for it is called again for each example. Write "
             f"logits = logits / 2, or give one loss per example."
         )
     if losses.dim() == 0:
@@ -130,9 +130,9 @@ def _output_as_loss(output: Any, labels: Any, size: int, own_loss: str) -> Tenso
                 return loss * (size if labels.is_floating_point() else (labels != -100).sum())
             raise ValueError(
                 f"loss_fn is None and the model's own loss is a mean over those targets of the batch that are not −100 (labels "
-                f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}): an example's part of it "
+                f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}). An example's part of it "
                 f"depends on its batch. Pass batch_size=1 (and `inputs` as a list of examples), by which the model's own loss "
-                f"stays as it is, or a loss_fn that gives one loss per example, shape ({size},)"
+                f"stays as it is. Or pass a loss_fn that gives one loss per example, shape ({size},)"
                 f"{_per_example(output.get('logits'), labels)}."
             )
         output = loss
@@ -210,11 +210,11 @@ def check_first(
         if len(touched) == 1:
             raise NotTogether(
                 f"The {name!r} is called with the texts of a batch in another order than that of its losses (the first loss "
-                f"hangs on the words of text {touched[0]} alone): expected one order, to tell whose gradient is whose. "
+                f"depends on the words of text {touched[0]} alone). Expected one order, to tell whose gradient is whose. "
                 f"batch_size=1 takes each text alone."
             )
         raise ValueError(
-            f"The loss of the first example depends on the words of others in its batch: expected the examples along the "
+            f"The loss of the first example depends on the words of others in its batch. Expected the examples along the "
             f"first dimension of the ids that {name!r} is called with (got {tuple(call.ids.shape)}), and a model in which "
             f"they do not meet. batch_size=1 takes each text alone, which is another model than one in which they meet."
         )

@@ -155,7 +155,7 @@ def check_fits(given: Preconditioner, source: RowSource, live: LiveRows) -> None
     if known.width not in source.widths:
         raise ValueError(
             f"`preconditioner` is a {name} that was fitted on rows of {known.width} columns at a checkpoint, and those here have "
-            f"{source.widths[0]} (table: {live.tables}): expected one fitted on tracin.row_gradients() of this model and table. "
+            f"{source.widths[0]} (table: {live.tables}). Expected one fitted on tracin.row_gradients() of this model and table. "
             f"{UNFITTED}"
         )
 

@@ -83,7 +83,7 @@ def _run(model: Module, *args: Any, **kwargs: Any) -> Any:
             raise
         raise NotTogether(
             f"The {type(model).__name__} has no padding token, by which it would tell where each text of a batch ends, and takes "
-            f"no batch sizes above 1: expected model.config.pad_token_id, or one text at a time. Set it to the id that your "
+            f"no batch sizes above 1. Expected model.config.pad_token_id, or one text at a time. Set it to the id that your "
             f"batches are padded with; or take batch_size=1, and `inputs` as a DataLoader(..., batch_size=1)."
         ) from error
 

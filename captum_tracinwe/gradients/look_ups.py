@@ -315,7 +315,7 @@ class RecordLookUps(TorchFunctionMode):
             count = len(input)
         else:
             raise ValueError(
-                f"The embedding is an nn.EmbeddingBag that is called with ids of shape {tuple(input.shape)}: expected ids "
+                f"The embedding is an nn.EmbeddingBag that is called with ids of shape {tuple(input.shape)}. Expected ids "
                 f"(N, T), a text in each row, padded, with padding_idx set; or all ids (P,) and the offsets (N,) of the texts."
             )
         call = self._call(input, weight, padding_idx, max_norm, scale_grad_by_freq)
@@ -389,7 +389,7 @@ def _say_what_is_beside(table: EmbeddingTable, record: RecordLookUps) -> None:
         some = ", ".join(map(str, ids.flatten()[:3].tolist())) + ", ..." * (ids.numel() > 3)
         warnings.warn(
             f"The model looks up {tuple(ids.shape)} ids ({some}) in the embedding {table.name!r} that are no words of its texts, "
-            f"such as token_type_ids or words that stand for classes: they have no part in any score.",
+            f"such as token_type_ids or words that stand for classes. They have no part in any score.",
             stacklevel=5,
         )
     for name in sorted(record.others - told):

@@ -118,8 +118,8 @@ def _mapping_in_tuple(batch: Any, said: str) -> str | None:
     if isinstance(batch, Mapping) or not isinstance(batch[0], Mapping) or not taken_for_tensor:
         return None
     return (
-        f"The first element of the batch is a mapping ({', '.join(map(str, batch[0]))}), and the model does not take one: "
-        f"expected a mapping that holds the labels too, {{**inputs, 'labels': labels}}, or a tuple of tensors "
+        f"The first element of the batch is a mapping ({', '.join(map(str, batch[0]))}), and the model does not take one. "
+        f"Expected a mapping that holds the labels too, {{**inputs, 'labels': labels}}, or a tuple of tensors "
         f"(inputs..., labels)."
     )
 
@@ -175,7 +175,7 @@ def _nothing_to_write(model: Module, batch: Any, said: str) -> str | None:
     if not of_two or not isinstance(batch, Mapping) or "specify" not in said or any(key in batch for key in written):
         return None
     return (
-        f"The batch has {', '.join(map(repr, batch))}, and the decoder of the {type(model).__name__} reads none of it: expected "
+        f"The batch has {', '.join(map(repr, batch))}, and the decoder of the {type(model).__name__} reads none of it. Expected "
         f"'labels', the target's token ids (N, T), −100 where it is filled up, of which its inputs are made. Rename the column "
         f"of the target, and make token ids of it."
     )

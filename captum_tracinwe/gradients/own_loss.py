@@ -52,7 +52,7 @@ def mean_or_sum(whole: OwnLoss, parts: Sequence[tuple[OwnLoss, Batch]], what: st
         )
     raise ValueError(
         f"The model's own loss of {len(losses)} {what} examples is {whole.value:.6g}, and their losses alone have the mean "
-        f"{mean:.6g} and the sum {total:.6g}: expected one of these, to tell whose gradient is whose. It has class weights, "
+        f"{mean:.6g} and the sum {total:.6g}. Expected one of these, to tell whose gradient is whose. It has class weights, "
         f"or a term that belongs to the batch (contrastive, balance of experts). Pass loss_fn=..., a function of "
         f"(prediction, labels) with one loss per example, such as torch.nn.CrossEntropyLoss(weight=..., reduction='none')."
     )

@@ -272,7 +272,7 @@ def _said(trial: Trial, found: Found) -> str:
     why = trial.why(found.difference, found.sorts)
     if not found.way.done:
         return (
-            f"{why}. They are left as they are, for some texts cannot be taken alone: scores hang on what a text shares its "
+            f"{why}. They are left as they are, for some texts cannot be taken alone: scores depend on what a text shares its "
             f"batch with. Pass texts long enough for the model, or all filled up to one length."
         )
     return (

@@ -85,7 +85,7 @@ def _check_tells_words(losses: tuple[Loss | None, Loss | None]) -> None:
             given = "None, the model's own" if loss is None else getattr(loss, "__name__", type(loss).__name__)
             raise ValueError(
                 f"preconditioner='auto' takes the words predicted of a language model, and `{name}` ({given}) does not tell "
-                f"which word each position has to predict: expected captum_tracinwe.losses.TokenLoss() (a causal model), "
+                f"which word each position has to predict. Expected captum_tracinwe.losses.TokenLoss() (a causal model), "
                 f"TokenLoss(shift=False) (an encoder-decoder or a masked model), or a loss with target_words(labels). To keep "
                 f"this loss, add table='input': the words read alone."
             )

@@ -89,7 +89,7 @@ class RoundTrip:
             return  # what answers by chance the probe tells
         raise RuntimeError(
             f"The {type(unwrap(self.weights.model)).__name__} does not answer as before, although its weights were put back "
-            f"after a checkpoint was in it: expected a model whose answer hangs on its parameters, buffers and mode. It keeps "
+            f"after a checkpoint was in it. Expected a model whose answer depends on its parameters, buffers and mode. It keeps "
             f"something else of a forward pass or of loading. Load your model anew, and pass a copy of it: "
             f"TracInWE(copy.deepcopy(model), ...)."
         )

@@ -155,7 +155,7 @@ class Trial:
             if self.examples.is_remade:
                 return found(AS_IT_IS, 0.0)  # of which there was a warning
             raise ValueError(
-                f"{self.why(first, sorts)}: expected batches that do not matter, for a stream cannot be read text by text. "
+                f"{self.why(first, sorts)}. Expected batches that do not matter, for a stream cannot be read text by text. "
                 f"Pass a DataLoader(..., batch_size=1) of it, or a collate_fn, attention_mask or position_ids for which they "
                 f"do not."
             )
@@ -199,8 +199,8 @@ class Trial:
             return f"Whose words are whose cannot be told in a batch of several {self.what} examples"
         return (
             f"The gradients of {self.what} examples in a batch differ from those of each text alone, by {difference:.2g} of the "
-            f"largest number (because the model sees padding, or a collator changes the order of its batch, or texts of a batch "
-            f"meet in the model)"
+            f"largest number. Either the model sees padding, or a collator changes the order of its batch, or texts of a batch "
+            f"meet in the model"
         )
 
     # ------------------------------------------------------------------------------------------------------- the steps
@@ -343,7 +343,7 @@ class Trial:
         if far > most and self.passes.loss(one) is not None:
             raise ValueError(
                 f"By the model's own loss the gradients of one of the {self.what} examples differ by {far:.2g} of the largest "
-                f"number between its batch and a batch of it alone, padded alike: expected a loss that is the mean or the sum of "
+                f"number between its batch and one of it alone, padded alike. Expected a loss that is the mean or the sum of "
                 f"those of the examples. It has class weights, or a term that belongs to the batch. Pass loss_fn=..., a function "
                 f"of (prediction, labels) with one loss per example."
             )

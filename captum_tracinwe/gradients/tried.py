@@ -51,7 +51,7 @@ def singles_of(
             raise ValueError(
                 f"The collator makes {size_of(found)} rows of one example: expected one for each, to tell whose gradient is "
                 f"whose. Let it make a mapping or tuple in which all that belongs to an example stands in one row, such as "
-                f"input_ids (N, 2, T) for pairs, or give each row as an example of its own."
+                f"input_ids (N, 2, T) for pairs. Or give each row as an example of its own."
             )
         return without_left_padding(found)
 

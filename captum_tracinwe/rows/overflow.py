@@ -27,6 +27,6 @@ def overflow(what: str, dtype: torch.dtype) -> ValueError:
     wider = "" if dtype == torch.float64 else "take the model in float64, model.double(), or "
     return ValueError(
         f"{what} is beyond {str(dtype).removeprefix('torch.')}, which ends at {torch.finfo(dtype).max:.1e}: expected gradients "
-        f"whose products are finite. Look at the loss and the weights there; to ask about gradients that large, {wider}multiply "
+        f"whose products are finite. Look at the loss and the weights there. To ask about gradients that large, {wider}multiply "
         f"the loss by a small number (a thousandth makes every score a millionth)."
     )

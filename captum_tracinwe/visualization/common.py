@@ -53,8 +53,8 @@ MEANING = (
 TOWARDS, AWAY = "Pushed the model towards this answer", "Pushed it away"
 #: How a report orders its words, as pictures write it.
 ORDER = (
-    "by size of total × steadiness (1 if all texts pull the same way, 0 if they cancel) × certainty (the way from the label's "
-    "share of all texts to always); the others by total"
+    "by size of total × steadiness × certainty; the others by total. Steadiness is 1 if all texts pull the same way, and 0 if "
+    "they cancel. Certainty is the way from the label's share of all texts to always"
 )
 # So many words that go with no label are named where all others shown do.
 _OTHERS = 3

@@ -135,7 +135,7 @@ def _head(found: Suspects, live: bool) -> str:
         out.append(
             '<p class="keys" data-live hidden>Keys: <kbd>j</kbd> or <kbd>↓</kbd> next card, <kbd>k</kbd> or <kbd>↑</kbd> the one '
             "before, <kbd>1</kbd> keep the label, <kbd>2</kbd> change it to the one suggested, <kbd>3</kbd> drop the text, "
-            "<kbd>4</kbd> choose another label, <kbd>u</kbd> undo. Decisions stay in this browser until you export them.</p>"
+            "<kbd>4</kbd> another label, <kbd>u</kbd> undo. Decisions stay in this browser until you export them.</p>"
             "<noscript><p>To decide here, allow this page its own script; it loads nothing and sends nothing.</p></noscript>"
         )
     first = counted(len(found.first), "text")

@@ -364,6 +364,6 @@ def _check_texts(
         if unseen is not None:
             raise ValueError(
                 f"word_report: the text of training example {indices[index]} ({text.text!r:.60}) has the token "
-                f"{text.token_names[unseen]!r} (id {text.token_ids[unseen]}), which the model did not get in training: expected "
+                f"{text.token_names[unseen]!r} (id {text.token_ids[unseen]}), which the model did not get in training. Expected "
                 f"the texts in the training set's order, tokenized as in training, with the same max_length."
             )

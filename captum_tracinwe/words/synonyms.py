@@ -283,7 +283,7 @@ def _strongest(tracin: Explained, k: int, min_cosine: float) -> LiveSource:
         )
     if leads_from_word_to_word(tracin.preconditioner):
         raise ValueError(
-            f"TracIn-WE-Syn lets words of the two texts meet: expected a preconditioner that keeps words apart, such as 'idf', "
+            f"TracIn-WE-Syn lets words of the two texts meet. Expected a preconditioner that keeps words apart, such as 'idf', "
             f"got {type(tracin.preconditioner).__name__}, after which a test text has rows of all training words."
         )
     return dataclasses.replace(source, live=dataclasses.replace(source.live, top_k_words=int(k)))

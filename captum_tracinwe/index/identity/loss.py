@@ -247,5 +247,5 @@ def of_library(value: Any) -> bool:
 def _unknown(value: Any, path: str) -> ValueError:
     return ValueError(
         f"An index remembers the loss it was built with, and {path} is a {type(value).__name__}, which cannot be recognised "
-        f'again: give a named loss such as nn.CrossEntropyLoss(reduction="none"), or a function without captured objects.'
+        f'again. Give a named loss such as nn.CrossEntropyLoss(reduction="none"), or a function without captured objects.'
     )
