@@ -1,6 +1,5 @@
 """What the documentation promises: its examples run, its pages' code runs, every public name is in the reference."""
 
-import ast
 import doctest
 import importlib
 import pkgutil
@@ -39,14 +38,17 @@ def test_no_example_is_skipped():
 
 @needs_pages
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(DOCS)))
-def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
+def test_the_code_on_a_page_runs_and_prints_what_the_page_shows(page, tmp_path, monkeypatch):
     """All ```python blocks of a page, from top to bottom in one namespace; what is not to run is a {code-block}."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    assert blocks, "a page with code, of which none runs"
+    monkeypatch.syspath_prepend(str(DOCS))
+    import outputs
+
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "page"}
-    for block in blocks:
-        exec(compile(ast.parse(block), str(page), "exec"), names)
+    blocks = list(outputs.runs(page))
+    assert blocks, "a page with code, of which none runs"
+    for block, printed in blocks:
+        shown = block["shown"]
+        assert shown is None or outputs.alike(shown, printed), f"`python docs/outputs.py {page}`: printed {printed}"
 
 
 @needs_pages
