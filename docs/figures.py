@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import torch
+from captum_tracinwe.evaluation import WordDeletion
+
 
 def substitutions(results):
     """Name → figure, for ``{{ name }}`` in a page."""
@@ -70,4 +73,146 @@ def substitutions(results):
             f"lists_bfloat16_{width}": f"{lists[width]['milliseconds']['bfloat16']:.1f}",
             f"many_{width}": f"{cases['64 tests', width, 1]['milliseconds']['row_dot']:.0f}",
         }
+    results = Path(results)
+    probe = json.loads((results / "probe.json").read_text())
+    parts = sorted(model["probe / pass without it"] for model in probe["models"].values())
+    figures |= {
+        "probe_models": str(len(parts)),
+        "probe_texts": f"{probe['settings']['texts']:,}",
+        "probe_least": f"{parts[0]:.1%}",
+        "probe_median": f"{parts[len(parts) // 2]:.1%}",
+        "probe_most": f"{parts[-1]:.1%}",
+    }
+    return (
+        figures | _of_the_index(found["index"], found["collect"]) | _of_language_models(results) | _of_labels(results)
+    ) | _of_evidence(results)
+
+
+def _of_the_index(index, collect):
+    """What gradients of 20,000 texts take, which was measured, and what follows for more."""
+    build, search = index["build"], index["search"]
+    texts, payload, files = build["texts"], build["payload_bytes"], build["file_bytes"]
+    seconds = collect["threads"] / collect["rows"]["row gradients"]["texts/s"]  # of one core, for a text
+    read, verified = search["proponents"]["read_median"], search["proponents"]["verified_median"]
+    found = {
+        "kept_payload": f"{payload / texts / 1e3:.1f} KB",
+        "kept_disk": f"{files / texts / 1e3:.1f} KB",
+        "kept_read": f"{read:.1%}",
+        "kept_bounds": f"{read - verified:.1%}",
+        "kept_verified": f"{verified:.1%}",
+        "kept_open": f"{build['open_seconds'] * 1e3:.0f} ms",
+        "kept_pass": f"{seconds:.3f} s",
+    }
+    for name, many in (("20k", texts), ("100k", 1e5), ("1m", 1e6), ("1g", 1e9)):
+        times = many / texts
+        found |= {
+            f"build_{name}": _digits(seconds * many / 3600),
+            f"payload_{name}": _bytes(payload * times),
+            f"disk_{name}": _bytes(files * times),
+            f"half_{name}": _bytes((files - payload / 2) * times),
+            f"read_{name}": _bytes(payload * read * times),
+            f"bounds_{name}": _bytes(payload * (read - verified) * times),
+        }
+    return found
+
+
+def _of_language_models(results):
+    methods = json.loads((results / "instructions.json").read_text())["methods"]
+    names = {
+        "auto": "output rows, idf², by words",
+        "words": "words alone, idf², by words",
+        "bm25": "BM25, answer",
+        "last": "last-layer TracIn",
+        "plain": "TracIn-WE",
+    }
+    found = {f"lm_{short}": f"{methods[name]['recall@50']['mean']:.0%}" for short, name in names.items()}
+    auto = methods[names["auto"]]["recall@50"]
+    return found | {"lm_auto_least": f"{auto['least']:.0%}", "lm_auto_most": f"{auto['most']:.0%}"}
+
+
+def _of_labels(results):
+    cells = json.loads((results / "evidence" / "labels-cnn-s1.json").read_text())["cells"]
+    ahead = [cell["AP"]["suspects"] - cell["AP"]["loss"] for cell in cells.values()]
+    names = {
+        "suspects": "suspects",
+        "cleanlab": "words, 5 folds, cleanlab, adjusted",
+        "neighbours": "nearest neighbours",
+        "loss": "loss",
+        "margin": "cleanlab, mean of checkpoints, adjusted",
+        "folds": "model, 5 folds, loss",
+        "self": "self-influence",
+    }
+    found = {
+        f"labels_{short}": f"{sum(cell['AP'][name] for cell in cells.values()) / len(cells):.2f}"
+        for short, name in names.items()
+    }
+    told = [cell for name, cell in cells.items() if "uniform" in name and cell["tells"]]  # by chance, and words tell
+    promised, right = zip(*(cell["expected and found"]["suspects"]["100"] for cell in told), strict=True)
+    suggested = [cell["suggested right"] for cell in told]
+    human = cells["ag_news, human"]["expected and found"]["suspects"]["200"]
+    found |= {
+        "labels_won": str(sum(one > 0 for one in ahead)),
+        "labels_cells": str(len(cells)),
+        "labels_lost": f"{-min(ahead):.3f}",
+        "labels_found_least": f"{min(right)}",
+        "labels_found_most": f"{max(right)}",
+        "labels_promised_least": f"{min(promised):.0f}",
+        "labels_promised_most": f"{max(promised):.0f}",
+        "labels_right_least": f"{min(suggested):.0%}",
+        "labels_right_most": f"{max(suggested):.0%}",
+        "labels_human_promised": f"{human[0]:.0f}",
+        "labels_human_found": f"{human[1]}",
+    }
+    tuned = json.loads((results / "evidence" / "labels-minilm-s1.json").read_text())["cells"]
+    for name, cell in tuned.items():
+        data = name.partition(",")[0]
+        found |= {f"minilm_{method}_{data}": f"{cell['AP'][method]:.2f}" for method in ("suspects", "loss")}
+    return found
+
+
+def _of_evidence(results):
+    """Of two models that learned one answer from other texts; of several runs; of self-influence by tables."""
+    ways = json.loads((results / "evidence" / "causes-ag_news-cnn-cpu.json").read_text())["ways"].values()
+    told = {
+        name: [way["methods"][name]["told"][0] for way in ways] for name in ("WE, recommended", "regression on words")
+    }
+    several = json.loads((results / "evidence" / "ensemble-ag_news-cnn-cpu.json").read_text())
+    one = json.loads((results / "evidence" / "deletion-ag_news-cnn-cpu.json").read_text())
+    figures = {
+        "told_least": f"{min(told['WE, recommended']):.2f}",
+        "told_most": f"{max(told['WE, recommended']):.2f}",
+        "told_regression": f"{max(told['regression on words']):.2f}",
+    }
+    for short, name in (("auto", "WE, recommended"), ("plain", "WE")):
+        figures |= {f"several_{short}": _separation(several, name), f"single_{short}": _separation(one, name)}
+    for short, name in (("named", "recommended_words"), ("plain", "words")):
+        content = json.loads((results / "evidence" / f"{name}-ag_news-cnn-cpu.json").read_text())
+        sides = (torch.tensor(content[side], dtype=torch.float64) for side in ("named", "control"))
+        named, other = WordDeletion(*sides).intervals()
+        figures |= {f"hidden_{short}": f"{named}"} | ({"hidden_other": f"{other}"} if short == "named" else {})
     return figures
+
+
+def _separation(content, name):
+    """Half of what the answer's probability rises without opponents, less what it rises without proponents: the mean over k."""
+    sides = []
+    for side in ("opponents", "proponents"):
+        rows = content["methods"][name][side]  # (k, seeds, tests), or so: the mean over all but k = 0, which is 0
+        sides.append(_mean(rows))
+    return f"{sides[0] - sides[1]:.2f}"
+
+
+def _mean(rows):
+    return sum(map(_mean, rows)) / len(rows) if isinstance(rows, list) else rows
+
+
+def _digits(number):
+    """Two digits that count."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}" if number >= 1 else f"{number:.2f}"
+
+
+def _bytes(number):
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= size:
+            return f"{_digits(number / size)} {unit}"
+    return f"{number:,.0f} bytes"

@@ -16,7 +16,7 @@ SECTIONS = {
     "labels": ("labels", "explanation"),
     "exports": ("exports", "tabular", "whole_files"),
     "rows": ("rows", "short_names"),
-    "evidence": ("evidence",),
+    "evidence": ("evidence", "neighbours"),
     "command": ("app",),
 }
 GAP = "…"

@@ -25,7 +25,7 @@ from captum_tracinwe.words.legible import DIRECTION_MARKS, visible
 from captum_tracinwe.words.texts import TokenizedText, from_ids
 
 EVIL = "<script>alert(1)</script> & <img src=x onerror=alert(2)> \"quoted' </style></title><!-- "
-README = Path(__file__).parents[1] / "README.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "spurious_words.md"
 VOID = {"meta", "br", "img", "link", "input"}
 
 
@@ -194,9 +194,9 @@ def test_the_shares_on_a_text_add_up_to_the_score():
         assert sum(map(float, titles)) == pytest.approx(pair.score, abs=2e-3)
 
 
-@pytest.mark.skipif(not README.is_file(), reason="the checkout's README is not here")
-def test_the_readme_says_how_to_keep_a_page_of_a_report(tmp_path, monkeypatch):
-    [line] = re.findall(r"^visualization\.write_html\(.*word_report_html.*\)", README.read_text("utf-8"), flags=re.M)
+@pytest.mark.skipif(not GUIDE.is_file(), reason="the checkout's docs/ are not here")
+def test_the_guide_says_how_to_keep_a_page_of_a_report(tmp_path, monkeypatch):
+    [line] = re.findall(r"^visualization\.write_html\(.*word_report_html.*\)", GUIDE.read_text("utf-8"), flags=re.M)
     monkeypatch.chdir(tmp_path)
     exec(line, {"visualization": viz, "report": WordReport((), 0.0, 1, 1)})
     assert "No test text shares a word" in (tmp_path / "words.html").read_text("utf-8")
