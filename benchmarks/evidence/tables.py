@@ -1,4 +1,4 @@
-"""Write the tables of this folder's README, the repository's and the pages of neighbours from the stored results.
+"""Write the tables of this folder's README, the repository's, the guide's and the pages of neighbours from the stored results.
 
 python benchmarks/evidence/tables.py           rewrites them between their markers, and nothing else
 python benchmarks/evidence/tables.py --check   fails if that would change one
@@ -29,9 +29,15 @@ from captum_tracinwe.evaluation import (
 from captum_tracinwe.evaluation.mistakes import Mistakes
 from common import RESULTS
 from label_tables import labels, why
+from readme_tables import README
 
 ROOT = Path(__file__).parents[2]
-PAGES = [Path(__file__).parent / "README.md", ROOT / "README.md", *sorted((ROOT / "docs" / "neighbours").glob("*.md"))]
+PAGES = [
+    Path(__file__).parent / "README.md",
+    ROOT / "README.md",
+    ROOT / "docs" / "guide" / "true_ranking.md",
+    *sorted((ROOT / "docs" / "neighbours").glob("*.md")),
+]
 MARKERS = re.compile(r"(<!-- table (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)
 # AUC-DEL of the paper (arXiv 2202.11844): 50,000 texts, BERT, k to 100, 10 retrainings.
 PAPER = {
@@ -257,7 +263,7 @@ def _plain(interval: Interval, digits: int) -> str:
     return f"{interval.estimate:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]".replace("-", "−")
 
 
-# What stands in the README of the repository, first which texts taught an answer: experiment, results file, and the name there
+# What stands in the guide, first which texts taught an answer: experiment, results file, and the name there
 # of each column's method.
 ANSWERS = {
     "recommended": "WE, recommended",
@@ -333,6 +339,8 @@ def _table(match: re.Match[str]) -> str:
 
 @functools.cache
 def _body(name: str) -> str:
+    if name in README:
+        return README[name]()
     if name in ("answers", "headlines"):
         return answers() if name == "answers" else headlines()
     path = RESULTS / f"{name}.json"
