@@ -82,3 +82,16 @@ def test_links_between_the_files_of_the_repository_lead_somewhere():
 @needs_pages
 def test_the_version_to_cite_is_that_of_the_package():
     assert f"version: {captum_tracinwe.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+@needs_pages
+def test_what_is_to_be_cited_has_the_fields_that_the_format_asks_for():
+    """Citation File Format 1.2.0: these are required, and no other key is allowed in what is used of it here."""
+    yaml = pytest.importorskip("yaml")
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["type"] == "software"
+    assert cited["license"] == "BSD-3-Clause"
+    assert all(author.keys() & {"name", "family-names", "alias"} for author in cited["authors"])
+    assert all({"authors", "title", "type"} <= reference.keys() for reference in cited["references"])

@@ -1,0 +1,265 @@
+"""Scores as Captum, dattri and Bergson read them, and as quanda asks for them: with the real libraries where they are here."""
+
+import importlib
+import json
+import sys
+from abc import ABC, abstractmethod
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from captum.influence._utils.common import KMostInfluentialResults
+
+from captum_tracinwe import GradientIndex, TracInWE
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_gpt2, toy_texts, toy_tracin
+from captum_tracinwe.exports import quanda_explainer, to_bergson, to_captum, to_dattri, to_quanda
+from captum_tracinwe.gradients import TokenLoss
+
+LOSS = torch.nn.CrossEntropyLoss(reduction="none")
+
+
+@pytest.fixture
+def scores():
+    return torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+
+
+def installed(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+# ------------------------------------------------------------------------------------------------------------- captum
+
+
+def test_a_ranking_is_captums_own_type_and_what_influence_returns():
+    tracin, inputs = toy_tracin()
+    expected = tracin.influence(inputs, k=3)
+    found = to_captum(tracin.influence(inputs), k=3)
+    assert type(found) is type(expected) is KMostInfluentialResults
+    assert torch.equal(found.indices, expected.indices)
+    torch.testing.assert_close(found.influence_scores, expected.influence_scores)
+    lowest = to_captum(tracin.influence(inputs), k=3, proponents=False)
+    assert torch.equal(lowest.indices, tracin.influence(inputs, k=3, proponents=False).indices)
+
+
+def test_what_an_index_finds_is_a_ranking_of_captums(tmp_path):
+    tracin, inputs = toy_tracin()
+    tracin.build_index(tmp_path / "index", show_progress=False)
+    found = GradientIndex.open(tmp_path / "index").search(tracin.question_rows(inputs), k=3)
+    ranking = to_captum(found)
+    assert isinstance(ranking, KMostInfluentialResults)
+    assert torch.equal(ranking.indices, tracin.influence(inputs, k=3).indices)
+
+
+def test_a_ranking_of_nothing_or_twice_is_refused(scores):
+    for k in (None, 0):
+        with pytest.raises(ValueError, match="k of at least 1"):
+            to_captum(scores, k=k)
+    with pytest.raises(ValueError, match="ranking already"):
+        to_captum(to_captum(scores, k=2), k=1)
+    with pytest.raises(TypeError, match="got str"):
+        to_captum("scores")
+    with pytest.raises(ValueError, match="test and training"):
+        to_captum(scores[0], k=1)
+
+
+# ------------------------------------------------------------------------------------------------------------- dattri
+
+
+def test_dattri_has_a_row_for_each_training_example(scores, tmp_path):
+    turned = to_dattri(scores, tmp_path / "scores.pt")
+    assert turned.shape == (7, 3)
+    assert turned.is_contiguous()
+    assert torch.equal(turned, scores.T)
+    assert torch.equal(torch.load(tmp_path / "scores.pt", weights_only=True), turned)
+    assert torch.equal(to_dattri(scores[0]), scores[0])  # self-influence
+
+
+def test_a_file_for_dattri_holds_its_own_numbers_alone(tmp_path):
+    of_a_large_one = torch.randn(1000, 1000)[:2, :5]
+    to_dattri(of_a_large_one, tmp_path / "scores.pt")
+    assert (tmp_path / "scores.pt").stat().st_size < 10_000
+
+
+@pytest.mark.skipif(installed("dattri") is None, reason="dattri is not installed")
+def test_dattris_metrics_take_it():
+    metrics = importlib.import_module("dattri.metric")
+    scores = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
+    subsets = torch.stack([torch.randperm(10)[:5] for _ in range(8)])
+    truth = scores[:, subsets].sum(2).T  # what a model that just adds up would answer
+    correlation, _ = metrics.lds(to_dattri(scores), (truth, subsets))
+    assert torch.allclose(correlation, torch.ones(2).to(correlation), atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------ bergson
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_bergson_finds_each_score_where_its_info_says(scores, dtype, tmp_path):
+    scores = scores.to(dtype)
+    info = json.loads((to_bergson(scores, tmp_path / "scores") / "info.json").read_text())
+    assert (info["num_items"], info["num_rows"], info["num_scores"]) == (7, 7, 3)
+    assert info["attribute_tokens"] is False
+    layout = np.dtype(info["dtype"])
+    stored = np.memmap(tmp_path / "scores" / "scores.bin", dtype=layout, mode="r", shape=(info["num_rows"],))
+    assert layout.itemsize % 8 == 0
+    for i in range(3):
+        assert np.array_equal(stored[f"score_{i}"], scores[i].numpy())
+        assert stored[f"written_{i}"].all()
+
+
+def test_bergson_is_told_that_positive_is_a_proponent(scores, tmp_path):
+    yaml = pytest.importorskip("yaml")
+    config = yaml.safe_load((to_bergson(scores, tmp_path) / "config.yaml").read_text())
+    assert [step["score"]["score_cfg"]["higher_is_better"] for step in config["steps"]] == [True]
+
+
+@pytest.mark.skipif(installed("bergson") is None, reason="Bergson is not installed")
+def test_bergson_itself_reads_it(scores, tmp_path):
+    data = importlib.import_module("bergson.data")
+    loaded = data.load_scores(to_bergson(scores, tmp_path))
+    assert loaded.is_written()
+    assert np.array_equal(loaded[:].T, scores.numpy())
+    signed, several = data.load_scores_loss_signed(str(tmp_path))
+    assert several
+    assert torch.equal(signed.T, -scores)
+
+
+def test_bergson_gets_half_precision_it_can_hold(scores, tmp_path):
+    info = json.loads((to_bergson(scores.bfloat16(), tmp_path) / "info.json").read_text())
+    assert info["dtype"]["formats"][0] == "float32"
+
+
+def test_a_second_export_replaces_the_first(scores, tmp_path):
+    to_bergson(scores, tmp_path)
+    to_bergson(scores[:1, :4], tmp_path)
+    assert json.loads((tmp_path / "info.json").read_text())["num_items"] == 4
+    assert (tmp_path / "scores.bin").stat().st_size == 4 * 8
+
+
+@pytest.mark.parametrize("export", [to_dattri, to_bergson])
+def test_what_is_no_matrix_of_scores_is_refused(export, scores, tmp_path):
+    with pytest.raises(TypeError, match="as a Tensor"):
+        export(scores.numpy(), tmp_path / "x")
+    with pytest.raises(ValueError, match=r"\(N, M\)"):
+        export(scores[None], tmp_path / "x")
+    with pytest.raises(TypeError, match="real numbers"):
+        export(scores.long(), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_no_scores_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one"):
+        to_bergson(torch.zeros(0, 3), tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------------- quanda
+
+
+class Explainer(ABC):
+    """quanda 0.5's base class, as far as its metrics and benchmarks use it."""
+
+    accepted_tasks = ()
+
+    def __init__(
+        self, model, train_dataset, task="image_classification", checkpoints=None, checkpoints_load_func=None, **kwargs
+    ):
+        if task not in self.accepted_tasks:
+            raise ValueError(f"Task {task} not supported by this explainer.")
+        self.model, self.train_dataset, self.device = model, train_dataset, "cpu"
+        self.checkpoints = (
+            checkpoints if isinstance(checkpoints, list) else [] if checkpoints is None else [checkpoints]
+        )
+
+    @abstractmethod
+    def explain(self, test_data, targets):
+        """Scores (test, train)."""
+
+    def self_influence(self, batch_size=32):
+        raise AssertionError("a full matrix for its diagonal")
+
+
+@pytest.fixture
+def quanda(monkeypatch):
+    """The library, or its interface."""
+    if installed("quanda.explainers.base") is None:
+        for name in ("quanda", "quanda.explainers", "quanda.explainers.base"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        sys.modules["quanda.explainers.base"].Explainer = Explainer
+    return sys.modules["quanda.explainers.base"]
+
+
+def test_an_explainer_of_quanda_gives_the_scores_of_its_tracin(quanda):
+    tracin, (ids, labels) = toy_tracin()
+    explainer = to_quanda(tracin)
+    assert isinstance(explainer, quanda.Explainer)
+    found = explainer.explain(test_data=ids, targets=labels)
+    assert found.shape == (2, 12)
+    assert torch.equal(found, tracin.influence((ids, labels)))
+    assert torch.equal(explainer.explain(ids, labels.tolist()), found)
+    assert torch.equal(explainer.self_influence(), tracin.self_influence())
+    assert explainer.self_influence(batch_size=3) is explainer.self_influence()
+
+
+def test_quanda_makes_its_own_of_the_class(quanda, tmp_path):
+    ids, _, labels = toy_texts(14)
+    train = torch.utils.data.TensorDataset(ids[2:], labels[2:])
+    model = TinyCNN()
+    checkpoints = scatter_checkpoints(model, tmp_path)
+    kind = quanda_explainer(TracInWE, loss_fn=LOSS, batch_size=4)
+    found = kind(model=model, train_dataset=train, checkpoints=checkpoints).explain(ids[:2], labels[:2])
+    expected = TracInWE(model, train, checkpoints, loss_fn=LOSS).influence((ids[:2], labels[:2]))
+    torch.testing.assert_close(found, expected)
+    plain = kind(model=model, train_dataset=train, checkpoints=checkpoints, exclude_tokens=[1, 2])
+    assert plain.tracin.exclude_tokens
+
+
+def test_quandas_own_loader_of_checkpoints_is_used(quanda, tmp_path):
+    ids, _, labels = toy_texts(6)
+    train, model = torch.utils.data.TensorDataset(ids, labels), TinyCNN()
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    loaded = []
+
+    def load(model, path):
+        loaded.append(path)
+        model.load_state_dict(torch.load(path, weights_only=True))
+        return 1.0
+
+    kind = quanda_explainer(TracInWE, loss_fn=LOSS)
+    path = str(tmp_path / "weights.pt")
+    kind(model, train, [path], checkpoints_load_func=load).self_influence()
+    assert set(loaded) == {path}
+
+
+def test_fields_and_single_examples_are_asked_under_the_targets(quanda, tmp_path):
+    ids, mask, _ = toy_texts(8)
+    targets = ids.masked_fill(mask == 0, -100)
+    data = [{"input_ids": i, "attention_mask": m, "labels": t} for i, m, t in zip(ids, mask, targets, strict=True)]
+    model = tiny_gpt2()
+    checkpoints = scatter_checkpoints(model, tmp_path, rates=(0.1,))
+    tracin = TracInWE(model, data, checkpoints, loss_fn=TokenLoss(), batch_size=4)
+    explainer = to_quanda(tracin, task="causal_lm")
+    fields = {"input_ids": ids[:2], "attention_mask": mask[:2]}
+    expected = tracin.influence({**fields, "labels": targets[:2]})
+    torch.testing.assert_close(explainer.explain(fields, targets[:2]), expected)
+    torch.testing.assert_close(explainer.explain({**fields, "labels": targets[:2]}, None), expected)
+    singles = [{key: value[i] for key, value in fields.items()} for i in range(2)]
+    torch.testing.assert_close(explainer.explain(singles, targets[:2]), expected)
+    assert "labels" not in fields
+
+
+def test_other_tasks_and_ids_without_labels_are_refused(quanda):
+    tracin, (ids, _) = toy_tracin()
+    with pytest.raises(ValueError, match="not supported"):
+        to_quanda(tracin, task="image_classification")
+    with pytest.raises(ValueError, match="targets"):
+        to_quanda(tracin).explain(ids, None)
+
+
+def test_without_quanda_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "quanda.explainers.base", None)
+    with pytest.raises(ImportError, match="pip install quanda"):
+        quanda_explainer(TracInWE)
