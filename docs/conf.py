@@ -11,6 +11,7 @@ import figures  # noqa: E402
 import mathml  # noqa: E402
 import reference  # noqa: E402
 import refusals  # noqa: E402
+import site_pages  # noqa: E402
 
 from captum_tracinwe import __version__  # noqa: E402
 
@@ -66,7 +67,7 @@ nitpick_ignore_regex += [("py:exc", r"[A-Z]\w*(Error|Warning)(, .*)?")]
 
 
 def setup(app):
-    """Pages that are made at build time, and the look-up of names written without their module."""
+    """Pages that are made at build time, llms.txt, and the look-up of names written without their module."""
     notebooks = sorted((HERE.parent / "tutorials").glob("*.ipynb"))
     target = HERE / "tutorials"
     shutil.rmtree(target, ignore_errors=True)
@@ -74,8 +75,10 @@ def setup(app):
     for notebook in notebooks:
         shutil.copy(notebook, target)
     (target / "index.md").write_text(reference.tutorials_page(notebooks))
+    (target / "gallery.txt").write_text(site_pages.gallery(notebooks, target / "pictures"), encoding="utf-8")
     (HERE / "api" / "inner.md").write_text(reference.inner_page(HERE / "api"))
     app.add_html_math_renderer("mathml", (mathml.inline, None), (mathml.block, None))
     app.connect("autodoc-skip-member", reference.skip_fields)
     app.connect("missing-reference", reference.by_last_name)
     app.connect("build-finished", reference.check_inventory)
+    app.connect("build-finished", site_pages.write_llms_text)

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,40 @@ def test_what_is_to_be_cited_has_the_fields_that_the_format_asks_for():
     assert cited["license"] == "BSD-3-Clause"
     assert all(author.keys() & {"name", "family-names", "alias"} for author in cited["authors"])
     assert all({"authors", "title", "type"} <= reference.keys() for reference in cited["references"])
+
+
+def blocks_of(kind):
+    """(page, code) of README and docs: blocks of this kind, those that are run and those that are only shown."""
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("**/*.md"))]:
+        for code in re.findall(rf"^```(?:{{code-block}} )?{kind}\n(.*?)^```$", page.read_text(), flags=re.M | re.S):
+            yield page, code
+
+
+@needs_pages
+def test_code_that_is_only_shown_imports_what_there_is():
+    """Blocks with a model or a library that the tests do not have are not run; they are Python, and their names exist."""
+    seen = 0
+    for page, code in blocks_of("python"):
+        for node in ast.walk(ast.parse(re.sub(r"^:.*\n", "", code))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "captum_tracinwe":
+                module = importlib.import_module(node.module)
+                assert not [alias.name for alias in node.names if not hasattr(module, alias.name)], page
+                seen += 1
+    assert seen > 20
+
+
+@needs_pages
+def test_commands_on_pages_have_options_that_there_are():
+    """Each `captum-tracinwe` command of a shell block is parsed, up to a pipe; a comment is left out."""
+    from captum_tracinwe.app import cli
+
+    parser, seen = cli._parser(), 0
+    for page, code in blocks_of("bash"):
+        for line in code.replace("\\\n", " ").splitlines():
+            for command in re.findall(r"(?:^|&& *)captum-tracinwe +([^|&#>]+)", line):
+                try:
+                    parser.parse_args(shlex.split(command))
+                except SystemExit as error:
+                    raise AssertionError(f"{page.name}: captum-tracinwe {command}") from error
+                seen += 1
+    assert seen > 10

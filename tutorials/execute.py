@@ -13,16 +13,28 @@ import nbclient
 import nbformat
 
 FOLDER = Path(__file__).parent
-# What torchao says when transformers finds it installed and imports it; nothing of ours, and not there without it.
-OF_TORCHAO = re.compile(r".*(torchao|torch/utils/_pytree\.py).*\n?")
+CHECKS = FOLDER.parent / "tests" / "tutorial_checks.py"
+# What is not kept: what torchao says when transformers finds it installed, tqdm's advice to install ipywidgets, and
+# bars (they show where a person waits).
+NOT_KEPT = re.compile(
+    r".*(torchao|torch/utils/_pytree\.py|IProgress not found|from \.autonotebook import|\d%\|).*\n?"
+)
 
 
-def execute(path: Path, folder: Path, timeout: int = 180) -> Any:
+def execute(path: Path, folder: Path, timeout: int = 600) -> Any:
     """The notebook of ``path``, executed in a fresh kernel that works in ``folder``; an error of a cell is raised.
 
-    ``timeout`` is in seconds, for one cell.
+    What must hold of its variables is checked in the same kernel, where the tests are beside the tutorials
+    (tests/tutorial_checks.py); that cell is not kept. ``timeout`` is in seconds, for one cell.
     """
     notebook = nbformat.read(path, as_version=4)
+    kept = len(notebook.cells)
+    if CHECKS.is_file():
+        check = (
+            f"import sys; sys.path.insert(0, {str(CHECKS.parent)!r}); "
+            f"import tutorial_checks; tutorial_checks.check({path.stem!r}, globals())"
+        )
+        notebook.cells.append(nbformat.v4.new_code_cell(check))
     client = nbclient.NotebookClient(
         notebook,
         timeout=timeout,
@@ -30,9 +42,10 @@ def execute(path: Path, folder: Path, timeout: int = 180) -> Any:
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
+    del notebook.cells[kept:]
     for cell in notebook.cells:
         for output in errors(cell):
-            output.text = OF_TORCHAO.sub("", output.text)
+            output.text = NOT_KEPT.sub("", output.text).strip()
         if cell.cell_type == "code":
             cell.outputs = [
                 output for output in cell.outputs if output.get("text") != ""
