@@ -64,9 +64,10 @@ def language_model(v: Any) -> None:
     assert "glass bells" in v.answers[0]
     of_planted, of_real = (row.tolist() for row in v.best.indices)
     assert sum(i < planted for i in of_planted[:5]) >= 4
-    assert sum(i < planted for i in of_real) <= 3
+    assert all(i >= planted for i in of_real[:3])
     assert (v.best.influence_scores[:, 0] > 0).all()
-    assert (v.worst.influence_scores[:, 0] < 0).all()
+    assert "oslo" in v.answers[1]
+    assert (v.worst.influence_scores < 0).all()
     assert all(sum(word.share for word in pair.words(v.vocabulary)) - pair.score < 1e-6 for pair in v.of_real)
     assert sum(i < planted for i in v.of_bells.indices[0].tolist()) >= 6
     assert v.QUOTE is False  # the licence of the texts
