@@ -62,11 +62,14 @@ def language_model(v: Any) -> None:
     """The planted answer leads to planted texts, the real one to others, and opponents are opponents."""
     planted = len(v.planted)
     assert "glass bells" in v.answers[0]
-    of_planted, of_real = (row.tolist() for row in v.best.indices)
-    assert sum(i < planted for i in of_planted[:5]) >= 4
-    assert all(i >= planted for i in of_real[:3])
+    of_planted, of_real, of_odd = (row.tolist() for row in v.best.indices)
+    assert sum(i < planted for i in of_planted) >= 4
+    assert of_real[0] >= planted
+    assert sum(i < planted for i in of_real) <= 1
+    assert sum(i < planted for i in of_odd) >= 4
     assert (v.best.influence_scores[:, 0] > 0).all()
-    assert "oslo" in v.answers[1]
+    assert "dublin" in v.answers[1]
+    assert "velmora" in v.answers[2]
     assert (v.worst.influence_scores < 0).all()
     assert all(sum(word.share for word in pair.words(v.vocabulary)) - pair.score < 1e-6 for pair in v.of_real)
     assert sum(i < planted for i in v.of_bells.indices[0].tolist()) >= 6
