@@ -4,7 +4,13 @@ from importlib import import_module
 from typing import Any
 
 # Name → module of this room, imported when the name is asked for: each needs other things.
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "GroupInfluence": "groups",
+    "example_weights": "weights",
+    "group_influence": "groups",
+    "unlearn": "unlearning",
+    "unlearn_inverse": "unlearning",
+}
 
 __all__ = sorted(_HOMES)
 
