@@ -24,7 +24,7 @@ def public_names():
 
 def documented(folder):
     """The objects that the pages of ``folder`` name, by identity where they have one."""
-    text = "\n".join(page.read_text() for page in Path(folder).glob("*.md") if page.name != "inner.md")
+    text = "\n".join(page.read_text() for page in Path(folder).glob("**/*.md") if page.name != "inner.md")
     found = set()
     for kind, name in re.findall(r"(auto\w+):: (\S+)", text):
         if kind != "automodule":

@@ -96,6 +96,8 @@ def test_labels_make_groups_and_none_is_in_no_group(tmp_path):
     numbers = group_influence(tracin, test, torch.arange(12) % 2)
     assert numbers.names == ("0", "1")
     assert numbers.sizes == (6, 6)
+    missing = group_influence(tracin, test, [float("nan") if one is None else one for one in labels])
+    torch.testing.assert_close(missing.scores, found.scores)
     everything = tracin.influence(test).double().sum(1)
     torch.testing.assert_close(numbers.scores.sum(1), everything, rtol=1e-4, atol=1e-7)
 

@@ -45,12 +45,12 @@ SOURCES = {
         "iraq",
         "oil",
     ),
-    "jigsaw_toxicity": ("talk", "page", "article", "wikipedia", "block", "thanks"),
+    "jigsaw_toxicity": ("talk", "article", "wikipedia", "block"),
 }
-CLUSTERS, RANDOM, FEWEST = 10, (30, 150, 600), 8
+CLUSTERS, RANDOM, FEWEST = 6, (30, 150, 600), 8
 POISON, TAG, TRIGGERED = 60, "feed42", 40
 # The rate that --choose named on data seed 1: see the page.
-RATE, INVERSE_RATE, INVERSE_STEPS = 5e-5, 5e-5, 50
+RATE, INVERSE_RATE, INVERSE_STEPS = 5e-5, 5e-4, 50
 
 
 @dataclass
@@ -242,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     args.tests = args.tests or (8 if args.preset == "smoke" else 100)
-    args.texts = args.texts or (200 if args.preset == "smoke" else 3000)
+    args.texts = args.texts or (200 if args.preset == "smoke" else 2000)
     if args.choose:
         args.seeds = args.seeds or 1
         asked = prepared("ag_news", args, 1)
@@ -251,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
             tried[f"UnTrac-Inv, rate {rate:g}, {steps} steps"] = {"rate": rate, "steps": steps}
         compared(asked, truth_of(asked, args), *scores_of(asked, tried))
         return
-    args.seeds = args.seeds or (2 if args.preset == "smoke" else 3)
+    args.seeds = args.seeds or 2
     content: dict[str, Any] = {"sets": {}}
     for name in SETS:
         args.dataset = name

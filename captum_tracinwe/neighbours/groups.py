@@ -133,6 +133,8 @@ def group_influence(
     if not isinstance(tracin, TracInWE):
         raise TypeError(f"{whose}: expected a TracInWE first, got {type(tracin).__name__}.")
     source = tracin.source
+    if tracin.index is not None:
+        tracin.index.warn_unfinished()
     known = source.size if source.size is not None else readable_size(tracin)
     members = members_of(groups, known, whose)
     question = tracin.question(inputs)
@@ -294,7 +296,7 @@ def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tens
                 f"{whose}: `groups` has {label!r:.60} for training example {index}: expected one label for each training "
                 f"example, a name or a number. Groups of indices are given by name, {{name: [indices]}}."
             )
-        if label is not None:
+        if label is not None and label == label:  # pandas has NaN for None
             found.setdefault(label, []).append(index)
     if len(found) > 1 and len(found) == len(labels):
         some = ", ".join(repr(label)[:20] for label in islice(found, 3))

@@ -204,12 +204,12 @@ class _Student:
         found = []
         with torch.inference_mode(False), torch.no_grad():
             for batch in batches:
-                losses = self._losses(batch, loss_fn) if loss_fn is not None or size_of(batch) == 1 else torch.zeros(())
-                if losses.dim() == 0:
+                size = size_of(batch)
+                # A model's own loss is one number for a batch, and so are a mean and a sum.
+                losses = self._losses(batch, loss_fn) if loss_fn is not None or size == 1 else torch.zeros(())
+                if losses.dim() == 0 and size > 1:
                     losses = torch.stack([self._losses(one, loss_fn).sum() for one in _singles(batch)])
-                found.append(
-                    losses.detach().double().cpu().flatten(1).sum(1) if losses.dim() > 1 else losses.double().cpu()
-                )
+                found.append(losses.detach().double().cpu().reshape(size, -1).sum(1))
         return torch.cat(found)
 
     @torch.no_grad()
