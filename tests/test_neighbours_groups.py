@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_tracinwe import TracInWE, save_checkpoint
-from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_gpt2, toy_texts, toy_tracin
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, tiny_gpt2, toy_texts, toy_tracin
 from captum_tracinwe.neighbours import GroupInfluence, group_influence, unlearn, unlearn_inverse
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "evidence"
@@ -287,6 +287,23 @@ def test_the_model_is_left_as_it_was_found_also_after_an_exception(tmp_path, ask
     assert model.training
     assert [weight.requires_grad for weight in model.parameters()] == [False] + [True] * 4
     assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_weights_that_no_checkpoint_holds_are_given_back_too(tmp_path):
+    """Of an adapter's checkpoint the base model's weights stay the user's own, and the optimiser writes into them."""
+    peft = pytest.importorskip("peft")
+    task = peft.TaskType.SEQ_CLS
+    model = peft.get_peft_model(tiny_bert(), peft.LoraConfig(task_type=task, r=2, target_modules=["query"]))
+    model.save_pretrained(tmp_path / "checkpoint-1")
+    model.requires_grad_(True)
+    ids = torch.randint(1, 30, (6, 7))
+    data = [{"input_ids": one, "labels": place % 3} for place, one in enumerate(ids)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.warns(UserWarning, match="no learning rate"):
+        tracin = TracInWE(model, data, [str(tmp_path / "checkpoint-1")], loss_fn=LOSS, batch_size=2)
+        found = unlearn(tracin, data[:2], {"a": [2, 3]}, learning_rate=0.1)
+    assert float(found.scores.abs().max()) > 0
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_frozen_weights_stay_and_all_frozen_is_refused(tmp_path):

@@ -10,6 +10,7 @@ on each question rises where the model is trained without it, the mean over retr
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 import time
@@ -20,7 +21,7 @@ import torch
 from captum_tracinwe.evaluation import bootstrap, bootstrap_mean, spearman
 from captum_tracinwe.evaluation.intervals import Interval
 from captum_tracinwe.methods import Examples
-from common import PRESETS, Task, arguments, facts, load, preset_of, store
+from common import Task, arguments, facts, load, preset_of, store
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -111,7 +112,7 @@ def groups_of(task: Task, seed: int) -> dict[str, list[int]]:
     texts, labels = task.texts[0], task.train.batch[1]
     draw = torch.Generator().manual_seed(seed)
     found: dict[str, list[int]] = {}
-    for label, name in enumerate(task.classes):
+    for label, name in enumerate(name.replace("/", " ") for name in task.classes):
         places = (labels == label).nonzero().flatten()
         found[f"label {name}"] = places.tolist()
         third = places[torch.randperm(len(places), generator=draw)[: len(places) // 3]]
@@ -144,6 +145,13 @@ def truth_of(asked: Asked, args: Any) -> Tensor:
     return torch.stack(found).double()
 
 
+def seconds_of_one(task: Task) -> float:
+    """Of a processor, for one retraining; those of a run may be answers that were kept."""
+    begun = time.process_time()
+    task.retrain(1)(torch.ones(task.preset.at_once, len(task.train), dtype=torch.bool), [99] * task.preset.at_once)
+    return (time.process_time() - begun) / task.preset.at_once
+
+
 def scores_of(asked: Asked, settings: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Of each method the scores ``(N, G)``, or ``(1, G)`` for each kind of question laid over its rows; and seconds."""
     task, groups = asked.task, asked.groups
@@ -162,9 +170,9 @@ def scores_of(asked: Asked, settings: dict[str, Any] | None = None) -> tuple[dic
             )  # fmt: skip
 
         def timed(name: str, make: Any) -> None:
-            begun = time.perf_counter()
+            begun = time.process_time()
             scores[name] = make()
-            seconds[name] = time.perf_counter() - begun
+            seconds[name] = time.process_time() - begun
             print(f"  {name}: {seconds[name]:.1f} s", flush=True)
 
         def inverse(rate: float, steps: int) -> Tensor:
@@ -239,6 +247,7 @@ def _reliability(half: float) -> float:
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--choose", action="store_true", help="try settings of unlearning on the texts of data seed 1")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="those that the stored result lacks")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     args.tests = args.tests or (8 if args.preset == "smoke" else 100)
@@ -252,21 +261,25 @@ def main(argv: list[str] | None = None) -> None:
         compared(asked, truth_of(asked, args), *scores_of(asked, tried))
         return
     args.seeds = args.seeds or 2
-    content: dict[str, Any] = {"sets": {}}
-    for name in SETS:
+    path = args.out / f"groups-{args.model}-{args.preset}.json"
+    content: dict[str, Any] = {"sets": json.loads(path.read_text())["sets"] if path.exists() else {}}
+    for name in args.sets:
+        if name in content["sets"]:
+            continue
         args.dataset = name
         asked = prepared(name, args, 0)
-        begun = time.perf_counter()
         truth = truth_of(asked, args)
-        spent = time.perf_counter() - begun
-        print(f"{name}: {len(asked.groups)} groups, retrained in {spent:.0f} s", flush=True)
+        spent = seconds_of_one(asked.task) * truth.shape[0] * (len(asked.groups) + 1)
+        print(f"{name}: {len(asked.groups)} groups, {spent:.0f} s of retraining", flush=True)
         found = compared(asked, truth, *scores_of(asked))
         found["seconds"]["training without each group"] = spent
-        content["sets"][name] = found | {"seeds": len(truth)}
-        task = load("ag_news", args.model, replace(PRESETS[args.preset], texts=200), args.data)
-        about = facts(replace(task, preset=asked.task.preset), args.preset) | {"dataset": list(content["sets"])}
-        about["settings"] |= {"texts": len(asked.task.train), "tests": args.tests}
-        path = store(args.out, f"groups-{args.model}-{args.preset}", about | content)
+        content["sets"][name] = found | {"seeds": len(truth), "training texts": len(asked.task.train)}
+        about = facts(asked.task, args.preset) | {"dataset": list(content["sets"])}
+        about["settings"] |= {
+            "tests": args.tests,
+            "texts": {known: one["training texts"] for known, one in content["sets"].items()},
+        }
+        store(args.out, path.stem, about | content)
     print(path)
 
 
@@ -276,55 +289,43 @@ SIMPLEST = "group size"
 
 
 def table(content: dict[str, Any]) -> str:
-    parts = []
-    for name, found in content["sets"].items():
-        for kind, asked in found["questions"].items():
-            parts.append(_table_of(name, kind, found, asked, content["settings"]["texts"]))
-    return "\n\n".join(parts)
-
-
-def _table_of(name: str, kind: str, found: dict[str, Any], asked: dict[str, Any], texts: int) -> str:
-    groups, truth = list(found["groups"]), torch.tensor(asked["truth"], dtype=torch.float64)
-    totals = {m: torch.tensor(one["total"], dtype=torch.float64) for m, one in asked["methods"].items()}
-    unlabelled = torch.tensor([i for i, group in enumerate(groups) if not group.startswith("label ")])
-    poison = groups.index("poison") if kind == "with the tag" else None
-    ceiling = "" if asked["reliability"] is None else f" Reliability of the truth {asked['reliability']:.2f}."
-    head = [
-        "method",
-        "ρ over groups",
-        f"ahead of {SIMPLEST} by",
-        "ρ without whole labels",
-        "ρ of each question",
-        "seconds",
-    ]
-    lines = [
-        f"{name}, {texts:,} texts, {len(groups)} groups of {min(found['groups'].values())} to {max(found['groups'].values()):,}, "
-        f"{asked['texts']} {'questions' if kind == 'questions' else f'questions, {kind}'}, {found['seeds']} retrainings of each."
-        f"{ceiling}",
-        "",
-        f"| {' | '.join(head[:5] + (['place of the poison'] if poison is not None else []) + head[5:])} |",
-        "|---|" + "---|" * (5 if poison is None else 6),
-    ]
-    order = sorted(totals, key=lambda m: -float(spearman(totals[m], truth)))
-    for method in order:
-        own, base = totals[method], totals[SIMPLEST]
-        rho = _over(lambda i, a=own: spearman(a[i], truth[i]), len(groups))
-        ahead = "" if method == SIMPLEST else str(
-            _over(lambda i, a=own, b=base: spearman(a[i], truth[i]) - spearman(b[i], truth[i]), len(groups))
-        )  # fmt: skip
-        few = _over(lambda i, a=own: spearman(a[unlabelled[i]], truth[unlabelled[i]]), len(unlabelled))
-        by = asked["methods"][method]["by question"]
-        each = "–" if by is None else f"{bootstrap_mean(torch.tensor(by))}"
-        place = [] if poison is None else [f"{int((own < own[poison]).sum()) + 1} of {len(groups)}"]
-        seconds = found["seconds"][method]
-        cells = [method, rho, ahead, few, each, *place, "0" if seconds == 0 else f"{seconds:.1f}"]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    spent = found["seconds"]["training without each group"]
-    blanks = ["–"] * (4 if poison is None else 5)
-    blanks[0] = "the truth"
-    if poison is not None:
-        blanks[4] = f"{int((truth < truth[poison]).sum()) + 1} of {len(groups)}"
-    lines.append(f"| {' | '.join(['training without each group', *blanks, f'{spent:.0f}'])} |")
+    lines, head = [], ["method"]
+    cells: dict[str, list[str]] = {}
+    kinds = [(name, kind) for name, found in content["sets"].items() for kind in found["questions"]]
+    for name, kind in kinds:
+        found = content["sets"][name]
+        sizes, asked = found["groups"].values(), found["questions"][kind]
+        ceiling = "" if asked["reliability"] is None else f", reliability of the truth {asked['reliability']:.2f}"
+        lines.append(
+            f"{name}, {kind}: {found['training texts']:,} texts, {len(sizes)} groups of {min(sizes)} to {max(sizes):,}, "
+            f"{asked['texts']} questions, {found['seeds']} retrainings of each{ceiling}."
+        )
+        poison = list(found["groups"]).index("poison") if kind == "with the tag" else None
+        head += [f"{name}, {kind}: ρ over groups", f"ahead of {SIMPLEST} by", "ρ of each question"]
+        head += ["place of the poison"] if poison is not None else []
+        truth = torch.tensor(asked["truth"], dtype=torch.float64)
+        totals = {m: torch.tensor(one["total"], dtype=torch.float64) for m, one in asked["methods"].items()}
+        for method, own in totals.items():
+            base, row = totals[SIMPLEST], cells.setdefault(method, [])
+            row.append(str(_over(lambda i, a=own, t=truth: spearman(a[i], t[i]), len(sizes))))
+            ahead = _over(lambda i, a=own, b=base, t=truth: spearman(a[i], t[i]) - spearman(b[i], t[i]), len(sizes))
+            row.append("" if method == SIMPLEST else str(ahead))
+            by = asked["methods"][method]["by question"]
+            row.append("–" if by is None else f"{bootstrap_mean(torch.tensor(by))}")
+            if poison is not None:
+                row.append(f"{int((own < own[poison]).sum()) + 1} of {len(sizes)}")
+        if poison is not None:
+            lines.append(f"Of the truth, the poison is at place {int((truth < truth[poison]).sum()) + 1} from below.")
+    first = next(iter(content["sets"].values()))
+    lines += ["", f"| {' | '.join([*head, 'seconds, ' + next(iter(content['sets']))])} |", "|---|" + "---|" * len(head)]
+    whole = next(iter(first["questions"].values()))
+    truth = torch.tensor(whole["truth"])
+    for method in sorted(cells, key=lambda m: -float(spearman(torch.tensor(whole["methods"][m]["total"]), truth))):
+        lines.append(f"| {' | '.join([method, *cells[method], format(first['seconds'][method], '.1f')])} |")
+    blanks = ["–"] * (len(head) - 1)
+    lines.append(
+        f"| {' | '.join(['training without each group', *blanks])} | {first['seconds']['training without each group']:.0f} |"
+    )
     return "\n".join(lines)
 
 
