@@ -255,7 +255,7 @@ def table(content: dict[str, Any]) -> str:
         lines = [
             f"{noise}: {content['settings']['texts']:,} texts, {about['wrong']:.0%} of the labels wrong; "
             f"{about['suspected']:.0%} suspected, of which {about['of these wrong']:.0%} are wrong. "
-            f"{found['seeds']} seeds. Mean weight of a wrong label {about['weight of wrong labels']:.2f}, "
+            f"{found['seeds']} seed{'s' * (found['seeds'] > 1)}. Mean weight of a wrong label {about['weight of wrong labels']:.2f}, "
             f"{about['of weight 0']:.0%} of the weights 0. Of as many texts of lowest influence {low_ones:.0%} are wrong.",
             "",
             f"| trained on | test accuracy | ahead of the labels {PLAIN} by | ahead of {FILTERED} by |",
