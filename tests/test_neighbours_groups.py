@@ -299,8 +299,8 @@ def test_weights_that_no_checkpoint_holds_are_given_back_too(tmp_path):
     ids = torch.randint(1, 30, (6, 7))
     data = [{"input_ids": one, "labels": place % 3} for place, one in enumerate(ids)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    tracin = TracInWE(model, data, [str(tmp_path / "checkpoint-1")], loss_fn=LOSS, batch_size=2)
     with pytest.warns(UserWarning, match="no learning rate"):
-        tracin = TracInWE(model, data, [str(tmp_path / "checkpoint-1")], loss_fn=LOSS, batch_size=2)
         found = unlearn(tracin, data[:2], {"a": [2, 3]}, learning_rate=0.1)
     assert float(found.scores.abs().max()) > 0
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

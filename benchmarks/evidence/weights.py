@@ -251,11 +251,11 @@ def table(content: dict[str, Any]) -> str:
     parts = []
     for noise, found in content["cells"].items():
         about = found["about"]
-        low_ones = about["lowest, of these wrong"]
+        low_ones, seeds = about["lowest, of these wrong"], f"{found['seeds']} seed{'s' * (found['seeds'] > 1)}"
         lines = [
             f"{noise}: {content['settings']['texts']:,} texts, {about['wrong']:.0%} of the labels wrong; "
             f"{about['suspected']:.0%} suspected, of which {about['of these wrong']:.0%} are wrong. "
-            f"{found['seeds']} seed{'s' * (found['seeds'] > 1)}. Mean weight of a wrong label {about['weight of wrong labels']:.2f}, "
+            f"{seeds}. Mean weight of a wrong label {about['weight of wrong labels']:.2f}, "
             f"{about['of weight 0']:.0%} of the weights 0. Of as many texts of lowest influence {low_ones:.0%} are wrong.",
             "",
             f"| trained on | test accuracy | ahead of the labels {PLAIN} by | ahead of {FILTERED} by |",
