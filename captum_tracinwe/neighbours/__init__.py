@@ -10,6 +10,12 @@ _HOMES: dict[str, str] = {
     "group_influence": "groups",
     "unlearn": "unlearning",
     "unlearn_inverse": "unlearning",
+    "KeepUpdates": "rollback_training",
+    "RollbackInfluence": "rollback_influence",
+    "Updates": "rollback_store",
+    "rollback": "rollback_influence",
+    "rollback_scores": "rollback_influence",
+    "rolled_back": "rollback_influence",
 }
 
 __all__ = sorted(_HOMES)
