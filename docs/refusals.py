@@ -16,7 +16,8 @@ SECTIONS = {
     "labels": ("labels", "explanation"),
     "exports": ("exports", "tabular", "whole_files"),
     "rows": ("rows", "short_names"),
-    "evidence": ("evidence", "neighbours"),
+    "evidence": ("evidence",),
+    "neighbours": ("neighbours",),
     "command": ("app",),
 }
 GAP = "…"
