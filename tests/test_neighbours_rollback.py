@@ -542,7 +542,9 @@ def test_a_trainer_that_cannot_be_followed_is_refused(tmp_path):
 # --------------------------------------------------------------------------------------------------------- evidence
 
 
-@pytest.mark.skipif(not (FOLDER.is_dir() and (DATA / "ag_news").is_dir()), reason="benchmarks or data sets are not here")
+@pytest.mark.skipif(
+    not (FOLDER.is_dir() and (DATA / "ag_news").is_dir()), reason="benchmarks or data sets are not here"
+)
 def test_the_evidence_is_made_and_becomes_a_table(script, tmp_path, monkeypatch):
     from captum_tracinwe.evidence.evaluation import bootstrap
 

@@ -1,7 +1,10 @@
 """Gradient Rollback: does deletion prove it right, does the first order hold, and what does it cost a training?
 
-    python benchmarks/evidence/rollback.py --seeds 2 --tests 10           AG News, CNN; rollback-ag_news-cnn-cpu.json
+    python benchmarks/evidence/rollback.py --seeds 1 --rivals stored      AG News, CNN; rollback-ag_news-cnn-cpu.json
     python benchmarks/evidence/rollback.py --model bert --only overhead   the BERT 2 x 128: seconds and memory alone
+
+With --rivals stored the rivals' changes are those of results/evidence/own-DATASET-MODEL-PRESET.json, by deletion.py --own: of the
+same texts, questions, seeds and models, whose answers before any deletion must be the same here.
 
 Each explained model is retrained from its own seed, as by deletion.py --own: updates are kept along the very training that made
 the model, and its rivals are asked at that training's checkpoints. Seconds are those of the processor, for one thread.
@@ -21,7 +24,7 @@ from typing import Any
 import torch
 from captum_tracinwe.evaluation import auc_del, bootstrap_mean, deletion_curves, separation
 from captum_tracinwe.evaluation.deletion import DeletionCurve
-from common import Task, arguments, begin, facts, store
+from common import RESULTS, Task, arguments, begin, facts, store
 from deletion import contenders
 from torch import Tensor, nn
 
@@ -67,7 +70,7 @@ def agreement(found: Any) -> Tensor:
     return torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs])
 
 
-def scores_of(task: Task, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def scores_of(task: Task, seed: int, rivals: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Scores of Rollback and its rivals for the model of a seed, and what else is told of the updates."""
     loss_fn, about = nn.CrossEntropyLoss(reduction="none"), {}
     model, keeper = fitted(task, seed, keep=True)
@@ -81,25 +84,41 @@ def scores_of(task: Task, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]
     for name, one in zip(("proponents", "opponents"), ends, strict=True):
         about[f"agreement, {name}"] = agreement(one)
     about["nobody's"] = updates.rest_share()
-    with tempfile.TemporaryDirectory() as folder:
-        explained = task.explained(folder, seed, progress=lambda _: None)
-        same = zip(model.parameters(), explained.model.parameters(), strict=True)
-        about["the same model"] = all(torch.equal(one, other) for one, other in same)
-        for name, make in contenders(explained, task.train).items():
-            if name in RIVALS:
-                started = time.process_time()
-                scores[name] = make()(task.test, task.train)
-                seconds[name] = time.process_time() - started
+    if rivals:
+        with tempfile.TemporaryDirectory() as folder:
+            explained = task.explained(folder, seed, progress=lambda _: None)
+            same = zip(model.parameters(), explained.model.parameters(), strict=True)
+            about["the same model"] = all(torch.equal(one, other) for one, other in same)
+            for name, make in contenders(explained, task.train).items():
+                if name in rivals:
+                    started = time.process_time()
+                    scores[name] = make()(task.test, task.train)
+                    seconds[name] = time.process_time() - started
     return scores, about | {"seconds": seconds}
 
 
-def deletion(task: Task, workers: int, cache: Any) -> Iterator[dict[str, Any]]:
+def stored_rivals(task: Task, preset: str) -> dict[str, Any]:
+    """What deletion.py --own found of the same texts, questions and seeds.
+
+    Raises:
+        SystemExit: it is of other ones.
+    """
+    path = RESULTS / f"own-{task.name}-{task.kind}-{preset}.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    ours, theirs = json.loads(json.dumps(facts(task, preset)["settings"])), content["settings"]
+    other = [name for name in ours if name != "seeds" and ours[name] != theirs.get(name)]
+    if other or not set(task.seeds()) <= set(content["seeds"]) or content["ks"] != list(task.preset.ks):
+        raise SystemExit(f"--rivals stored: {path.name} is of other {', '.join(other) or 'seeds or numbers removed'}.")
+    return content
+
+
+def deletion(task: Task, workers: int, cache: Any, stored: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     """What is known after each seed."""
     retrain = task.retrain(workers, cache)
     curves: dict[tuple[str, bool], list[DeletionCurve]] = {}
     told: list[dict[str, Any]] = []
     for place, seed in enumerate(task.seeds(), 1):
-        scores, about = scores_of(task, seed)
+        scores, about = scores_of(task, seed, () if stored else RIVALS)
         told.append(about)
         for key, curve in deletion_curves(scores, retrain, ks=task.preset.ks, seeds=[seed]).items():
             curves.setdefault(key, []).append(curve)
@@ -110,9 +129,24 @@ def deletion(task: Task, workers: int, cache: Any) -> Iterator[dict[str, Any]]:
                 "opponents": joined[name, False].changes,
                 "seconds": statistics.median(one["seconds"][name] for one in told),
             }
-            for name in (OURS, *RIVALS)
+            for name in scores
         }
-        yield {"seeds": task.seeds()[:place], "ks": list(task.preset.ks), "methods": methods, "of the updates": told}
+        if stored:
+            chosen = [stored["seeds"].index(one) for one in task.seeds()[:place]]
+            for name in RIVALS:
+                row = stored["methods"][name]
+                methods[name] = {side: [row[side][i] for i in chosen] for side in ("proponents", "opponents")}
+        before = retrain(torch.ones(1, len(task.train), dtype=torch.bool), [seed])[0]
+        if stored and not torch.allclose(before.cpu(), torch.tensor(stored["p_before"][chosen[-1]]), atol=1e-5):
+            raise SystemExit(
+                f"--rivals stored: the model of seed {seed} answers otherwise on this machine: take --rivals trained."
+            )
+        yield {"p_before": before, "rivals stored": stored is not None} | {
+            "seeds": task.seeds()[:place],
+            "ks": list(task.preset.ks),
+            "methods": methods,
+            "of the updates": told,
+        }
 
 
 # ---------------------------------------------------------------------------------------------------------- overhead
@@ -180,7 +214,9 @@ def _deletions(content: dict[str, Any]) -> list[str]:
     apart = {name: curves[name, False].by_test().mean(1) - curves[name, True].by_test().mean(1) for name in names}
     lines = [
         f"{content['model'].upper()}, {settings['texts']:,} texts, {settings['tests']} questions, {len(seeds)} explained model"
-        f"{'s' * (len(seeds) > 1)}, each retrained from its own seed, k = {', '.join(map(str, ks))}.",
+        f"{'s' * (len(seeds) > 1)}, each retrained from its own seed, k = {', '.join(map(str, ks))}."
+        + " The rivals' results are those that deletion.py --own stored, of the same models."
+        * content["rivals stored"],
         "",
         "| method | AUC-DEL₊ ↓ | AUC-DEL₋ ↑ | separation | Gradient Rollback ahead by | scoring, s |",
         "|---|---|---|---|---|---|",
@@ -188,12 +224,13 @@ def _deletions(content: dict[str, Any]) -> list[str]:
     for name in names:
         plus, minus = curves[name, True], curves[name, False]
         ahead = "" if name == OURS else f"{bootstrap_mean(apart[OURS] - apart[name])}"
+        seconds = content["methods"][name].get("seconds")
         cells = [
             auc_del(plus),
             auc_del(minus),
             separation(plus, minus),
             ahead,
-            f"{content['methods'][name]['seconds']:.1f}",
+            f"{seconds:.1f}" if seconds is not None else "",
         ]
         lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
     told = content["of the updates"]
@@ -227,6 +264,7 @@ def _costs(content: dict[str, Any]) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("deletion", "overhead"), help="one part alone")
+    parser.add_argument("--rivals", choices=("trained", "stored"), default="trained", help="stored: take their results")
     parser.add_argument("--rounds", type=int, help="pairs of trainings that are timed; default 3")
     args, task = begin(parser, argv)
     rounds = args.rounds or (1 if args.preset == "smoke" else 3)
@@ -234,7 +272,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.only != "deletion":
         content["overhead"] = overhead(task, rounds)
     name = f"rollback-{args.dataset}-{args.model}-{args.preset}"
-    for part in [{}] if args.only == "overhead" else deletion(task, args.workers, args.cache):
+    stored = stored_rivals(task, args.preset) if args.rivals == "stored" else None
+    for part in [{}] if args.only == "overhead" else deletion(task, args.workers, args.cache, stored):
         path = store(args.out, name, content | part)
         print(f"{table(json.loads(path.read_text()))}\n\n{path}", flush=True)
 
