@@ -549,7 +549,7 @@ def test_the_evidence_is_made_and_becomes_a_table(script, tmp_path, monkeypatch)
     from captum_tracinwe.evidence.evaluation import bootstrap
 
     monkeypatch.setitem(bootstrap.__kwdefaults__, "draws", 200)
-    common = ["--preset", "smoke", "--seeds", "1", "--tests", "2", "--workers", "1"]
+    common = ["--preset", "smoke", "--seeds", "1", "--workers", "1"]
     script("rollback").main([*common, "--data", str(DATA), "--out", str(tmp_path)])
     content = json.loads((tmp_path / "rollback-ag_news-cnn-smoke.json").read_text())
     assert content["of the updates"][0]["the same model"]
