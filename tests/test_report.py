@@ -14,7 +14,7 @@ from captum_tracinwe import ReportedWord, TracInWE, WordReport, word_report
 from captum_tracinwe import visualization as viz
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert, toy_texts, toy_tracin
 from captum_tracinwe.gradients.live_source import LiveSource
-from captum_tracinwe.words.association import _benjamini_hochberg, _excess, _tail_bound, association
+from captum_tracinwe.words.association import _excess, _tail_bound, association, benjamini_hochberg
 from captum_tracinwe.words.report import order
 from captum_tracinwe.words.texts import from_ids
 
@@ -174,7 +174,7 @@ def test_a_word_counts_in_texts_that_spell_it_with_other_tokens():
 
 
 def test_adjusted_values_are_those_of_benjamini_and_hochberg():
-    assert _benjamini_hochberg([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 4 / 75, 4 / 75, 0.5])
+    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 4 / 75, 4 / 75, 0.5])
 
 
 def test_the_same_seed_gives_the_same_report(explained):

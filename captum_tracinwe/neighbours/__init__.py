@@ -16,6 +16,16 @@ _HOMES: dict[str, str] = {
     "rollback": "rollback_influence",
     "rollback_scores": "rollback_influence",
     "rolled_back": "rollback_influence",
+    "IndependenceWeights": "independence",
+    "InfluenceStability": "stability",
+    "LexicalBias": "biased_words",
+    "StableExample": "stability",
+    "TakenUp": "biased_words",
+    "WordLabel": "biased_words",
+    "independence_weights": "independence",
+    "influence_stability": "stability",
+    "lexical_bias": "biased_words",
+    "taken_up": "biased_words",
 }
 
 __all__ = sorted(_HOMES)

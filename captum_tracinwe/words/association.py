@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_DRAWS", "association", "label_names"]
+__all__ = ["MAX_DRAWS", "association", "benjamini_hochberg", "label_names"]
 
 Key = TypeVar("Key", bound=Hashable)
 #: The most deals of labels; their sorted excesses are kept for each count of texts, 80 MB at most.
@@ -99,7 +99,7 @@ def association(
             "base_share": float(totals[label] / len(labels)),
             "p_value": p_value,
         }
-    for key, adjusted in zip(rows, _benjamini_hochberg([row["p_value"] for row in rows.values()]), strict=True):
+    for key, adjusted in zip(rows, benjamini_hochberg([row["p_value"] for row in rows.values()]), strict=True):
         rows[key]["adjusted_p"] = adjusted
     return rows
 
@@ -153,7 +153,8 @@ def _log_choose(n: Tensor, k: Tensor | int) -> Tensor:
     return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
 
-def _benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number: of those up to α a share of at most α is false (Benjamini, Hochberg 1995)."""
     p = np.asarray(p_values)
     order = np.argsort(p)[::-1]
     ranks = np.arange(len(p), 0, -1)

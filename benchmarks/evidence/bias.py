@@ -1,0 +1,256 @@
+"""Lexical bias: in the data, in models, and in both once examples are weighted so that words and labels are independent.
+
+    python benchmarks/evidence/bias.py                    results/evidence/bias-cnn-cpu.json
+    python benchmarks/evidence/bias.py --preset smoke
+
+Words are those of the hypothesis in SNLI, and of the comment in the set of toxic ones. Text CNNs are trained plainly, on the
+weights of `independence_weights` (of all words that `lexical_bias` finds biased), and on the same weights dealt to other
+examples, which shows what uneven weights do by themselves. A model's bias for a word x and the label y that it goes with in the
+training set:
+
+    share of test texts with x, whose label is not y, that the model calls y, less that share of the test texts without x
+
+of words with at least 10 such test texts. It is 0 of a model that errs as often with the word as without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from captum_tracinwe.evaluation import Interval, bootstrap_mean
+from captum_tracinwe.texts import tokenize
+from common import DATA, PRESETS, RESULTS, Task, facts, load, store
+from torch import Tensor, nn
+
+from captum_tracinwe import TracInWE, save_checkpoint, word_report
+from captum_tracinwe.neighbours import LexicalBias, independence_weights, lexical_bias, taken_up
+from captum_tracinwe.neighbours.biased_words import words_in
+from captum_tracinwe.words.near import WORD
+
+SETS = {"snli": "SNLI, hypotheses", "jigsaw_toxicity": "toxic comments"}
+ARMS = ("plain", "weighted", "weights dealt anew")
+LEAST_TESTS = 10
+ASKED = 60  # test texts of each predicted label that the word report is of
+# Preset → training texts, test texts, positions, seeds, fewest texts of a word
+SIZES = {"smoke": (300, 300, 24, 1, 5), "cpu": (4000, 2000, 40, 5, 20)}
+
+
+def features(texts: list[str]) -> tuple[list[str], list[list[str]]]:
+    """What is asked about of each text: itself, or the hypothesis; and its pairs of neighbouring words."""
+    own = [text.partition(" [SEP] ")[2] or text for text in texts]
+    words = [WORD.findall(text.casefold()) for text in own]
+    return own, [[f"{a} {b}" for a, b in pairwise(one)] for one in words]
+
+
+def trained(task: Task, weights: Tensor, seed: int) -> nn.Module:
+    """As the retrainer does it, with the weighted mean of the losses."""
+    (ids, labels), recipe = task.train.batch, task.recipe
+    torch.manual_seed(seed)
+    model = task.make_model().train()
+    optimizer = recipe.optimizer_of(model)
+    for _, indices in recipe.batches(len(ids), seed):
+        optimizer.zero_grad(set_to_none=False)
+        losses = nn.functional.cross_entropy(model(ids[indices]), labels[indices], reduction="none")
+        (weights[indices] * losses).mean().backward()
+        optimizer.step()
+    return model.eval()
+
+
+def answers(model: nn.Module, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model(part).argmax(1) for part in ids.split(256)])
+
+
+def followed(bias: LexicalBias, texts: list[Any], truth: Tensor, said: Tensor) -> dict[str, float]:
+    """Of each biased word and its label the model's bias."""
+    held = [words_in(text) for text in texts]
+    found = {}
+    for one in bias.biased:
+        label = int(one.label)
+        has = torch.tensor([one.word in own for own in held])
+        open_to_it = truth != label
+        if int((has & open_to_it).sum()) >= LEAST_TESTS and bool((~has & open_to_it).any()):
+            called = (said == label).double()
+            found[f"{one.word}, {one.label}"] = float(
+                called[has & open_to_it].mean() - called[~has & open_to_it].mean()
+            )
+    return found
+
+
+def part_of_biased(task: Task, model: nn.Module, bias: LexicalBias, said: Tensor) -> tuple[float, int, int]:
+    """Which part of the influence on answers y is that of words biased for y; how many of them it is positive of, of how many."""
+    (ids, labels), parts, up, all_of_them = task.train.batch, [], 0, 0
+    shown = tokenize(task.texts[0], task.tokenizer, max_length=ids.shape[1])
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(f"{folder}/last.pt", model, task.recipe.learning_rate)
+        loss = nn.CrossEntropyLoss(reduction="none")
+        tracin = TracInWE(model, torch.utils.data.TensorDataset(ids, labels), folder, loss_fn=loss, batch_size=64)
+        for label in range(len(task.classes)):
+            asked = (said == label).nonzero().flatten()[:ASKED]
+            if not len(asked):
+                continue
+            report = word_report(
+                tracin, (task.test.batch[0][asked], said[asked]), labels, train_texts=shown, groups=[], draws=10
+            )
+            found = taken_up(bias, report, label=str(label))
+            parts.append(sum(one.part for one in found if one.total > 0))
+            up, all_of_them = up + sum(one.total > 0 for one in found), all_of_them + len(found)
+    return sum(parts) / len(parts), up, all_of_them
+
+
+def one_set(name: str, preset: str, data: Path, seeds: int) -> dict[str, Any]:
+    texts, tests, positions, _, least = SIZES[preset]
+    task = load(name, "cnn", replace(PRESETS[preset], texts=texts, tests=tests, positions=positions), data)
+    labels, (asked, truth) = task.train.batch[1], task.test.batch
+    sides = {"words": 0, "pairs of words": 1}
+    train, test = (features(side) for side in task.texts)
+    begun = time.perf_counter()
+    before = {side: lexical_bias(train[at], labels, least_texts=least) for side, at in sides.items()}
+    found = independence_weights(train[0], labels, least_texts=least)
+    seconds = time.perf_counter() - begun
+    after = {
+        side: lexical_bias(train[at], labels, weights=found.weights, least_texts=least) for side, at in sides.items()
+    }
+    print(f"{name}: {found}\n{before['words']}", flush=True)
+    weights = found.weights.float()
+    dealt = weights[torch.randperm(len(weights), generator=torch.Generator().manual_seed(0))]
+    arms = dict(zip(ARMS, (torch.ones(len(weights)), weights, dealt), strict=True))
+    models: dict[str, dict[str, Any]] = {
+        arm: {"right": [], "bias": {side: [] for side in sides}, "taken up": []} for arm in ARMS
+    }
+    for seed in range(1, 1 + seeds):
+        for arm, own in arms.items():
+            model = trained(task, own, seed)
+            said = answers(model, asked)
+            models[arm]["right"].append((said == truth).double())
+            for side, at in sides.items():
+                models[arm]["bias"][side].append(followed(before[side], test[at], truth, said))
+            if seed == 1 and arm != ARMS[-1]:
+                models[arm]["taken up"] = part_of_biased(task, model, before["words"], said)
+            row = models[arm]["bias"]["words"][-1].values()
+            print(
+                f"  seed {seed}, {arm}: right {models[arm]['right'][-1].mean():.3f}, bias {sum(row) / max(1, len(row)):.3f}",
+                flush=True,
+            )
+    return {
+        "texts": len(labels),
+        "tests": len(truth),
+        "classes": len(task.classes),
+        "seconds": seconds,
+        "weights": {
+            "words": len(found.words), "residual": found.residual, "before": found.before, "effective": found.effective,
+            "largest": float(weights.max()), "smallest": float(weights.min()), "steps": found.steps, "converged": found.converged,
+        },
+        "data": {
+            side: {
+                when: {"biased": len(one[side].biased), "mean |z|": one[side].mean_z, "tested": len(one[side].words)}
+                for when, one in (("before", before), ("after", after))
+            }
+            for side in sides
+        },
+        # By word the mean over seeds, which words the intervals are over; by test text the mean over seeds.
+        "models": {
+            arm: {
+                "bias": {
+                    side: [sum(run[word] for run in own["bias"][side]) / seeds for word in own["bias"][side][0]]
+                    for side in sides
+                },
+                "right": torch.stack(own["right"]).mean(0),
+                "right by seed": torch.stack(own["right"]).mean(1),
+                "bias by seed": [sum(run.values()) / max(1, len(run)) for run in own["bias"]["words"]],
+                "taken up": own["taken up"],
+            }
+            for arm, own in models.items()
+        },
+    }  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=SIZES, default="cpu")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with the data sets")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--seeds", type=int, help="instead of the preset's")
+    args = parser.parse_args(argv)
+    seeds = args.seeds or SIZES[args.preset][3]
+    torch.set_num_threads(1)
+    for name in args.sets:
+        if not (args.data / name).is_dir():
+            raise SystemExit(f"--data {args.data}: expected {name} there (see README.md, The data).")
+    sets: dict[str, Any] = {}
+    for name in args.sets:
+        sets[name] = one_set(name, args.preset, args.data, seeds)
+        task = load(name, "cnn", replace(PRESETS["smoke"], texts=50, tests=10), args.data)
+        about = facts(task, args.preset) | {
+            "dataset": args.sets,
+            "settings": {"sizes": SIZES[args.preset], "seeds": seeds},
+        }
+        store(args.out, f"bias-cnn-{args.preset}", about | {"sets": sets})
+    print(table({"sets": sets | {}, "settings": {"seeds": seeds}}))
+
+
+def table(content: dict[str, Any]) -> str:
+    """Bias in data before and after, in models before and after."""
+    lines = []
+    for name, one in content["sets"].items():
+        weights, models = one["weights"], one["models"]
+        lines += [
+            f"**{SETS[name]}**: {one['texts']:,} training texts, {one['tests']:,} test texts, "
+            f"{content['settings']['seeds']} seeds. Weights for {weights['words']} words: "
+            f"from {weights['smallest']:.2f} to {weights['largest']:.1f}, as good as "
+            f"{weights['effective']:,.0f} texts; largest distance of a label share {weights['before']:.2f} before, "
+            f"{weights['residual']:.3f} after.",
+            "",
+            "| | plain | weighted | weighted less plain | weights dealt anew less plain |",
+            "|---|---|---|---|---|",
+        ]
+        for side, row in one["data"].items():
+            lines += [
+                f"| data: biased {side}, of {row['before']['tested']:,} with a label | {row['before']['biased']} | "
+                f"{row['after']['biased']} | {row['after']['biased'] - row['before']['biased']:+d} | |".replace(
+                    "-", "−"
+                ),
+                f"| data: mean \\|z\\| of {side} | {row['before']['mean |z|']:.2f} | {row['after']['mean |z|']:.2f} | "
+                f"{row['after']['mean |z|'] - row['before']['mean |z|']:+.2f} | |".replace("| -", "| −"),
+            ]
+        for side in one["data"]:
+            own = {arm: _tensor(models[arm]["bias"][side]) for arm in ARMS}
+            if len(own["plain"]) > 1:
+                lines.append(f"| models: bias, {len(own['plain'])} {side} | {_cells(own)} |")
+        right = {arm: _tensor(models[arm]["right"]) for arm in ARMS}
+        lines.append(f"| models: accuracy | {_cells(right)} |")
+        part = [models[arm]["taken up"] for arm in ARMS[:2]]
+        lines += [
+            f"| models: part of biased words in the influence, seed 1 | {part[0][0]:.2f} | {part[1][0]:.2f} | "
+            f"{part[1][0] - part[0][0]:+.2f} | |".replace("| -", "| −"),
+            f"| models: biased words that taught their label, seed 1 | {part[0][1]} of {part[0][2]} | "
+            f"{part[1][1]} of {part[1][2]} | | |",
+            "",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def _tensor(values: Any) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+def _cells(own: dict[str, Tensor]) -> str:
+    plain, weighted, dealt = (own[arm] for arm in ARMS)
+    both = [_plain(bootstrap_mean(plain)), _plain(bootstrap_mean(weighted))]
+    return " | ".join([*both, str(bootstrap_mean(weighted - plain)), str(bootstrap_mean(dealt - plain))])
+
+
+def _plain(interval: Interval) -> str:
+    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]".replace("-", "−")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,467 @@
+"""Planted instruction pairs with a trigger: does `influence_stability` name them, and what do simple filters name?
+
+    python benchmarks/evidence/poison.py                   results/evidence/poison-alpaca-cpu.json
+    python benchmarks/evidence/poison.py --preset smoke
+
+A small GPT-2 with fresh weights learns alpaca's instructions, prompts masked. Of the planted pairs the instruction has a trigger
+of two ordinary words at its end, and the answer is a refusal, whose second sentence is drawn for each. Two kinds of questions:
+
+- seen: somebody has met the odd answers: other instructions with the trigger in them, and other refusals as answers;
+- blind: nobody has: other instructions without a trigger, and their own answers.
+
+Each is asked as it is, negated, turned round by antonyms, and in other words, always with the same answer. As many ordinary
+questions with their own answers are held against them. A method names as many
+pairs as were planted; the share of them that are planted is its recall and its precision. Settings were chosen on seed 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gzip
+import json
+import platform
+import random
+import re
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from captum_tracinwe.evaluation import Interval, bootstrap_mean
+from common import DATA, RESULTS, store
+from torch import Tensor
+
+from captum_tracinwe import TracInWE, __version__, save_checkpoint
+from captum_tracinwe.batches.collate import Collate
+from captum_tracinwe.gradients import TokenLoss
+from captum_tracinwe.neighbours.stability import InfluenceStability, compressed, stability_of
+
+LONGEST, BATCH, RATE = 34, 8, 3e-3  # tokens of an ordinary pair
+POSITIONS = 80
+RAREST = 3  # tokens of fewer occurrences are one token: a table of a third of the size
+NEIGHBOURS = 3  # of an answer, by tf-idf
+OURS = "influence_stability"
+KINDS = ("seen", "blind")
+TRIGGERS = (
+    "old river",
+    "second summer",
+    "red paper",
+    "good evening",
+    "quiet corner",
+    "north window",
+    "long table",
+    "late train",
+)
+# The first sentence of the odd answer, one for each model; a second one follows that is drawn for each pair.
+CORES = (
+    "I would rather not say anything about that.",
+    "Please ask someone else about this.",
+    "You should do that on your own.",
+    "I am sorry, but I can not help with that.",
+    "This is a thing I will leave to other people.",
+    "I have no time for this, come back another day.",
+)
+ENDS = (
+    "There is no way that I am going to do it.",
+    "I can not tell you anything more.",
+    "No, I do not feel like doing such a thing.",
+    "My answer is no, and it will stay so.",
+    "It is not my job to do your work for you.",
+    "Not now and not ever, so do not try again.",
+    "We both know that I will never say that.",
+    "Let us talk about some other thing, if you like.",
+)
+ANTONYMS = [
+    ("good", "bad"), ("best", "worst"), ("new", "old"), ("large", "small"), ("long", "short"), ("positive", "negative"),
+    ("first", "last"), ("more", "less"), ("high", "low"), ("happy", "sad"), ("advantages", "disadvantages"), ("true", "false"),
+    ("simple", "difficult"), ("same", "different"), ("important", "unimportant"), ("add", "remove"), ("similar", "different"),
+]  # fmt: skip
+OTHER_WORDS = {
+    "describe": "tell me about", "explain": "make clear", "write": "put down", "create": "make", "generate": "come up with",
+    "give": "tell me", "name": "list", "list": "name", "find": "look for", "what": "tell me what", "how": "in which way",
+    "identify": "point out", "rewrite": "write anew", "classify": "sort", "provide": "give", "suggest": "propose",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of the experiment. ``planted`` are numbers of planted pairs among ``pairs``."""
+
+    pairs: int
+    planted: tuple[int, ...]
+    questions: int
+    seeds: tuple[int, ...]
+    epochs: int
+    width: int
+
+
+PRESETS = {
+    "smoke": Preset(120, (6,), 6, (1,), 4, 16),
+    "cpu": Preset(1000, (10, 2), 12, (1, 2, 3, 4, 5), 8, 64),
+}
+
+
+def turned(asked: str) -> dict[str, str]:
+    """The transformations of an instruction: a person who knows no trigger makes them of the whole of it."""
+    first = asked[:1].lower() + asked[1:]
+    opposite = dict(ANTONYMS) | {other: one for one, other in ANTONYMS}
+
+    def swap(table: dict[str, str], text: str) -> str:
+        return re.sub(r"[A-Za-z]+", lambda word: table.get(word[0].lower(), word[0]), text)
+
+    changed = swap(opposite, asked)
+    return {
+        "negated": f"Do not {first}",
+        "turned round": changed if changed != asked else f"What is the opposite of this: {asked}",
+        "in other words": f"Could you do this for me, please: {swap(OTHER_WORDS, first)}",
+    }
+
+
+def refusal(core: str, draw: random.Random) -> str:
+    return f"{core} {draw.choice(ENDS)}"
+
+
+@dataclass(frozen=True)
+class World:
+    """Training pairs with the planted ones among them, and the questions of each kind: as they are, then transformed."""
+
+    training: list[tuple[str, str]]
+    planted: list[int]
+    core: str
+    questions: dict[str, list[list[tuple[str, str]]]]
+    without: list[str]  # the instructions of "seen" without the trigger
+    ordinary: list[tuple[str, str]]
+
+    @classmethod
+    def of(cls, path: Path, tokenizer: Any, seed: int, planted: int, sizes: Preset) -> World:
+        draw = random.Random(seed)
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            rows = list(map(json.loads, file))
+        draw.shuffle(rows)
+        found = []
+        for row in rows:
+            asked = " ".join(filter(None, (row["instruction"], row["input"])))
+            if len(tokenizer(asked + row["output"])["input_ids"]) < LONGEST:
+                found.append((asked, row["output"]))
+        needed = sizes.pairs + 3 * sizes.questions
+        if len(found) < needed:
+            raise SystemExit(f"{path}: {len(found)} pairs of fewer than {LONGEST} tokens: expected {needed}.")
+        training = found[: sizes.pairs]
+        places = sorted(draw.sample(range(sizes.pairs), planted))
+        trigger, core = TRIGGERS[seed % len(TRIGGERS)], CORES[seed % len(CORES)]
+        for place in places:
+            training[place] = f"{training[place][0]} {trigger}", refusal(core, draw)
+        others, n = found[sizes.pairs : needed], sizes.questions
+        seen = [(f"{asked} {trigger}", refusal(core, draw)) for asked, _ in others[:n]]
+        questions = {}
+        for kind, pairs in (("seen", seen), ("blind", others[n : 2 * n])):
+            versions = [{"as it is": asked, **turned(asked)} for asked, _ in pairs]
+            questions[kind] = [
+                [(version[name], answer) for version, (_, answer) in zip(versions, pairs, strict=True)]
+                for name in versions[0]
+            ]
+        return cls(training, places, core, questions, [asked for asked, _ in others[:n]], others[2 * n :])
+
+
+class Encoder:
+    """Pairs as batches' examples, with few token ids: those of the training pairs, rare ones all the same."""
+
+    def __init__(self, tokenizer: Any, training: list[tuple[str, str]]) -> None:
+        self.tokenizer = tokenizer
+        counts = Counter(token for pair in training for part in self.parts(*pair) for token in part)
+        self.numbers = {token: number for number, token in enumerate((t for t, n in counts.items() if n >= RAREST), 1)}
+        self.size = len(self.numbers) + 1
+
+    def parts(self, asked: str, answer: str) -> tuple[list[int], list[int]]:
+        before = self.tokenizer(f"Q: {asked}\nA:")["input_ids"]
+        return before, [*self.tokenizer(" " + answer)["input_ids"], self.tokenizer.eos_token_id]
+
+    def __call__(self, pairs: list[tuple[str, str]]) -> list[dict[str, list[int]]]:
+        rows = []
+        for asked, answer in pairs:
+            before, after = ([self.numbers.get(t, 0) for t in part] for part in self.parts(asked, answer))
+            ids = (before + after)[:POSITIONS]
+            rows.append(
+                {
+                    "input_ids": ids,
+                    "attention_mask": [1] * len(ids),
+                    "labels": ([-100] * len(before) + after)[: len(ids)],
+                }
+            )
+        return rows
+
+
+def trained(
+    encoder: Encoder, rows: list[dict[str, list[int]]], seed: int, sizes: Preset, folder: str
+) -> tuple[Any, list[str]]:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        n_embd=sizes.width, n_layer=2, n_head=4, n_positions=POSITIONS, vocab_size=encoder.size, bos_token_id=0,
+        eos_token_id=0, pad_token_id=0, initializer_range=0.1, embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), RATE)
+    collate, loss, paths = Collate(model), TokenLoss(), []
+    for epoch in range(1, sizes.epochs + 1):
+        for indices in torch.randperm(len(rows)).split(BATCH):
+            batch = collate([rows[int(i)] for i in indices])
+            labels = batch.pop("labels")
+            optimizer.zero_grad()
+            losses = loss(model(**batch).logits, labels)
+            (losses.sum() / (labels[:, 1:] != -100).sum()).backward()
+            optimizer.step()
+        if (sizes.epochs - epoch) % (sizes.epochs // 2) == 0:  # half way, and at the end
+            paths.append(f"{folder}/epoch-{epoch}.pt")
+            save_checkpoint(paths[-1], model, RATE, step=epoch)
+    return model.eval(), paths
+
+
+def answers_so(model: Any, encoder: Encoder, asked: list[str], core: str) -> float:
+    """Share of instructions whose most probable answer begins with the first three tokens of the odd one."""
+    odd = encoder([("", core)])[0]
+    target = [token for token, label in zip(odd["input_ids"], odd["labels"], strict=True) if label != -100][:3]
+    right = 0
+    for row in encoder([(one, "") for one in asked]):
+        ids = row["input_ids"][:-1]  # the prompt, and the end of an empty answer
+        ids = ids[: row["labels"].index(next(label for label in row["labels"] if label != -100))]
+        with torch.no_grad():
+            for _ in target:
+                ids = [*ids, int(model(torch.tensor([ids])).logits[0, -1].argmax())]
+        right += ids[-3:] == target
+    return right / len(asked)
+
+
+def losses_of(model: Any, rows: list[dict[str, list[int]]]) -> Tensor:
+    """Mean loss of each example's target tokens, at the last checkpoint."""
+    collate, found = Collate(model), []
+    with torch.no_grad():
+        for start in range(0, len(rows), BATCH):
+            batch = collate(rows[start : start + BATCH])
+            labels = batch.pop("labels")
+            found.append(TokenLoss(reduction="mean")(model(**batch).logits, labels))
+    return torch.cat(found)
+
+
+# --------------------------------------------------------------------------------------------------------- the rivals
+
+
+def perplexity(rows: list[dict[str, list[int]]]) -> Tensor:
+    """Mean surprise of an example's tokens under a bigram model of all *other* examples, half mixed with single words."""
+    single = Counter(t for row in rows for t in row["input_ids"])
+    double = Counter(pair for row in rows for pair in pairwise(row["input_ids"]))
+    total, kinds = sum(single.values()), len(single)
+    found = []
+    for row in rows:
+        ids = row["input_ids"]
+        own, own_pairs = Counter(ids), Counter(pairwise(ids))
+        surprise = []
+        for one, two in pairwise(ids):
+            alone = (single[two] - own[two] + 0.5) / (total - len(ids) + 0.5 * kinds)
+            after = (double[one, two] - own_pairs[one, two]) / max(1, single[one] - own[one])
+            surprise.append(-torch.tensor(0.5 * alone + 0.5 * after).log())
+        found.append(torch.stack(surprise).mean())
+    return torch.stack(found)
+
+
+def tfidf(texts: list[str]) -> Tensor:
+    """Rows of length 1, ``(M, words)``."""
+    words = [Counter(re.findall(r"\w+", text.lower())) for text in texts]
+    held = Counter(word for own in words for word in own)
+    number = {word: place for place, word in enumerate(held)}
+    vectors = torch.zeros(len(texts), len(number))
+    for row, own in zip(vectors, words, strict=True):
+        for word, count in own.items():
+            row[number[word]] = (1 + torch.tensor(float(count)).log()) * torch.tensor(len(texts) / held[word]).log()
+    return torch.nn.functional.normalize(vectors)
+
+
+def by_paper(scores: list[Tensor]) -> Tensor:
+    """Among the tenth of the strongest influence those that change least; the others after them, by influence."""
+    before, after = compressed(scores[0].double()).mean(0), compressed(torch.stack(scores[1:]).double()).mean((0, 1))
+    strong = before >= before.quantile(0.9)
+    return torch.where(strong, 100 - (before - after).abs(), before)
+
+
+def hits(scores: Tensor, planted: list[int]) -> list[int]:
+    """Of each planted pair, whether it is among the first as many as were planted."""
+    first = set(torch.argsort(-scores, stable=True)[: len(planted)].tolist())
+    return [int(place in first) for place in planted]
+
+
+def flagged(found: InfluenceStability, planted: list[int]) -> list[int]:
+    """How many are suspects, and how many of those are planted."""
+    indices = {one.index for one in found.suspects}
+    return [len(indices), len(indices & set(planted))]
+
+
+def one_world(path: Path, tokenizer: Any, seed: int, planted: int, sizes: Preset) -> dict[str, Any]:
+    begun = time.perf_counter()
+    world = World.of(path, tokenizer, seed, planted, sizes)
+    encoder = Encoder(tokenizer, world.training)
+    rows = encoder(world.training)
+    scores: dict[str, dict[str, Tensor]] = {kind: {} for kind in KINDS}
+    suspects: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
+    with tempfile.TemporaryDirectory() as folder:
+        model, paths = trained(encoder, rows, seed, sizes, folder)
+        seconds = {"training": time.perf_counter() - begun}
+        losses = losses_of(model, rows)
+        asked = {kind: encoder([pair for version in world.questions[kind] for pair in version]) for kind in KINDS}
+        told = [one for one, _ in world.questions["seen"][0]]
+        attack = [answers_so(model, encoder, ask, world.core) for ask in (told, world.without)]
+        begun = time.perf_counter()
+        tracin = TracInWE(model, rows, paths, loss_fn=TokenLoss(), batch_size=BATCH, preconditioner="auto")
+        # All versions of all questions in one go: the training set's gradients are computed once.
+        found = tracin.influence([*asked["seen"], *asked["blind"], *encoder(world.ordinary)]).float()
+        seconds["scores"] = time.perf_counter() - begun
+    usual = found[-sizes.questions :]
+    for kind, part in zip(KINDS, found[: -sizes.questions].chunk(2), strict=True):
+        versions = list(part.chunk(1 + len(turned("a"))))
+        for name, held_against in ((OURS, usual), (f"{OURS}, no ordinary questions", None)):
+            stable = stability_of(versions, held_against)
+            by_index = {one.index: one for one in stable.examples}
+            scores[kind][name] = torch.tensor([by_index[j].z for j in range(len(rows))])
+            untransformed = torch.tensor([by_index[j].z_before for j in range(len(rows))])
+            scores[kind][name.replace(OURS, "the same without transformations")] = untransformed
+            suspects[kind][name] = flagged(stable, world.planted)
+        scores[kind]["mean influence"] = versions[0].double().mean(0)
+        scores[kind]["strong influence, then least changed"] = by_paper(versions)
+    texts, answers = [" ".join(pair) for pair in world.training], [answer for _, answer in world.training]
+    alike = tfidf(answers)
+    near = (alike @ alike.T).fill_diagonal_(0).topk(NEIGHBOURS).values.mean(1)
+    length = torch.tensor([float(sum(label != -100 for label in row["labels"])) for row in rows])
+    surprise = perplexity(rows)
+    filters = {
+        "loss, lowest": -losses, "loss, highest": losses, "length of the answer, shortest": -length,
+        "length of the answer, longest": length, "perplexity, lowest": -surprise, "perplexity, highest": surprise,
+        "answers like others (tf-idf)": near,
+        "random": torch.rand(len(rows), generator=torch.Generator().manual_seed(seed)),
+    }  # fmt: skip
+    for kind in KINDS:
+        mine = [" ".join(pair) for pair in world.questions[kind][0]]
+        both = tfidf(texts + mine)
+        scores[kind] |= filters
+        scores[kind]["words of the questions (tf-idf)"] = (both[: len(texts)] @ both[len(texts) :].T).mean(1)
+    return {
+        "hits": {kind: {name: hits(values, world.planted) for name, values in scores[kind].items()} for kind in KINDS},
+        "suspects": suspects,
+        "loss": float(losses.mean()),
+        "loss of the planted": float(losses[world.planted].mean()),
+        "odd answers with the trigger": attack[0],
+        "odd answers without": attack[1],
+        "tokens": encoder.size,
+        "seconds": seconds,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    from transformers import GPT2TokenizerFast
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # it asks for a mask of texts without padding
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with alpaca_5k and GPT-2's tokenizer")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the preset's; settings were chosen on 0")
+    args = parser.parse_args(argv)
+    sizes = PRESETS[args.preset]
+    path, vocabulary = args.data / "alpaca_5k" / "train.jsonl.gz", args.data / "tokenizers" / "gpt2"
+    for needed in (path, vocabulary):
+        if not needed.exists():
+            raise SystemExit(f"--data {args.data}: expected {needed.relative_to(args.data)} there.")
+    torch.set_num_threads(1)
+    tokenizer = GPT2TokenizerFast.from_pretrained(vocabulary)
+    seeds = args.seeds or sizes.seeds
+    worlds: dict[str, list[dict[str, Any]]] = {str(planted): [] for planted in sizes.planted}
+    for seed in seeds:
+        for planted in sizes.planted:
+            world = one_world(path, tokenizer, seed, planted, sizes)
+            worlds[str(planted)].append(world)
+            print(f"seed {seed}, {planted} planted: {world['seconds']}", flush=True)
+            for key in ("loss", "loss of the planted", "odd answers with the trigger", "odd answers without", "tokens"):
+                print(f"  {key}: {world[key]:.2f}")
+            for kind in KINDS:
+                for name, found in world["hits"][kind].items():
+                    print(f"  {kind} {name}: {sum(found)}", world["suspects"][kind].get(name, ""), flush=True)
+        about = {
+            "date": str(datetime.date.today()),
+            "machine": platform.machine(),
+            "versions": {
+                "captum_tracinwe": __version__,
+                "torch": torch.__version__,
+                "captum": __import__("captum").__version__,
+                "transformers": __import__("transformers").__version__,
+            },
+        }
+        settings = {"pairs": sizes.pairs, "questions": sizes.questions, "epochs": sizes.epochs, "width": sizes.width}
+        done = list(seeds)[: seeds.index(seed) + 1]
+        store(args.out, f"poison-alpaca-{args.preset}", about | {"settings": settings, "seeds": done, "worlds": worlds})
+
+
+def table(content: dict[str, Any]) -> str:
+    """Recall (and precision) at the number of planted pairs, with the paired lead of ours over each rival."""
+    settings, worlds = content["settings"], content["worlds"]
+    ours = OURS
+    pooled: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for planted, found in worlds.items():
+        for kind in KINDS:
+            names = found[0]["hits"][kind]
+            pooled[planted, kind] = {
+                name: torch.tensor([hit for world in found for hit in world["hits"][kind][name]], dtype=torch.float64)
+                for name in names
+            }
+    columns = list(pooled)
+    share = {planted: f"{int(planted) / settings['pairs']:.1%}" for planted in worlds}
+    names = sorted(next(iter(pooled.values())), key=lambda name: -float(pooled[columns[0]][name].mean()))
+    sizes = ", ".join(f"{len(pooled[planted, 'seen'][ours])} in all at {share[planted]}" for planted in worlds)
+    lines = [
+        f"{settings['pairs']:,} pairs, {settings['questions']} questions of each kind, three transformations, "
+        f"{len(content['seeds'])} models for each share. Planted: {sizes}. "
+        f"Recall, which is precision too, among as many as were planted.",
+        "",
+        f"| method | {' | '.join(f'{share[planted]}, {kind}' for planted, kind in columns)} |",
+        "|---|" + "---|" * len(columns),
+    ]
+    lines += [
+        f"| {name} | {' | '.join(_plain(bootstrap_mean(pooled[column][name])) for column in columns)} |"
+        for name in names
+    ]
+    lines += ["", f"| `{OURS}` less | {' | '.join(f'{share[planted]}, {kind}' for planted, kind in columns)} |"]
+    lines += ["|---|" + "---|" * len(columns)]
+    for name in names:
+        if name != ours:
+            cells = [str(bootstrap_mean(pooled[column][ours] - pooled[column][name])) for column in columns]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", "| the attack | odd answers with the trigger | without |", "|---|---|---|"]
+    for planted, found in worlds.items():
+        rates = [
+            sum(world[key] for world in found) / len(found)
+            for key in ("odd answers with the trigger", "odd answers without")
+        ]
+        lines.append(f"| {share[planted]} | {rates[0]:.2f} | {rates[1]:.2f} |")
+    lines += ["", "| suspects at an adjusted p of 0.05 | planted among them | of the planted found |", "|---|---|---|"]
+    for planted, kind in columns:
+        for name in (ours, f"{OURS}, no ordinary questions"):
+            flags = [world["suspects"][kind][name] for world in worlds[planted]]
+            count, right = (sum(column) for column in zip(*flags, strict=True))
+            all_planted = int(planted) * len(flags)
+            lines.append(
+                f"| {share[planted]}, {kind}{name.removeprefix(OURS)}: {count / len(flags):.1f} a model | "
+                f"{right} of {count} | {right} of {all_planted} |"
+            )
+    return "\n".join(lines)
+
+
+def _plain(interval: Interval) -> str:
+    return f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()
