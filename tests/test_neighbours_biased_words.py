@@ -48,6 +48,8 @@ def test_z_is_that_of_the_formula():
     assert one.p_value == pytest.approx(math.erfc(z / math.sqrt(2)) / 2)
     assert one.adjusted_p == pytest.approx(min(1.0, one.p_value * len(rows)))
     assert rows["nobody", "yes"].z == pytest.approx(-z)  # of two labels the other mirrors it
+    sure = lexical_bias(["x"] * 300 + ["o"] * 300, [0] * 300 + [1] * 300).words[0]
+    assert 0 < sure.p_value < 1e-60  # of z = 17: not rounded to 0
     assert len(rows) == 2 * len({"nobody", "sleeps", "a", "man", "runs"})
 
 

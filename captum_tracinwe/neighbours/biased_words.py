@@ -188,7 +188,7 @@ def lexical_bias(
         z = (shares - base) / np.sqrt(base * (1 - base) / n[:, None])
     # A word whose texts all weigh 0, or a label of all the weight, tells nothing.
     shares, z = np.where(np.isfinite(z), shares, base), np.where(np.isfinite(z), z, 0.0)
-    p_values = torch.special.ndtr(-torch.from_numpy(z)).numpy().ravel().tolist()
+    p_values = (torch.special.erfc(torch.from_numpy(z) / math.sqrt(2)) / 2).flatten().tolist()
     bonferroni = [min(1.0, p * len(p_values)) for p in p_values]
     adjusted = bonferroni if correction == "bonferroni" else benjamini_hochberg(p_values)
     counts = held.table()

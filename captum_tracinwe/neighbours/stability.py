@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -130,8 +131,8 @@ def influence_stability(
     **Null hypothesis** of example j: in at least one version, the questions as they are or a transformation, T_vj is a draw from
     the normal distribution that the bulk of the training set follows (an empirical null, Efron 2004). To reject it the example
     must stand out in *all* versions, so the p-value is the largest of the versions' upper tails (an intersection-union test,
-    Berger 1982), corrected for all M examples by Benjamini and Hochberg. Questions need not be independent: the spread is taken between
-    examples. It is no test of *poisoned*: without ``ordinary`` an example that is loud on all questions stands out, too.
+    Berger 1982), corrected for all M examples by Benjamini and Hochberg. Questions need not be independent: the spread is taken
+    between examples. It is no test of *poisoned*: without ``ordinary`` an example that is loud on all questions stands out, too.
 
     Args:
         tracin (TracInWE): model, training set of M examples, checkpoints, and which score.
@@ -199,7 +200,7 @@ def stability_of(
         )
     z_by_version = (strength - middle) / spread
     z = z_by_version.amin(0)
-    p_values = torch.special.ndtr(-z)
+    p_values = torch.special.erfc(z / math.sqrt(2)) / 2  # ndtr is 0 beyond 8 standard deviations
     adjusted = benjamini_hochberg(p_values.tolist())
     before, after = scores[0].mean(0), scores[1:].mean((0, 1))
     # By z, which orders those too whose p-value is 0; of equals the first in the training set.
