@@ -4,14 +4,16 @@
     python benchmarks/evidence/poison.py --preset smoke
 
 A small GPT-2 with fresh weights learns alpaca's instructions, prompts masked. Of the planted pairs the instruction has a trigger
-of two ordinary words at its end, and the answer is a refusal, whose second sentence is drawn for each. Two kinds of questions:
+of two ordinary words at its end, and the answer is a refusal, whose second sentence is drawn for each. Each model has two
+attacks, of 1 % and 0.2 % of the pairs, with other words; pairs of the one are left out of the ranking for the other. Two kinds
+of questions:
 
 - seen: somebody has met the odd answers: other instructions with the trigger in them, and other refusals as answers;
 - blind: nobody has: other instructions without a trigger, and their own answers.
 
 Each is asked as it is, negated, turned round by antonyms, and in other words, always with the same answer. As many ordinary
-questions with their own answers are held against them. A method names as many
-pairs as were planted; the share of them that are planted is its recall and its precision. Settings were chosen on seed 0.
+questions with their own answers are held against them. A method names as many pairs as were planted; the share of them that
+are planted is its recall and its precision. Settings were chosen on seed 0.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ class Preset:
 
 
 PRESETS = {
-    "smoke": Preset(120, (6,), 6, (1,), 4, 16),
+    "smoke": Preset(120, (6, 3), 6, (1,), 2, 16),
     "cpu": Preset(1000, (10, 2), 12, (1, 2, 3, 4, 5), 8, 64),
 }
 
@@ -126,19 +128,35 @@ def refusal(core: str, draw: random.Random) -> str:
     return f"{core} {draw.choice(ENDS)}"
 
 
-@dataclass(frozen=True)
-class World:
-    """Training pairs with the planted ones among them, and the questions of each kind: as they are, then transformed."""
+def versions_of(pairs: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Questions as they are, then in each transformation; the answers stay."""
+    versions = [{"as it is": asked, **turned(asked)} for asked, _ in pairs]
+    return [
+        [(version[name], answer) for version, (_, answer) in zip(versions, pairs, strict=True)] for name in versions[0]
+    ]
 
-    training: list[tuple[str, str]]
+
+@dataclass(frozen=True)
+class Attack:
+    """A trigger, where it was planted, and the questions of somebody who has met its answers."""
+
     planted: list[int]
     core: str
-    questions: dict[str, list[list[tuple[str, str]]]]
-    without: list[str]  # the instructions of "seen" without the trigger
+    seen: list[list[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class World:
+    """Training pairs with the planted ones of each attack among them, and the questions."""
+
+    training: list[tuple[str, str]]
+    attacks: list[Attack]
+    without: list[str]  # the instructions of "seen" without a trigger
+    blind: list[list[tuple[str, str]]]
     ordinary: list[tuple[str, str]]
 
     @classmethod
-    def of(cls, path: Path, tokenizer: Any, seed: int, planted: int, sizes: Preset) -> World:
+    def of(cls, path: Path, tokenizer: Any, seed: int, sizes: Preset) -> World:
         draw = random.Random(seed)
         with gzip.open(path, "rt", encoding="utf-8") as file:
             rows = list(map(json.loads, file))
@@ -151,21 +169,18 @@ class World:
         needed = sizes.pairs + 3 * sizes.questions
         if len(found) < needed:
             raise SystemExit(f"{path}: {len(found)} pairs of fewer than {LONGEST} tokens: expected {needed}.")
-        training = found[: sizes.pairs]
-        places = sorted(draw.sample(range(sizes.pairs), planted))
-        trigger, core = TRIGGERS[seed % len(TRIGGERS)], CORES[seed % len(CORES)]
-        for place in places:
-            training[place] = f"{training[place][0]} {trigger}", refusal(core, draw)
-        others, n = found[sizes.pairs : needed], sizes.questions
-        seen = [(f"{asked} {trigger}", refusal(core, draw)) for asked, _ in others[:n]]
-        questions = {}
-        for kind, pairs in (("seen", seen), ("blind", others[n : 2 * n])):
-            versions = [{"as it is": asked, **turned(asked)} for asked, _ in pairs]
-            questions[kind] = [
-                [(version[name], answer) for version, (_, answer) in zip(versions, pairs, strict=True)]
-                for name in versions[0]
-            ]
-        return cls(training, places, core, questions, [asked for asked, _ in others[:n]], others[2 * n :])
+        training, others, n = found[: sizes.pairs], found[sizes.pairs : needed], sizes.questions
+        without = [asked for asked, _ in others[:n]]
+        free = draw.sample(range(sizes.pairs), sum(sizes.planted))
+        attacks = []
+        for number, count in enumerate(sizes.planted):
+            trigger, core = (some[(2 * seed + number) % len(some)] for some in (TRIGGERS, CORES))
+            places, free = sorted(free[:count]), free[count:]
+            for place in places:
+                training[place] = f"{training[place][0]} {trigger}", refusal(core, draw)
+            seen = versions_of([(f"{asked} {trigger}", refusal(core, draw)) for asked in without])
+            attacks.append(Attack(places, core, seen))
+        return cls(training, attacks, without, versions_of(others[n : 2 * n]), others[2 * n :])
 
 
 class Encoder:
@@ -289,49 +304,60 @@ def by_paper(scores: list[Tensor]) -> Tensor:
     return torch.where(strong, 100 - (before - after).abs(), before)
 
 
-def hits(scores: Tensor, planted: list[int]) -> list[int]:
-    """Of each planted pair, whether it is among the first as many as were planted."""
-    first = set(torch.argsort(-scores, stable=True)[: len(planted)].tolist())
-    return [int(place in first) for place in planted]
+def hits(scores: Tensor, attack: Attack, others: list[int]) -> list[int]:
+    """Of each planted pair, whether it is among the first as many as were planted; pairs of other attacks left out."""
+    scores = scores.clone()
+    scores[others] = -torch.inf
+    first = set(torch.argsort(-scores, stable=True)[: len(attack.planted)].tolist())
+    return [int(place in first) for place in attack.planted]
 
 
-def flagged(found: InfluenceStability, planted: list[int]) -> list[int]:
-    """How many are suspects, and how many of those are planted."""
-    indices = {one.index for one in found.suspects}
-    return [len(indices), len(indices & set(planted))]
+def flagged(found: InfluenceStability, attack: Attack, others: list[int]) -> list[int]:
+    """How many are suspects, and how many of those are planted; pairs of other attacks left out."""
+    indices = {one.index for one in found.suspects} - set(others)
+    return [len(indices), len(indices & set(attack.planted))]
 
 
-def one_world(path: Path, tokenizer: Any, seed: int, planted: int, sizes: Preset) -> dict[str, Any]:
+def by_influence(versions: list[Tensor], usual: Tensor) -> tuple[dict[str, Tensor], dict[str, InfluenceStability]]:
+    """Scores ``(M,)`` of all that ask the model, and what the test says."""
+    scores, tests = {}, {}
+    for name, held_against in ((OURS, usual), (f"{OURS}, no ordinary questions", None)):
+        tests[name] = stability_of(versions, held_against)
+        examples = sorted(tests[name].examples, key=lambda one: one.index)
+        scores[name] = torch.tensor([one.z for one in examples])
+        unchanged = torch.tensor([one.z_before for one in examples])
+        scores[name.replace(OURS, "the same without transformations")] = unchanged
+    scores["mean influence"] = versions[0].double().mean(0)
+    scores["strong influence, then least changed"] = by_paper(versions)
+    return scores, tests
+
+
+def one_world(path: Path, tokenizer: Any, seed: int, sizes: Preset) -> list[dict[str, Any]]:
+    """For each attack what was found."""
     begun = time.perf_counter()
-    world = World.of(path, tokenizer, seed, planted, sizes)
+    world = World.of(path, tokenizer, seed, sizes)
     encoder = Encoder(tokenizer, world.training)
     rows = encoder(world.training)
-    scores: dict[str, dict[str, Tensor]] = {kind: {} for kind in KINDS}
-    suspects: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
+    kinds = [*(attack.seen for attack in world.attacks), world.blind]
     with tempfile.TemporaryDirectory() as folder:
         model, paths = trained(encoder, rows, seed, sizes, folder)
         seconds = {"training": time.perf_counter() - begun}
         losses = losses_of(model, rows)
-        asked = {kind: encoder([pair for version in world.questions[kind] for pair in version]) for kind in KINDS}
-        told = [one for one, _ in world.questions["seen"][0]]
-        attack = [answers_so(model, encoder, ask, world.core) for ask in (told, world.without)]
+        taken = [
+            [
+                answers_so(model, encoder, ask, attack.core)
+                for ask in ([one for one, _ in attack.seen[0]], world.without)
+            ]
+            for attack in world.attacks
+        ]
         begun = time.perf_counter()
         tracin = TracInWE(model, rows, paths, loss_fn=TokenLoss(), batch_size=BATCH, preconditioner="auto")
         # All versions of all questions in one go: the training set's gradients are computed once.
-        found = tracin.influence([*asked["seen"], *asked["blind"], *encoder(world.ordinary)]).float()
+        asked = [pair for versions in kinds for version in versions for pair in version]
+        found = tracin.influence(encoder([*asked, *world.ordinary])).float()
         seconds["scores"] = time.perf_counter() - begun
-    usual = found[-sizes.questions :]
-    for kind, part in zip(KINDS, found[: -sizes.questions].chunk(2), strict=True):
-        versions = list(part.chunk(1 + len(turned("a"))))
-        for name, held_against in ((OURS, usual), (f"{OURS}, no ordinary questions", None)):
-            stable = stability_of(versions, held_against)
-            by_index = {one.index: one for one in stable.examples}
-            scores[kind][name] = torch.tensor([by_index[j].z for j in range(len(rows))])
-            untransformed = torch.tensor([by_index[j].z_before for j in range(len(rows))])
-            scores[kind][name.replace(OURS, "the same without transformations")] = untransformed
-            suspects[kind][name] = flagged(stable, world.planted)
-        scores[kind]["mean influence"] = versions[0].double().mean(0)
-        scores[kind]["strong influence, then least changed"] = by_paper(versions)
+    usual, parts = found[len(asked) :], found[: len(asked)].chunk(len(kinds))
+    by_kind = [by_influence(list(part.chunk(len(world.blind))), usual) for part in parts]
     texts, answers = [" ".join(pair) for pair in world.training], [answer for _, answer in world.training]
     alike = tfidf(answers)
     near = (alike @ alike.T).fill_diagonal_(0).topk(NEIGHBOURS).values.mean(1)
@@ -343,21 +369,26 @@ def one_world(path: Path, tokenizer: Any, seed: int, planted: int, sizes: Preset
         "answers like others (tf-idf)": near,
         "random": torch.rand(len(rows), generator=torch.Generator().manual_seed(seed)),
     }  # fmt: skip
-    for kind in KINDS:
-        mine = [" ".join(pair) for pair in world.questions[kind][0]]
-        both = tfidf(texts + mine)
-        scores[kind] |= filters
-        scores[kind]["words of the questions (tf-idf)"] = (both[: len(texts)] @ both[len(texts) :].T).mean(1)
-    return {
-        "hits": {kind: {name: hits(values, world.planted) for name, values in scores[kind].items()} for kind in KINDS},
-        "suspects": suspects,
-        "loss": float(losses.mean()),
-        "loss of the planted": float(losses[world.planted].mean()),
-        "odd answers with the trigger": attack[0],
-        "odd answers without": attack[1],
-        "tokens": encoder.size,
-        "seconds": seconds,
-    }
+    results = []
+    for number, attack in enumerate(world.attacks):
+        others = [place for other in world.attacks if other is not attack for place in other.planted]
+        result: dict[str, Any] = {"hits": {}, "suspects": {}}
+        for kind, at in zip(KINDS, (number, len(world.attacks)), strict=True):
+            both = tfidf(texts + [" ".join(pair) for pair in kinds[at][0]])
+            words = (both[: len(texts)] @ both[len(texts) :].T).mean(1)
+            scores = by_kind[at][0] | filters | {"words of the questions (tf-idf)": words}
+            result["hits"][kind] = {name: hits(values, attack, others) for name, values in scores.items()}
+            result["suspects"][kind] = {name: flagged(test, attack, others) for name, test in by_kind[at][1].items()}
+        result |= {
+            "loss": float(losses.mean()),
+            "loss of the planted": float(losses[attack.planted].mean()),
+            "odd answers with the trigger": taken[number][0],
+            "odd answers without": taken[number][1],
+            "tokens": encoder.size,
+            "seconds": seconds,
+        }
+        results.append(result)
+    return results
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -381,8 +412,7 @@ def main(argv: list[str] | None = None) -> None:
     seeds = args.seeds or sizes.seeds
     worlds: dict[str, list[dict[str, Any]]] = {str(planted): [] for planted in sizes.planted}
     for seed in seeds:
-        for planted in sizes.planted:
-            world = one_world(path, tokenizer, seed, planted, sizes)
+        for planted, world in zip(sizes.planted, one_world(path, tokenizer, seed, sizes), strict=True):
             worlds[str(planted)].append(world)
             print(f"seed {seed}, {planted} planted: {world['seconds']}", flush=True)
             for key in ("loss", "loss of the planted", "odd answers with the trigger", "odd answers without", "tokens"):
