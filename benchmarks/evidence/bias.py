@@ -207,42 +207,28 @@ def main(argv: list[str] | None = None) -> None:
 
 def table(content: dict[str, Any]) -> str:
     """Bias in data before and after, in models before and after."""
-    lines = []
+    lines, notes = ["| | plain | weighted | weighted less plain | dealt anew less plain |", "|---|---|---|---|---|"], []
     for name, one in content["sets"].items():
-        weights, models = one["weights"], one["models"]
-        lines += [
-            f"**{SETS[name]}**: {one['texts']:,} training texts, {one['tests']:,} test texts, "
-            f"{content['settings']['seeds']} seeds. Weights for {weights['words']} words: "
-            f"from {weights['smallest']:.2f} to {weights['largest']:.1f}, as good as "
-            f"{weights['effective']:,.0f} texts; largest distance of a label share {weights['before']:.2f} before, "
-            f"{weights['residual']:.3f} after.",
-            "",
-            "| | plain | weighted | weighted less plain | weights dealt anew less plain |",
-            "|---|---|---|---|---|",
-        ]
+        weights, models, (part, up, count) = one["weights"], one["models"], one["taken up"]
+        lines.append(f"| **{SETS[name]}** | | | | |")
         for side, row in one["data"].items():
-            lines += [
-                f"| data: biased {side}, of {row['before']['tested']:,} with a label | {row['before']['biased']} | "
-                f"{row['after']['biased']} | {row['after']['biased'] - row['before']['biased']:+d} | |".replace(
-                    "-", "−"
-                ),
-                f"| data: mean \\|z\\| of {side} | {row['before']['mean |z|']:.2f} | {row['after']['mean |z|']:.2f} | "
-                f"{row['after']['mean |z|'] - row['before']['mean |z|']:+.2f} | |".replace("| -", "| −"),
-            ]
+            cells = [f"{row[when]['biased']} ({row[when]['mean |z|']:.2f})" for when in ("before", "after")]
+            less = f"{row['after']['biased'] - row['before']['biased']:+d}".replace("-", "−")
+            tested = row["before"]["tested"]
+            lines.append(f"| data: biased {side}, of {tested:,} (mean \\|z\\|) | {' | '.join(cells)} | {less} | |")
         for side in one["data"]:
             own = {arm: _tensor(models[arm]["bias"][side]) for arm in ARMS}
             if len(own["plain"]) > 1:
                 lines.append(f"| models: bias, {len(own['plain'])} {side} | {_cells(own)} |")
         right = {arm: _tensor(models[arm]["right"]) for arm in ARMS}
-        lines.append(f"| models: accuracy | {_cells(right)} |")
-        part, up, count = one["taken up"]
-        lines += [
-            "",
-            f"Taken up by a plain model, by its word report: {up} of {count} biased words taught it their label. They have "
-            f"{part:.0%} of the influence on its answers.",
-            "",
-        ]
-    return "\n".join(lines).rstrip()
+        lines.append(f"| models: accuracy, {one['tests']:,} texts | {_cells(right)} |")
+        notes.append(
+            f"{SETS[name]}: weights for {weights['words']} words, from {weights['smallest']:.2f} to {weights['largest']:.1f}, "
+            f"worth {weights['effective']:,.0f} of {one['texts']:,} texts; largest distance of a share "
+            f"{weights['before']:.2f} before, {weights['residual']:.3f} after. By a plain model's word report {up} of {count} biased words taught it their label, "
+            f"with {part:.0%} of the influence on its answers."
+        )
+    return "\n".join([*lines, "", f"{content['settings']['seeds']} seeds. {' '.join(notes)}"])
 
 
 def _tensor(values: Any) -> Tensor:
