@@ -26,6 +26,16 @@ _HOMES: dict[str, str] = {
     "influence_stability": "stability",
     "lexical_bias": "biased_words",
     "taken_up": "biased_words",
+    "Candidates": "prefiltering",
+    "ModelPair": "across_models",
+    "Prefiltered": "prefiltering",
+    "RankAgreement": "across_models",
+    "RecallReport": "prefiltering",
+    "SampledInverse": "sampled_inverse",
+    "last_features": "prefiltering",
+    "prefilter": "prefiltering",
+    "rank_agreement": "across_models",
+    "s_test": "sampled_inverse",
 }
 
 __all__ = sorted(_HOMES)
