@@ -45,7 +45,8 @@ def test_units_do_not_count_and_a_turned_ranking_agrees_in_nothing():
     found = rank_agreement({"a": one, "b": 1000 * one, "turned": -one}, 10)
     same, turned = found.pair("b", "a"), found.pair("a", "turned")
     assert torch.allclose(same.correlation, torch.ones(4).double())
-    assert same.proponents.eq(1).all() and same.opponents.eq(1).all()
+    assert same.proponents.eq(1).all()
+    assert same.opponents.eq(1).all()
     assert torch.allclose(turned.correlation, -torch.ones(4).double())
     assert turned.proponents.eq(0).all()
 
@@ -94,7 +95,9 @@ def test_an_unknown_pair_or_measure_is_told():
         found.interval("m0", "m1", "kendall")
 
 
-@pytest.mark.skipif(not (FOLDER.is_dir() and (DATA / "ag_news").is_dir()), reason="the benchmarks or the data are not here")
+@pytest.mark.skipif(
+    not (FOLDER.is_dir() and (DATA / "ag_news").is_dir()), reason="the benchmarks or the data are not here"
+)
 @pytest.mark.slow
 def test_the_experiment_runs_and_its_result_becomes_a_table(script, tmp_path, monkeypatch):
     monkeypatch.setitem(bootstrap.__kwdefaults__, "draws", 200)

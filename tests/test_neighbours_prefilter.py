@@ -23,7 +23,9 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 def texts(count, width=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return Examples((torch.randn(count, width, generator=generator), torch.zeros(count)), [[str(i)] for i in range(count)])
+    return Examples(
+        (torch.randn(count, width, generator=generator), torch.zeros(count)), [[str(i)] for i in range(count)]
+    )
 
 
 def product(test, train):
@@ -38,13 +40,13 @@ def test_the_nearest_are_those_of_a_plain_loop(measure, monkeypatch):
     monkeypatch.setattr("captum_tracinwe.neighbours.prefiltering.AT_ONCE", 50)  # a few questions at a time
     train, test = torch.randn(40, 6), torch.randn(7, 6)
     far = {
-        "cosine": lambda a, b: -sum(x * y for x, y in zip(a, b, strict=True)) / math.dist(a, [0] * 6) / math.dist(b, [0] * 6),
+        "cosine": lambda a, b: (
+            -sum(x * y for x, y in zip(a, b, strict=True)) / math.dist(a, [0] * 6) / math.dist(b, [0] * 6)
+        ),
         "l2": math.dist,
         "dot": lambda a, b: -sum(x * y for x, y in zip(a, b, strict=True)),
     }[measure]
-    expected = [
-        sorted(range(40), key=lambda j, q=q: far(q, train[j].tolist()))[:9] for q in test.tolist()
-    ]
+    expected = [sorted(range(40), key=lambda j, q=q: far(q, train[j].tolist()))[:9] for q in test.tolist()]
     assert prefilter(train, test, 9, measure=measure, engine="torch").indices.tolist() == expected
 
 
@@ -184,7 +186,11 @@ def _pooled(model, ids):
         (lambda: NEAR.score(product, texts(2), texts(9), 4), ValueError, "k from 1 to the 3 candidates"),
         (lambda: NEAR.score("WE", texts(2), texts(9), 1), TypeError, "expected a scorer"),
         (lambda: NEAR.score(product, texts(2).batch, texts(9), 1), TypeError, "`test` as methods.Examples, got tuple"),
-        (lambda: NEAR.score(lambda a, b: torch.ones(9), texts(2), texts(9), 1), ValueError, "The scorer gave scores of shape"),
+        (
+            lambda: NEAR.score(lambda a, b: torch.ones(9), texts(2), texts(9), 1),
+            ValueError,
+            "The scorer gave scores of shape",
+        ),
         (lambda: NEAR.score(lambda a, b: product(a, b) / 0, texts(2), texts(9), 1), ValueError, "NaN or infinite"),
         (lambda: NEAR.recall(product, texts(2), texts(9), 4), ValueError, "k from 1 to the 3 candidates"),
         (lambda: NEAR.recall(product, texts(2), texts(9), 2, counts=(1, 3)), ValueError, "counts from k = 2 to the 3"),
@@ -211,8 +217,13 @@ def test_a_faiss_that_is_not_there_is_told(monkeypatch):
 
 def rows(count, seed, words=9, width=3, low=0):
     generator = torch.Generator().manual_seed(seed)
-    examples, ids = torch.arange(count).repeat_interleave(4), torch.randint(low, words, (4 * count,), generator=generator)
-    return RowGradients.from_positions(examples, ids, torch.randn(4 * count, width, generator=generator).double(), count)
+    examples, ids = (
+        torch.arange(count).repeat_interleave(4),
+        torch.randint(low, words, (4 * count,), generator=generator),
+    )
+    return RowGradients.from_positions(
+        examples, ids, torch.randn(4 * count, width, generator=generator).double(), count
+    )
 
 
 def dense(train, questions, damping, words=12):
@@ -251,7 +262,8 @@ def test_batches_come_nearer_with_more_runs_and_the_residual_is_that_of_the_dens
 
 def test_a_block_of_questions_is_as_each_alone_and_a_long_run_does_not_underflow(monkeypatch):
     train, questions = rows(10, 0), rows(5, 1)
-    together = s_test(train, questions, damping=100, depth=800, batch_size=3)  # the shared factor falls below 1e-300 on the way
+    # The factor that an estimate's parts share falls below 1e-300 on the way.
+    together = s_test(train, questions, damping=100, depth=800, batch_size=3)
     monkeypatch.setattr("captum_tracinwe.neighbours.sampled_inverse.MEMORY", 1)
     alone = s_test(train, questions, damping=100, depth=800, batch_size=3)
     assert torch.allclose(together.rows.values, alone.rows.values)
@@ -304,13 +316,15 @@ def test_other_things_than_rows_are_refused():
 # ------------------------------------------------------------------------------------------------------ the experiment
 
 
-@pytest.mark.skipif(not (FOLDER.is_dir() and (DATA / "ag_news").is_dir()), reason="the benchmarks or the data are not here")
+@pytest.mark.skipif(
+    not (FOLDER.is_dir() and (DATA / "ag_news").is_dir()), reason="the benchmarks or the data are not here"
+)
 @pytest.mark.slow
 def test_the_experiment_runs_and_its_result_becomes_a_table(script, tmp_path, monkeypatch):
     monkeypatch.setitem(bootstrap.__kwdefaults__, "draws", 200)
     monkeypatch.setattr(script("prefilter"), "SAMPLED", ((100, 1, 1), (100, 1, 2)))
     script("prefilter").main(
-        ["--preset", "smoke", "--seeds", "1", "--texts", "80", "--no-sentences", "--data", str(DATA), "--out", str(tmp_path)]
+        [*"--preset smoke --seeds 1 --texts 80 --no-sentences --data".split(), str(DATA), "--out", str(tmp_path)]
     )
     content = json.loads((tmp_path / "prefilter-ag_news-cnn-smoke.json").read_text())
     assert "/" not in json.dumps(content)

@@ -3,9 +3,10 @@
     python benchmarks/evidence/sizes.py             results/evidence/sizes-ag_news-bert-cpu.json
     python benchmarks/evidence/sizes.py --also cnn  without MiniLM
 
-The text CNN, the BERT 2 x 128 and a fine-tuned MiniLM learn the same 2,000 texts, and the recommended score of each ranks them for the
-same 20 questions. Then the BERT is trained again, from its own seed, without the 50 texts that its own score names first, that the
-CNN's names, that a regression on words names (no model at all), and that chance names. With --cache an interrupted run goes on.
+The text CNN, the BERT 2 x 128 and a fine-tuned MiniLM learn the same 2,000 texts, and the recommended score of each ranks
+them for the same 20 questions. Then the BERT is trained again, from its own seed, without the 50 texts that its own score
+names first, that the CNN's names, that a regression on words names (no model at all), and that chance names. With --cache an
+interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ def main(argv: list[str] | None = None) -> None:
         done.append(seed)
         write()
         for third in () if len(done) > 1 else (kind for kind in args.also if kind != "cnn"):
-            scores[f"{NAMES[third]} 1"], seconds[f"{NAMES[third]} 1"] = scored(load(args.dataset, third, preset, args.data), 1)
+            scores[f"{NAMES[third]} 1"], seconds[f"{NAMES[third]} 1"] = scored(
+                load(args.dataset, third, preset, args.data), 1
+            )
             write()
 
 
@@ -128,7 +131,8 @@ def table(content: dict[str, Any]) -> str:
     ]
     for key, values in changes.items():
         ahead = [
-            str(bootstrap_mean(changes[rival] - values)) if key not in (rival, CHANCE) else "" for rival in (WORDS, CHANCE)
+            str(bootstrap_mean(changes[rival] - values)) if key not in (rival, CHANCE) else ""
+            for rival in (WORDS, CHANCE)
         ]
         lines.append(f"| {key} | {bootstrap_mean(values)} | {' | '.join(ahead)} |")
     lost = bootstrap_mean(changes[SMALL] - changes[OWN])
@@ -150,7 +154,11 @@ def table(content: dict[str, Any]) -> str:
     for kind in sorted({second for first, second in alike if first == "CNN"} - {"CNN", WORDS}):
         ahead = bootstrap_mean(alike["CNN", kind][ALL, "proponents"] - alike[kind, WORDS][ALL, "proponents"])
         told.append(f"{kind} {ahead}")
-    lines += ["", f"Share of the first {k} that the CNN has in common and the regression has not: {', '.join(told)}.", ""]
+    lines += [
+        "",
+        f"Share of the first {k} that the CNN has in common and the regression has not: {', '.join(told)}.",
+        "",
+    ]
     spent = (f"{key} {one['training']:.0f} + {one['scoring']:.0f}" for key, one in content["seconds"].items())
     return "\n".join([*lines, f"Seconds of one core, training + scoring: {', '.join(spent)}."])
 

@@ -107,27 +107,28 @@ class RankAgreement:
         return frame(rows)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.by_chance)} questions, k = {self.k} (by chance {float(self.by_chance.mean()):.3f} in common)"]
+        lines = [
+            f"{len(self.by_chance)} questions, k = {self.k} (by chance {float(self.by_chance.mean()):.3f} in common)"
+        ]
         for pair in self.pairs:
             cells = [f"{measure} {bootstrap_mean(pair.of(measure))}" for measure in MEASURES]
             lines.append(f"{pair.first} and {pair.second}: {', '.join(cells)}")
         return "\n".join(lines)
 
 
-def rank_agreement(
-    scores_by_model: Mapping[str, Tensor], k: int = 10, *, where: Tensor | None = None
-) -> RankAgreement:
+def rank_agreement(scores_by_model: Mapping[str, Tensor], k: int = 10, *, where: Tensor | None = None) -> RankAgreement:
     """Whether two or more models rank the same training texts alike, for each question.
 
-    Each model brings its scores of the same questions and the same training texts. Only ranks are compared, so the scores may
-    have other units, and other sizes of model, tokenizer and loss behind them. Texts of one label tend to stand on one side for every
-    model, which is most of the correlation: ``where`` asks how the rest is ordered.
+    Each model brings its scores of the same questions and the same training texts. Only ranks are compared, so the scores
+    may have other units, and other sizes of model, tokenizer and loss behind them. Texts of one label tend to stand on one
+    side for every model, which is most of the correlation: ``where`` asks how the rest is ordered.
 
     Args:
-        scores_by_model (mapping): name → scores ``(N, M)`` of N questions and M training texts, positive = proponent; two models
-            or more, two questions or more.
+        scores_by_model (mapping): name → scores ``(N, M)`` of N questions and M training texts, positive = proponent; two
+            models or more, two questions or more.
         k (int): how many of the highest and of the lowest are compared, at least 1 and fewer than the texts.
-        where (Tensor, optional): bool ``(N, M)``, the texts that count for each question, such as those with its label. None: all.
+        where (Tensor, optional): bool ``(N, M)``, the texts that count for each question, such as those with its label. None:
+            all.
 
     Returns:
         RankAgreement: a pair for each two models.
@@ -137,9 +138,9 @@ def rank_agreement(
         ValueError: fewer than two models or questions, shapes that differ, NaN or infinity, a k out of range, or a model that
             gives all texts of a question one score, which ranks nothing.
 
-    Source: the question is that of Khaddaj, Engstrom and Madry, *Small-to-Large Generalization: Training Data Influences Models
-    Consistently Across Scale*, ICLR 2025, arXiv 2505.16260. They correlate the losses of small and large models over training sets;
-    here it is the scores of training texts.
+    Source: the question is that of Khaddaj, Engstrom and Madry, *Small-to-Large Generalization: Training Data Influences
+    Models Consistently Across Scale*, ICLR 2025, arXiv 2505.16260. They correlate the losses of small and large models over
+    training sets; here it is the scores of training texts.
 
     Example:
         >>> import torch
@@ -162,8 +163,8 @@ def rank_agreement(
             own = matrix[i, counted[i]]
             if bool((own == own[0]).all()):
                 raise ValueError(
-                    f"rank_agreement: {name!r} gives all {len(own)} texts of question {i} the score {float(own[0]):g}, which is no "
-                    f"ranking: expected different scores. Leave the question out of all models."
+                    f"rank_agreement: {name!r} gives all {len(own)} texts of question {i} the score {float(own[0]):g}, which is "
+                    f"no ranking: expected different scores. Leave the question out of all models."
                 )
     names = list(scores)
     pairs = [_pair(a, b, scores, counted, k) for place, a in enumerate(names) for b in names[place + 1 :]]
@@ -196,12 +197,14 @@ def _checked(given: Any, where: Any) -> tuple[dict[str, Tensor], Tensor]:
     if len(set(shapes.values())) > 1:
         told = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
         raise ValueError(
-            f"rank_agreement: expected scores of the same questions and training texts, got {told}. Ask every model about the same "
-            f"texts in the same order."
+            f"rank_agreement: expected scores of the same questions and training texts, got {told}. Ask every model about the "
+            f"same texts in the same order."
         )
     shape = next(iter(shapes.values()))
     if shape[0] < 2:
-        raise ValueError(f"rank_agreement: expected two questions or more, got {shape[0]}: of one there is no interval.")
+        raise ValueError(
+            f"rank_agreement: expected two questions or more, got {shape[0]}: of one there is no interval."
+        )
     if where is None:
         return scores, torch.ones(shape, dtype=torch.bool)
     if not isinstance(where, Tensor) or where.dtype != torch.bool or where.shape != shape:

@@ -169,7 +169,8 @@ class Candidates:
         ``preconditioner="auto"``) gives other scores on a part of them. :meth:`recall` finds that out.
 
         Args:
-            scorer (callable): ``(test, train) -> scores (N, M)``, positive = proponent; see :data:`captum_tracinwe.methods.Method`.
+            scorer (callable): ``(test, train) -> scores (N, M)``, positive = proponent; see
+                :data:`captum_tracinwe.methods.Method`.
             test, train (Examples): the N questions and all M training texts.
             k (int): from 1 to the number of candidates.
             proponents (bool): False: the k lowest scores.
@@ -305,8 +306,8 @@ def prefilter(
     """The nearest training texts of each question, as candidates for a scorer that is too slow for all texts.
 
     Args:
-        features_train, features_test (Tensor): ``(M, H)`` and ``(N, H)``, a vector for each text: :func:`last_features` of the model, or
-            sentence embeddings.
+        features_train, features_test (Tensor): ``(M, H)`` and ``(N, H)``, a vector for each text: :func:`last_features` of the
+            model, or sentence embeddings.
         candidates (int): C, from 1 to M.
         measure (str): "cosine", "dot" (the largest), or "l2" (the nearest, FastIF's).
         engine (str): "torch", "faiss" (a flat index, exact as well), or "auto": faiss where it is installed.
@@ -343,7 +344,9 @@ def prefilter(
         if features.dim() != 2 or not features.numel():
             raise ValueError(f"prefilter: expected `{name}` of shape (texts, H), got {tuple(features.shape)}.")
         if not bool(features.isfinite().all()):
-            raise ValueError(f"prefilter: `{name}` holds NaN or infinity, which is near to nothing: expected finite numbers.")
+            raise ValueError(
+                f"prefilter: `{name}` holds NaN or infinity, which is near to nothing: expected finite numbers."
+            )
     texts, width = features_train.shape
     if features_test.shape[1] != width:
         raise ValueError(

@@ -30,8 +30,8 @@ class SampledInverse:
     Args:
         rows (RowGradients): the estimates, values ``(R, C * D)``, with a row for every training word, as
             :class:`~captum_tracinwe.preconditioners.GaussNewton` gives them; ``rows.dot(train)`` are the scores.
-        residual (Tensor): ‖(F + λ I) h − q‖ / ‖q‖ of each question and checkpoint, float64 ``(N, C)``: 0 for the exact solution, 1
-            for the answer 0, about 1 where nothing is solved yet.
+        residual (Tensor): ‖(F + λ I) h − q‖ / ‖q‖ of each question and checkpoint, float64 ``(N, C)``: 0 for the exact solution,
+            1 for the answer 0.
         scales (tuple of float): σ at each checkpoint.
         dampings (tuple of float): λ at each checkpoint.
     """
@@ -56,10 +56,11 @@ def s_test(
 ) -> SampledInverse:
     """(F + λ I)⁻¹ q by LiSSA: a recursion in which each step multiplies with a few random training texts.
 
-    F = Σ_j g_j g_jᵀ / M over the training texts and λ are those of :class:`~captum_tracinwe.preconditioners.GaussNewton`, which gives
-    the exact answer: take that one where you can. Each step is h ← q + h − (F_B h + λ h) / σ, with F_B of a random batch B, and the
-    estimate is h / σ, the mean over ``repeats`` independent runs, which could run side by side. Averages take away the chance in it,
-    but not what too few steps leave: after t steps the part of q along an eigenvalue μ of F is solved to 1 − (1 − (μ + λ) / σ)ᵗ.
+    F = Σ_j g_j g_jᵀ / M over the training texts and λ are those of :class:`~captum_tracinwe.preconditioners.GaussNewton`,
+    which gives the exact answer: take that one where you can. Each step is h ← q + h − (F_B h + λ h) / σ, with F_B of a
+    random batch B, and the estimate is h / σ, the mean over ``repeats`` independent runs, which could run side by side.
+    Averages take away the chance in it, but not what too few steps leave: after t steps the part of q along an eigenvalue μ
+    of F is solved to 1 − (1 − (μ + λ) / σ)ᵗ.
 
     Args:
         train (RowGradients): rows of the M training texts, values ``(R, C * D)``.
@@ -68,15 +69,16 @@ def s_test(
         depth (int): steps of a run.
         batch_size (int): training texts of a step, at most M; with M there is no chance in it.
         repeats (int): runs that are averaged.
-        scale (float, optional): σ, above λ. None: the largest ‖g_j‖² plus λ, with which no batch can diverge. FastIF sets it by hand.
+        scale (float, optional): σ, above λ. None: the largest ‖g_j‖² plus λ, with which no batch can diverge. FastIF sets it
+            by hand.
         checkpoints (int): C.
         seed (int): of the batches.
 
     Raises:
         TypeError, ValueError: no rows, NaN or infinity, other widths, numbers out of range, a recursion that diverged.
 
-    Source: Guo et al., arXiv 2012.15781 (few steps, small batches, averages of parallel runs); the recursion: Agarwal, Bullins and
-    Hazan, *Second-Order Stochastic Optimization for Machine Learning in Linear Time*, arXiv 1602.03943; Koh and Liang, arXiv
+    Source: Guo et al., arXiv 2012.15781 (few steps, small batches, averages of parallel runs); the recursion: Agarwal, Bullins
+    and Hazan, *Second-Order Stochastic Optimization for Machine Learning in Linear Time*, arXiv 1602.03943; Koh and Liang, arXiv
     1703.04730.
 
     Example:
@@ -112,7 +114,9 @@ def s_test(
     for c in range(checkpoints):
         columns = c * width, (c + 1) * width
         solver = _Solver(train.columns(*columns).to("cpu", torch.float64), damping, scale)
-        rows, residual = solver.solve(questions.columns(*columns).to("cpu", torch.float64), depth, batch_size, repeats, seed)
+        rows, residual = solver.solve(
+            questions.columns(*columns).to("cpu", torch.float64), depth, batch_size, repeats, seed
+        )
         parts.append(rows)
         residuals.append(residual)
         scales.append(solver.scale)
@@ -136,8 +140,8 @@ class _Solver:
             check_positive("scale", scale)
             if scale <= self.damping:
                 raise ValueError(
-                    f"s_test: expected a `scale` above the damping, which is {self.damping:.3g} here, got {scale!r}: None takes one "
-                    f"with which no batch diverges."
+                    f"s_test: expected a `scale` above the damping, which is {self.damping:.3g} here, got {scale!r}: None takes "
+                    f"one with which no batch diverges."
                 )
         self.scale = float(squares.max()) + self.damping if scale is None else float(scale)
 
@@ -146,24 +150,26 @@ class _Solver:
     ) -> tuple[RowGradients, Tensor]:
         """The estimates, and the residual of each."""
         if not self.damping:  # all training rows are 0: nothing to solve, and nothing that they could score
-            return self._joined(questions, 0.0, torch.zeros(len(self.words), len(questions), self.train.width).double()), (
-                torch.ones(len(questions), dtype=torch.float64)
-            )
+            return self._joined(
+                questions, 0.0, torch.zeros(len(self.words), len(questions), self.train.width).double()
+            ), (torch.ones(len(questions), dtype=torch.float64))
         products = self.lists.scores_of(questions).T.contiguous()  # (M, N): g_jᵀ q
         at_once = max(1, MEMORY // (8 * len(self.words) * self.train.width))
         found, factor = [], 0.0
         for columns in torch.arange(len(questions)).split(at_once):
             total = torch.zeros(len(self.words), len(columns), self.train.width, dtype=torch.float64)
             for repeat in range(repeats):
-                factor, moved = self._run(products[:, columns], depth, batch_size, _batches(len(self.train), batch_size, seed + repeat))
+                factor, moved = self._run(
+                    products[:, columns], depth, batch_size, _batches(len(self.train), batch_size, seed + repeat)
+                )
                 total += moved / repeats
             found.append(total)
         moved = torch.cat(found, 1)
         if not bool(moved.isfinite().all()):
             raise ValueError(
-                f"s_test: the recursion diverged with a scale of {self.scale:.3g}: expected one above the largest eigenvalue of a "
-                f"batch's matrix. None takes the largest squared gradient, {float(self.train.squared_norms().max()):.3g}, plus the "
-                f"damping."
+                f"s_test: the recursion diverged with a scale of {self.scale:.3g}: expected one above the largest eigenvalue of "
+                f"a batch's matrix. None takes the largest squared gradient, "
+                f"{float(self.train.squared_norms().max()):.3g}, plus the damping."
             )
         return self._joined(questions, factor, moved), self._residual(questions, products, factor, moved)
 
@@ -178,7 +184,9 @@ class _Solver:
             along = c * products[batch]
             along.index_add_(0, example, torch.einsum("rnd,rd->rn", u[places], values), alpha=s)
             c, s = 1 + shrink * c, shrink * s
-            u.index_add_(0, places, along[example][:, :, None] * values[:, None], alpha=-1 / (s * self.scale * batch_size))
+            u.index_add_(
+                0, places, along[example][:, :, None] * values[:, None], alpha=-1 / (s * self.scale * batch_size)
+            )
             if s < SMALLEST:
                 u *= s
                 s = 1.0
