@@ -324,7 +324,19 @@ def test_the_experiment_runs_and_its_result_becomes_a_table(script, tmp_path, mo
     monkeypatch.setitem(bootstrap.__kwdefaults__, "draws", 200)
     monkeypatch.setattr(script("prefilter"), "SAMPLED", ((100, 1, 1), (100, 1, 2)))
     script("prefilter").main(
-        [*"--preset smoke --seeds 1 --texts 80 --no-sentences --data".split(), str(DATA), "--out", str(tmp_path)]
+        [
+            "--preset",
+            "smoke",
+            "--seeds",
+            "1",
+            "--texts",
+            "80",
+            "--no-sentences",
+            "--data",
+            str(DATA),
+            "--out",
+            str(tmp_path),
+        ]
     )
     content = json.loads((tmp_path / "prefilter-ag_news-cnn-smoke.json").read_text())
     assert "/" not in json.dumps(content)

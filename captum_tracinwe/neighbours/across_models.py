@@ -119,9 +119,9 @@ class RankAgreement:
 def rank_agreement(scores_by_model: Mapping[str, Tensor], k: int = 10, *, where: Tensor | None = None) -> RankAgreement:
     """Whether two or more models rank the same training texts alike, for each question.
 
-    Each model brings its scores of the same questions and the same training texts. Only ranks are compared, so the scores
-    may have other units, and other sizes of model, tokenizer and loss behind them. Texts of one label tend to stand on one
-    side for every model, which is most of the correlation: ``where`` asks how the rest is ordered.
+    Each model brings its scores of the same questions and the same training texts. Only ranks are compared, so the scores may
+    have other units, and other sizes of model, tokenizer and loss behind them. Texts of the question's label and the others are
+    two questions in one, which labels alone half answer: ``where`` looks at some of the texts.
 
     Args:
         scores_by_model (mapping): name → scores ``(N, M)`` of N questions and M training texts, positive = proponent; two
