@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from captum_tracinwe.evaluation import Interval, bootstrap_mean, spearman, top_k_agreement
 from captum_tracinwe.methods import Examples, Explained, Method
-from common import Task, arguments, begin, facts, store
+from common import Task, arguments, facts, load, preset_of, store
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -151,10 +151,12 @@ def sampled(
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--no-sentences", action="store_true", help="without the sentence encoder")
-    args, task = begin(parser, argv)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    preset = preset_of(args)
     if args.preset == "cpu" and args.texts is None:
-        args.texts = FEWER
-        _, task = begin(parser, [*(argv or []), "--texts", str(FEWER)])
+        preset = replace(preset, texts=FEWER)
+    task = load(args.dataset, args.model, preset, args.data)
     texts = len(task.train)
     counts = tuple(sorted({max(K, round(share * texts)) for share in SHARES}))
     sentences = None if args.no_sentences else embeddings(task)

@@ -239,7 +239,7 @@ class Candidates:
                 apart = (own - exact.gather(1, part.indices)).abs().max() / exact.abs().max().clamp_min(1e-300)
                 changed = max(changed, float(apart))
             else:
-                found, texts, spent = part.indices, len(part.indices.unique()), float("nan")
+                found, texts, spent = part.indices, len(torch.unique(part.indices)), float("nan")
             recalls.append((best[:, :, None] == found[:, None]).any(2).double().mean(1))
             scored.append(texts)
             seconds.append(spent)
@@ -386,7 +386,7 @@ def last_features(explained: Explained, examples: Examples) -> Tensor:
 def _by_torch(train: Tensor, test: Tensor, count: int, measure: str) -> Tensor:
     """Indices of the nearest, equal ones in the order of their index."""
     found = []
-    for part in test.split(max(1, AT_ONCE // len(train))):
+    for part in torch.split(test, max(1, AT_ONCE // len(train))):
         near = torch.cdist(part, train) if measure == "l2" else part @ train.T
         found.append(top_k(near, count, highest=measure != "l2")[0])
     return torch.cat(found)

@@ -150,13 +150,12 @@ class _Solver:
     ) -> tuple[RowGradients, Tensor]:
         """The estimates, and the residual of each."""
         if not self.damping:  # all training rows are 0: nothing to solve, and nothing that they could score
-            return self._joined(
-                questions, 0.0, torch.zeros(len(self.words), len(questions), self.train.width).double()
-            ), (torch.ones(len(questions), dtype=torch.float64))
+            nothing = torch.zeros(len(self.words), len(questions), self.train.width, dtype=torch.float64)
+            return self._joined(questions, 0.0, nothing), torch.ones(len(questions), dtype=torch.float64)
         products = self.lists.scores_of(questions).T.contiguous()  # (M, N): g_jᵀ q
         at_once = max(1, MEMORY // (8 * len(self.words) * self.train.width))
         found, factor = [], 0.0
-        for columns in torch.arange(len(questions)).split(at_once):
+        for columns in torch.split(torch.arange(len(questions)), at_once):
             total = torch.zeros(len(self.words), len(columns), self.train.width, dtype=torch.float64)
             for repeat in range(repeats):
                 factor, moved = self._run(
@@ -215,7 +214,7 @@ class _Solver:
         asked[torch.searchsorted(self.words, known.ids), known.examples] = known.values
         along = factor * products
         image = (self.damping * factor - 1) * asked + self.damping * moved
-        example, parts = self.train.examples, torch.arange(self.train.num_rows).split(CHUNK)
+        example, parts = self.train.examples, torch.split(torch.arange(self.train.num_rows), CHUNK)
         for part in parts:
             found = torch.einsum("rnd,rd->rn", moved[self.place[part]], self.train.values[part])
             along.index_add_(0, example[part], found)
