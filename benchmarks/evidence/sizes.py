@@ -143,22 +143,14 @@ def table(content: dict[str, Any]) -> str:
         f"| rankings of | Spearman | of the label | first {k} in common | of the label | last {k} |",
         "|---|---|---|---|---|---|",
     ]
+    columns = [(texts, measure) for measure in MEASURES for texts in (ALL, LABEL)][:5]
     for (first, second), found in alike.items():
-        cells = [
-            _plain(bootstrap_mean(found[texts, measure]))
-            for measure, texts in [(m, t) for m in MEASURES for t in (ALL, LABEL)][:5]
-        ]
+        cells = [_plain(bootstrap_mean(found[key])) for key in columns]
         lines.append(f"| {first} and {second} | {' | '.join(cells)} |")
-    lines.append(f"| by chance | 0 | 0 | {chance[ALL]:.2f} | {chance[LABEL]:.2f} | {chance[ALL]:.2f} |")
-    told = []
     for kind in sorted({second for first, second in alike if first == "CNN"} - {"CNN", WORDS}):
-        ahead = bootstrap_mean(alike["CNN", kind][ALL, "proponents"] - alike[kind, WORDS][ALL, "proponents"])
-        told.append(f"{kind} {ahead}")
-    lines += [
-        "",
-        f"Share of the first {k} that the CNN has in common and the regression has not: {', '.join(told)}.",
-        "",
-    ]
+        cells = [str(bootstrap_mean(alike["CNN", kind][key] - alike[kind, WORDS][key])) for key in columns]
+        lines.append(f"| with the {kind}: CNN ahead of regression by | {' | '.join(cells)} |")
+    lines += [f"| by chance | 0 | 0 | {chance[ALL]:.2f} | {chance[LABEL]:.2f} | {chance[ALL]:.2f} |", ""]
     spent = (f"{key} {one['training']:.0f} + {one['scoring']:.0f}" for key, one in content["seconds"].items())
     return "\n".join([*lines, f"Seconds of one core, training + scoring: {', '.join(spent)}."])
 
