@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -62,7 +63,13 @@ def shown(name: str, said: str) -> str:
     lines = said.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(STARTS[name]))
     end = next((i for i, line in enumerate(lines) if line.startswith("Page")), len(lines))
-    return "\n".join(lines[start:end]).strip() + "\n"
+    return without_texts("\n".join(lines[start:end]).strip()) + "\n"
+
+
+def without_texts(said: str) -> str:
+    """What was said, with `…` for each text: the data are not handed on here, only what is found in them."""
+    said = re.sub(r"“[^”]*”", "“…”", said)
+    return re.sub(r"^(     ..%  .*\n)(?: {10}(?!against |for ).*\n)+", r"\1          …\n", said, flags=re.M)
 
 
 def main(argv: list[str] | None = None) -> None:

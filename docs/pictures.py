@@ -1,8 +1,7 @@
 """Make the pictures of README and guide anew from real output (needs Chromium).
 
-python docs/pictures.py                       the demo's report and its words
-python docs/pictures.py --mistake PAGE.html   the first mistake of a page of `captum-tracinwe explain`, such as the one that
-                                              `benchmarks/first_answer.py --pages FOLDER` keeps
+python docs/pictures.py                   the demo's report and its words
+python docs/pictures.py --words PAGE.html the words of a page of `captum-tracinwe explain`: that of AG News, `--limit 2000`
 """
 
 from __future__ import annotations
@@ -28,36 +27,36 @@ def screenshot(browser: str, page: Path, image: Path, width: int, height: int) -
         subprocess.run([browser, *quiet, *offline, *place, page.as_uri()], check=True, capture_output=True)
 
 
-# Of a page of mistakes: the key, and the first card.
-FIRST_MISTAKE = (
-    "<style>.ctwe main>*:not(#answers),.ctwe #answers>*:not(.key):not(.list),.ctwe .list>details:not(#a0){display:none!important}"
-    ".ctwe .in{padding:.7rem .9rem!important;max-width:none!important}.ctwe #answers{margin:0;padding:0;border:0}</style>"
+# Of a page of `captum-tracinwe explain` the words of the training set, which quote no text.
+WORDS = (
+    "<style>.ctwe main>*:not(#habits){display:none!important}"
+    ".ctwe .in{padding:.7rem .9rem!important;max-width:none!important}.ctwe #habits{margin:0;padding:0;border:0}</style>"
 )
 
 
-def mistake(browser: str, page: Path) -> None:
-    """The first mistake of ``page``: who taught the model its answer, by which words."""
+def words(browser: str, page: Path) -> None:
+    """The words of ``page`` that go with one class."""
     with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "mistake.html"
-        text = page.read_text(encoding="utf-8").replace("<main", f"{FIRST_MISTAKE}<main", 1)
+        alone = Path(folder) / "words.html"
+        text = page.read_text(encoding="utf-8").replace("<main", f"{WORDS}<main", 1)
         alone.write_text(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text), encoding="utf-8")
-        screenshot(browser, alone, IMAGES / "banking77.png", 1100, 674)
+        screenshot(browser, alone, IMAGES / "ag_news_words.png", 1100, 633)
 
 
 def main() -> None:
-    """Run the demo, photograph its report, plot its words; or photograph one mistake."""
+    """Run the demo, photograph its report, plot its words; or photograph the words of a page."""
     from captum_tracinwe import visualization
     from captum_tracinwe.app import demo
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mistake", type=Path, help="a page of `captum-tracinwe explain`")
+    parser.add_argument("--words", type=Path, help="a page of `captum-tracinwe explain`")
     args = parser.parse_args()
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         sys.exit(f"No browser found: install one of {', '.join(BROWSERS)}.")
     IMAGES.mkdir(exist_ok=True)
-    if args.mistake:
-        mistake(browser, args.mistake)
+    if args.words:
+        words(browser, args.words)
         return
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.html"

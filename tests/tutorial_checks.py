@@ -37,6 +37,7 @@ def wrong_labels(v: Any) -> None:
     assert all(len(set(double.labels)) == 2 and double.cosine >= 0.9 for double in v.found.doubles)
     assert len(v.groups) > 100
     assert 0 <= v.found.weight <= 1
+    assert v.QUOTE is False  # the texts are not ours to hand on
 
 
 @of("02_spurious_words")
