@@ -160,7 +160,7 @@ def test_no_scores_are_refused(tmp_path):
 
 
 class Explainer(ABC):
-    """quanda 0.5's base class, as far as its metrics and benchmarks use it."""
+    """quanda's base class (April 2026), as far as its metrics and benchmarks use it."""
 
     accepted_tasks = ()
 
