@@ -209,26 +209,26 @@ def main(argv: list[str] | None = None) -> None:
 def table(content: dict[str, Any]) -> str:
     """Markdown: recall by source of candidates, seconds of one question, the index, the solves."""
     counts, k = content["counts"], content["k"]
-    lines = []
-    for name in (ALL_LAYERS, WE):
-        rows = {source: _by_question(found) for source, found in content["recall"][f"{name}, first"].items()}
-        opponents = {source: _by_question(found) for source, found in content["recall"][f"{name}, last"].items()}
-        lines += [
-            f"| {name}: recall@{k} of candidates by | {' | '.join(f'{c} candidates' for c in counts)} | last {k}, "
-            f"{counts[-1]} candidates |",
-            "|---|" + "---|" * (len(counts) + 1),
+    found = {
+        (name, side): {source: _by_question(rows) for source, rows in content["recall"][f"{name}, {side}"].items()}
+        for name in (ALL_LAYERS, WE)
+        for side in ("first", "last")
+    }
+    # Columns: scorer, which end, place among the counts.
+    columns = [(ALL_LAYERS, "first", place) for place in range(len(counts))]
+    columns += [(ALL_LAYERS, "last", len(counts) - 1), *((WE, "first", place) for place in (1, len(counts) - 1))]
+    heads = [f"{name}: {side} {k} among {counts[place]}" for name, side, place in columns]
+    lines = [f"| candidates by | {' | '.join(heads)} |", "|---|" + "---|" * len(columns)]
+    for source in found[ALL_LAYERS, "first"]:
+        cells = [
+            _plain(bootstrap_mean(found[name, side][source][:, place])) if source != name else ""
+            for name, side, place in columns
         ]
-        for source, found in rows.items():
-            cells = [_plain(bootstrap_mean(found[:, place])) for place in range(len(counts))]
-            cells.append(_plain(bootstrap_mean(opponents[source][:, -1])))
-            lines.append(f"| {source} | {' | '.join(cells)} |")
-        if name == ALL_LAYERS:
-            ahead = {
-                rival: bootstrap_mean(rows[NEAREST][:, -1] - rows[rival][:, -1]) for rival in ("TF-IDF", "TracIn-Last")
-            }
-            told = ", ".join(f"{rival} {gain}" for rival, gain in ahead.items())
-            lines += ["", f"{NEAREST[0].upper()}{NEAREST[1:]}, {counts[-1]} candidates, ahead of: {told}."]
-        lines.append("")
+        lines.append(f"| {source} | {' | '.join(cells)} |")
+    rows = found[ALL_LAYERS, "first"]
+    ahead = {rival: bootstrap_mean(rows[NEAREST][:, -1] - rows[rival][:, -1]) for rival in ("TF-IDF", "TracIn-Last")}
+    told = ", ".join(f"{rival} by {gain}" for rival, gain in ahead.items())
+    lines += ["", f"All layers, {counts[-1]} candidates: {NEAREST}, ahead of {told}.", ""]
     one = content["one question, s"]
     lines += [
         f"| one question alone, seconds | {' | '.join(f'{c} candidates' for c in counts)} | all texts |",
@@ -247,21 +247,19 @@ def table(content: dict[str, Any]) -> str:
         f"{index[0]['building']:.1f} s. All {len(index[0]['seconds'])} questions together, without it: "
         f"{content['all questions, s'][WE]:.1f} s, all layers {content['all questions, s'][ALL_LAYERS]:.1f} s.",
         "",
-        f"| damping | (F + λI)⁻¹q by | seconds | Spearman with the exact scores | first {k} in common |",
-        "|---|---|---|---|---|",
+        f"| (F + λI)⁻¹q by | {' | '.join(f'seconds | Spearman, damping {d:,.0f} | first {k} in common' for d in DAMPINGS)} |",
+        "|---|" + "---|---|---|" * len(DAMPINGS),
     ]
     runs = content["solves"]
-    for place, row in enumerate(runs[0]):
-        alike = [
-            _plain(
-                bootstrap_mean(
-                    torch.stack([torch.as_tensor(run[place][key], dtype=torch.float64) for run in runs]).mean(0)
-                )
-            )
-            for key in ("spearman", "top")
-        ]
-        spent = sum(run[place]["seconds"] for run in runs) / len(runs)
-        lines.append(f"| {row['damping']:,.0f} | {row['way']} | {spent:.2f} | {' | '.join(alike)} |")
+    for way in dict.fromkeys(row["way"] for row in runs[0]):
+        cells = []
+        for damping in DAMPINGS:
+            own = [row for run in runs for row in run if (row["way"], row["damping"]) == (way, damping)]
+            cells.append(f"{sum(row['seconds'] for row in own) / len(own):.1f}")
+            for key in ("spearman", "top"):
+                values = torch.stack([torch.as_tensor(row[key], dtype=torch.float64) for row in own]).mean(0)
+                cells.append(_plain(bootstrap_mean(values)))
+        lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
