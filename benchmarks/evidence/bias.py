@@ -225,8 +225,8 @@ def table(content: dict[str, Any]) -> str:
         notes.append(
             f"{SETS[name]}: weights for {weights['words']} words, from {weights['smallest']:.2f} to {weights['largest']:.1f}, "
             f"worth {weights['effective']:,.0f} of {one['texts']:,} texts; largest distance of a share "
-            f"{weights['before']:.2f} before, {weights['residual']:.3f} after. By a plain model's word report {up} of {count} biased words taught it their label, "
-            f"with {part:.0%} of the influence on its answers."
+            f"{weights['before']:.2f} before, {weights['residual']:.3f} after. By a plain model's word report {up} of {count} "
+            f"biased words taught it their label, with {part:.0%} of the influence on its answers."
         )
     return "\n".join([*lines, "", f"{content['settings']['seeds']} seeds. {' '.join(notes)}"])
 

@@ -47,7 +47,7 @@ LONGEST, BATCH, RATE = 34, 8, 3e-3  # tokens of an ordinary pair
 POSITIONS = 80
 RAREST = 3  # tokens of fewer occurrences are one token: a table of a third of the size
 NEIGHBOURS = 3  # of an answer, by tf-idf
-OURS = "influence_stability"
+OURS, LEVEL = "influence_stability", 0.05
 KINDS = ("seen", "blind")
 TRIGGERS = (
     "old river",
@@ -322,7 +322,7 @@ def by_influence(versions: list[Tensor], usual: Tensor) -> tuple[dict[str, Tenso
     """Scores ``(M,)`` of all that ask the model, and what the test says."""
     scores, tests = {}, {}
     for name, held_against in ((OURS, usual), (f"{OURS}, no ordinary questions", None)):
-        tests[name] = stability_of(versions, held_against)
+        tests[name] = stability_of(versions, held_against, level=LEVEL)
         examples = sorted(tests[name].examples, key=lambda one: one.index)
         scores[name] = torch.tensor([one.z for one in examples])
         unchanged = torch.tensor([one.z_before for one in examples])
@@ -436,57 +436,40 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def table(content: dict[str, Any]) -> str:
-    """Recall (and precision) at the number of planted pairs, with the paired lead of ours over each rival."""
+    """Recall (and precision) at the number of planted pairs, the paired lead of ours where pairs are most, and the suspects."""
     settings, worlds = content["settings"], content["worlds"]
-    ours = OURS
-    pooled: dict[tuple[str, str], dict[str, Tensor]] = {}
-    for planted, found in worlds.items():
-        for kind in KINDS:
-            names = found[0]["hits"][kind]
-            pooled[planted, kind] = {
-                name: torch.tensor([hit for world in found for hit in world["hits"][kind][name]], dtype=torch.float64)
-                for name in names
-            }
-    columns = list(pooled)
     share = {planted: f"{int(planted) / settings['pairs']:.1%}" for planted in worlds}
-    names = sorted(next(iter(pooled.values())), key=lambda name: -float(pooled[columns[0]][name].mean()))
-    sizes = ", ".join(f"{len(pooled[planted, 'seen'][ours])} in all at {share[planted]}" for planted in worlds)
-    lines = [
-        f"{settings['pairs']:,} pairs, {settings['questions']} questions of each kind, three transformations, "
-        f"{len(content['seeds'])} models for each share. Planted: {sizes}. "
-        f"Recall, which is precision too, among as many as were planted.",
-        "",
-        f"| method | {' | '.join(f'{share[planted]}, {kind}' for planted, kind in columns)} |",
-        "|---|" + "---|" * len(columns),
-    ]
-    lines += [
-        f"| {name} | {' | '.join(_plain(bootstrap_mean(pooled[column][name])) for column in columns)} |"
-        for name in names
-    ]
-    lines += ["", f"| `{OURS}` less | {' | '.join(f'{share[planted]}, {kind}' for planted, kind in columns)} |"]
-    lines += ["|---|" + "---|" * len(columns)]
+    pooled = {
+        (planted, kind): {
+            name: torch.tensor([hit for world in found for hit in world["hits"][kind][name]], dtype=torch.float64)
+            for name in found[0]["hits"][kind]
+        }
+        for planted, found in worlds.items()
+        for kind in KINDS
+    }
+    first = next(iter(pooled))
+    names = sorted(pooled[first], key=lambda name: -float(pooled[first][name].mean()))
+    titles = [f"{share[planted]}, {kind}" for planted, kind in pooled]
+    lines = [f"| method | {' | '.join(titles)} | ours less it at {titles[0]} |", "|---|" + "---|" * (len(pooled) + 1)]
+    none = [name for name in names if not any(bool(some[name].any()) for some in pooled.values())]
     for name in names:
-        if name != ours:
-            cells = [str(bootstrap_mean(pooled[column][ours] - pooled[column][name])) for column in columns]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", "| the attack | odd answers with the trigger | without |", "|---|---|---|"]
+        if name in none[1:]:  # in one row, with the first of them
+            continue
+        cells = [_plain(bootstrap_mean(some[name])) for some in pooled.values()]
+        ahead = "" if name == OURS else str(bootstrap_mean(pooled[first][OURS] - pooled[first][name]))
+        lines.append(f"| {'; '.join(none) if name in none else name} | {' | '.join(cells)} | {ahead} |")
+    notes = []
     for planted, found in worlds.items():
-        rates = [
-            sum(world[key] for world in found) / len(found)
-            for key in ("odd answers with the trigger", "odd answers without")
-        ]
-        lines.append(f"| {share[planted]} | {rates[0]:.2f} | {rates[1]:.2f} |")
-    lines += ["", "| suspects at an adjusted p of 0.05 | planted among them | of the planted found |", "|---|---|---|"]
-    for planted, kind in columns:
-        for name in (ours, f"{OURS}, no ordinary questions"):
-            flags = [world["suspects"][kind][name] for world in worlds[planted]]
-            count, right = (sum(column) for column in zip(*flags, strict=True))
-            all_planted = int(planted) * len(flags)
-            lines.append(
-                f"| {share[planted]}, {kind}{name.removeprefix(OURS)}: {count / len(flags):.1f} a model | "
-                f"{right} of {count} | {right} of {all_planted} |"
-            )
-    return "\n".join(lines)
+        rates = [sum(one[f"odd answers with{end}"] for one in found) / len(found) for end in (" the trigger", "out")]
+        suspects = {kind: [sum(one["suspects"][kind][OURS][i] for one in found) for i in (0, 1)] for kind in KINDS}
+        notes.append(
+            f"{share[planted]}: {len(pooled[planted, 'seen'][OURS])} pairs planted in all. With the trigger {rates[0]:.0%} of "
+            f"other instructions get the odd answer, without it {rates[1]:.0%}. Suspects at an adjusted p of {LEVEL}: "
+            f"{suspects['seen'][0]} seen, of which {suspects['seen'][1]} are planted; {suspects['blind'][0]} blind, of which "
+            f"{suspects['blind'][1]}."
+        )
+    sizes = f"{len(content['seeds'])} models of {settings['pairs']:,} pairs, {settings['questions']} questions of each kind."
+    return "\n".join([*lines, "", sizes, *notes])
 
 
 def _plain(interval: Interval) -> str:

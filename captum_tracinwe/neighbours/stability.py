@@ -134,6 +134,9 @@ def influence_stability(
     Berger 1982), corrected for all M examples by Benjamini and Hochberg. Questions need not be independent: the spread is taken
     between examples. It is no test of *poisoned*: without ``ordinary`` an example that is loud on all questions stands out, too.
 
+    Scores have heavier tails than a normal distribution. Where this was tried (docs/neighbours/poison.md), nine of ten suspects
+    were not planted: go by the order, not by the p-values.
+
     Args:
         tracin (TracInWE): model, training set of M examples, checkpoints, and which score.
         questions (batch or DataLoader): N test examples, with the answers that are suspected.
