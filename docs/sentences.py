@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE))
 import refusals  # noqa: E402
 
 MOST = 30
-PAGES = ("README.md", "docs/*.md", "docs/guide/*.md")
+PAGES = ("README.md", "docs/*.md", "docs/guide/*.md", "docs/neighbours/*.md")
 LEFT_OUT = {"changelog.md", "contributing.md"}  # both include a file that is for developers
 SPOKEN = (
     "app",
@@ -55,7 +55,7 @@ def paragraphs(page: str) -> Iterator[str]:
     for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+\.)\s)|\n(?=#|\|)", page):
         plain = re.sub(r"^\s*(?:[-*+]|\d+\.|#+)\s", "", block)
         if plain.lstrip().startswith("|"):
-            yield from plain.split("|")
+            yield from re.split(r"\||<br>", plain)
         else:
             yield plain
 

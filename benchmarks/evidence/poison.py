@@ -457,7 +457,7 @@ def table(content: dict[str, Any]) -> str:
             continue
         cells = [_plain(bootstrap_mean(some[name])) for some in pooled.values()]
         ahead = "" if name == OURS else str(bootstrap_mean(pooled[first][OURS] - pooled[first][name]))
-        lines.append(f"| {'; '.join(none) if name in none else name} | {' | '.join(cells)} | {ahead} |")
+        lines.append(f"| {'<br>'.join(none) if name in none else name} | {' | '.join(cells)} | {ahead} |")
     notes = []
     for planted, found in worlds.items():
         rates = [sum(one[f"odd answers with{end}"] for one in found) / len(found) for end in (" the trigger", "out")]

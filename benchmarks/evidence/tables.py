@@ -29,12 +29,14 @@ from captum_tracinwe.evaluation import (
 from captum_tracinwe.evaluation.mistakes import Mistakes
 from common import RESULTS
 from label_tables import labels, why
+from method_tables import methods
 from readme_tables import README
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     Path(__file__).parent / "README.md",
     ROOT / "README.md",
+    ROOT / "docs" / "methods.md",
     ROOT / "docs" / "guide" / "true_ranking.md",
     *sorted((ROOT / "docs" / "neighbours").glob("*.md")),
 ]
@@ -341,6 +343,8 @@ def _table(match: re.Match[str]) -> str:
 def _body(name: str) -> str:
     if name in README:
         return README[name]()
+    if name == "methods":
+        return methods(deletion)
     if name in ("answers", "headlines"):
         return answers() if name == "answers" else headlines()
     path = RESULTS / f"{name}.json"

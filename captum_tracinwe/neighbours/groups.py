@@ -302,7 +302,7 @@ def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tens
         some = ", ".join(repr(label)[:20] for label in islice(found, 3))
         raise ValueError(
             f"{whose}: each of the {len(labels)} training examples has a label of its own ({some}, ...), so that no group has "
-            f"two texts: expected labels that several share, or a mapping of name to indices. Single texts are asked about by "
+            f"two texts. Expected labels that several share, or a mapping of name to indices. Single texts are asked about by "
             f"influence(inputs)."
         )
     return {label: torch.tensor(places, dtype=torch.int64) for label, places in found.items()}, len(labels)

@@ -372,7 +372,7 @@ def _table_of(model: Any, updates: Any, whose: str) -> EmbeddingTable:
     if table.weight.shape != updates.moved.shape or fingerprint(table.weight) != updates.final:
         raise ValueError(
             f"{whose}: the table {table.name!r} {tuple(table.weight.shape)} of the model is not the one that training left, of "
-            f"shape {tuple(updates.moved.shape)}: expected its very numbers, for an update is taken back from what it led to. "
+            f"shape {tuple(updates.moved.shape)}. Expected its very numbers, for an update is taken back from what it led to. "
             f"Load the weights of the last step, in the dtype of training."
         )
     return table
