@@ -1,5 +1,6 @@
 """What the documentation promises: its examples run, its pages' code runs, every public name is in the reference."""
 
+import ast
 import doctest
 import importlib
 import pkgutil

@@ -12,7 +12,7 @@ from common import RESULTS
 
 __all__ = ["methods"]
 
-CLEANLAB = "words, 5 folds, cleanlab, adjusted"
+CLEANLAB, THE_CNNS = "words, 5 folds, cleanlab, adjusted", "the CNN's names"
 
 
 def methods(deletion: Callable[[dict[str, Any]], str]) -> str:
@@ -47,27 +47,33 @@ def methods(deletion: Callable[[dict[str, Any]], str]) -> str:
         ("What does a whole group of texts do?", "`group_influence` [](neighbours/groups.md)", "groups", "as one question",
          f"agreement with retraining {_cell(groups, 'TracIn-WE, recommended', 3)} for a question; TR-TFIDF summed "
          f"{_cell(groups, 'TR-TFIDF', 3)}: **behind**"),
-        ("The same by unlearning", "`unlearn`, `unlearn_inverse` [](neighbours/groups.md)", "the model itself", "a short training a group",
+        ("The same by unlearning", "`unlearn`, `unlearn_inverse` [](neighbours/groups.md)", "the model itself",
+         "a short training a group",
          f"agreement {_cell(groups, 'UnTrac', 3)} for a question, {_cell(groups, 'UnTrac', 1)} over all questions; group size "
          f"{_cell(groups, 'group size', 1)}: **no lead**"),
-        ("A scorer without an index", "`prefilter` [](neighbours/prefilter.md)", "features, or a cheap score", "the scorer on candidates alone",
+        ("A scorer without an index", "`prefilter` [](neighbours/prefilter.md)", "features, or a cheap score",
+         "the scorer on candidates alone",
          f"of 2,000 texts 100 hold {_cell(near, 'last layer, cosine', 2)} of the first ten by the last layer, "
          f"{_cell(near, 'TracIn-Last', 2)} by TracIn-Last's score"),
-        ("Does a small model's ranking hold for a larger one?", "`rank_agreement` [](neighbours/sizes.md)", "scores of both", "a second",
-         f"without the CNN's names the BERT's answer falls by {_cell(sizes, chr(39).join(('the CNN', 's names')), 1)}; the regression's "
-         f"{_cell(sizes, 'regression on words', 1)}: **level**"),
-        ("What did the optimiser really do?", "`KeepUpdates`, `rollback` [](neighbours/rollback.md)", "to be there while training",
-         "a tenth of a small BERT's training", f"separation {_cell(back, 'Gradient Rollback', 3)}; recommended "
+        ("Does a small model's ranking hold for a larger one?", "`rank_agreement` [](neighbours/sizes.md)", "scores of both",
+         "a second",
+         f"without the CNN's names the BERT's answer falls by {_cell(sizes, THE_CNNS, 1)}; the "
+         f"regression's {_cell(sizes, 'regression on words', 1)}: **level**"),
+        ("What did the optimiser really do?", "`KeepUpdates`, `rollback` [](neighbours/rollback.md)",
+         "to be there while training", "a tenth of a small BERT's training",
+         f"separation {_cell(back, 'Gradient Rollback', 3)}; recommended "
          f"{_cell(back, 'WE, recommended', 3)}: **behind**"),
         ("Were instructions poisoned?", "`influence_stability` [](neighbours/poison.md)", "odd questions, and turned ones",
-         "a question for each version", f"{_cell(poison, 'influence_stability', 1)} of the planted pairs; a search for the questions' "
-         f"words {_cell(poison, 'words of the questions (tf-idf)', 1)}: **behind**"),
-        ("Which words give the label away?", "`lexical_bias`, `independence_weights` [](neighbours/bias.md)", "texts and labels, no model",
-         "a second; a minute for weights", f"bias in models {plain} before, {weighted} after; accuracy "
+         "a question for each version", f"{_cell(poison, 'influence_stability', 1)} of the planted pairs; a search for the "
+         f"questions' words {_cell(poison, 'words of the questions (tf-idf)', 1)}: **behind**"),
+        ("Which words give the label away?", "`lexical_bias`, `independence_weights` [](neighbours/bias.md)",
+         "texts and labels, no model", "a second; a minute for weights",
+         f"bias in models {plain} before, {weighted} after; accuracy "
          f"{_cell(bias, 'models: accuracy, 2,000 texts', 3)}"),
-        ("How much should each text count?", "`example_weights` [](neighbours/weights.md)", "some texts with labels that are right",
-         "a question, and a training", f"accuracy {_cell(weights, 'weighted, 1 round', 1)}, as they are {_cell(weights, 'as they are', 1)}, "
-         f"suspects removed {_cell(weights, 'suspects removed', 1)}: **behind**"),
+        ("How much should each text count?", "`example_weights` [](neighbours/weights.md)",
+         "some texts with labels that are right", "a question, and a training",
+         f"accuracy {_cell(weights, 'weighted, 1 round', 1)}, as they are "
+         f"{_cell(weights, 'as they are', 1)}, suspects removed {_cell(weights, 'suspects removed', 1)}: **behind**"),
     ]  # fmt: skip
     head = "| question | call | needs | costs | measured |"
     return "\n".join([head, "|---|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)])
