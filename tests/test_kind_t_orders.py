@@ -281,7 +281,7 @@ def test_questions_in_an_order_of_their_own_come_as_they_are_read_and_that_is_to
     assert not [one for one in recwarn if "DataLoader" in str(one.message)]
     tracin.influence(DataLoader(data, 2, sampler=Listed(range(7))))
     assert not [one for one in recwarn if "DataLoader" in str(one.message)]
-    said = rf"`inputs` is a DataLoader with an order of its own: row i .* the i-th .*\(the first is {order[0]}\)"
+    said = rf"`inputs` is a DataLoader with an order of its own\. Row i .* the i-th .*\(the first is {order[0]}\)"
     with pytest.warns(UserWarning, match=said):
         found = tracin.influence(DataLoader(data, 2, sampler=Listed(order)))
     torch.testing.assert_close(found, expected[order])
