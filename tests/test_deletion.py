@@ -143,7 +143,7 @@ def test_the_interval_of_a_mean_is_that_of_all_statistics():
     expected = bootstrap(lambda indices: values[indices].mean(), 17, draws=500, seed=3)
     found = bootstrap_mean(values, draws=500, seed=3)
     assert (found.estimate, found.low, found.high) == pytest.approx((expected.estimate, expected.low, expected.high))
-    with pytest.raises(ValueError, match="expected at least 2 examples"):
+    with pytest.raises(ValueError, match="[Ee]xpected at least 2 examples"):
         bootstrap_mean(values[:1])
     with pytest.raises(ValueError, match="the statistic of the whole sample is NaN"):
         bootstrap_mean(values * torch.nan)

@@ -130,9 +130,9 @@ def old_bomb(path):
         (encrypted, "encrypted"),
         (other_size, "size"),
         (overlapping, "lies over another"),
-        (bomb, "data.pkl has 300,.*expected at most 1"),
+        (bomb, "data.pkl has 300,.*[Ee]xpected at most 1"),
         (numbers_bomb, "would become 300,"),
-        (old_bomb, "its pickle has .*expected at most 100,000 beside"),
+        (old_bomb, "its pickle has .*[Ee]xpected at most 100,000 beside"),
         (lambda path: rezipped(path, change=lambda name, data: [(name, data), (name.upper(), data)]), "one twice"),
         (lambda path: rezipped(path, zipfile.ZIP_LZMA), "compressed in a way"),
         (lambda path: path.write_bytes(b"PK\x03\x04" + path.read_bytes()), "before its first|does not begin"),
@@ -250,7 +250,7 @@ def test_shards_are_plain_names_beside_their_index(tmp_path, map_):
     for content in ({"weight_map": map_}, map_):
         (place / "model.safetensors.index.json").write_text(json.dumps(content))
         for ask in (lambda: load_checkpoint(TinyCNN(), place), lambda: check_whole(place)):
-            with pytest.raises(ValueError, match=r"index.json' cannot be read .*expected a JSON `weight_map`"):
+            with pytest.raises(ValueError, match=r"index.json' cannot be read .*[Ee]xpected a JSON `weight_map`"):
                 ask()
 
 

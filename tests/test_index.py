@@ -160,7 +160,7 @@ def test_questions_that_cannot_be_asked(tmp_path):
     test = random_rows(2, seed=9)
     with pytest.raises(TypeError, match=r"RowGradients, got Tensor.*row_gradients"):
         index.search(test.values, 3)
-    with pytest.raises(IndexMismatch, match="expected rows of 8 columns, got 5"):
+    with pytest.raises(IndexMismatch, match="[Ee]xpected rows of 8 columns, got 5"):
         index.search(RowGradients(test.ptr, test.ids, test.values[:, :5]), 3)
     for k in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="`k` should be"):
@@ -354,7 +354,7 @@ def test_masks_and_fractions_are_not_indices(tmp_path, make):
             with pytest.raises(ValueError, match=rf"which no index has so many of, got {large[-1]}\.$"):
                 use(large)
     for odd in (None, ["a"], object()):
-        with pytest.raises(ValueError, match=r"expected `indices` as whole numbers, got \w+ \("):
+        with pytest.raises(ValueError, match=r"[Ee]xpected `indices` as whole numbers, got \w+ \("):
             index.delete(odd)
     with pytest.raises(ValueError, match=r"select: expected whole numbers of shape .*1180591620717411303424"):
         train.select([2**70])

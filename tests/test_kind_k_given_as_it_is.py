@@ -189,7 +189,7 @@ FIRST = {
         Mean,
         [(row["labels"], torch.tensor(row["input_ids"][:1])) for row in IDS],
         None,
-        r"shape \(4,\), and a later one \(4, 1\): are the labels first\?.*expected \(ids, ..., labels\)",
+        r"shape \(4,\), and a later one \(4, 1\): are the labels first\?.*[Ee]xpected \(ids, ..., labels\)",
     ),
     "a bag's offsets": (Bag, IDS, bag_of_the_tutorial, r"called with 4 ids and the offsets .*the labels come last"),
 }

@@ -96,11 +96,11 @@ def test_a_batch_that_is_given_time_first_is_refused_also_where_it_is_square(tok
     def turned(examples):
         return torch.stack([ids for ids, _ in examples], 1), torch.stack([label for _, label in examples])
 
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="[Ee]xpected"):
         TracInWE(model, DataLoader(data, 4, collate_fn=turned), checkpoints, loss_fn=cross_entropy()).self_influence()
     ids, labels = turned([data[i] for i in range(4)])
     plain = TracInWE(model, TensorDataset(data.tensors[0], data.tensors[1]), checkpoints, loss_fn=cross_entropy())
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="[Ee]xpected"):
         plain.row_gradients((ids, labels))
 
 

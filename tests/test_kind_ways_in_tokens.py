@@ -176,7 +176,7 @@ def test_an_example_that_is_not_the_text_is_refused():
     data, text = examples(), texts()
     with pytest.raises(ValueError, match="has other tokens than the example"):
         ask_about(data[0], text[1], "anna")
-    with pytest.raises(ValueError, match=r"expected an example with 'input_ids' and 'labels', got input_ids"):
+    with pytest.raises(ValueError, match=r"[Ee]xpected an example with 'input_ids' and 'labels', got input_ids"):
         ask_about({"input_ids": [1]}, text[0], "anna")
     with pytest.raises(ValueError, match=r"got input_ids \(1, 6\).*of a batch take one example"):
         ask_about({key: [value] for key, value in data[0].items()}, text[0], "anna")

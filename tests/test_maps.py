@@ -256,7 +256,7 @@ def test_optimiser_files_that_have_no_moment_of_the_table_are_refused(tmp_path):
             adam_of([tmp_path], table)
     state["step"] = 0
     torch.save({"state": {0: state}, "param_groups": groups}, tmp_path / "optimizer.pt")
-    with pytest.raises(ValueError, match="expected a step that was made"):
+    with pytest.raises(ValueError, match="[Ee]xpected a step that was made"):
         adam_of([tmp_path], table)
     (tmp_path / "optimizer.pt").write_bytes((tmp_path / "optimizer.pt").read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"optimizer.pt' cannot be read: it is truncated"):
@@ -316,7 +316,7 @@ def test_what_cannot_be_fitted_merged_or_applied_is_refused_in_words(name):
     for checkpoints in (4, 0, "2"):
         with pytest.raises(ValueError, match="columns that divide by the number of checkpoints"):
             given.fit(train, checkpoints)
-    with pytest.raises(ValueError, match="expected training rows of one form"):
+    with pytest.raises(ValueError, match="[Ee]xpected training rows of one form"):
         given.fit([train, rows_of(0, 5, columns=C * D + 2)], C)
     bad = rows_of(1, 6)
     bad.values[2, 1] = torch.nan
@@ -330,12 +330,12 @@ def test_what_cannot_be_fitted_merged_or_applied_is_refused_in_words(name):
         fitted.apply(rows_of(1, 6, columns=5))
     with pytest.raises(IndexError, match="fitted at 2 checkpoint"):
         fitted.at(2)
-    with pytest.raises(TypeError, match=f"expected another {kind}"):
+    with pytest.raises(TypeError, match=f"[Ee]xpected another {kind}"):
         fitted.merge(Adam([torch.rand(V, D)]))
     with pytest.raises(ValueError, match="has not seen"):
         fitted.merge(given)
     setting = "power" if name == "idf" else "damping"
-    with pytest.raises(ValueError, match="expected the same settings"):
+    with pytest.raises(ValueError, match="[Ee]xpected the same settings"):
         fitted.merge(replace(given, **{setting: 7.0}).fit(train, C))
 
 
@@ -366,7 +366,7 @@ def test_words_count_by_how_far_training_moved_them():
     with pytest.raises(ValueError, match="was not told how far training moved each word: expected with_moved"):
         given.fit(train, C).apply(test)
     for wrong in (moved[:5], -moved, moved[None], moved * torch.nan):
-        with pytest.raises(ValueError, match=r"expected how far each of the vocabulary's vectors moved.*, got"):
+        with pytest.raises(ValueError, match=r"[Ee]xpected how far each of the vocabulary's vectors moved.*, got"):
             given.fit(train, C).with_moved(wrong)
 
 
@@ -417,5 +417,5 @@ def test_moments_that_adam_cannot_have_are_refused():
         Adam([good[:5]] * C).apply(
             RowGradients.from_positions(*(torch.tensor([0]), torch.tensor([13])), torch.ones(1, 6), 1)
         )
-    with pytest.raises(IndexError, match="expected a number from 0 to 0"):
+    with pytest.raises(IndexError, match="[Ee]xpected a number from 0 to 0"):
         Adam([good]).at(1)

@@ -154,9 +154,9 @@ def test_totals_are_those_of_the_report():
     assert all(one.part == pytest.approx(abs(one.total) / size) for one in found)
     label = bias.labels[0]
     assert taken_up(bias, report, label=label) == tuple(one for one in found if one.word.label == label)
-    with pytest.raises(ValueError, match="expected `label` as one of 0, 1"):
+    with pytest.raises(ValueError, match="[Ee]xpected `label` as one of 0, 1"):
         taken_up(bias, report, label="x")
-    with pytest.raises(TypeError, match="expected a LexicalBias and a WordReport, got WordReport and LexicalBias"):
+    with pytest.raises(TypeError, match="[Ee]xpected a LexicalBias and a WordReport, got WordReport and LexicalBias"):
         taken_up(report, bias)
 
 

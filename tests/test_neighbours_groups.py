@@ -164,7 +164,7 @@ def test_groups_that_make_no_sense_are_refused_by_all(tmp_path, ask, groups, kin
     tracin, _, _, test = toy(tmp_path)
     with pytest.raises(kind, match=match):
         ask(tracin, test, groups)
-    with pytest.raises(TypeError, match="expected a TracInWE first, got Tensor"):
+    with pytest.raises(TypeError, match="[Ee]xpected a TracInWE first, got Tensor"):
         ask(test[0], test, GROUPS)
 
 
@@ -402,3 +402,39 @@ def test_the_evidence_runs_and_becomes_a_table(script, tmp_path, monkeypatch):
     table = script("groups").table(content)
     assert "place of the poison" in table
     assert "nan" not in table
+
+
+@pytest.mark.parametrize("call", [unlearn, unlearn_inverse])
+@pytest.mark.parametrize("fails", [False, True])
+def test_gradients_between_backward_and_step_are_the_users(call, fails):
+    tracin, inputs = toy_tracin()
+    model = tracin.live.weights.model
+    given = [torch.full_like(weight, 0.5) for weight in model.parameters()]
+    for weight, gradient in zip(model.parameters(), given, strict=True):
+        weight.grad = gradient
+    if fails:
+        with pytest.raises(ValueError, match="after unlearning"):
+            call(tracin, inputs, {"a": [0, 1]}, learning_rate=1e38)
+    else:
+        call(tracin, inputs, {"a": [0, 1]})
+    assert all(weight.grad is gradient for weight, gradient in zip(model.parameters(), given, strict=True))
+    assert all(bool((gradient == 0.5).all()) for gradient in given)
+
+
+@pytest.mark.parametrize("call", [group_influence, unlearn, unlearn_inverse])
+def test_no_questions_are_refused(call):
+    tracin, _ = toy_tracin()
+    with pytest.raises(TypeError, match="`inputs` is None: expected test examples"):
+        call(tracin, None, {"a": [0, 1]})
+    with pytest.raises(ValueError, match="`inputs` is empty: expected at least one test example"):
+        call(tracin, torch.utils.data.DataLoader([]), {"a": [0, 1]})
+
+
+def test_a_missing_value_of_pandas_is_in_no_group():
+    pandas = pytest.importorskip("pandas")
+    tracin, inputs = toy_tracin()
+    size = len(tracin.influence(inputs)[0])
+    labels = ["a", "b", None] * (size // 3) + ["a"] * (size % 3)
+    plain = group_influence(tracin, inputs, labels)
+    for kind in ("string", "object"):
+        assert torch.equal(group_influence(tracin, inputs, pandas.Series(labels, dtype=kind)).scores, plain.scores)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from captum_tracinwe import TracInWE
-from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts
+from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, toy_texts, toy_tracin
 from captum_tracinwe.neighbours import example_weights
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "evidence"
@@ -139,7 +139,7 @@ def test_trusted_texts_without_influence_are_refused(tmp_path):
         pytest.raises(ValueError, match="none of the 12 training examples"),
     ):
         example_weights(tracin, trusted)
-    with pytest.raises(TypeError, match="expected a TracInWE first, got str"):
+    with pytest.raises(TypeError, match="[Ee]xpected a TracInWE first, got str"):
         example_weights("tracin", trusted)
 
 
@@ -162,3 +162,9 @@ def test_the_evidence_runs_and_becomes_a_table(script, tmp_path, monkeypatch):
     table = module.table(content)
     assert "| suspects removed |" in table
     assert "nan" not in table
+
+
+def test_trusted_texts_are_asked_for():
+    tracin, _ = toy_tracin()
+    with pytest.raises(TypeError, match="`trusted` is None: expected test examples whose labels are right"):
+        example_weights(tracin, None)

@@ -331,7 +331,7 @@ def test_what_is_set_later_is_checked_as_what_is_given(asked):
             ):
                 act()
     with pytest.raises(
-        ValueError, match=r"expected it where a TracInWE is made, TracInWE\(..., preconditioner='auto'\)"
+        ValueError, match=r"[Ee]xpected it where a TracInWE is made, TracInWE\(..., preconditioner='auto'\)"
     ):
         tracin.preconditioner = "auto"
     with pytest.raises(ValueError, match="no preconditioner 'tfidf'"):

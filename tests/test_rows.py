@@ -47,7 +47,7 @@ def test_a_part_is_what_select_gives_and_copies_no_values():
                 or part.values.untyped_storage().data_ptr() == rows.values.untyped_storage().data_ptr()
             )
     for start, stop in ((-1, 2), (2, 1), (0, 5)):
-        with pytest.raises(IndexError, match="expected a range within the 4 examples, got"):
+        with pytest.raises(IndexError, match="[Ee]xpected a range within the 4 examples, got"):
             rows.part(start, stop)
 
 
@@ -126,9 +126,9 @@ def test_other_misuse_is_refused():
     with pytest.raises(IndexError, match="0 to 1"):
         rows.select([2])
     for wrong in ([0.7], torch.tensor([True, False]), torch.tensor([[0]])):
-        with pytest.raises(ValueError, match="expected whole numbers"):
+        with pytest.raises(ValueError, match="[Ee]xpected whole numbers"):
             rows.select(wrong)
-        with pytest.raises(ValueError, match="expected whole numbers"):
+        with pytest.raises(ValueError, match="[Ee]xpected whole numbers"):
             rows.exclude(wrong)
     with pytest.raises(ValueError, match="at least one part"):
         RowGradients.beside([])

@@ -113,7 +113,7 @@ def test_what_cannot_be_measured_is_refused_by_name(model, tmp_path):
         stored.influence(test)
     with pytest.raises(ValueError, match='`shares` should be one number above 0 .* "equal"'):
         TracInWE(model, Examples(train), paths, loss_fn=LOSS, table=BOTH, shares="alike")
-    with pytest.raises(ValueError, match="expected rows of one training text at least, of 2 checkpoint"):
+    with pytest.raises(ValueError, match="[Ee]xpected rows of one training text at least, of 2 checkpoint"):
         EqualShares.of(Identity(), tracin.row_gradients(), 2, (2, 1))
     alone = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table="bag", shares="equal")
     plain = TracInWE(model, Examples(train), paths, loss_fn=LOSS, table="bag")

@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_refused(explained, monkeypatch):
     pair = synonym_influence(tracin, test, [[0], [0], [0]])[0][0]
     with pytest.raises(ValueError, match="does not hold the shared token"):
         pair.with_texts(from_ids([29]), None)
-    with pytest.raises(TypeError, match="expected SynonymInfluence, .* got int"):
+    with pytest.raises(TypeError, match="[Ee]xpected SynonymInfluence, .* got int"):
         viz.synonym_influence_html([[3]])
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(ImportError, match=r"captum-tracinwe\[synonyms\]"):

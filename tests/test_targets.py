@@ -68,7 +68,7 @@ def test_a_class_of_minus_100_is_none(tmp_path, reduction):
     ("loss", "message"),
     [
         (nn.CrossEntropyLoss(), "no labels for the loss: expected a key `labels`.*label_names="),
-        (None, "model's output has no `loss` .*expected labels in the batch"),
+        (None, "model's output has no `loss` .*[Ee]xpected labels in the batch"),
     ],
 )
 def test_missing_labels_are_said(tmp_path, loss, message):

@@ -278,7 +278,7 @@ def test_errors_name_the_fact_and_the_way_out():
         tokenize(["a", "dog"], wordpiece(), vocab_size=20)
     with pytest.raises(ValueError, match=r"one entry of labels per text .2., got 1"):
         tokenize(["a", "b"], wordpiece(), labels=["x"])
-    with pytest.raises(TypeError, match=r"expected a list of texts, got the str .dog.\. Put it in a list: \[text\]"):
+    with pytest.raises(TypeError, match=r"[Ee]xpected a list of texts, got the str .dog.\. Put it in a list: \[text\]"):
         tokenize("dog", wordpiece())
     with pytest.raises(TypeError, match=r"text 0 to be a str or a pair"):
         tokenize([3], wordpiece())

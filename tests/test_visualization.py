@@ -237,7 +237,7 @@ def test_texts_can_be_given_apart_from_the_pairs():
         viz.word_influence_html([bare], train_texts=[train])
     with pytest.raises(ValueError, match=r"does not hold the shared token"):
         viz.word_influence_html([bare], train_texts={3: text_of("cat")})
-    with pytest.raises(TypeError, match=r"expected WordInfluence.*got str"):
+    with pytest.raises(TypeError, match=r"[Ee]xpected WordInfluence.*got str"):
         viz.word_influence_html(["ab"])
 
 
@@ -406,12 +406,12 @@ def test_what_is_no_pair_is_refused_by_name():
     pair = WordInfluence(0, 0, 1.0, torch.tensor([1]), torch.tensor([1.0], dtype=torch.float64))
     for picture in (viz.word_influence_html, viz.word_influence_text, viz.plot_word_influence, viz.to_captum_records):
         for wrong in (None, WordReport((), 0.0, 1, 1), "text", [[3]]):
-            with pytest.raises(TypeError, match="expected WordInfluence, or a list of them"):
+            with pytest.raises(TypeError, match="[Ee]xpected WordInfluence, or a list of them"):
                 picture(wrong)
         with pytest.raises(TypeError, match="train_texts: expected TokenizedText, got str for train index 0"):
             picture(pair, train_texts=["a text"])
     for picture in (viz.synonym_influence_html, viz.synonym_influence_text):
-        with pytest.raises(TypeError, match="expected SynonymInfluence, or a list of them"):
+        with pytest.raises(TypeError, match="[Ee]xpected SynonymInfluence, or a list of them"):
             picture(pair)
     for picture in (viz.word_influence_html, viz.word_influence_text):
         with pytest.raises(ValueError, match="`top_words` as a whole number of at least 0, got -1"):

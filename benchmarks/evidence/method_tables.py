@@ -57,7 +57,7 @@ def methods(deletion: Callable[[dict[str, Any]], str]) -> str:
          f"{_cell(near, 'TracIn-Last', 2)} by TracIn-Last's score"),
         ("Does a small model's ranking hold for a larger one?", "`rank_agreement` [](neighbours/sizes.md)", "scores of both",
          "a second",
-         f"without the CNN's names the BERT's answer falls by {_cell(sizes, THE_CNNS, 1)}; the "
+         f"without the CNN's names the probability of the BERT's answer changes by {_cell(sizes, THE_CNNS, 1)}; the "
          f"regression's {_cell(sizes, 'regression on words', 1)}: **level**"),
         ("What did the optimiser really do?", "`KeepUpdates`, `rollback` [](neighbours/rollback.md)",
          "to be there while training", "a tenth of a small BERT's training",
@@ -67,7 +67,7 @@ def methods(deletion: Callable[[dict[str, Any]], str]) -> str:
          "a question for each version", f"{_cell(poison, 'influence_stability', 1)} of the planted pairs; a search for the "
          f"questions' words {_cell(poison, 'words of the questions (tf-idf)', 1)}: **behind**"),
         ("Which words give the label away?", "`lexical_bias`, `independence_weights` [](neighbours/bias.md)",
-         "texts and labels, no model", "a second; a minute for weights",
+         "texts and labels, no model", "seconds; a minute for weights",
          f"bias in models {plain} before, {weighted} after; accuracy "
          f"{_cell(bias, 'models: accuracy, 2,000 texts', 3)}"),
         ("How much should each text count?", "`example_weights` [](neighbours/weights.md)",

@@ -60,7 +60,8 @@ def costs() -> str:
     read = _read(RESULTS.parent / "index.json")["search"]["proponents"]["read_median"]
     return (
         f"**{TEXTS:,} texts** of 64 tokens take {hours:.1f} core hours and {giga:.1f} GB of disk for each checkpoint, once (a "
-        f"BERT of 6 layers of width 384).\nEach further question then reads {read:.0%} of the gradients, or less. "
+        f"BERT of 6 layers of width 384).\nEach further question then reads about {read:.0%} of the gradients (the median of "
+        f"{build['texts']:,} texts). "
         f"Time and bytes grow with the number of texts."
     )
 

@@ -19,7 +19,7 @@ from captum_tracinwe.rows.overflow import overflow
 from captum_tracinwe.tabular import frame
 from captum_tracinwe.tracin_we import TracInWE
 
-__all__ = ["GroupInfluence", "Groups", "Members", "group_influence", "members_of", "readable_size"]
+__all__ = ["GroupInfluence", "Groups", "Members", "check_asked", "group_influence", "members_of", "readable_size"]
 
 #: A name → training indices, or one label for each training example; None is in no group.
 Groups = Mapping[Any, Iterable[int]] | Sequence[Any] | Tensor
@@ -132,6 +132,7 @@ def group_influence(
     whose = "group_influence"
     if not isinstance(tracin, TracInWE):
         raise TypeError(f"{whose}: expected a TracInWE first, got {type(tracin).__name__}.")
+    check_asked(inputs, whose)
     source = tracin.source
     if tracin.index is not None:
         tracin.index.warn_unfinished()
@@ -152,6 +153,12 @@ def group_influence(
         raise overflow("The summed score of a group", sums.dtype)
     members = members.checked(met, seen, source.indices is not None, whose)
     return GroupInfluence(members.names, members.sizes, sums)
+
+
+def check_asked(inputs: Any, whose: str) -> None:
+    """Refuse None in place of questions: elsewhere it stands for the training set, and its scores would look like an answer."""
+    if inputs is None:
+        raise TypeError(f"{whose}: `inputs` is None: expected test examples, a batch or a DataLoader.")
 
 
 # ---------------------------------------------------------------------------------------------------------- membership
@@ -296,7 +303,7 @@ def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tens
                 f"{whose}: `groups` has {label!r:.60} for training example {index}: expected one label for each training "
                 f"example, a name or a number. Groups of indices are given by name, {{name: [indices]}}."
             )
-        if label is not None and label == label:  # pandas has NaN for None
+        if not _is_missing(label):
             found.setdefault(label, []).append(index)
     if len(found) > 1 and len(found) == len(labels):
         some = ", ".join(repr(label)[:20] for label in islice(found, 3))
@@ -306,6 +313,11 @@ def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tens
             f"influence(inputs)."
         )
     return {label: torch.tensor(places, dtype=torch.int64) for label, places in found.items()}, len(labels)
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether it is None, or what pandas has in its place: NaN, NaT, and NA, whose comparisons have no truth value."""
+    return label is None or type(label).__name__ == "NAType" or label != label
 
 
 def _labels(whose: str, given: int, size: int) -> str:

@@ -62,7 +62,7 @@ class InfluenceStability:
     """All training examples, those first whose influence stays most.
 
     Args:
-        examples (tuple of StableExample): M of them, by falling ``z``.
+        examples (tuple of StableExample): M of them, by falling ``z``; without those deleted from an index.
         level (float): largest ``adjusted_p`` of a suspect.
         questions, transformations (int): how many.
     """
@@ -186,6 +186,8 @@ def stability_of(
 ) -> InfluenceStability:
     """:func:`influence_stability` of scores ``(N, M)`` that are there: of the questions, then of each transformation."""
     scores = torch.stack([_checked(versions, number) for number in range(len(versions))])  # (versions, N, M)
+    there = (scores > -math.inf).flatten(0, 1).all(0).nonzero().flatten()  # those deleted from an index are not
+    scores = scores[:, :, there]
     if scores.shape[2] < LEAST_EXAMPLES:
         raise ValueError(
             f"influence_stability: {scores.shape[2]} training examples: expected at least {LEAST_EXAMPLES}, from which the usual "
@@ -193,7 +195,7 @@ def stability_of(
         )
     strength = compressed(scores).mean(1)  # (versions, M)
     if ordinary is not None:
-        strength = strength - compressed(ordinary.double().cpu()).mean(0)
+        strength = strength - compressed(ordinary.double().cpu()[:, there]).mean(0)
     middle = strength.median(1, keepdim=True).values
     spread = _PER_MAD * (strength - middle).abs().median(1, keepdim=True).values
     if not bool((spread > 0).all()):
@@ -210,7 +212,8 @@ def stability_of(
     order = torch.argsort(-z, stable=True).tolist()
     columns = (before, after, z_by_version[0], z, p_values)
     figures = list(zip(*(column.tolist() for column in columns), adjusted, strict=True))
-    examples = tuple(StableExample(j, *figures[j]) for j in order)
+    indices = there.tolist()
+    examples = tuple(StableExample(indices[j], *figures[j]) for j in order)
     return InfluenceStability(examples, level, scores.shape[1], len(scores) - 1)
 
 

@@ -22,7 +22,7 @@ from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.passed import differentiable
 from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.gradients.token_losses import with_virtual_tokens
-from captum_tracinwe.neighbours.groups import GroupInfluence, Groups, members_of, readable_size
+from captum_tracinwe.neighbours.groups import GroupInfluence, Groups, check_asked, members_of, readable_size
 from captum_tracinwe.tracin_we import TracInWE
 
 __all__ = ["unlearn", "unlearn_inverse"]
@@ -80,7 +80,7 @@ def unlearn(
     members = members_of(groups, _size(tracin, whose), whose)
     examples, names = tracin.live_source.examples, members.names
     placed = examples.places()
-    questions = list(reading(tracin.batches_of(inputs), "inputs"))
+    questions = _read_all(tracin, inputs, whose)
     columns = []
     with _unlearning(tracin, whose) as student:
         before = student.losses(questions, tracin.test_loss_fn)
@@ -143,7 +143,7 @@ def unlearn_inverse(
     _check(tracin, whose, learning_rate, steps=steps)
     members = members_of(groups, _size(tracin, whose), whose)
     asked = torch.unique(members.examples)
-    questions = list(reading(tracin.batches_of(inputs), "inputs"))
+    questions = _read_all(tracin, inputs, whose)
     batches, held = tracin.live_source.examples.chosen(asked.tolist())
     taught = list(reading(batches, "train_dataset"))
     with _unlearning(tracin, whose) as student:
@@ -156,6 +156,14 @@ def unlearn_inverse(
     sums = torch.zeros(len(members.names), dtype=torch.float64)
     sums.index_add_(0, members.groups, of_each[members.examples])
     return GroupInfluence(members.names, members.sizes, sums[None], "UnTrac-Inv")
+
+
+def _read_all(tracin: TracInWE, inputs: Any, whose: str) -> list[Batch]:
+    check_asked(inputs, whose)
+    questions = list(reading(tracin.batches_of(inputs), "inputs"))
+    if not questions:
+        raise ValueError(f"{whose}: `inputs` is empty: expected at least one test example.")
+    return questions
 
 
 # ----------------------------------------------------------------------------------------------------------- the student
@@ -248,13 +256,15 @@ def _unlearning(tracin: TracInWE, whose: str) -> Iterator[_Student]:
             if getattr(module, "sparse", False) is True:  # Adam takes no sparse gradients; given back with all else
                 vars(module)["sparse"] = False
         chosen = [weight for name, weight in model.named_parameters() if name in wanted]
+        gradients = [weight.grad for weight in chosen]  # the user's own, between backward() and step()
         for weight in chosen:
+            weight.grad = None
             weight.requires_grad_(True)
         try:
             yield _Student(model, chosen, [weight.detach().clone() for weight in chosen], tracin.label_names)
         finally:
-            for weight in chosen:
-                weight.grad = None
+            for weight, gradient in zip(chosen, gradients, strict=True):
+                weight.grad = gradient
 
 
 def _singles(batch: Batch) -> list[Batch]:

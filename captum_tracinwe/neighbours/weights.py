@@ -67,6 +67,8 @@ def example_weights(
     """
     if not isinstance(tracin, TracInWE):
         raise TypeError(f"example_weights: expected a TracInWE first, got {type(tracin).__name__}.")
+    if trusted is None:
+        raise TypeError("example_weights: `trusted` is None: expected test examples whose labels are right.")
     if not is_rate(step):
         raise ValueError(f"example_weights: expected `step` as a finite number of at least 0, got {step!r:.60}.")
     question = replace(tracin.question(trusted, aggregate=True), by_own_length=True)
