@@ -140,7 +140,8 @@ class TestDataLoader(SuiteTest):
         criterion = nn.MSELoss(reduction=reduction)
         loader = DataLoader(train, batch_size=4, shuffle=False)
         by_loader = constructor(tracin.model, loader, self.folder.name, None, criterion)
-        self.assert_close(tracin.influence(test), by_loader.influence(test), delta=0.0)
+        # Batches of other sizes: on some processors products of matrices of other shapes round the last bit otherwise.
+        self.assert_close(tracin.influence(test), by_loader.influence(test), delta=1e-12)
 
 
 class TestSelfInfluence(SuiteTest):
