@@ -21,8 +21,8 @@ __all__ = ["by_name", "check_first", "example_losses", "prediction_of"]
 
 # Where the model's own loss is a mean over all targets of a batch.
 PER_EXAMPLE = (
-    ", of captum_tracinwe.losses. That is TokenLoss() for a causal language model, TokenLoss(shift=False) for an encoder-decoder "
-    "or for labels of tokens, span_loss for answers in texts. These are the cross-entropy alone, without what the model adds"
+    ": captum_tracinwe.losses.TokenLoss() for a causal language model. For an encoder-decoder, or for labels of tokens, it is "
+    "TokenLoss(shift=False), and span_loss for answers in texts. These are the cross-entropy alone, without what the model adds"
 )
 
 
