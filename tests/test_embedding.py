@@ -43,7 +43,12 @@ def test_the_only_embedding_is_found_even_under_two_names():
     ("make", "layers", "error", "message"),
     [
         (lambda: nn.Linear(2, 2), None, ValueError, "no nn.Embedding"),
-        (lambda: nn.Sequential(nn.EmbeddingBag(5, 2, mode="max")), None, ValueError, "mode='max'.*[Ee]xpected 'sum' or"),
+        (
+            lambda: nn.Sequential(nn.EmbeddingBag(5, 2, mode="max")),
+            None,
+            ValueError,
+            "mode='max'.*[Ee]xpected 'sum' or",
+        ),
         (two_embeddings, None, ValueError, r"several embeddings.*'words' \(5 x 2\), 'positions' \(7 x 2\)"),
         (two_embeddings, ["out"], ValueError, "'out', which is a Linear: expected an nn.Embedding"),
         (two_embeddings, ["wrods"], ValueError, "'wrods', which the model does not have.*'words'"),

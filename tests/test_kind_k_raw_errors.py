@@ -339,7 +339,10 @@ NO_INPUTS = {
     ),
     "three dimensions": ((IDS[:, :, None], LABELS), r"shape \(6, 9, 1\): expected \(N, T\)"),
     "lists": (([[1, 2], [3, 4]], [0, 1]), r"at least one tensor.*got none \(list, list\).*torch.tensor"),
-    "a list of ids": (([[1, 2], [3, 4]], LABELS[:2]), "element of the batch is a list.*[Ee]xpected a tensor of token ids"),
+    "a list of ids": (
+        ([[1, 2], [3, 4]], LABELS[:2]),
+        "element of the batch is a list.*[Ee]xpected a tensor of token ids",
+    ),
     "keys that are no names": ({0: IDS, 1: LABELS}, "The batch has a key 0: expected names"),
     "one too many": (
         (IDS, LABELS, LABELS),

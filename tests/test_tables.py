@@ -492,5 +492,7 @@ def test_a_report_of_words_read_and_predicted_takes_their_texts(tmp_path):
 
 def test_synonyms_are_of_the_words_that_are_read(tmp_path):
     make, test, _, _ = classifier(tmp_path)
-    with pytest.raises(ValueError, match=r"[Ee]xpected a TracInWE with table='input', got one of the rows 'input \+ bag'"):
+    with pytest.raises(
+        ValueError, match=r"[Ee]xpected a TracInWE with table='input', got one of the rows 'input \+ bag'"
+    ):
         synonym_scores(make(table=("input", "bag")), test)
