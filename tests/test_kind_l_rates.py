@@ -103,7 +103,7 @@ def test_of_several_groups_the_word_tables_counts(tmp_path, form, named):
 def test_where_the_tables_group_cannot_be_told_that_is_said(tmp_path):
     model, optimizer, _ = trained((9.0, 0.1), momentum=False)
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "a.pt")
-    with pytest.warns(UserWarning, match=r"learning rates \[4.5, 0.05\].*cannot be told: that of the first group, 4.5"):
+    with pytest.warns(UserWarning, match=r"learning rates \[4.5, 0.05\].*cannot be told. That of the first group, 4.5"):
         assert load_checkpoint(TinyCNN(), tmp_path / "a.pt") == 4.5
 
 
