@@ -101,7 +101,7 @@ def test_an_unknown_pair_or_measure_is_told():
 @pytest.mark.slow
 def test_the_experiment_runs_and_its_result_becomes_a_table(script, tmp_path, monkeypatch):
     monkeypatch.setitem(bootstrap.__kwdefaults__, "draws", 200)
-    common = ["--preset", "smoke", "--seeds", "1", "--tests", "2", "--data", str(DATA), "--out", str(tmp_path)]
+    common = ["--preset", "smoke", "--seeds", "1", "--tests", "4", "--data", str(DATA), "--out", str(tmp_path)]
     script("sizes").main([*common, "--also", "cnn"])
     content = json.loads((tmp_path / "sizes-ag_news-bert-smoke.json").read_text())
     assert "/" not in json.dumps(content)

@@ -305,7 +305,7 @@ def test_the_evidence_runs_and_becomes_a_table(script, tmp_path, monkeypatch):
     content = json.loads((tmp_path / "bias-cnn-smoke.json").read_text())
     assert "/" not in json.dumps(content)
     table = bias.table(content)
-    assert "| models: accuracy |" in table
+    assert "| models: accuracy, " in table
     assert "nan" not in table
 
 
