@@ -242,7 +242,7 @@ class Asked:
         except (ValueError, FileNotFoundError) as error:
             self.refused += 1
             named = self.folder.name in str(error) or "checkpoint-" in str(error)
-            way_out = any(word in str(error) for word in ("xpected", "Remove", "pass "))
+            way_out = any(word in str(error) for word in ("xpected", "Remove", "pass ", "Pass "))
             if type(error) not in (ValueError, InputError) or not named or not way_out:
                 self.wrong.append(f"{self.kind}, {way}: {type(error).__name__}: {error!s:.400}")
         except BaseException as error:
