@@ -101,6 +101,16 @@ def test_looks_at_all_batches_are_the_looks_at_each(seed):
     assert len(set(map(id, looks))) == len(set(looks))
 
 
+@pytest.mark.parametrize("empty", [{}, ()])
+def test_an_empty_batch_among_others_is_refused_as_it_is_alone(empty):
+    told = []
+    for look in (seen, lambda batch: forms.looks_at([batch], FILLS)):
+        with pytest.raises((ValueError, TypeError)) as error:
+            look(empty)
+        told.append(str(error.value))
+    assert told[0] == told[1]
+
+
 def test_a_mask_tells_in_place_of_the_ids():
     ids = torch.tensor([[1, 2, 2], [4, 5, 6]])
     look = seen({"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])})

@@ -36,7 +36,7 @@ def parameters_of(model: Module) -> list[inspect.Parameter]:
 
 
 def signature_of(forward: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
-    """The parameters of a forward, without ``self`` where it is bound; kept, for torch takes no longer for a small layer."""
+    """The parameters of a forward, without ``self`` where it is bound; kept: reading it takes as long as a small layer."""
     function, bound = getattr(forward, "__func__", forward), isinstance(forward, MethodType)
     try:
         known = _signatures.setdefault(function, {})
