@@ -40,7 +40,7 @@ def words(browser: str, page: Path) -> None:
         alone = Path(folder) / "words.html"
         text = page.read_text(encoding="utf-8").replace("<main", f"{WORDS}<main", 1)
         alone.write_text(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text), encoding="utf-8")
-        screenshot(browser, alone, IMAGES / "ag_news_words.png", 1100, 633)
+        screenshot(browser, alone, IMAGES / "ag_news_words.png", 1100, 648)
 
 
 def main() -> None:

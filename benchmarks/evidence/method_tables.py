@@ -21,7 +21,8 @@ def methods(deletion: Callable[[dict[str, Any]], str]) -> str:
     def apart(name: str, method: str) -> str:
         return _cell(deletion(_read(name)), method, 3)
 
-    toxic, cells = "own-jigsaw_toxicity-cnn-cpu", _read("labels-cnn-s1")["cells"].values()
+    toxic, bert = "own-jigsaw_toxicity-cnn-cpu", "own-ag_news-bert-cpu"
+    cells = _read("labels-cnn-s1")["cells"].values()
     precision = {name: sum(cell["AP"][name] for cell in cells) / len(cells) for name in ("suspects", "loss", CLEANLAB)}
     named, other = _hidden()
     index, collect = _read("index", above=True)["search"], _read("drop_in", above=True)["captum / ours"]
@@ -33,7 +34,8 @@ def methods(deletion: Callable[[dict[str, Any]], str]) -> str:
         ("Why did the model say this?", '`TracInWE(..., preconditioner="auto")` [](guide/why.md)',
          "checkpoints, training texts", "a gradient pass over the training set, once with an index",
          f"separation {apart(toxic, 'WE, recommended')} on toxic comments; TR-TFIDF {apart(toxic, 'TR-TFIDF')}, BM25 "
-         f"{apart(toxic, 'BM25')}"),
+         f"{apart(toxic, 'BM25')}. News, a small BERT: {apart(bert, 'WE, recommended')}; a regression on words "
+         f"{apart(bert, 'regression on words')}: **behind**"),
         ("The same as Captum", "`TracInWE(...)` [](guide/from_captum.md)", "the same", "the same",
          f"Captum's scores {collect['seconds']:.1f} times as fast; separation {apart(toxic, 'WE')}: weaker than \"auto\""),
         ("Which words carried it?", "`word_influence`, `word_report` [](guide/spurious_words.md)", "the same", "the same",
