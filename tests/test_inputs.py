@@ -113,7 +113,7 @@ def test_labels_of_another_kind_are_named_with_the_way_out(ask, kind, loss):
     batch = Collate(ask.model)(rows())
     expected = ask(rows(), batch, loss_fn=loss)
     if kind == "column" and loss is None:  # which transformers' loss takes
-        match = r"labels \(4, 1\)\): an example's part of it depends"
+        match = r"labels \(4, 1\)\)\. An example's part of it depends"
     with pytest.raises(ValueError, match=match):
         ask(rows(), {**batch, "labels": make(batch["labels"])}, loss_fn=loss)
     # transformers keeps the kind of problem that it guesses from the first labels: another try would fail for that
