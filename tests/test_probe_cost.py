@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from cases import cross_entropy
@@ -11,13 +12,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_tracinwe import TracInWE
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints, tiny_bert
+from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.checkpoints import weights
 from captum_tracinwe.gradients import batch_rows, probe
 from captum_tracinwe.gradients.batch_rows import batch_row_gradients
 from captum_tracinwe.gradients.embedding import find_embedding
 from captum_tracinwe.gradients.live import _Passes
+from captum_tracinwe.gradients.tried import chosen_of
 
-# A sample of four: together, alone and in reverse they are twelve.
+# A sample of four: each twice in one batch, and alone, they are twelve.
 ROOM = 12
 
 
@@ -77,8 +80,8 @@ def test_a_batch_without_a_path_from_its_words_to_its_loss_is_refused_among_othe
         batch_rows.row_gradients_of_each(model, find_embedding(model), batches, cross_entropy())
 
 
-@pytest.mark.parametrize(("batch_size", "calls"), [(ROOM, 2 + 2), (ROOM - 1, 7 + 3)])  # the probe's, and the batches'
-def test_where_there_is_room_a_sample_takes_one_backward_pass_and_a_look(batch_size, calls, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("batch_size", "calls"), [(ROOM, 1 + 2), (ROOM - 1, 7 + 3)])  # the probe's, and the batches'
+def test_where_there_is_room_a_sample_takes_one_backward_pass(batch_size, calls, monkeypatch, tmp_path):
     came = counted(monkeypatch, torch.autograd, "grad")
     model = tiny_bert()
     paths = scatter_checkpoints(model, tmp_path)[:1]
@@ -113,6 +116,14 @@ class Reversed(SeesPadding):
         return super().forward(input_ids.flip(0)).flip(0)
 
 
+class Halves(SeesPadding):
+    """Takes the second half of a batch first."""
+
+    def forward(self, input_ids):
+        half = len(input_ids) // 2
+        return super().forward(input_ids.roll(half, 0)).roll(-half, 0)
+
+
 def filled(examples):
     ids = pad_sequence([torch.tensor(one["input_ids"]) for one in examples], batch_first=True)
     return ids, torch.tensor([one["labels"] for one in examples])
@@ -126,6 +137,7 @@ FAULTS = {
     "padding": (SeesPadding, filled, 5, "differ from those of each text alone"),
     "the model sorts": (Sorts, filled, 9, "cannot be told|another order|differ from"),
     "the model turns the batch round": (Reversed, filled, 9, "cannot be told|another order|differ from"),
+    "the model takes halves": (Halves, filled, 9, "cannot be told|another order|differ from"),
     "the collator sorts": (SeesPadding, from_long_to_short, 5, "sorts its batch"),
     "chance": (Chance, filled, 9, "other ones when they are computed again"),
 }
@@ -281,3 +293,32 @@ def test_a_run_that_was_not_ended_is_forgotten_by_the_next(monkeypatch, tmp_path
     tracin.self_influence(outer_loop_by_checkpoints=True)
     tracin.self_influence()
     assert tracin.probes.came_back
+
+
+# ------------------------------------------------------------------------------------------------------- the sample
+
+LENGTHS = [9, 8, 7, 8, 30, 8, 8, 2, 8, 8]
+AS_GIVEN = {
+    "lists": lambda ids, label: {"input_ids": ids, "labels": label},
+    "tensors": lambda ids, label: (torch.tensor(ids), torch.tensor(label)),
+    "arrays": lambda ids, label: {"input_ids": np.array(ids), "label": np.int64(label)},
+    "a column of another name": lambda ids, label: {"words": ids, "labels": label},  # told by what the collator makes
+    "choices": lambda ids, label: {"input_ids": [[one] * 2 for one in ids], "labels": label},
+}
+
+
+@pytest.mark.parametrize("kind", AS_GIVEN)
+def test_the_sample_has_the_shortest_the_longest_and_more_than_one_label(kind):
+    data = [AS_GIVEN[kind]([5] * length, int(at == 3)) for at, length in enumerate(LENGTHS)]
+
+    def collate(examples):
+        if kind in ("lists", "tensors", "arrays"):
+            assert len(examples) > 1, "read one by one"
+        rows = [list(one.values()) if isinstance(one, dict) else one for one in examples]
+        ids = pad_sequence([torch.as_tensor(ids) for ids, _ in rows], batch_first=True)
+        return ids, torch.tensor([int(label) for _, label in rows])
+
+    chosen = chosen_of(TrainingSet.of(data, 4, collate), 4)
+    assert len(set(chosen)) == 4
+    assert {3, 4, 7} <= set(chosen)
+    assert [LENGTHS[place] for place in chosen] not in (sorted(LENGTHS[c] for c in chosen), sorted(LENGTHS)[::-1])

@@ -76,6 +76,11 @@ class Collate:
         self.pad = pad if isinstance(pad, int) else 0
         self.of_choices = "MultipleChoice" in type(base).__name__
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the rows of its batches are known to stand in the order of the examples."""
+        return self.collate_fn is None
+
     def __call__(self, examples: list[Any]) -> Any:
         """A batch of a list of examples."""
         if isinstance(examples[0], str) or (isinstance(examples[0], tuple) and isinstance(examples[0][0], str)):

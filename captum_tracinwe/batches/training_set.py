@@ -155,6 +155,8 @@ class TrainingSet:
     @cached_property
     def sorts(self) -> bool:
         """Whether the collator has an order of its own: handed the examples in reverse, it does not reverse its batch."""
+        if getattr(self.maker[0], "keeps_order", False):
+            return False
         stream: Any = self.loader.dataset
         if isinstance(stream, Unpacked):
             made: Callable[[list[Any]], Any] = stream.made
@@ -194,19 +196,30 @@ class TrainingSet:
             check_rows(one, [self.index_of(place)], "train_dataset")
         return found
 
+    def given(self, places: Sequence[int]) -> list[Any]:
+        """The examples at some places as the data set gives them, before the collator; none where others would be read."""
+        chosen = self._chosen_at(places)
+        return [] if chosen is None else list(chosen.__getitems__(list(range(len(places)))))
+
     def _reader_of(self, places: Sequence[int]) -> Callable[[Sequence[int]], Batch] | None:
         """Numbers among some places → a batch of the examples there; None where others cannot be left unread.
 
         As a DataLoader of its own would make it, of which making and starting one takes most of the time.
         """
-        loader, at = self.loader, list(places)
-        if self.sampled is not None:
-            at = self.sampled[at].tolist()
-        elif isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None or not reads_in_order(loader):
+        chosen, collate = self._chosen_at(places), on_copies(self.loader.collate_fn)
+        if chosen is None:
             return None
-        chosen, collate = Chosen(loader.dataset, at), on_copies(loader.collate_fn)
         assert collate is not None  # torch's own, where none was given
         return lambda numbers: collate(chosen.__getitems__(list(numbers)))
+
+    def _chosen_at(self, places: Sequence[int]) -> Chosen | None:
+        """The examples at some places; None where others cannot be left unread."""
+        loader, at = self.loader, list(places)
+        if self.sampled is not None:
+            return Chosen(loader.dataset, self.sampled[at].tolist())
+        if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None or not reads_in_order(loader):
+            return None
+        return Chosen(loader.dataset, at)
 
     def chosen(self, indices: Sequence[int]) -> tuple[list[Batch] | DataLoader[Any], list[int]]:
         """Batches that hold the examples of some training indices (ascending), and the training index of each example in them.

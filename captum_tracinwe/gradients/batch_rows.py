@@ -194,14 +194,13 @@ def row_gradients_of_each(
 ) -> RowGradients:
     """The rows of the word table of several small batches, one behind the other: each has a forward pass of its own.
 
-    They share a backward pass, so that a dozen texts cost half of what they cost one by one. The first batch is looked at as
-    with ``check``; other arguments and errors are as of :func:`batch_row_gradients`, without the words for what torch says.
+    They share a backward pass, so that a dozen texts cost half of what they cost one by one. Arguments and errors are as of
+    :func:`batch_row_gradients` without ``check``, and without the words for what torch says.
     """
     model = unwrap(model)
     with differentiable(model):
         passes = [
-            passed_by(model, table, batch, loss_fn, size_of(batch), not number, within, label_names)
-            for number, batch in enumerate(batches)
+            passed_by(model, table, batch, loss_fn, size_of(batch), False, within, label_names) for batch in batches
         ]
         looked_up = [call.output for one in passes for call in one.read.calls]
         together = torch.stack([one.losses.sum() for one in passes])

@@ -57,7 +57,7 @@ class Passes(Protocol):
         """The row gradients of a batch as it is; ``own_loss`` says how the model's own loss is made of its examples'."""
 
     def rows_of_each(self, batches: Sequence[Batch]) -> RowGradients | None:
-        """Those of several small batches, one behind the other, by a pass each, the first looked at with ``check``; or None."""
+        """Those of several small batches, one behind the other, by a pass each; None where they are not to be had so."""
 
     def loss(self, batch: Batch) -> OwnLoss | None:
         """The model's own loss of a batch, where that is one number; None where it isn't asked for."""
@@ -100,14 +100,15 @@ class Trial:
     read: dict[int, Batch] = field(default_factory=dict)
     rows: dict[int, RowGradients] = field(default_factory=dict)
     together: RowGradients | None = None
-    back: RowGradients | None = None
-    whole: tuple[RowGradients, ...] = ()
+    agreed: float | None = None
     failure: ValueError | None = None
 
     def look(self) -> None:
         """The batch as it is: what is wrong with it is said first, and in the words of the pass."""
-        if self._at_once():
-            return
+        if not self._at_once():
+            self._look_closely()
+
+    def _look_closely(self) -> None:
         try:
             self.together = self._rows(self.batch, "mean", check=True)
         except NotTogether as error:
@@ -116,20 +117,25 @@ class Trial:
     def found(self) -> Found:
         """What holds for batches of this form: the way on which examples alone and in a batch agree."""
         begun, size, own = time.perf_counter(), size_of(self.batch), "mean"
-        if self.together is None and self.failure is None:
+        if self.together is None and self.failure is None and self.agreed is None:
             self.look()
-        together, tried = self.together, self._places(size)
-        rows = self._alone(tried)
-        most, first = rounding_of(self.passes.model), math.inf
-
+        tried = self._places(size)
         sorts = size > 1 and self.examples is not None and self.examples.sorts
+        if self.agreed is not None and not sorts:
+            own = self.own_loss(tried, size)
+            if own == "mean":
+                return Found(self.what, AS_IT_IS, own, self.agreed, self.count, time.perf_counter() - begun)
+        if self.together is None and self.failure is None:
+            self._look_closely()
+        together, rows = self.together, self._alone(tried)
+        most, first = rounding_of(self.passes.model), math.inf
 
         def found(way: Way, difference: float) -> Found:
             return Found(self.what, way, own, difference, self.count, time.perf_counter() - begun, sorts)
 
         if together is not None:
             own = self.own_loss(tried, size)
-            if not all(map(_finite, self.whole or (together, *rows.values()))):
+            if not all(map(_finite, (together, *rows.values()))):
                 return found(AS_IT_IS, 0.0)  # refused by the pass, which knows the example
         scale = max([NOTHING, *map(_largest, rows.values())])
 
@@ -225,31 +231,28 @@ class Trial:
     def _at_once(self) -> bool:
         """All that is compared where nothing is wrong, by one backward pass: half of the time for small models.
 
-        False where there is no room for it, or something is wrong: what, is told by one after the other.
+        The batch goes through the model once, with each of its examples in two places. In that order no model finds it sorted,
+        and turned round or with its halves changed it is another. False where there is no room for it, or something is wrong:
+        what, is told by one after the other.
         """
         size = size_of(self.batch)
-        tried = self._places(size)
-        if size < 2 or 2 * size + len(tried) > self.room:
+        twice = [*range(size), *range(1, size), 0]
+        if size != TRIED or len(twice) + size > self.room:
             return False
         with suppress(Exception):
-            back = taken(self.batch, range(size)[::-1], size)
-            read = {place: one for place in tried if (one := self.single(place)) is not None}
-            if back is None or len(read) < len(tried):
-                return False
-            found = self.passes.rows_of_each([self.batch, *read.values(), back])
+            together = taken(self.batch, twice, size)
+            singles = each_of(self.single, size)
+            found = None if together is None else self.passes.rows_of_each([together, *singles])
             if found is None:
                 return False
-            self.read, self.count = read, self.count + 2 + len(tried)
-            self.whole, self.together = (found,), found.part(0, size)
-            self.rows = {place: found.part(size + at, size + at + 1) for at, place in enumerate(tried)}
-            self.back = found.select(range(size + len(tried), len(found))[::-1])
-            return True
-        return False
+            alone = found.part(len(twice), len(found))
+            difference = _apart(alone.select(twice), found.part(0, len(twice))) / max(NOTHING, _largest(alone))
+            if difference <= rounding_of(self.passes.model):  # NaN is not
+                self.agreed, self.count = difference, self.count + 1 + size
+        return self.agreed is not None
 
     def _in_reverse(self, size: int, own: str) -> RowGradients | None:
         """The same rows, of the batch handed over in reverse; None where it cannot be."""
-        if self.back is not None and own == "mean":
-            return self.back
         back = taken(self.batch, range(size)[::-1], size) if size > 1 else None
         with suppress(ValueError, TypeError, RuntimeError, LookupError):  # cut, it is none that the model takes
             return None if back is None else self._rows(back, own).select(range(size)[::-1])
@@ -360,6 +363,14 @@ def _finite(rows: RowGradients) -> bool:
 
 def _largest(rows: RowGradients) -> float:
     return float(rows.values.abs().max()) if rows.values.numel() else 0.0
+
+
+def _apart(some: RowGradients, others: RowGradients) -> float:
+    """The largest difference between the rows of the examples of two, one by one."""
+    if torch.equal(some.ids, others.ids) and torch.equal(some.ptr, others.ptr):
+        apart = some.values - others.values
+        return float(apart.abs().max()) if apart.numel() else 0.0
+    return max(_difference(some.select([place]), others, place) for place in range(len(some)))
 
 
 def _difference(one: RowGradients, other: RowGradients, place: int = 0) -> float:
