@@ -64,7 +64,7 @@ def _are_plain(batches: Sequence[Batch], fills: frozenset[int]) -> list[int]:
     """The examples of each plain batch, of which nothing but its size is to be told; 0: look at it.
 
     Plain is a column of ids with a class for each text, where no text begins or ends as one that was filled up does
-    (:func:`maybe_padded`) and no class is below 0. All in one go, on the CPU: two thirds of the time that going through them takes.
+    (:func:`maybe_padded`) and no class is below 0. All in one go, on the CPU: two thirds of the time that one by one takes.
     """
     sizes = [0] * len(batches)
     plain = [(at, one) for at, one in enumerate(batches) if type(one) is dict and one.keys() == PLAIN]
