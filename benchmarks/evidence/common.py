@@ -36,6 +36,7 @@ FILES = {
     "ag_news_noisy": ("ag_news_noisy/train.jsonl.gz", "ag_news/test_2k.jsonl.gz"),
 }
 WORDS = re.compile(r"\w+")
+LIST = re.compile(r"\[\n[^\[\]{}]*\n\s*\]")
 
 
 @dataclass(frozen=True)
@@ -310,13 +311,19 @@ def facts(task: Task, preset_name: str) -> dict[str, Any]:
 
 
 def store(folder: Path, name: str, content: dict[str, Any]) -> Path:
-    """JSON with numbers to 6 digits, written whole or not at all."""
+    """JSON with numbers to 6 digits, a list of numbers on a line, written whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_rounded(content), indent=1) + "\n")
+    temporary.write_text(laid_out(_rounded(content)))
     temporary.replace(path)
     return path
+
+
+def laid_out(content: dict[str, Any]) -> str:
+    """As JSON, a list that holds neither lists nor mappings on one line: a tenth of the lines."""
+    text = json.dumps(content, indent=1)
+    return LIST.sub(lambda one: re.sub(r"\n\s*", " ", one[0]).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 
 
 def _rounded(value: Any) -> Any:
