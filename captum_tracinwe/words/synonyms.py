@@ -22,6 +22,7 @@ from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import times
 from captum_tracinwe.gradients.switches import undisturbed
+from captum_tracinwe.installing import install
 from captum_tracinwe.preconditioners import leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -295,7 +296,7 @@ def _assignment() -> Callable[[Any, Any], tuple[Any, Any]]:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
         raise ImportError(
-            "TracIn-WE-Syn assigns words with SciPy, which is not installed: pip install captum-tracinwe[synonyms]."
+            f"TracIn-WE-Syn assigns words with SciPy, which is not installed. {install('scipy', 'synonyms')}"
         ) from error
 
     def assign(products: Any, allowed: Any) -> tuple[Any, Any]:
