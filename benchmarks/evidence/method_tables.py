@@ -40,11 +40,12 @@ def methods(deletion: Callable[[dict[str, Any]], str]) -> str:
          f"Captum's scores {collect['seconds']:.1f} times as fast; separation {apart(toxic, 'WE')}: weaker than \"auto\""),
         ("Which words carried it?", "`word_influence`, `word_report` [page](guide/spurious_words.md)", "the same", "the same",
          f"the named word hidden in 100 texts moves the answer by {named}, another word by {other}"),
-        ("Which labels are wrong?", "`suspects` [page](guide/wrong_labels.md)", "the same", "a pass, and a Gram matrix of the texts",
+        ("Which labels are wrong?", "`suspects` [page](guide/wrong_labels.md)", "the same",
+         "a pass, and a Gram matrix of the texts",
          f"mean average precision {precision['suspects']:.2f}; the loss {precision['loss']:.2f}, cleanlab on words "
          f"{precision[CLEANLAB]:.2f}"),
         ("The best of very many texts", "`build_index`, `TracInWE(..., index=...)` [page](guide/fast.md)", "disk",
-         f"{index['warm_seconds_per_question'] * 1e3:.0f} ms a question of {index['texts']:,} texts",
+         f"{index['warm_seconds_per_question'] * 1e3:.0f} ms a question of {index['texts']:,} texts, paper's score",
          f"equal to brute force; {index['proponents']['verified_median']:.1%} of the texts looked at"),
         ("What does a whole group of texts do?", "`group_influence` [page](neighbours/groups.md)", "groups", "as one question",
          f"agreement with retraining {_cell(groups, 'TracIn-WE, recommended', 3)} for a question; TR-TFIDF summed "
