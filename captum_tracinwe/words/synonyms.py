@@ -136,7 +136,7 @@ def synonym_scores(
     min_cosine: float = 0.7,
     show_progress: bool | None = None,
 ) -> Tensor:
-    """TracIn-WE-Syn scores of all pairs, ``(N, M)``.
+    """TracIn-WE-Syn scores of all pairs, in which different words of similar meaning may meet (Yeh et al., arXiv 2202.11844).
 
     Args:
         tracin (TracInWE): model, training set, checkpoints; its ``exclude_tokens`` count.
@@ -145,7 +145,8 @@ def synonym_scores(
         min_cosine (float): two tokens may match if their embeddings' cosine at the checkpoint is above it.
 
     Returns:
-        Tensor: ``(N, M)``, float32 or float64. About 20 µs a pair: an assignment is solved only where words compete.
+        Tensor: ``(N, M)``, float32 or float64; positive = proponent. Unit: learning rate × squared gradient of the loss. It takes
+        about 20 µs a pair, because an assignment is solved only if words compete.
 
     Raises:
         ValueError: ``k`` or ``min_cosine`` is out of range.
