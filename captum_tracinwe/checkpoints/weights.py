@@ -107,8 +107,8 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
     transformers itself. Nothing pickled is run.
 
     The rate is that beside the state dict. If there is none, it is that of the optimiser's or scheduler's state, in the file or
-    in the directory (:func:`captum_tracinwe.rates.trainer_rate`), of the group of the word embedding if that can be told. If a file
-    has both and they differ, the optimiser's is the one in force: it is used, with a warning that names both.
+    in the directory (:func:`captum_tracinwe.rates.trainer_rate`): of the group of the word embedding, if that can be told. If a
+    file has both and they differ, the optimiser's is the one in force. It is used, with a warning that names both.
 
     Files are read whole, and one that is rewritten meanwhile is refused. From
     :data:`captum_tracinwe.checkpoints.reading.MAPPED_FROM` bytes on they are mapped, and must stay as they are while in use.
