@@ -98,8 +98,8 @@ class TracInWE(TracInCP):
         collate_fn (callable): makes a batch of a list of examples, of the training set and of ``inputs``; for raw texts
             :class:`captum_tracinwe.collate.TokenizeTexts`. Default: :class:`captum_tracinwe.collate.Collate`.
         order_by_length (bool): take the training texts from short to long and trim each batch's padding; results come in
-            the order of ``train_dataset`` all the same. Needs a data set of mappings with ``attention_mask``, and a model
-            that heeds it, or with ``input_ids`` without padding. Default: False.
+            the order of ``train_dataset`` all the same. It needs a data set of mappings with ``attention_mask`` and a model
+            that uses it, or with ``input_ids`` without padding. Default: False.
         memory_limit (int): bytes for the scores and raw batches held at once. A training set that needs more is taken in
             blocks, and each checkpoint is loaded once per block. The row gradients of the test examples at all
             checkpoints come on top: about 4 · C · D bytes per distinct token of a text. Default: 1 GiB.
@@ -292,7 +292,7 @@ class TracInWE(TracInCP):
 
     @property
     def checkpoints(self) -> list[Any]:
-        """The checkpoints, in natural order."""
+        """The checkpoints, in natural order: "step-2" before "step-10"."""
         return self._checkpoints
 
     @checkpoints.setter
@@ -377,10 +377,10 @@ class TracInWE(TracInCP):
         return StoredSource(self.index, self.live)
 
     def question(self, inputs: Batch | DataLoader[Any] | None, aggregate: bool = False) -> Question:
-        """``inputs`` as a source is asked about them: in batches, with ``test_loss_fn``, preconditioner and length.
+        """``inputs`` as a source of training rows is asked about them: batches, ``test_loss_fn``, preconditioner and length.
 
-        None stands for the training set, its examples' gradients added up, each divided by its length: with ``loss_fn``, as they
-        are in training, so that an index has them.
+        None asks about the whole training set: its examples' gradients are divided by their lengths and added up. They are taken
+        with ``loss_fn``, as in training, so that an index has them.
         """
         check_flags(aggregate=aggregate)
         loader = None if inputs is None else self.batches_of(inputs)
@@ -395,7 +395,7 @@ class TracInWE(TracInCP):
         return Question(batches, self.test_loss_fn, aggregate, preconditioner, length, read_from=read_from)
 
     def batches_of(self, inputs: Batch | DataLoader[Any]) -> DataLoader[Any]:
-        """Batches of ``inputs``, which may be a data set or a list of examples as well, as every question reads them."""
+        """A DataLoader of ``inputs``, as every question reads them: a batch, a loader, a data set or a list of examples."""
         return as_batches(inputs, "inputs", self._collate, self.train_dataloader.batch_size or 1)
 
     # -------------------------------------------------------------------------------------------------------- public
@@ -412,9 +412,28 @@ class TracInWE(TracInCP):
     ) -> Tensor | KMostInfluentialResults:
         """Scores ``(N, M)``, or with ``k`` the k training examples of highest (lowest) score for each test example.
 
-        As :meth:`captum.influence.TracInCP.influence`. Differences: each checkpoint is loaded once per call (once per block where
-        ``memory_limit`` needs blocks; the last once more at the first call, by the probe); equal scores are ranked by training
-        index; ``k`` < 1 is an error; ``show_progress=None`` shows a bar where a person looks.
+        Args:
+            inputs (batch, DataLoader or data set): N test examples with their labels. The label decides the question: with the
+                predicted one you ask who taught the answer.
+            k (int, optional): training examples for each test example; default: all scores.
+            proponents (bool): with ``k``, those of the highest scores, or those of the lowest (False).
+            show_progress (bool, optional): a bar; None: in a terminal or a notebook.
+            aggregate (bool): the sum of the test examples' gradients counts as one example, N = 1.
+
+        Returns:
+            Tensor or KMostInfluentialResults: ``(N, M)``, or ``indices`` (int64) and ``influence_scores``, each
+            ``(N, min(k, M))``, the strongest first; ties by training index. Positive = proponent. Unit: learning rate × squared
+            gradient of the loss; with a preconditioner or ``normalize`` there is none.
+
+        Raises:
+            ValueError: ``k`` is below 1; labels or texts that the model cannot take; a score that is not finite; batches in which
+                a text's gradients are not its own, as the probe finds.
+            IndexMismatch: with ``index``, it was built of something else.
+
+        Source: Yeh et al., arXiv 2202.11844; Pruthi et al., arXiv 2002.08484.
+
+        As :meth:`captum.influence.TracInCP.influence`, but for this: each checkpoint is loaded once per call. If ``memory_limit``
+        needs blocks, it is loaded once per block. At the first call the probe loads the last one once more.
         """
         assert inputs is not None, (
             "`inputs` argument is required. If you wish to calculate self influence scores, please use the "
@@ -436,12 +455,25 @@ class TracInWE(TracInCP):
         show_progress: bool | None = False,
         outer_loop_by_checkpoints: bool = False,
     ) -> Tensor:
-        """Σ_c η_c‖g_c(x)‖², shape ``(M,)``, of the training examples or of ``inputs`` (with ``loss_fn`` in both cases).
+        """The influence of each example on itself: Σ_c η_c‖g_c(x)‖². Large for what was hard to learn.
 
-        With ``shares="equal"``, and so with "auto" for a classifier, it is of the rows of the first table alone ("input" where it
-        is one of them): what makes tables equal acts on questions, and a bag's rows, as they are, outweigh all others.
-        As :meth:`captum.influence.TracInCP.self_influence`. ``outer_loop_by_checkpoints`` reads the data once per
-        checkpoint and loads each checkpoint exactly once; without it, data are read once, in blocks.
+        With ``shares="equal"``, and so with "auto" for a classifier, only the rows of the first table count, the word table if it
+        is one of them. What makes tables equal acts on questions alone, and the rows of a bag would outweigh all others.
+
+        Args:
+            inputs (batch, DataLoader or data set, optional): the examples; default: the training set. The loss is ``loss_fn`` in
+                both cases.
+            show_progress (bool, optional): a bar; None: in a terminal or a notebook.
+            outer_loop_by_checkpoints (bool): read the data once per checkpoint, and load each checkpoint exactly once. Otherwise
+                data are read once, in blocks.
+
+        Returns:
+            Tensor: ``(M,)``, at least 0. Unit: learning rate × squared gradient of the loss.
+
+        Raises:
+            ValueError: as :meth:`influence`.
+
+        As :meth:`captum.influence.TracInCP.self_influence`.
         """
         check_flags(outer_loop_by_checkpoints=outer_loop_by_checkpoints)
         if inputs is None:
@@ -481,13 +513,13 @@ class TracInWE(TracInCP):
     ) -> RowGradients:
         """The sparse gradients from which all scores are made.
 
-        ``tracin.row_gradients(inputs).dot(tracin.row_gradients())`` is ``tracin.influence(inputs)`` of the plain score. They know
-        nothing of ``preconditioner``, ``normalize`` and ``shares="equal"``: :meth:`question_rows` does.
+        ``tracin.row_gradients(inputs).dot(tracin.row_gradients())`` is ``tracin.influence(inputs)`` of the plain score.
+        ``preconditioner``, ``normalize`` and ``shares="equal"`` are not in them: :meth:`question_rows` has them.
 
         Args:
             inputs (batch or DataLoader, optional): test examples, with ``test_loss_fn``; None: the training set, with
                 ``loss_fn``.
-            show_progress (bool, optional): a bar; None: where a person looks, in a terminal or a notebook.
+            show_progress (bool, optional): a bar; None: in a terminal or a notebook.
 
         Returns:
             RowGradients: values ``(R, C * D)``, those of checkpoint c scaled by √η_c. About 4 · C · D bytes per distinct
@@ -498,10 +530,10 @@ class TracInWE(TracInCP):
         return self._given_rows(inputs, self.test_loss_fn, show_progress)
 
     def question_rows(self, inputs: Batch | DataLoader[Any], aggregate: bool = False) -> RowGradients:
-        """The rows of ``inputs`` as they meet training rows: preconditioned, with the shares of tables, divided by their lengths.
+        """The rows of ``inputs`` with all options in them: preconditioned, times the shares of tables, divided by their lengths.
 
-        ``tracin.question_rows(inputs).dot(tracin.row_gradients())`` is ``tracin.influence(inputs)``, but for the lengths of the
-        training examples, if ``normalize`` has them count. To search an index of this TracInWE's table under any option:
+        Without ``normalize``, ``tracin.question_rows(inputs).dot(tracin.row_gradients())`` is ``tracin.influence(inputs)``. With
+        it, divide by the lengths of the training examples, too. To search an index of this TracInWE's table with any option:
         ``index.search(tracin.question_rows(inputs), k, length=tracin.question(inputs).length)``.
 
         Returns:
@@ -535,8 +567,7 @@ class TracInWE(TracInCP):
             train_indices (Tensor or list of lists): for each test example the training examples to explain, for instance
                 ``influence(inputs, k=5).indices``.
             per_checkpoint (bool): keep the shares of single checkpoints too, ``(C, S)``.
-            show_progress (bool, optional): a bar over each side's gradients; None: where a person looks, in a terminal or a
-                notebook.
+            show_progress (bool, optional): a bar over each side's gradients; None: in a terminal or a notebook.
 
         Returns:
             list[list[WordInfluence]]: ``[test][rank]``; the shares of each add up to its score exactly. They are those of words
@@ -598,8 +629,8 @@ class TracInWE(TracInCP):
                 :meth:`GradientIndex.search`. Whole-number labels of the batches are kept as ``label`` anyway.
             project (int, optional): keep only so many random projections of each row (a lossy option: scores have an error
                 of about ‖row‖‖row‖ / √project). Default: none. The other lossy option is ``top_k_words`` of TracInWE.
-            show_progress (bool, optional): a bar, and an estimate before it on stderr; None: where a person looks, in a terminal
-                or a notebook.
+            show_progress (bool, optional): a bar, and an estimate before it on stderr; None: in a terminal or a
+                notebook.
 
         Raises:
             FileExistsError: there is an index already, and neither ``resume`` nor ``append`` is asked for.
@@ -629,7 +660,13 @@ class TracInWE(TracInCP):
     def estimate_index(
         self, *, dtype: str = "float32", rank: int = 31, project: int | None = None, segment_examples: int = 4096
     ) -> IndexEstimate:
-        """What :meth:`build_index` would take, from the gradients of a sample of the training set; nothing is written."""
+        """What :meth:`build_index` would take: seconds, bytes on disk and in memory. Nothing is written.
+
+        It is estimated from the gradients of a sample of the training set. Arguments as of :meth:`build_index`.
+
+        Returns:
+            IndexEstimate: ``print`` shows it in words.
+        """
         from captum_tracinwe.index.estimate import Options, estimate
 
         return estimate(self.live_source, Options(dtype, rank, segment_examples, self.memory_limit, project))
@@ -652,7 +689,7 @@ class TracInWE(TracInCP):
 
         Args:
             folder (str or Path, optional): another one.
-            show_progress (bool, optional): a bar, and what it will take on stderr; None: where a person looks.
+            show_progress (bool, optional): a bar, and what it will take on stderr; None: in a terminal or a notebook.
             announce (callable, optional): told what it will take, an :class:`IndexEstimate`, in place of stderr.
             about (mapping, optional): what `captum-tracinwe cache` is to say of the run: "data", "model".
             found (callable, optional): told what was there already, a :class:`captum_tracinwe.index.cache.Kept`, in place of

@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import re
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from captum_tracinwe.evaluation import spearman
 
 from captum_tracinwe import methods
 from captum_tracinwe.app.testing import TinyCNN, scatter_checkpoints
+from captum_tracinwe.installing import install
 
 pytest.importorskip("sklearn")
 CLASSES = 3
@@ -308,5 +310,5 @@ def test_steps_that_come_to_no_end_give_no_number(monkeypatch):
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
-    with pytest.raises(ImportError, match=r"pip install captum-tracinwe\[evidence\]"):
+    with pytest.raises(ImportError, match=re.escape(install("scikit-learn", "evidence"))):
         methods.bag_regression()(corpus(2, 0), corpus(6, 0))

@@ -69,6 +69,19 @@ def test_index_then_query(options, capsys):
             assert "harbour" in out or "storm" in out or "barked" in out
 
 
+def test_words_of_training_texts_that_are_not_at_hand_have_names_and_the_way_to_the_texts_is_said(options, capsys):
+    run(capsys, "index", "--train", "train.csv", "--out", "index", *options)
+    asked = ["query", "--index", "index", "--test", "test.csv", "--k", "3"]
+    _, alone, _ = run(capsys, *asked, *options)
+    _, shown, _ = run(capsys, *asked, "--train", "train.csv", *options)
+    assert not re.search(r"#\d", alone)
+    assert "add --train FILE" in alone
+    assert "add --train FILE" not in shown
+    _, document, _ = run(capsys, *asked, "--json", "-", *options)
+    words = {row["word"] for row in json.loads(document)["shares"]}
+    assert words <= set(re.findall(r"[\w\[\]]+", Path("train.csv").read_text(encoding="utf-8"))) | {"[CLS]", "[SEP]"}
+
+
 @pytest.mark.filterwarnings("default::UserWarning")
 def test_the_papers_score_is_one_word_away(options, capsys):
     run(capsys, "index", "--train", "train.csv", "--out", "index", "--plain", *options)

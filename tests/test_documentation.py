@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import captum_tracinwe
+from captum_tracinwe.short_names import HOMES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -51,6 +52,31 @@ def test_the_code_on_a_page_runs_and_prints_what_the_page_shows(page, tmp_path, 
     for block, printed in blocks:
         shown = block["shown"]
         assert shown is None or outputs.alike(shown, printed), f"`python docs/outputs.py {page}`: printed {printed}"
+
+
+@needs_pages
+def test_pages_and_notebooks_use_the_short_name_of_a_module_that_has_one():
+    """One form everywhere, that of the messages and of the reference: `captum_tracinwe.losses`, not its room."""
+    shorts = {f"captum_tracinwe.{home}": f"captum_tracinwe.{short}" for short, home in HOMES.items()}
+    pages = [ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("guide/*.md"), *(ROOT / "tutorials").glob("*.ipynb")]
+    long = []
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        long += [(page.name, home) for home in shorts if re.search(rf"{re.escape(home)}\b(?!\.py)", text)]
+        for module, names in re.findall(r"from (captum_tracinwe\.[\w.]+) import ([\w, ]+\w)", text):
+            for name in names.split(", "):
+                found = getattr(importlib.import_module(module), name, None)
+                home = f"{module}.{name}" if f"{module}.{name}" in shorts else getattr(found, "__module__", None)
+                if home in shorts and importlib.import_module(module).__name__ != home:
+                    long.append((page.name, f"from {module} import {name}"))
+    assert not long
+
+
+@needs_pages
+def test_a_link_has_words_also_where_a_page_is_read_unbuilt():
+    """`[](page.md)` gets the page's title from the build alone; on GitHub nothing is seen of it."""
+    pages = [ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("guide/*.md"), *DOCS.glob("api/*.md")]
+    assert not [page.name for page in pages if re.search(r"(?<!!)\[\]\(", page.read_text(encoding="utf-8"))]
 
 
 @needs_pages

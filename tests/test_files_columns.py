@@ -8,6 +8,7 @@ import pytest
 from files_read import read, refused
 
 from captum_tracinwe.app.files import InputError, Reading, read_texts
+from captum_tracinwe.installing import install
 
 TEXTS, LABELS = ["a é", "b\nc", "d"], [0, 1, 0]
 FOUND = [("a é", "0"), ("b\nc", "1"), ("d", "0")]
@@ -113,7 +114,7 @@ def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch, name, libra
     package = library.partition(".")[0]
     said = refused(name)
     assert f"{name}: reading this needs {package}" in said
-    assert f"pip install {package}, or captum-tracinwe[files] for all" in said
+    assert install(package, "files") in said
 
 
 def test_a_book_of_the_old_excel_is_refused(tmp_path):

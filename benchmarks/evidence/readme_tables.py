@@ -59,10 +59,9 @@ def costs() -> str:
     giga = TEXTS * build["file_bytes"] / build["texts"] / 1e9
     read = _read(RESULTS.parent / "index.json")["search"]["proponents"]["read_median"]
     return (
-        f"**{TEXTS:,} texts** of 64 tokens take {hours:.1f} core hours and {giga:.1f} GB of disk for each checkpoint, once (a "
-        f"BERT of 6 layers of width 384).\nEach further question then reads about {read:.0%} of the gradients (the median of "
-        f"{build['texts']:,} texts). "
-        f"Time and bytes grow with the number of texts."
+        f"**{TEXTS:,} texts** of 64 tokens take {hours:.1f} core hours and {giga:.1f} GB of disk, once, for each of three "
+        f"to five checkpoints (a BERT of 6 layers of width 384).\nLater questions only read from disk: with a classifier's "
+        f"recommended score all of it, with the paper's about {read:.0%}. Time and bytes grow with the number of texts."
     )
 
 
@@ -102,7 +101,7 @@ def _language_model() -> list[str]:
         apart = ours["mean"] - theirs["mean"]
         verdict = "**better**" if ours["least"] > theirs["most"] else "**worse**" if apart < 0 else "better in the mean"
         cells = f"{ours['mean']:.0%} | {title}: {theirs['mean']:.0%} | {verdict}"
-        rows.append(f"| what taught a language model this? | planted texts found | {cells} |")
+        rows.append(f"| what taught a language model this? mean of 3 data sets | planted texts found | {cells} |")
     return rows
 
 

@@ -214,8 +214,12 @@ def query(
             tokenized = tokenize(kept.texts, tokenizer, labels=labels, max_length=length)
             of_train = dict(zip(asked, tokenized, strict=True))
             refuse_other_words(opened, of_train, [f"--train {train}, {place}" for place in kept.places])
+        names = {} if shown else _token_names(tokenizer, pairs)  # a text that is shown names its own
         known = [
-            [pair.with_texts(text, of_train.get(pair.train_index)) for pair in own]
+            [
+                dataclasses.replace(pair, test_text=text, train_text=of_train.get(pair.train_index), token_names=names)
+                for pair in own
+            ]
             for text, own in zip(test_texts, pairs, strict=True)
         ]
     named = [
@@ -230,9 +234,17 @@ def query(
             raise InputError(f"--out {out}: cannot be written ({error.strerror or error}).") from error
     say(word_influence_text(named))
     say(f"\nNumbers are lines of the two files. {told}")
+    if not shown:
+        say("To read the training texts, add --train FILE: the file that the index was built from.")
     if out is not None:
         say(f"Page: {visible(str(out))}")
     return Answered(known, dict(enumerate(chosen.lines)), lines, written, read)
+
+
+def _token_names(tokenizer: Any, pairs: list[list[WordInfluence]]) -> dict[int, str]:
+    """How a person reads each token of the pairs, also of training texts that are not at hand."""
+    ids = {token_id for own in pairs for pair in own for token_id in pair.token_ids.tolist()}
+    return {one: str(tokenizer.decode([one])).strip() or str(tokenizer.convert_ids_to_tokens(one)) for one in ids}
 
 
 def _column(index: GradientIndex, name: str) -> dict[int, Any]:

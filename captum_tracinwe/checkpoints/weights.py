@@ -100,14 +100,17 @@ def save_checkpoint(path: str | Path, model: Module, learning_rate: float, step:
 def load_checkpoint(model: Module, path: str | Path) -> float:
     """Load a checkpoint into ``model`` and return its learning rate: the default ``checkpoints_load_func``.
 
-    Reads what :func:`save_checkpoint` writes; state dicts, plain or within what a training script or Lightning saves
-    (``torch.save`` or safetensors), with any wrapper's names and one prefix before all of them; and directories: of
-    transformers' Trainer, of accelerate, of torch.distributed as FSDP saves, and of DeepSpeed where the weights are whole. The
-    rate is that beside the state dict, else that of the optimiser's or scheduler's state (of the group of the word embedding,
-    where it can be told), in the file or in the directory (:func:`captum_tracinwe.rates.trainer_rate`). Where a file has both
-    and they differ, the optimiser's is the one in force: it is used, with a warning that names both. Layouts in which
-    transformers saves are turned by transformers itself. Of a PEFT model's adapter the weights alone: the base model
-    stays as it is. Nothing pickled is run. Files are read whole, and one that is rewritten meanwhile is refused; from
+    It reads files: what :func:`save_checkpoint` writes, and state dicts, plain or inside what a script or Lightning saves
+    (``torch.save`` or safetensors), with any wrapper's names and one prefix before all of them. It reads directories: of
+    transformers' Trainer, of accelerate, of torch.distributed as FSDP saves, and of DeepSpeed if the weights are whole. Of a PEFT
+    model's adapter it reads the weights alone, and the base model stays as it is. Layouts of transformers are converted by
+    transformers itself. Nothing pickled is run.
+
+    The rate is that beside the state dict. If there is none, it is that of the optimiser's or scheduler's state, in the file or
+    in the directory (:func:`captum_tracinwe.rates.trainer_rate`): of the group of the word embedding, if that can be told. If a
+    file has both and they differ, the optimiser's is the one in force. It is used, with a warning that names both.
+
+    Files are read whole, and one that is rewritten meanwhile is refused. From
     :data:`captum_tracinwe.checkpoints.reading.MAPPED_FROM` bytes on they are mapped, and must stay as they are while in use.
 
     Args:
@@ -115,7 +118,8 @@ def load_checkpoint(model: Module, path: str | Path) -> float:
         path (str or Path): a file or a directory with weights.
 
     Returns:
-        float: η_c. 1.0 if the checkpoint carries none, with a warning once per model; so for a rate of 0, as schedules end.
+        float: η_c. If the checkpoint carries none, it is 1.0, with a warning once per model. A rate of 0, as at the end of
+        schedules, gives a warning, too.
 
     Raises:
         FileNotFoundError: nothing is there.

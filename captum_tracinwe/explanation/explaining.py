@@ -79,7 +79,7 @@ def explain(
         title (str, optional): of a page.
         seed (int): of the p-values.
         announce (callable, optional): told what the gradients will take before they are computed, in place of stderr.
-        show_progress (bool, optional): bars; None: where a person looks, in a terminal or a notebook.
+        show_progress (bool, optional): bars; None: in a terminal or a notebook.
 
     Raises:
         ValueError: no classifier; labels, names, places or texts that do not fit; the message says what was expected.

@@ -178,7 +178,7 @@ class Explanation:
         )
 
     def alike(self, index: int) -> tuple[int, ...]:
-        """The other training texts of nearly the same words."""
+        """Training indices of the other texts of nearly the same words as text ``index``; empty if there are none."""
         group = next((group.indices for group in self.near if index in group.indices), ())
         return tuple(other for other in group if other != index)
 

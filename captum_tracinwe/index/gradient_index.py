@@ -86,11 +86,17 @@ class GradientIndex(Snapshot):
         return cls.open(path)
 
     def refresh(self) -> GradientIndex:
-        """The index as it is on disk now."""
+        """Open the index again: as it is on disk now, with what others have added or deleted."""
         return GradientIndex.open(self.path)
 
     def part(self, number: int, parts: int) -> GradientIndex:
-        """Every ``parts``-th segment from ``number`` on, as an index of its own: for searching in several processes."""
+        """Every ``parts``-th segment from ``number`` on, as an index of its own, so that several processes can share a search.
+
+        :func:`captum_tracinwe.index.merge_results` puts their results together.
+
+        Raises:
+            ValueError: ``number`` is not from 0 to ``parts`` − 1.
+        """
         if not 0 <= number < parts:
             raise ValueError(f"GradientIndex.part: expected a number from 0 to {parts - 1}, got {number}.")
         found = GradientIndex(self.path, self.manifest, self.segments[number::parts], [self.sketch.projection])
@@ -124,14 +130,14 @@ class GradientIndex(Snapshot):
         Args:
             rows (RowGradients): N test examples, values ``(R, C * D)``, on the CPU: ``tracin.row_gradients(inputs)`` for the
                 plain score, ``tracin.question_rows(inputs)`` for any.
-            k (int): how many; fewer come back where fewer are there.
+            k (int): how many; fewer come back if there are fewer.
             proponents (bool): False for the most negative scores.
             where (mapping, optional): metadata column → the value, or a collection of values, that may take part.
             indices (sequence of int, optional): training examples that may take part.
             approximate (int, optional): verify at most so many examples per question; a score that was not verified is the
                 middle of the interval that its bounds leave, and ``stats.intervals`` says which. Default: exact.
-            length (Length, optional): by what scores are divided on the side of the training examples; fitted, as that of
-                ``tracin.question(inputs).length``. Default: they are as they are.
+            length (Length, optional): the length by which scores are divided on the side of the training examples. It must be
+                fitted: ``tracin.question(inputs).length``. Default: scores are not divided.
 
         Returns:
             SearchResult: ``indices``, ``influence_scores``, each ``(N, min(k, M))``, and ``stats`` (:class:`SearchStats`).
@@ -152,28 +158,43 @@ class GradientIndex(Snapshot):
 
     @undisturbed
     def append(self, rows: RowGradients, metadata: Mapping[str, Sequence[Any]] | None = None) -> GradientIndex:
-        """Add training examples behind the last one, all or, whatever happens, none; the index as it is then.
+        """Add training examples behind the last one: all of them, or none if anything goes wrong.
 
-        Their rows must come from the same source (:attr:`manifest`): ``tracin.build_index(path, append=True)`` sees to that.
+        Args:
+            rows (RowGradients): values ``(R, C * D)``. They must come from the same model, checkpoints and loss, which cannot be
+                checked here; ``tracin.build_index(path, append=True)`` does check it.
+            metadata (mapping, optional): name → one value for each example, under the names that the index has.
+
+        Returns:
+            GradientIndex: as it is then.
+
+        Raises:
+            ValueError: rows or metadata that do not fit this index; the message says what was expected.
         """
         maintenance.append_rows(self.path, rows, metadata or {})
         return self.refresh()
 
     def delete(self, indices: Sequence[int] | Tensor) -> GradientIndex:
-        """Take training examples out, in one step; the indices of the others stay. The index as it is then.
+        """Take training examples out, in one step. The others keep their indices.
 
-        Their bytes go with the next :meth:`compact`.
+        The bytes of those taken out are freed by the next :meth:`compact`.
+
+        Args:
+            indices (sequence of int or Tensor): training indices; of a mask pass ``mask.nonzero().flatten()``.
+
+        Returns:
+            GradientIndex: as it is then.
         """
         maintenance.delete(self.path, checked_indices(indices, "delete").tolist())
         return self.refresh()
 
     def compact(self) -> GradientIndex:
-        """Write segments anew that hold deleted examples or are too small; the index as it is then."""
+        """Write those segments anew that hold deleted examples or are too small. Returns the index as it is then."""
         maintenance.compact(self.path)
         return self.refresh()
 
     def merge(self, other: GradientIndex | str | Path) -> GradientIndex:
-        """Add all examples of another index of the same source behind the last one, in one step; the index as it is then.
+        """Add all examples of another index of the same source behind the last one, in one step. Returns the index as it is then.
 
         Training index j of ``other`` becomes ``self.total + j``.
 

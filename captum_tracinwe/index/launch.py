@@ -14,6 +14,7 @@ from captum_tracinwe.index.files.disk import folder_of
 from captum_tracinwe.index.files.manifest import NAME
 from captum_tracinwe.index.gradient_index import GradientIndex
 from captum_tracinwe.index.search import SearchResult, merge_results
+from captum_tracinwe.installing import install
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["build_with_ray", "search_with_ray"]
@@ -39,7 +40,7 @@ def build_with_ray(
     num_gpus: float = 0,
     **options: Any,
 ) -> GradientIndex:
-    """:meth:`TracInWE.build_index` by ``workers`` Ray tasks; ``pip install captum-tracinwe[ray]``.
+    """:meth:`TracInWE.build_index` by ``workers`` Ray tasks; Ray is in the extra ``ray``.
 
     Args:
         make_tracin (callable): makes the TracInWE within a worker.
@@ -51,9 +52,9 @@ def build_with_ray(
 
     Raises:
         FileExistsError: there is an index already, and ``resume`` is not asked for.
+        ImportError: Ray is not installed.
     """
-    import ray
-
+    ray = _ray("build_with_ray")
     folder = folder_of(path)
     if (folder / NAME).exists() and not resume:
         raise FileExistsError(f"There is an index at {str(folder)!r} already: go on with it by resume=True.")
@@ -77,9 +78,11 @@ def search_with_ray(
         path (str or Path): a directory that all tasks see.
         rows, k, proponents, filters: as in :meth:`GradientIndex.search`, exact only.
         parts (int): tasks.
-    """
-    import ray
 
+    Raises:
+        ImportError: Ray is not installed.
+    """
+    ray = _ray("search_with_ray")
     task = ray.remote(max_retries=RETRIES)(_search)
     shared = ray.put(rows)
     folder = folder_of(path)
@@ -91,3 +94,11 @@ def _search(
     folder: Path, rows: RowGradients, k: int, proponents: bool, part: int, parts: int, filters: dict[str, Any]
 ) -> SearchResult:
     return GradientIndex.open(folder).part(part, parts).search(rows, k, proponents, **filters)
+
+
+def _ray(asked: str) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f"{asked} needs Ray, which is not installed. {install('ray', 'ray')}") from error
+    return ray

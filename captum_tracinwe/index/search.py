@@ -52,15 +52,23 @@ class SearchStats:
 
 
 class SearchResult(NamedTuple):
-    """``indices`` int64 and ``influence_scores`` float32, each ``(N, min(k, M))``, best first; equal scores by index."""
+    """The k training examples found for each of N test examples.
+
+    Args:
+        indices (Tensor): int64 ``(N, min(k, M))``, the strongest first; ties by index.
+        influence_scores (Tensor): float32, of the same shape.
+        stats (SearchStats): what was read.
+    """
 
     indices: Tensor
     influence_scores: Tensor
     stats: SearchStats
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict for each training example that was found: its test example, its rank from 1, its score; of an approximate
-        search the ends of the score's interval, ``low`` and ``high``."""
+        """One dict for each training example that was found: ``test_index``, ``train_index``, ``rank`` from 1, and ``score``.
+
+        After an approximate search also ``low`` and ``high``, between which the score certainly lies.
+        """
         ends = None if self.stats.intervals is None else self.stats.intervals.tolist()
         rows = ranking_rows(self.indices, self.influence_scores)
         if ends is None:

@@ -98,11 +98,11 @@ class Suspects:
         doubles (tuple of Double): pairs of nearly the same text with different labels.
         weight (float): of the model's own margins in the score, 0 to 1; the rest is that of the voices that have not seen the
             label (:class:`captum_tracinwe.labels.voices.Voices`).
-        accuracy (float): of how many texts these name the label given.
-        tells (bool): whether they tell the classes apart; if not, suspicions are upper bounds.
+        accuracy (float): part of the texts for which these voices name the given label, 0 to 1.
+        tells (bool): whether these voices tell the classes apart; if not, suspicions are upper bounds.
         names (tuple of str): of the K classes.
         all_labels (tuple of str): of all training texts, by training index, those known to be right corrected.
-        texts (tuple of str): the texts, in this order; empty where they are not known.
+        texts (tuple of str): the texts, in this order; empty if they were not given.
     """
 
     first: tuple[Suspect, ...]

@@ -54,9 +54,9 @@ def suspects(
 ) -> Suspects:
     """The training texts by how suspicious their labels are, without one label that is known to be right.
 
-    Two voices are heard: what the model answers to its training texts, at all checkpoints, and what the other texts' words say
-    about a label (a regression out of folds, which never sees it). How they are put together, and how probabilities are had,
-    stands in docs/labels.md, with what it was compared with.
+    Two judges are asked: the model, at all checkpoints, and the words of the other texts (a regression in folds, which never sees
+    the label that it judges). How the two become a probability, and what that was compared with, is on the page "Wrong labels in
+    depth" (docs/labels.md).
 
     Args:
         tracin (TracInWE): a classifier, its training set, its checkpoints; with an index, reasons come from there.
@@ -73,7 +73,7 @@ def suspects(
         recipe (callable, optional): ``(train_dataset) -> transformers.Trainer`` with a fresh model; the training set is a part of
             that of ``tracin``.
         seed (int): of the folds.
-        show_progress (bool, optional): bars; None: where a person looks, in a terminal or a notebook.
+        show_progress (bool, optional): bars; None: in a terminal or a notebook.
 
     Returns:
         Suspects: most suspicious first.

@@ -53,7 +53,7 @@ class RowGradients:
 
     @classmethod
     def sound(cls, ptr: Tensor, ids: Tensor, values: Tensor) -> RowGradients:
-        """Of parts that are known to fit, as they are made of rows: they are not looked at, for which a GPU is waited for."""
+        """RowGradients of parts that are known to fit. They are not checked, because a check would wait for the GPU."""
         rows = object.__new__(cls)
         for name, part in (("ptr", ptr), ("ids", ids), ("values", values)):
             object.__setattr__(rows, name, part)
@@ -89,7 +89,11 @@ class RowGradients:
 
     @classmethod
     def cat(cls, parts: Iterable[RowGradients]) -> RowGradients:
-        """One after the other: the examples of all ``parts``, which must have one width, dtype and device."""
+        """The examples of all ``parts``, one part after the other.
+
+        Raises:
+            ValueError: no part, or parts of different width, dtype or device.
+        """
         parts = list(parts)
         if not parts:
             raise ValueError("RowGradients.cat: expected at least one part, got none.")
@@ -191,7 +195,11 @@ class RowGradients:
     # ------------------------------------------------------------------------------------------------------ changing
 
     def select(self, examples: Tensor | Sequence[int]) -> RowGradients:
-        """The chosen examples, in the order given; repeats are allowed."""
+        """The chosen examples, in the order given; repeats are allowed.
+
+        Raises:
+            IndexError: there is no such example.
+        """
         chosen = _whole_numbers(examples, "RowGradients.select").to(self.ptr.device)
         if chosen.numel() and not (int(chosen.min()) >= 0 and int(chosen.max()) < len(self)):
             raise IndexError(
@@ -206,7 +214,7 @@ class RowGradients:
         return RowGradients.sound(ptr, self.ids[rows], self.values[rows])
 
     def part(self, start: int, stop: int) -> RowGradients:
-        """Examples ``start`` to ``stop - 1``, as :meth:`select`; nothing is copied but ``ptr``."""
+        """Examples ``start`` to ``stop - 1``, as of :meth:`select`, but only ``ptr`` is copied."""
         if not 0 <= start <= stop <= len(self):
             raise IndexError(
                 f"RowGradients.part: expected a range within the {len(self)} examples, got {start} to {stop}."
@@ -232,13 +240,13 @@ class RowGradients:
         return RowGradients(self.ptr.to(device), self.ids.to(device), self.values.to(device=device, dtype=dtype))
 
     def of_tokens(self, tokens: Tensor) -> RowGradients:
-        """The rows of some tokens alone; the examples stay."""
+        """The rows of these tokens alone. No example is left out, though some may have no row then."""
         kept = torch.isin(self.ids, tokens.to(self.ids.device))
         ptr = torch.cat([kept.new_zeros(1).long(), kept.long().cumsum(0)])[self.ptr]
         return RowGradients.sound(ptr, self.ids[kept], self.values[kept])
 
     def scale(self, factor: float | Tensor) -> RowGradients:
-        """All values times ``factor``, or those of each example times its own, ``(N,)``."""
+        """All values times ``factor``: one number, or ``(N,)`` with one for each example."""
         if isinstance(factor, Tensor):
             factor = factor.to(self.values)[self.examples][:, None]
         return RowGradients.sound(self.ptr, self.ids, self.values * factor)
@@ -250,14 +258,15 @@ class RowGradients:
     # ------------------------------------------------------------------------------------------------------ products
 
     def by_token(self) -> PostingLists:
-        """The same rows grouped by token: for few test examples at a time against the same training set."""
+        """The same rows grouped by token. That is faster if few test examples at a time ask the same training set."""
         return PostingLists.of(self)
 
     def dot(self, train: RowGradients | PostingLists) -> Tensor:
         """Scores ``(N, M)`` of these (test) examples against ``train``: :func:`captum_tracinwe.ops.row_dot`.
 
         Raises:
-            ValueError: a score is NaN or infinite, which has no order; the op itself hands such on.
+            ValueError: a score is NaN or infinite, and so has no rank. (The operator itself returns such scores.)
+            TypeError: ``train`` is neither RowGradients nor PostingLists.
         """
         if isinstance(train, PostingLists):
             scores = train.scores_of(self)
@@ -271,7 +280,15 @@ class RowGradients:
         return scores
 
     def terms(self, train: RowGradients, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The summands of chosen scores, by token: :func:`captum_tracinwe.ops.row_dot_terms`."""
+        """The summands of chosen scores, by token.
+
+        Args:
+            train (RowGradients): M training examples.
+            pairs (Tensor): int64 ``(P, 2)``, a test and a training example each.
+
+        Returns:
+            tuple: ``(pair, id, term)``, each ``(S,)``, as of :func:`captum_tracinwe.ops.row_dot_terms`.
+        """
         return ops.row_dot_terms(self.ptr, self.ids, self.values, train.ptr, train.ids, train.values, pairs)
 
     def to_dense(self, vocabulary_size: int) -> Tensor:

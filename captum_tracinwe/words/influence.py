@@ -78,6 +78,8 @@ class WordInfluence:
         test_text, train_text (TokenizedText, optional): the texts, to show words instead of tokens.
         asked_ids, asked_shares (Tensor, optional): int64 and float64 ``(Q,)``, the same score split over the words of the test
             text, where these are others than the training text's: after a preconditioner that leads from word to word.
+        token_names (mapping, optional): token id to its name, for tokens that no text at hand holds. Without a name a token is
+            shown by its number in the vocabulary, such as ``#191``.
 
     Source: Yeh et al., arXiv 2202.11844 (word-level decomposition).
 
@@ -103,6 +105,7 @@ class WordInfluence:
     train_text: TokenizedText | None = None
     asked_ids: Tensor | None = None
     asked_shares: Tensor | None = None
+    token_names: Mapping[int, str] | None = None
 
     def __post_init__(self) -> None:
         _check_tensor("token_ids", self.token_ids, torch.int64, (None,))
@@ -245,7 +248,7 @@ class WordInfluence:
             if vocabulary is None:
                 return special, name
         if vocabulary is None:
-            return special, f"#{token_id}"
+            return special, (self.token_names or {}).get(token_id) or f"#{token_id}"
         try:
             return special, vocabulary[token_id] or f"#{token_id}"
         except (IndexError, KeyError):

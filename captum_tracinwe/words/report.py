@@ -52,14 +52,15 @@ class ReportedWord:
         proponent, opponent (float): the positive and the negative part, training text by training text.
         count (int): training texts that hold it, of near-duplicates one; with ``top_k_words`` and no texts, those in which it is
             among the k.
-        label (str): the label that these texts have more often than chance has it, most of all labels; "" where none is.
+        label (str): of the labels that these texts have more often than chance would give them, the one farthest beyond chance;
+            "" if there is none.
         label_share, base_share (float): how many of them have it, and how many of all training texts; 0 to 1.
         p_value (float): how often labels dealt at random go with the word as much, by any label; where no deal did, an
             upper bound of the exact probability.
         adjusted_p (float): the same after Benjamini and Hochberg, for all words of the report.
         examples (tuple): ``(training index, share)`` of the texts through which it acts most.
         special (bool): a token that no person wrote.
-        texts (int): as ``count``, each near-duplicate counted; 0: nobody counted.
+        texts (int): as ``count``, but each near-duplicate counts; 0: not counted.
     """
 
     word: str
@@ -152,28 +153,27 @@ def word_report(
 ) -> WordReport:
     """Which training words drive the predictions on ``inputs``, for and against, and which label they go with.
 
-    ``inputs`` is the part of the test set that is asked about: all of it, one class, or the misread texts. With predicted
-    labels in it, positive totals are of words that taught the model its answers; with true labels, of words that helped.
-    None asks the training set about itself: which words it relies on where it was taught. This finds a planted or spurious word
-    first, and needs no test set. Their gradients are those of training, which an index holds already.
+    ``inputs`` is the part of the test set that you ask about: all of it, one class, or the misread texts. With predicted labels a
+    word with a positive total taught the model its answers. With true labels it helped.
+
+    None asks the training set about itself: which words does the model rely on? That finds a planted or spurious word first, and
+    needs no test set. It needs only the gradients of the training texts, which an index holds already.
 
     Args:
         tracin (TracInWE): model, training set, checkpoints. With an index no gradients of training texts are computed.
         inputs (batch or DataLoader, optional): N test examples; None: the M training examples, each with its own label.
         train_labels (sequence or Tensor): M labels, by training index; shown as ``str``, class numbers by the names that the
-            model's config has for them. With ``inputs=None`` they are held against those that the training set, or its index,
-            has: others are refused.
+            model's config has for them. With ``inputs=None`` they have to be those of the training set, or of its index.
         train_texts (sequence of TokenizedText, optional): M texts, to show words rather than tokens.
         vocabulary (sequence or mapping of str, optional): names of token ids, where there are no texts; as in
             :meth:`WordInfluence.words`.
         groups (sequence of sequences of int, optional): training indices of near-duplicates. In counts and p-values a group is
-            one text, with the label that most of it have: a p-value takes for granted that texts are independent, and twelve
-            copies of one are not. Default: found among ``train_texts`` (tf-idf cosine of 0.9); without texts none. Totals are of
-            all texts.
+            one text, with the label that most of it have, because a p-value needs independent texts. Totals are of all texts.
+            Default: found among ``train_texts`` (tf-idf cosine of 0.9); without texts none.
         examples (int): training texts named for each word, of a group one.
         draws (int): random deals of the labels behind a p-value; below 1 / (draws + 1) it is a bound instead.
         seed (int): of the deals.
-        show_progress (bool, optional): a bar; None: where a person looks, in a terminal or a notebook.
+        show_progress (bool, optional): a bar; None: in a terminal or a notebook.
 
     Returns:
         WordReport: unit of the totals: learning rate × squared gradient, summed over all pairs.

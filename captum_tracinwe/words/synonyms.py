@@ -22,6 +22,7 @@ from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.source import times
 from captum_tracinwe.gradients.switches import undisturbed
+from captum_tracinwe.installing import install
 from captum_tracinwe.preconditioners import leads_from_word_to_word
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -135,7 +136,7 @@ def synonym_scores(
     min_cosine: float = 0.7,
     show_progress: bool | None = None,
 ) -> Tensor:
-    """TracIn-WE-Syn scores of all pairs, ``(N, M)``.
+    """TracIn-WE-Syn scores of all pairs, in which different words of similar meaning may meet (Yeh et al., arXiv 2202.11844).
 
     Args:
         tracin (TracInWE): model, training set, checkpoints; its ``exclude_tokens`` count.
@@ -144,7 +145,8 @@ def synonym_scores(
         min_cosine (float): two tokens may match if their embeddings' cosine at the checkpoint is above it.
 
     Returns:
-        Tensor: ``(N, M)``, float32 or float64. About 20 µs a pair: an assignment is solved only where words compete.
+        Tensor: ``(N, M)``, float32 or float64; positive = proponent. Unit: learning rate × squared gradient of the loss. It takes
+        about 20 µs a pair, because an assignment is solved only if words compete.
 
     Raises:
         ValueError: ``k`` or ``min_cosine`` is out of range.
@@ -295,7 +297,7 @@ def _assignment() -> Callable[[Any, Any], tuple[Any, Any]]:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
         raise ImportError(
-            "TracIn-WE-Syn assigns words with SciPy, which is not installed: pip install captum-tracinwe[synonyms]."
+            f"TracIn-WE-Syn assigns words with SciPy, which is not installed. {install('scipy', 'synonyms')}"
         ) from error
 
     def assign(products: Any, allowed: Any) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from captum_tracinwe.app.files.problems import InputError
+from captum_tracinwe.installing import install
 
 __all__ = ["library", "others_errors"]
 
@@ -23,8 +24,8 @@ def library(name: str, path: object) -> Any:
     except ImportError as error:
         package = name.partition(".")[0]
         raise InputError(
-            f"{path}: reading this needs {package}, which cannot be imported here ({error}). Install it (pip install {package}, "
-            f"or captum-tracinwe[files] for all), or save the texts as .csv or .jsonl."
+            f"{path}: reading this needs {package}, which cannot be imported here ({error}). "
+            f"{install(package, 'files')}. Or save the texts as .csv or .jsonl."
         ) from error
 
 

@@ -192,7 +192,22 @@ def auc_del(curve: DeletionCurve, **options: Any) -> Interval:
 
 
 def separation(proponents: DeletionCurve, opponents: DeletionCurve, **options: Any) -> Interval:
-    """AUC-DEL₋ minus AUC-DEL₊: how far apart a method drives the two, with its interval over test examples."""
+    """AUC-DEL₋ minus AUC-DEL₊: how far apart a method drives the two, with its interval over test examples.
+
+    Both are means over the grid of ``ks``. At k = 0 nothing moves, so with ``ks=(0, 100)`` it is half of the difference at 100.
+
+    Args:
+        proponents, opponents (DeletionCurve): of the same test examples, grid and seeds.
+        **options: of :func:`~captum_tracinwe.evaluation.bootstrap_mean`.
+
+    Returns:
+        Interval: in the unit of the curves' changes, a probability; 0 = chance.
+
+    Raises:
+        ValueError: the curves are in the wrong order, or of different examples, grids or seeds.
+
+    Source: AUC-DEL is of Yeh et al., arXiv 2202.11844.
+    """
     if opponents.proponents or not proponents.proponents:
         raise ValueError("separation: expected the curve of proponents first and that of opponents second.")
     if (proponents.ks, proponents.seeds) != (opponents.ks, opponents.seeds) or (

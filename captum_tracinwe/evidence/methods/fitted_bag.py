@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.evidence.methods.examples import Examples
+from captum_tracinwe.installing import install
 
 __all__ = ["BagRegression", "check_options"]
 
@@ -216,7 +217,7 @@ def _vectorizer(texts: Sequence[Sequence[str]], pairs: bool, min_count: int) -> 
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as error:
         raise ImportError(
-            "bag_regression needs scikit-learn, which is not installed: pip install captum-tracinwe[evidence]."
+            f"bag_regression needs scikit-learn, which is not installed. {install('scikit-learn', 'evidence')}"
         ) from error
     odd = next((word for words in texts for word in words if not isinstance(word, str)), None)
     if odd is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.evidence.methods.examples import Examples, Method, checked
+from captum_tracinwe.installing import install
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["bm25", "random_scores", "tfidf"]
@@ -24,7 +25,7 @@ def bm25(test: Examples, train: Examples) -> Tensor:
     try:
         import bm25s
     except ImportError as error:
-        raise ImportError("BM25 needs bm25s, which is not installed: pip install captum-tracinwe[evidence].") from error
+        raise ImportError(f"BM25 needs bm25s, which is not installed. {install('bm25s', 'evidence')}") from error
     if not any(train.need_words("BM25")):
         return torch.zeros(len(test), len(train))
     retriever = bm25s.BM25()

@@ -63,7 +63,7 @@ class IndexDamaged(ValueError):
 
 
 class IndexMismatch(ValueError):
-    """An index was built from something else than what it is asked about; the message names what differs."""
+    """An index was built with another model, loss, option or training set than it is asked with; the message names which."""
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
