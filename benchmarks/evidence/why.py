@@ -10,8 +10,8 @@ that `suspects` names as speaking for the wrong label, those that TR-TFIDF names
 that have it. Then the words: the same witnesses stay, and in them the words by which they speak are hidden, or others of theirs.
 Retrainings have the seed of the explained model.
 
-Tried before: one wrong label for each class, 20 witnesses, texts chosen by the model that was asked. Then 20 others of the label did
-nearly as much as any method's, for of the highest of many answers any other is lower.
+Tried before: one wrong label for each class, 20 witnesses, texts chosen by the model that was asked. Then 20 others of the label
+did nearly as much as any method's, for of the highest of many answers any other is lower.
 """
 
 from __future__ import annotations
