@@ -344,3 +344,28 @@ def test_the_experiment_runs_and_its_result_becomes_a_table(script, tmp_path, mo
     assert "| last layer, cosine |" in table
     assert "nan" not in table
     assert min(content["index"][0]["recall"]) == 1  # bound and verify is exact
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"seed": 2**64}, r"`seed` as a whole number of at least 0 and below 2\*\*63, got 18446744073709551616"),
+        ({"seed": -1}, "got -1"),
+        ({"seed": None}, "got None"),
+        ({"seed": 1.5}, "got 1.5"),
+        ({"damping": 10**400}, "`damping` should be a finite number above 0, got 1000000"),
+        ({"damping": 1e-323}, "s_test: `damping` of 1e-323 times the mean of F's diagonal.*is 0: expected"),
+        ({"scale": 10**400}, "`scale` should be a finite number above 0"),
+    ],
+)
+def test_numbers_that_no_solve_can_take_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        s_test(rows(10, 0).scale(0.1), rows(2, 1), **options)
+
+
+def test_a_damping_that_is_all_of_the_scale_is_solved():
+    train, questions = rows(10, 0), rows(2, 1)
+    for damping in (1e10, 1e20, 1e200):
+        found = s_test(train, questions, damping=damping, depth=50, batch_size=10)
+        assert torch.allclose(found.rows.to_dense(12) * damping, dense(train, questions, damping) * damping, rtol=1e-6)
+        assert float(found.residual.max()) < 1e-8
