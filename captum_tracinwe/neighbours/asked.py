@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -65,17 +65,11 @@ def check_progress(show_progress: Any, whose: str) -> None:
         raise TypeError(f"{whose}: expected `show_progress` as True, False or None, got {show_progress!r:.60}.")
 
 
-def as_list(given: Any, refusal: Callable[[], Exception]) -> list[Any]:
-    """The elements of a list, an array, a column or a tensor.
-
-    The ``refusal`` is raised of a text, of a mapping, and of a tensor that is sparse or complex.
-    """
-    if (
-        isinstance(given, (str, bytes, dict))
-        or not is_list(given)
-        or (isinstance(given, Tensor) and not is_plain(given))
-    ):
-        raise refusal()
+def as_list(given: Any) -> list[Any] | None:
+    """The elements of a list, an array, a column or a tensor; None of a text, a mapping, or a sparse or complex tensor."""
+    odd = isinstance(given, (str, bytes, Mapping)) or (isinstance(given, Tensor) and not is_plain(given))
+    if odd or not is_list(given):
+        return None
     return list(given.tolist() if hasattr(given, "tolist") else given)
 
 

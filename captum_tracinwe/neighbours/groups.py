@@ -257,10 +257,9 @@ def members_of(groups: Any, size: int | None, whose: str) -> Members:
 
 
 def _indices(name: Any, given: Any, size: int | None, whose: str) -> Tensor:
-    values = as_list(
-        given,
-        lambda: TypeError(f"{whose}: the group {name!r:.60} is a {_kind(given)}: expected a list of training indices."),
-    )
+    values = as_list(given)
+    if values is None:
+        raise TypeError(f"{whose}: the group {name!r:.60} is a {_kind(given)}: expected a list of training indices.")
     wrong = next((one for one in values if not is_whole(one)), None)
     if wrong is not None:
         hint = ": of a mask pass mask.nonzero().flatten()" if isinstance(wrong, bool) else ""
@@ -287,13 +286,12 @@ def _indices(name: Any, given: Any, size: int | None, whose: str) -> Tensor:
 
 
 def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tensor], int]:
-    labels = as_list(
-        groups,
-        lambda: TypeError(
+    labels = as_list(groups)
+    if labels is None:
+        raise TypeError(
             f"{whose}: `groups` is a {_kind(groups)}: expected a mapping of name to training indices, or one label for each "
             f"training example."
-        ),
-    )
+        )
     if size is not None and len(labels) != size:
         raise ValueError(_labels(whose, len(labels), size))
     found: dict[Any, list[int]] = {}

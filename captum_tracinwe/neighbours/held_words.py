@@ -86,16 +86,9 @@ def as_weights(weights: Any, size: int, caller: str = "lexical_bias") -> np.ndar
     if weights is None:
         return np.ones(size)
 
-    def refusal() -> TypeError:
-        return TypeError(f"{caller}: expected `weights` as a list of {size} numbers or a tensor, got {weights!r:.60}.")
-
-    listed = as_list(weights, refusal)
-    if any(isinstance(one, (str, bytes)) for one in listed):
-        raise refusal()
-    try:
-        found = np.array(listed, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise refusal() from None
+    found = _floats(as_list(weights))
+    if found is None:
+        raise TypeError(f"{caller}: expected `weights` as a list of {size} numbers or a tensor, got {weights!r:.60}.")
     if found.shape != (size,):
         raise ValueError(f"{caller}: expected `weights` as {size} numbers, one a text, got shape {tuple(found.shape)}.")
     if not np.isfinite(found).all() or (found < 0).any() or not found.any():
@@ -106,10 +99,20 @@ def as_weights(weights: Any, size: int, caller: str = "lexical_bias") -> np.ndar
     return found / largest
 
 
+def _floats(listed: list[Any] | None) -> np.ndarray[Any, Any] | None:
+    """Numbers as an array; None where there are others among them."""
+    if listed is None or any(isinstance(one, (str, bytes)) for one in listed):
+        return None
+    try:
+        return np.array(listed, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+
+
 def _labels_of(labels: Any, caller: str) -> list[str]:
-    values = as_list(
-        labels, lambda: TypeError(f"{caller}: expected `labels` as a list or a tensor, got {type(labels).__name__}.")
-    )
+    values = as_list(labels)
+    if values is None:
+        raise TypeError(f"{caller}: expected `labels` as a list or a tensor, got {type(labels).__name__}.")
     values = [value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value for value in values]
     for at, value in enumerate(values):
         if is_missing(value) or not isinstance(value, (str, int, float)):

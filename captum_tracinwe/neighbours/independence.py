@@ -162,8 +162,9 @@ def independence_weights(
 def _words(given: Any) -> list[str]:
     """The words asked for, in lower case."""
     kind = "text" if isinstance(given, str) else type(given).__name__
-    refusal = TypeError(f"independence_weights: expected `words` as a list of words, got the {kind} {given!r:.40}.")
-    words = as_list(given, lambda: refusal)
+    words = as_list(given)
+    if words is None:
+        raise TypeError(f"independence_weights: expected `words` as a list of words, got the {kind} {given!r:.40}.")
     odd = [word for word in words if not isinstance(word, str)]
     if odd:
         raise TypeError(f"independence_weights: expected each of `words` as a str, got {odd[0]!r:.40} among them.")

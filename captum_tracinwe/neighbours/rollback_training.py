@@ -265,15 +265,18 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
         try:
             self.updates()
         except OSError as error:
-            warnings.warn(str(error), stacklevel=2)
+            warnings.warn(
+                f"KeepUpdates: the training has ended, and its updates are not on the disk. They are still kept: write them "
+                f"elsewhere by keeper.updates(directory=...). What happened: {error.__cause__ or error}",
+                stacklevel=2,
+            )
 
 
 def _written(path: Path, about: tuple[str, int, str], moved: Tensor, ledger: Ledger) -> Updates:
     try:
         return written(path, about, moved, ledger.parts())
     except (OSError, SafetensorError) as error:
-        kind = FileExistsError if isinstance(error, FileExistsError) else OSError
-        raise kind(
+        raise (FileExistsError if isinstance(error, FileExistsError) else OSError)(
             f"KeepUpdates: the updates could not be written to {str(path)!r}: expected a new or an empty directory, and room "
             f"on the disk. They are still kept: write them elsewhere by keeper.updates(directory=...). What happened: {error}"
         ) from error
