@@ -130,7 +130,9 @@ def test_scores_that_do_not_count_need_not_be_finite():
 def test_other_kinds_of_tensors_are_refused():
     given = scores()
     for odd in (given["m0"].to_sparse(), given["m0"] + 0j):
-        with pytest.raises(TypeError, match="'x': expected scores as a tensor, dense and of real numbers, got torch"):
+        with pytest.raises(
+            TypeError, match="'x': expected scores as a tensor, dense and of real numbers, got Tensor of torch"
+        ):
             rank_agreement({**given, "x": odd}, 5)
     with pytest.raises(ValueError, match="`where` as a bool tensor of shape"):
         rank_agreement(given, 5, where=torch.ones(4, 30, dtype=torch.bool).to_sparse())

@@ -268,12 +268,12 @@ def test_faiss_is_given_features_near_to_zero(monkeypatch):
 
 @pytest.mark.parametrize("odd", [torch.ones(9, 3).to_sparse(), torch.ones(9, 3) + 0j, torch.ones(9, 3, device="meta")])
 def test_tensors_whose_numbers_cannot_be_read_are_refused(odd):
-    with pytest.raises(TypeError, match="`features_test` as a tensor, dense and of real numbers, got torch"):
+    with pytest.raises(TypeError, match="`features_test` as a tensor, dense and of real numbers, got Tensor of torch"):
         prefilter(torch.ones(9, 3), odd, 2)
     with pytest.raises(TypeError, match="Candidates: expected indices as an int64 tensor"):
         Candidates(odd, 9)
     if not odd.is_meta:
-        with pytest.raises(TypeError, match="The scorer gave no scores but torch.*expected a tensor"):
+        with pytest.raises(TypeError, match="The scorer gave no scores but Tensor of torch.*expected a tensor"):
             NEAR.score(lambda a, b: odd, texts(2), texts(9), 1)
         with pytest.raises(TypeError, match=r"Candidates\.recall: expected scores as a tensor, dense"):
             NEAR.recall(product, texts(2), texts(9), 1, exact=odd)

@@ -196,7 +196,7 @@ def test_influence_of_any_size_gives_the_same_weights(tmp_path):
 @pytest.mark.parametrize("start", [torch.ones(12).to_sparse(), torch.ones(12) + 0j])
 def test_a_start_of_another_kind_of_tensor_is_refused(tmp_path, start):
     tracin, _, trusted = toy(tmp_path)
-    with pytest.raises(TypeError, match=r"expected `start` as a dense tensor of real numbers, got torch\."):
+    with pytest.raises(TypeError, match=r"expected `start` as a dense tensor of real numbers, got Tensor of torch\."):
         example_weights(tracin, trusted, start=start)
 
 

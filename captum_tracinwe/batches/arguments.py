@@ -29,6 +29,7 @@ __all__ = [
     "is_plain",
     "is_rate",
     "is_whole",
+    "kind_of",
     "no_targets",
     "out_of_range",
 ]
@@ -208,6 +209,13 @@ def is_plain(value: Any) -> bool:
         and not value.is_quantized
         and not value.is_meta
     )
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in a word or two, where a tensor was expected whose numbers can be read."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"Tensor of {value.dtype}, {'meta' if value.is_meta else value.layout}"
 
 
 def index_lists(train_indices: Any, size: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.arguments import is_plain, is_whole
+from captum_tracinwe.batches.arguments import is_plain, is_whole, kind_of
 from captum_tracinwe.evidence.evaluation.agreement import spearman, top_k_agreement
 from captum_tracinwe.evidence.evaluation.checks import checked_scores
 from captum_tracinwe.evidence.evaluation.intervals import Interval, bootstrap_mean
@@ -194,9 +194,8 @@ def _checked(given: Any, where: Any) -> tuple[dict[str, Tensor], Tensor]:
         raise TypeError(f"rank_agreement: expected names of models, got {odd!r}.")
     for name, matrix in given.items():
         if not is_plain(matrix):
-            got = f"{matrix.dtype}, {matrix.layout}" if isinstance(matrix, Tensor) else type(matrix).__name__
             raise TypeError(
-                f"rank_agreement, {name!r}: expected scores as a tensor, dense and of real numbers, got {got}."
+                f"rank_agreement, {name!r}: expected scores as a tensor, dense and of real numbers, got {kind_of(matrix)}."
             )
     shapes = {name: tuple(matrix.shape) for name, matrix in given.items()}
     if len(set(shapes.values())) > 1:

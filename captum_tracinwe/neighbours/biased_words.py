@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from captum_tracinwe.neighbours.asked import check_level
 from captum_tracinwe.neighbours.held_words import Held, as_weights
+from captum_tracinwe.neighbours.written import rows_of, told
 from captum_tracinwe.tabular import frame
 from captum_tracinwe.words.association import benjamini_hochberg
 from captum_tracinwe.words.report import WordReport
@@ -21,7 +21,6 @@ from captum_tracinwe.words.report import WordReport
 __all__ = ["LexicalBias", "TakenUp", "WordLabel", "lexical_bias", "taken_up"]
 
 CORRECTIONS = ("bonferroni", "benjamini-hochberg")
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class LexicalBias:
 
     def rows(self) -> list[dict[str, Any]]:
         """The words as a list of dicts."""
-        return [{name: getattr(one, name) for name in COLUMNS} for one in self.words]
+        return rows_of(self.words)
 
     def to_table(self) -> Any:
         """A ``pandas.DataFrame``, a row a word and label; where pandas is not installed a list of dict."""
@@ -97,16 +96,15 @@ class LexicalBias:
         )
 
     def __str__(self) -> str:
-        lines = [
+        return told(
             f"{len(self.biased)} of {len(self.words):,} pairs of a word and a label go together beyond chance (adjusted p ≤ "
             f"{self.level:g}); mean |z| {self.mean_z:.2f} over {self.texts:,} texts.",
             f"{'word':<20} {'label':<16} {'texts':>6} {'share':>6} {'of all':>6} {'z':>7}",
-        ]
-        lines += [
-            f"{one.word!r:<20} {one.label!r:<16} {one.count:6d} {one.label_share:6.2f} {one.base_share:6.2f} {one.z:7.1f}"
-            for one in islice(self.words, _SHOWN)
-        ]
-        return "\n".join(lines)
+            (
+                f"{one.word!r:<20} {one.label!r:<16} {one.count:6d} {one.label_share:6.2f} {one.base_share:6.2f} {one.z:7.1f}"
+                for one in self.words
+            ),
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.arguments import check_flags, is_plain, is_whole
+from captum_tracinwe.batches.arguments import check_flags, is_plain, is_whole, kind_of
 from captum_tracinwe.evidence.evaluation.checks import checked_scores, checked_wholes
 from captum_tracinwe.evidence.methods.examples import Examples, Method, checked
 from captum_tracinwe.neighbours.recall import RecallReport, share_found
@@ -68,8 +68,7 @@ class Candidates:
     def __post_init__(self) -> None:
         given: Any = self.indices
         if not is_plain(given) or given.dtype != torch.int64:
-            got = f"{given.dtype}, {given.layout}" if isinstance(given, Tensor) else type(given).__name__
-            raise TypeError(f"Candidates: expected indices as an int64 tensor (N, C), got {got}.")
+            raise TypeError(f"Candidates: expected indices as an int64 tensor (N, C), got {kind_of(given)}.")
         if self.indices.dim() != 2 or not self.indices.numel():
             raise ValueError(f"Candidates: expected indices (N, C), got {tuple(self.indices.shape)}.")
         low, high = int(self.indices.min()), int(self.indices.max())

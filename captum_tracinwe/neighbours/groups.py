@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches.arguments import is_plain, is_whole
+from captum_tracinwe.batches.arguments import is_whole, kind_of
 from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.source import times
 from captum_tracinwe.gradients.switches import undisturbed
@@ -259,7 +259,7 @@ def members_of(groups: Any, size: int | None, whose: str) -> Members:
 def _indices(name: Any, given: Any, size: int | None, whose: str) -> Tensor:
     values = as_list(given)
     if values is None:
-        raise TypeError(f"{whose}: the group {name!r:.60} is a {_kind(given)}: expected a list of training indices.")
+        raise TypeError(f"{whose}: the group {name!r:.60} is a {kind_of(given)}: expected a list of training indices.")
     wrong = next((one for one in values if not is_whole(one)), None)
     if wrong is not None:
         hint = ": of a mask pass mask.nonzero().flatten()" if isinstance(wrong, bool) else ""
@@ -289,7 +289,7 @@ def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tens
     labels = as_list(groups)
     if labels is None:
         raise TypeError(
-            f"{whose}: `groups` is a {_kind(groups)}: expected a mapping of name to training indices, or one label for each "
+            f"{whose}: `groups` is a {kind_of(groups)}: expected a mapping of name to training indices, or one label for each "
             f"training example."
         )
     if size is not None and len(labels) != size:
@@ -311,12 +311,6 @@ def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tens
             f"influence(inputs)."
         )
     return {label: torch.tensor(places, dtype=torch.int64) for label, places in found.items()}, len(labels)
-
-
-def _kind(given: Any) -> str:
-    """What it is, in a word; of a tensor whose numbers cannot be read also why."""
-    plain = not isinstance(given, Tensor) or is_plain(given)
-    return type(given).__name__ if plain else f"Tensor of {given.dtype}, {given.layout}"
 
 
 def _labels(whose: str, given: int, size: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.arguments import is_plain, is_whole
+from captum_tracinwe.batches.arguments import is_plain, is_whole, kind_of
 from captum_tracinwe.evidence.methods.examples import Examples, Explained
 from captum_tracinwe.evidence.methods.last_layer import last_pass
 from captum_tracinwe.neighbours.candidates import Candidates
@@ -70,8 +70,9 @@ def prefilter(
     for name, features in sides.items():
         given: Any = features
         if not is_plain(given):
-            got = f"{given.dtype}, {given.layout}" if isinstance(given, Tensor) else type(given).__name__
-            raise TypeError(f"prefilter: expected `{name}` as a tensor, dense and of real numbers, got {got}.")
+            raise TypeError(
+                f"prefilter: expected `{name}` as a tensor, dense and of real numbers, got {kind_of(given)}."
+            )
         if features.dim() != 2 or not features.numel():
             raise ValueError(f"prefilter: expected `{name}` of shape (texts, H), got {tuple(features.shape)}.")
         if not bool(features.isfinite().all()):

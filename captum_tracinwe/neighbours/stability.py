@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from captum_tracinwe.neighbours.asked import check_inputs, check_level, check_progress, check_tracin
+from captum_tracinwe.neighbours.written import rows_of, told
 from captum_tracinwe.tabular import frame
 from captum_tracinwe.words.association import benjamini_hochberg
 
@@ -27,7 +27,6 @@ __all__ = ["InfluenceStability", "StableExample", "influence_stability"]
 LEAST_EXAMPLES = 20
 # A normal variable's standard deviation in units of its median absolute deviation.
 _PER_MAD = 1.482602218505602
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class InfluenceStability:
 
     def rows(self) -> list[dict[str, Any]]:
         """The examples as a list of dicts."""
-        return [{name: getattr(one, name) for name in COLUMNS} for one in self.examples]
+        return rows_of(self.examples)
 
     def to_table(self) -> Any:
         """A ``pandas.DataFrame``, a row an example; where pandas is not installed a list of dict."""
@@ -99,16 +98,15 @@ class InfluenceStability:
         )
 
     def __str__(self) -> str:
-        lines = [
+        return told(
             f"{len(self.suspects)} of {len(self.examples):,} training examples keep more influence than chance has it "
             f"(adjusted p ≤ {self.level:g}); {self.questions} questions, transformations: {self.transformations}.",
             f"{'example':>8} {'before':>11} {'after':>11} {'z':>7} {'adjusted p':>11}",
-        ]
-        lines += [
-            f"{one.index:8d} {one.before:11.4g} {one.after:11.4g} {one.z:7.2f} {one.adjusted_p:11.2g}"
-            for one in islice(self.examples, _SHOWN)
-        ]
-        return "\n".join(lines)
+            (
+                f"{one.index:8d} {one.before:11.4g} {one.after:11.4g} {one.z:7.2f} {one.adjusted_p:11.2g}"
+                for one in self.examples
+            ),
+        )
 
 
 def influence_stability(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches.arguments import is_plain, is_rate
+from captum_tracinwe.batches.arguments import is_plain, is_rate, kind_of
 from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.neighbours.asked import check_inputs, check_progress, check_tracin
@@ -112,9 +112,7 @@ def _checked(start: Any, size: int, there: Tensor) -> Tensor:
             f"examples, ({size},), such as those that example_weights gave before."
         )
     if not is_plain(start):
-        raise TypeError(
-            f"example_weights: expected `start` as a dense tensor of real numbers, got {start.dtype}, {start.layout}."
-        )
+        raise TypeError(f"example_weights: expected `start` as a dense tensor of real numbers, got {kind_of(start)}.")
     found = start.detach().cpu().double()
     mean = float(found[there].mean())
     if not bool((found >= 0).all()) or not abs(mean - 1) < 1e-3:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.arguments import is_plain
+from captum_tracinwe.batches.arguments import is_plain, kind_of
 
 __all__ = ["checked_answers", "checked_mask", "checked_scores", "checked_seeds", "checked_wholes"]
 
@@ -22,8 +22,7 @@ def checked_scores(scores: Any, what: str, dims: int = 2) -> Tensor:
         ValueError: other dimensions than (test, training) examples, or values that are NaN or infinite.
     """
     if not is_plain(scores):
-        got = f"{scores.dtype}, {scores.layout}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise TypeError(f"{what}: expected scores as a tensor, dense and of real numbers, got {got}.")
+        raise TypeError(f"{what}: expected scores as a tensor, dense and of real numbers, got {kind_of(scores)}.")
     if scores.dim() != dims:
         shape = "(N, M), test x training examples" if dims == 2 else "(M,), one for each training example"
         raise ValueError(f"{what}: expected scores {shape}, got {tuple(scores.shape)}.")

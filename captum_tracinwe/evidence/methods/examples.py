@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from captum_tracinwe.batches.arguments import is_plain
+from captum_tracinwe.batches.arguments import is_plain, kind_of
 from captum_tracinwe.batches.batch import Loss
 from captum_tracinwe.checkpoints.weights import load_checkpoint
 
@@ -149,8 +149,9 @@ def checked(scores: Tensor, test: Examples, train: Examples, name: str) -> Tenso
         ValueError: not of shape ``(N, M)``, or not finite.
     """
     if not is_plain(scores):
-        got = f"{scores.dtype}, {scores.layout}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise TypeError(f"{name} gave no scores but {got}: expected a tensor (test, train), dense and of real numbers.")
+        raise TypeError(
+            f"{name} gave no scores but {kind_of(scores)}: expected a tensor (test, train), dense and of real numbers."
+        )
     if scores.shape != (len(test), len(train)):
         raise ValueError(
             f"{name} gave scores of shape {tuple(scores.shape)}: expected (test, train) = ({len(test)}, {len(train)})."
