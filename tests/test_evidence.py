@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from captum_tracinwe.evaluation import bootstrap
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "evidence"
@@ -106,3 +107,19 @@ def test_the_readmes_are_what_the_results_give(script, tmp_path, monkeypatch):
         tables.main(["--check"])
     tables.main([])
     assert changed.read_text() == texts[0]
+
+
+@needs_data
+@pytest.mark.parametrize("texts", [150, 2000])
+def test_right_labels_are_those_of_the_texts_that_were_drawn(script, texts):
+    labels = script("labels")
+    task, wrong = labels.prepared("ag_news", "human", "cnn", texts, 3, DATA)
+    right = torch.tensor(labels.prepared_right(task, "ag_news", "human", "cnn", texts, 3, DATA))
+    given = task.train.batch[1]
+    assert len(right) == len(given) == texts
+    assert torch.equal(given != right, torch.tensor(wrong))
+    assert 0 < wrong.sum() < texts / 2
+    with gzip.open(DATA / "ag_news_noisy" / "train.jsonl.gz", "rt") as lines:
+        known = {row["text"]: (str(row["label"]), str(row["noisy_label"])) for row in map(json.loads, lines)}
+    for text, own, noisy in zip(task.texts[0], right.tolist(), given.tolist(), strict=True):
+        assert known[text] == (task.classes[own], task.classes[noisy])

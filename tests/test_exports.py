@@ -371,3 +371,33 @@ def test_an_explanation_hands_on_its_pairs_and_labels_are_asked_of_suspects_alon
     with pytest.raises(NotADirectoryError, match="is a file; expected a folder"):
         found.to_csv(tmp_path / "file")
     assert len(repr(found)) < 300
+
+
+@pytest.mark.parametrize("odd", [None, 3, "pairs"])
+@pytest.mark.parametrize("export", [pairs_table, shares_table, to_argilla])
+def test_what_can_hold_no_pairs_is_refused(export, odd):
+    with pytest.raises(TypeError, match=f"expected WordInfluence, or a list of them.*got {type(odd).__name__}"):
+        export(odd)
+
+
+def test_a_table_of_terms_names_what_it_cannot_take():
+    tracin, _ = toy_tracin()
+    rows, pairs = tracin.row_gradients(), torch.tensor([[0, 1]])
+    with pytest.raises(
+        TypeError, match="expected RowGradients of test and training examples, got NoneType and RowGradients"
+    ):
+        terms_table(None, rows, pairs)
+    for odd in (None, [[0, 1]], torch.tensor([0, 1]), torch.tensor([[0.5, 1.0]]), pairs.to_sparse()):
+        with pytest.raises(TypeError, match=r"terms_table: expected `pairs` as an int64 tensor \(P, 2\), got"):
+            terms_table(rows, rows, odd)
+    with pytest.raises(ValueError, match=r"a test example below 12 and a training example below 12, got \[0, 12\]"):
+        terms_table(rows, rows, torch.tensor([[0, 1], [0, 12]]))
+
+
+def test_a_table_of_a_ranking_needs_one():
+    with pytest.raises(ValueError, match=r"ranking_table: expected as many training indices as scores, got shapes"):
+        ranking_table((torch.ones(2, 2).long(), torch.ones(3, 2)))
+    with pytest.raises(TypeError, match=r"Are they swapped\?"):
+        ranking_table((torch.ones(2, 1), torch.ones(2, 1).long()))
+    with pytest.raises(TypeError, match="read_csv: expected `path` as a path, got None"):
+        read_csv(None)

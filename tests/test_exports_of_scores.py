@@ -60,10 +60,92 @@ def test_a_ranking_of_nothing_or_twice_is_refused(scores):
             to_captum(scores, k=k)
     with pytest.raises(ValueError, match="ranking already"):
         to_captum(to_captum(scores, k=2), k=1)
-    with pytest.raises(TypeError, match="got str"):
+    with pytest.raises(TypeError, match="Got str"):
         to_captum("scores")
     with pytest.raises(ValueError, match="test and training"):
         to_captum(scores[0], k=1)
+
+
+@pytest.mark.parametrize("k", [1.7, True, "2", float("nan"), -1])
+def test_a_k_that_counts_nothing_is_refused(scores, k):
+    with pytest.raises(ValueError, match=r"to_captum: expected k of at least 1 with a matrix of scores, got"):
+        to_captum(scores, k=k)
+    assert to_captum(scores, k=np.int64(2)).indices.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (lambda i, s: (s, i), TypeError, r"got torch\.float32 and torch\.int64\. Are they swapped\?"),
+        (lambda i, s: (i, i), TypeError, "real ones as scores, got torch.int64 and torch.int64"),
+        (lambda i, s: (i, s[:, :2]), ValueError, r"got shapes \(3, 3\) and \(3, 2\)"),
+        (lambda i, s: (i, s[:2]), ValueError, r"got shapes \(3, 3\) and \(2, 3\)"),
+        (lambda i, s: (i, s / 0), ValueError, "9 of 9 scores are NaN or infinite"),
+        (lambda i, s: (i, s * float("nan")), ValueError, r"the first at \(0, 0\): expected finite numbers"),
+        (lambda i, s: (i - 7, s), ValueError, "expected training indices from 0, got -"),
+        (lambda i, s: (i * 0, s), ValueError, "once for a test example, got one twice for 0"),
+        (lambda i, s: (i, s[:, [1, 0, 2]]), ValueError, "expected a ranking best first"),
+        (
+            lambda i, s: (i, s + 0j),
+            TypeError,
+            "real ones as scores, got torch.int64 and torch.complex64|each \\(N, k\\)",
+        ),
+        (lambda i, s: (i, s, 3), TypeError, r"each \(N, k\), as tracin\.influence\(inputs, k=5\) returns them"),
+    ],
+)
+def test_indices_and_scores_that_are_no_ranking_are_refused(scores, change, error, match):
+    with pytest.raises(error, match=match):
+        to_captum(change(*to_captum(scores, k=3)))
+
+
+def test_a_ranking_takes_no_settings_of_a_matrix(scores):
+    ranking = to_captum(scores, k=3)
+    for options in ({"k": 3}, {"proponents": False}, {"proponents": True}):
+        name = next(iter(options))
+        with pytest.raises(ValueError, match=f"`{name}` is for a matrix of scores, and this is a ranking already"):
+            to_captum(ranking, **options)
+    lowest = to_captum(scores, k=3, proponents=False)
+    assert torch.equal(to_captum(tuple(lowest)).indices, lowest.indices)
+    with pytest.raises(TypeError, match="`proponents` should be True or False"):
+        to_captum(scores, k=3, proponents="opponents")
+
+
+@pytest.mark.parametrize("proponents", [True, False])
+def test_texts_that_an_index_lost_are_in_no_ranking(scores, proponents):
+    kept = [0, 1, 3, 4, 6]
+    lost = scores.clone()
+    lost[:, [2, 5]] = -torch.inf
+    found, expected = to_captum(lost, 7, proponents), to_captum(scores[:, kept], 5, proponents)
+    assert torch.equal(found.indices, torch.tensor(kept)[expected.indices])
+    assert torch.equal(found.influence_scores, expected.influence_scores)
+    lost[0, 2] = 1.0  # there for one question and not for the others
+    with pytest.raises(
+        ValueError, match=r"2 of 21 scores are NaN or infinite, the first at \(1, 2\).*deleted from an index"
+    ):
+        to_captum(lost, 3)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("export", [to_dattri, to_bergson])
+def test_no_metric_of_others_is_given_what_has_no_rank(export, odd, scores, tmp_path):
+    scores[1, 4] = odd
+    with pytest.raises(
+        ValueError, match=r"1 of 21 scores are NaN or infinite, the first at \(1, 4\): expected finite numbers"
+    ):
+        export(scores, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(ValueError, match="are NaN or infinite"):
+        to_dattri(scores[1])
+
+
+@pytest.mark.parametrize("export", [to_dattri, to_bergson, lambda scores, path: to_captum(scores, 2)])
+def test_other_kinds_of_tensors_are_refused(export, scores, tmp_path):
+    for odd in (scores.to_sparse(), scores + 0j, scores.long(), scores > 0):
+        with pytest.raises(TypeError, match=r"expected scores as real numbers in a dense tensor, got torch\."):
+            export(odd, tmp_path / "x")
+    for odd in (3, object()):
+        with pytest.raises(TypeError, match="as a path, got"):
+            (to_dattri if export is to_dattri else to_bergson)(scores, odd)
 
 
 # ------------------------------------------------------------------------------------------------------------- dattri
@@ -201,7 +283,11 @@ def test_an_explainer_of_quanda_gives_the_scores_of_its_tracin(quanda):
     assert torch.equal(found, tracin.influence((ids, labels)))
     assert torch.equal(explainer.explain(ids, labels.tolist()), found)
     assert torch.equal(explainer.self_influence(), tracin.self_influence())
-    assert explainer.self_influence(batch_size=3) is explainer.self_influence()
+    tracin.self_influence = None  # computed once
+    own = explainer.self_influence(batch_size=3).clone()
+    explainer.self_influence().zero_()  # whoever writes into it changes no later answer
+    assert torch.equal(explainer.self_influence(), own)
+    assert own.abs().max() > 0
 
 
 def test_quanda_makes_its_own_of_the_class(quanda, tmp_path):
@@ -257,6 +343,22 @@ def test_other_tasks_and_ids_without_labels_are_refused(quanda):
         to_quanda(tracin, task="image_classification")
     with pytest.raises(ValueError, match="targets"):
         to_quanda(tracin).explain(ids, None)
+
+
+def test_what_is_no_tracin_is_refused(quanda):
+    for odd in (None, "tracin", TracInWE):
+        with pytest.raises(TypeError, match=r"to_quanda: expected a TracInWE, got .*quanda_explainer\(TracInWE"):
+            to_quanda(odd)
+    with pytest.raises(TypeError, match="quanda_explainer: expected TracInWE, or what is called alike, got None"):
+        quanda_explainer(None)
+    tracin, (ids, labels) = toy_tracin()
+    for texts, targets in (([], [1]), ([{"input_ids": ids[0]}], [1, 2])):
+        with pytest.raises(
+            ValueError, match=f"explain: {len(texts)} texts and {len(targets)} targets: expected one target"
+        ):
+            to_quanda(tracin).explain(texts, targets)
+    with pytest.raises(TypeError, match="explain: expected targets as numbers, one for each text, got"):
+        to_quanda(tracin).explain(ids, [None] * len(labels))
 
 
 def test_without_quanda_it_is_said(monkeypatch):

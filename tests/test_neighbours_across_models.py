@@ -110,3 +110,31 @@ def test_the_experiment_runs_and_its_result_becomes_a_table(script, tmp_path, mo
     assert "nan" not in table
     with pytest.raises(SystemExit, match="Expected a --model larger than the CNN"):
         script("sizes").main([*common, "--model", "cnn"])
+
+
+def test_scores_that_do_not_count_need_not_be_finite():
+    given, where = scores(), torch.ones(4, 30, dtype=torch.bool)
+    where[:, 7] = where[2, 9] = False
+    expected = rank_agreement(given, 5, where=where)
+    for odd in (-torch.inf, torch.inf, torch.nan):
+        lost = {name: matrix.masked_fill(~where, odd) for name, matrix in given.items()}
+        found = rank_agreement(lost, 5, where=where)
+        for one, other in zip(found.pairs, expected.pairs, strict=True):
+            assert torch.equal(one.correlation, other.correlation)
+            assert torch.equal(one.opponents, other.opponents)
+    deleted = {name: matrix.index_fill(1, torch.tensor([7]), -torch.inf) for name, matrix in given.items()}
+    with pytest.raises(ValueError, match=r"'m0': 4 scores are −inf.*: where=scores > -torch\.inf"):
+        rank_agreement(deleted, 5)
+
+
+def test_other_kinds_of_tensors_are_refused():
+    given = scores()
+    for odd in (given["m0"].to_sparse(), given["m0"] + 0j):
+        with pytest.raises(
+            TypeError, match="'x': expected scores as a tensor, dense and of real numbers, got Tensor of torch"
+        ):
+            rank_agreement({**given, "x": odd}, 5)
+    with pytest.raises(ValueError, match="`where` as a bool tensor of shape"):
+        rank_agreement(given, 5, where=torch.ones(4, 30, dtype=torch.bool).to_sparse())
+    with pytest.raises(KeyError, match="[Ee]xpected two of m0, m1, m2"):
+        rank_agreement(given, 5).pair("m0", ["m1"])

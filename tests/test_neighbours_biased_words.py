@@ -292,6 +292,96 @@ def test_without_bias_nothing_is_to_be_done():
         independence_weights(["a", "a"] * 30, [0, 1] * 30)
 
 
+@pytest.mark.parametrize("factor", [1e-200, 1e200, 1e308, 5e-324])
+def test_weights_of_any_size_give_the_same(factor):
+    texts, labels = drawn()
+    weights = np.ones(len(texts))
+    expected = lexical_bias(texts, labels, weights=weights)
+    assert lexical_bias(texts, labels, weights=weights * factor) == expected
+    # Those of one word alone are small: its share among its own texts stays.
+    light = [factor if "w0" in text else 1.0 for text in texts] if factor < 1 else weights
+    found = {(one.word, one.label): one for one in lexical_bias(texts, labels, weights=light).words}
+    for one in expected.words:
+        if one.word == "w0":
+            assert found["w0", one.label].label_share == pytest.approx(one.label_share)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "abc",
+        ["1"] * 60,
+        [1j] * 60,
+        [10**400] * 60,
+        {0: 1},
+        torch.ones(60).to_sparse(),
+        torch.ones(60) + 0j,
+        3,
+        [{}] * 60,
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(weights):
+    with pytest.raises(TypeError, match="lexical_bias: expected `weights` as a list of 60 numbers or a tensor, got"):
+        lexical_bias(*drawn(60), weights=weights)
+
+
+def test_columns_of_pandas_are_lists_and_what_they_lack_is_named():
+    pandas = pytest.importorskip("pandas")
+    texts, labels = drawn(60)
+    plain = lexical_bias(texts, labels, least_texts=2)
+    joined = [" ".join(text) for text in texts]
+    assert lexical_bias(pandas.Series(joined), pandas.Series(labels), least_texts=np.int64(2)) == plain
+    assert lexical_bias(np.array(joined), np.array(labels)[::1], weights=np.ones(60)[::-1], least_texts=2) == plain
+    lacking = [pandas.NA, *labels[1:]]
+    for column in (
+        pandas.Series(lacking),
+        pandas.Series(lacking, dtype="Int64"),
+        pandas.Series(map(str, lacking[1:]), dtype="string"),
+    ):
+        column.iloc[0] = pandas.NA
+        with pytest.raises(TypeError, match="expected label 0 as a name or a number, got .*Leave its text out"):
+            lexical_bias(texts[: len(column)], column)
+    with pytest.raises(TypeError, match="expected `weights` as a list of 60 numbers"):
+        lexical_bias(texts, labels, weights=pandas.Series([pandas.NA] * 60))
+
+
+def test_labels_of_other_kinds_are_refused():
+    texts, labels = drawn(60)
+    for odd in (torch.tensor(labels).to_sparse(), b"01" * 30, {0: 1}):
+        with pytest.raises(TypeError, match="expected `labels` as a list or a tensor, got"):
+            lexical_bias(texts, odd)
+    for odd in ([torch.ones(2)] * 60, [1j] * 60, torch.ones(60) + 0j, np.eye(60)):
+        with pytest.raises(
+            TypeError, match="expected (label 0 as a name or a number|`labels` as a list or a tensor), got"
+        ):
+            lexical_bias(texts, odd)
+
+
+@pytest.mark.parametrize("words", [[3], [None], [b"w0"], 3, torch.ones(2).to_sparse(), {"w0": 1}])
+def test_words_of_other_types_are_refused(words):
+    with pytest.raises(
+        TypeError, match="independence_weights: expected (`words` as a list of words|each of `words` as a str)"
+    ):
+        independence_weights(*drawn(60), words=words)
+
+
+def test_numbers_of_numpy_are_numbers():
+    texts, labels = drawn(60)
+    options = {
+        "max_steps": np.int64(40),
+        "max_weight": np.float32(8),
+        "tolerance": np.float64(0.01),
+        "least_texts": np.int32(3),
+    }
+    found = independence_weights(texts, labels, words=np.array(["w0"]), **options)
+    assert found.max_weight == 8
+    assert lexical_bias(texts, labels, level=np.float32(0.5), least_texts=np.int64(2)).level == 0.5
+    with pytest.raises(ValueError, match="`max_weight` as a number above 1, got 1000000"):
+        independence_weights(texts, labels, words=["w0"], max_weight=10**400)
+    with pytest.raises(ValueError, match="independence_weights: expected `least_texts` as a whole number"):
+        independence_weights(texts, labels, least_texts=0)
+
+
 # ----------------------------------------------------------------------------------------------------------- evidence
 
 

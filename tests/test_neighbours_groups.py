@@ -438,3 +438,87 @@ def test_a_missing_value_of_pandas_is_in_no_group():
     plain = group_influence(tracin, inputs, labels)
     for kind in ("string", "object"):
         assert torch.equal(group_influence(tracin, inputs, pandas.Series(labels, dtype=kind)).scores, plain.scores)
+
+
+def test_texts_deleted_from_an_index_are_not_unlearned(tmp_path):
+    tracin, model, train, test = toy(tmp_path / "steps")
+    tracin.build_index(tmp_path / "index").delete([1, 7])
+    stored = TracInWE(
+        model, TensorDataset(*train), tracin.checkpoints, loss_fn=LOSS, batch_size=5, index=str(tmp_path / "index")
+    )
+    labels = ["x"] * 4 + ["y"] * 8
+    left = {"x": [0, 2, 3], "y": [4, 5, 6, 8, 9, 10, 11]}
+    for ask, options in ((unlearn, {"epochs": 2}), (unlearn_inverse, {"steps": 3})):
+        found = ask(stored, test, labels, learning_rate=0.01, **options)
+        wanted = ask(tracin, test, left, learning_rate=0.01, **options)
+        assert found.sizes == wanted.sizes == (3, 7)
+        torch.testing.assert_close(found.scores, wanted.scores)
+        with pytest.raises(
+            ValueError, match="group 'first' names training example 1, which is not in the index any more"
+        ):
+            ask(stored, test, GROUPS)
+        with pytest.raises(ValueError, match="no text of the group 'x' any more"):
+            ask(stored, test, ["y", "x"] + ["y"] * 10)
+
+
+class NaNFor(nn.Module):
+    """A loss that is NaN for the examples of one label."""
+
+    reduction = "none"
+
+    def __init__(self, label):
+        super().__init__()
+        self.label = label
+
+    def forward(self, logits, labels):
+        return LOSS(logits, labels).masked_fill(labels == self.label, float("nan"))
+
+
+@pytest.mark.parametrize("ask", [unlearn, unlearn_inverse])
+def test_a_loss_that_is_lost_from_the_start_is_not_blamed_on_unlearning(tmp_path, ask):
+    tracin, model, train, test = toy(tmp_path)
+    train[1][:], test[1][:] = 0, 0
+    train[1][5], test[1][2] = 1, 2
+    message = "is nan at the last checkpoint, before anything is unlearned: expected a finite number"
+    for label, what in ((1, "training example 5"), (2, "test example 2")):
+        lost = TracInWE(model, TensorDataset(*train), tracin.checkpoints, loss_fn=NaNFor(label), batch_size=5)
+        with pytest.raises(ValueError, match=f"the loss of {what} {message}"):
+            ask(lost, test, {"odd": [1, 3, 5]})
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"seed": 2**64}, r"expected `seed` as a whole number of at least 0 and below 2\*\*63"),
+        ({"learning_rate": torch.ones(2)}, "expected `learning_rate` as a finite number above 0"),
+        ({"learning_rate": 10**400}, "expected `learning_rate` as a finite number above 0"),
+    ],
+)
+def test_numbers_that_no_training_takes_are_refused(tmp_path, options, match):
+    tracin, _, _, test = toy(tmp_path)
+    with pytest.raises(ValueError, match=match):
+        unlearn(tracin, test, GROUPS, **options)
+
+
+def test_a_batch_larger_than_its_group_is_the_group(tmp_path):
+    tracin, _, _, test = toy(tmp_path)
+    found = [unlearn(tracin, test, GROUPS, batch_size=size).scores for size in (3, 10**30)]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("groups", "match"),
+    [
+        (torch.zeros(12).to_sparse(), r"`groups` is a Tensor of torch.float32, torch.sparse_coo: expected a mapping"),
+        (torch.zeros(12) + 1j, r"`groups` is a Tensor of torch.complex64, torch.strided"),
+        (
+            {"a": torch.tensor([0, 1]).to_sparse()},
+            r"group 'a' is a Tensor of torch.int64, torch.sparse_coo: expected a list",
+        ),
+        ({"a": [10**30]}, "group 'a' names training example 10+: expected 0 to 11"),
+    ],
+)
+def test_groups_of_tensors_that_cannot_be_read_and_huge_indices_are_refused(tmp_path, groups, match):
+    tracin, _, _, test = toy(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=match):
+        group_influence(tracin, test, groups)

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import types
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,11 @@ def _pooled(model, ids):
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: prefilter([[1.0]], torch.ones(1, 1), 1), TypeError, "`features_train` as a tensor, got list"),
+        (
+            lambda: prefilter([[1.0]], torch.ones(1, 1), 1),
+            TypeError,
+            "`features_train` as a tensor, dense and of real numbers, got list",
+        ),
         (lambda: prefilter(torch.ones(3), torch.ones(1, 1), 1), ValueError, r"shape \(texts, H\), got \(3,\)"),
         (lambda: prefilter(torch.ones(3, 2), torch.ones(1, 1), 1), ValueError, "one width, got 2 .* and 1"),
         (lambda: prefilter(torch.ones(3, 2), torch.ones(1, 2) / 0, 1), ValueError, "`features_test` holds NaN"),
@@ -210,6 +215,116 @@ def test_a_faiss_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr("captum_tracinwe.neighbours.prefiltering.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install faiss-cpu, or engine='torch'"):
         prefilter(torch.ones(3, 2), torch.ones(1, 2), 1, engine="faiss")
+
+
+@pytest.mark.parametrize("measure", ["cosine", "l2", "dot"])
+@pytest.mark.parametrize(
+    ("size", "middle"), [(1.0, 1e4), (1e19, 0.0), (1e-12, 0.0), (1e-30, 0.0), (1e37, 0.0), (1.0, 0.0)]
+)
+def test_neighbours_are_exact_whatever_the_size_of_features_and_wherever_they_lie(measure, size, middle):
+    generator = torch.Generator().manual_seed(1)
+    train, test = (torch.randn(count, 40, generator=generator) * size + middle for count in (60, 7))
+
+    def far(a, b):  # in fractions, exactly
+        a, b = ([Fraction(value) for value in side.tolist()] for side in (a, b))
+        product = sum(x * y for x, y in zip(a, b, strict=True))
+        if measure == "l2":
+            return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+        sign = -1 if product > 0 else 1
+        return -product if measure == "dot" else sign * product**2 / sum(x * x for x in a) / sum(y * y for y in b)
+
+    found = prefilter(train, test, 9, measure=measure, engine="torch").indices
+    for question, own in zip(test, found.tolist(), strict=True):
+        assert own == sorted(range(60), key=lambda j, q=question: far(q, train[j]))[:9]
+
+
+def test_features_of_zeros_and_of_whole_numbers_keep_the_order_of_equals():
+    train = torch.tensor([[0, 0], [3, 0], [-3, 0], [0, 3], [5, 5]])
+    assert prefilter(train, torch.tensor([[0, 0]]), 4, measure="l2", engine="torch").indices.tolist() == [[0, 1, 2, 3]]
+    assert prefilter(train, torch.zeros(1, 2), 5, engine="torch").indices.tolist() == [[0, 1, 2, 3, 4]]
+    assert prefilter(train, torch.tensor([[1, 0]]), 2, measure="dot", engine="torch").indices.tolist() == [[4, 1]]
+
+
+def test_faiss_is_given_features_near_to_zero(monkeypatch):
+    class Flat:
+        def __init__(self, width):
+            pass
+
+        def add(self, train):
+            self.train = train
+
+        def search(self, test, count):  # as faiss has it: by products, in float32
+            far = (test**2).sum(1)[:, None] + (self.train**2).sum(1)[None] - 2 * test @ self.train.T
+            return None, far.argsort(1, kind="stable")[:, :count]
+
+    fake = types.ModuleType("faiss")
+    fake.IndexFlatL2 = fake.IndexFlatIP = Flat
+    fake.__spec__ = types.SimpleNamespace(name="faiss")
+    monkeypatch.setitem(sys.modules, "faiss", fake)
+    train, test = (torch.randn(n, 6, generator=torch.Generator().manual_seed(n)) + 3e4 for n in (40, 7))
+    plain = prefilter(train, test, 5, measure="l2", engine="torch").indices
+    assert torch.equal(prefilter(train, test, 5, measure="l2", engine="faiss").indices, plain)
+
+
+@pytest.mark.parametrize("odd", [torch.ones(9, 3).to_sparse(), torch.ones(9, 3) + 0j, torch.ones(9, 3, device="meta")])
+def test_tensors_whose_numbers_cannot_be_read_are_refused(odd):
+    with pytest.raises(TypeError, match="`features_test` as a tensor, dense and of real numbers, got Tensor of torch"):
+        prefilter(torch.ones(9, 3), odd, 2)
+    with pytest.raises(TypeError, match="Candidates: expected indices as an int64 tensor"):
+        Candidates(odd, 9)
+    if not odd.is_meta:
+        with pytest.raises(TypeError, match="The scorer gave no scores but Tensor of torch.*expected a tensor"):
+            NEAR.score(lambda a, b: odd, texts(2), texts(9), 1)
+        with pytest.raises(TypeError, match=r"Candidates\.recall: expected scores as a tensor, dense"):
+            NEAR.recall(product, texts(2), texts(9), 1, exact=odd)
+
+
+def test_scores_that_are_no_tensor_are_refused_and_whole_numbers_are_scores():
+    for odd in (None, np.ones((2, 9)), [[1.0] * 9] * 2):
+        with pytest.raises(TypeError, match=f"The scorer gave no scores but {type(odd).__name__}: expected a tensor"):
+            NEAR.score(lambda a, b, odd=odd: odd, texts(2), texts(9), 1)
+    found = NEAR.score(lambda a, b: product(a, b).mul(100).long(), texts(2), texts(9), 1)
+    assert found.indices.shape == (2, 1)
+
+
+def test_other_arguments_are_refused_by_name():
+    for proponents in (None, "opponents"):
+        with pytest.raises(TypeError, match="`proponents` should be True or False"):
+            NEAR.score(product, texts(2), texts(9), 1, proponents=proponents)
+    with pytest.raises(
+        TypeError, match=r"last_features: expected methods\.Explained and methods\.Examples, got NoneType"
+    ):
+        last_features(None, texts(2))
+    assert NEAR.recall(product, texts(2), texts(9), 1, counts=torch.tensor([2, 3])).counts == (2, 3)
+
+
+def test_a_report_of_one_question_can_be_read():
+    near = Candidates(torch.tensor([[0, 1, 2]]), 9)
+    report = near.recall(product, texts(1), texts(9), 2)
+    assert "(one question, no interval)" in str(report)
+    table = report.to_table()
+    assert math.isnan(table[0]["low"] if isinstance(table, list) else table["low"][0])
+    with pytest.raises(ValueError, match=r"of one question.*expected two or more\. report\.recall has its figures"):
+        report.interval(3)
+
+
+def test_scores_that_are_all_the_same_rank_nothing():
+    exact = torch.stack([torch.arange(9.0), torch.zeros(9)])
+    with pytest.raises(
+        ValueError, match="all 9 exact scores of question 1 are 0, which ranks nothing: expected different"
+    ):
+        NEAR.recall(product, texts(2), texts(9), 2, exact=exact)
+    with pytest.raises(ValueError, match="all 9 exact scores of question 0 are 0"):
+        NEAR.recall(lambda a, b: product(a, b) * 0, texts(2), texts(9), 2)
+
+
+def test_of_equal_scores_any_will_do():
+    exact = torch.tensor([[3.0, 1, 1, 1, 0, 0, 0, 0, 0]]).double()
+    near = Candidates(torch.tensor([[3, 2, 8, 0]]), 9)
+    report = near.recall(
+        lambda a, b: exact[:, -len(b) :], texts(1), texts(9), 2, counts=(2, 3, 4), exact=exact, timed=False
+    )
+    assert report.recall.tolist() == [[0.5, 0.5, 1.0]]  # one of the three that are second best is enough
 
 
 # --------------------------------------------------------------------------------------------------------- the solve
@@ -344,3 +459,28 @@ def test_the_experiment_runs_and_its_result_becomes_a_table(script, tmp_path, mo
     assert "| last layer, cosine |" in table
     assert "nan" not in table
     assert min(content["index"][0]["recall"]) == 1  # bound and verify is exact
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"seed": 2**64}, r"`seed` as a whole number of at least 0 and below 2\*\*63, got 18446744073709551616"),
+        ({"seed": -1}, "got -1"),
+        ({"seed": None}, "got None"),
+        ({"seed": 1.5}, "got 1.5"),
+        ({"damping": 10**400}, "`damping` should be a finite number above 0, got 1000000"),
+        ({"damping": 1e-323}, "s_test: `damping` of 1e-323 times the mean of F's diagonal.*is 0: expected"),
+        ({"scale": 10**400}, "`scale` should be a finite number above 0"),
+    ],
+)
+def test_numbers_that_no_solve_can_take_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        s_test(rows(10, 0).scale(0.1), rows(2, 1), **options)
+
+
+def test_a_damping_that_is_all_of_the_scale_is_solved():
+    train, questions = rows(10, 0), rows(2, 1)
+    for damping in (1e10, 1e20, 1e200):
+        found = s_test(train, questions, damping=damping, depth=50, batch_size=10)
+        assert torch.allclose(found.rows.to_dense(12) * damping, dense(train, questions, damping) * damping, rtol=1e-6)
+        assert float(found.residual.max()) < 1e-8

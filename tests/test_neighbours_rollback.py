@@ -403,6 +403,50 @@ def test_bad_questions_are_refused(asked, change, match):
         rollback(model, updates, inputs, EACH, **change)
 
 
+def test_questions_that_are_none_or_empty_are_refused_by_name(asked):
+    model, updates, _ = asked
+    for ask in (rollback, rollback_scores):
+        whose = ask.__name__
+        with pytest.raises(
+            TypeError, match=f"{whose}: `inputs` is None: expected test examples, a batch or a DataLoader"
+        ):
+            ask(model, updates, None, EACH)
+        with pytest.raises(ValueError, match=f"{whose}: `inputs` is empty: expected at least one test example"):
+            ask(model, updates, torch.utils.data.DataLoader([]), EACH)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"label_names": 3}, "rollback: expected `label_names` as a name or a list of names, got 3"),
+        ({"label_names": [3]}, "expected `label_names`"),
+        ({"label_names": None}, "expected `label_names`"),
+        ({"collate_fn": 3}, "rollback: expected `collate_fn` as a function"),
+        (
+            {"examples": torch.tensor([1]).to_sparse()},
+            "rollback: expected `examples` as a list of training indices, got",
+        ),
+        ({"words": torch.tensor([1j])}, "rollback: expected `words` as a list of token ids, got"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(asked, change, match):
+    model, updates, inputs = asked
+    with pytest.raises(TypeError, match=match):
+        rollback(model, updates, inputs, EACH, **change)
+    with pytest.raises(TypeError, match="rolled_back: expected `examples` as a list of training indices, got 3"):
+        rolled_back(model, updates, examples=3).__enter__()
+
+
+def test_random_numbers_are_those_that_would_have_come(asked):
+    model, updates, inputs = asked
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*inputs), batch_size=3)
+    before = torch.get_rng_state()
+    for given in (inputs, loader, torch.utils.data.TensorDataset(*inputs)):
+        rollback(model, updates, given, EACH, k=2)
+        rollback_scores(model, updates, given, EACH)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_another_table_is_refused(asked):
     model, updates, inputs = asked
     other = copy.deepcopy(model)

@@ -208,3 +208,35 @@ def test_examples_deleted_from_an_index_have_no_part(tmp_path):
     found = influence_stability(stored, (ids, labels), turned)
     assert found.order == tuple(kept[place] for place in expected.order)
     assert [one.z for one in found.examples] == pytest.approx([one.z for one in expected.examples], rel=1e-4)
+
+
+def test_questions_that_are_none_are_refused_by_name():
+    tracin, questions, other = tracin_and_questions()
+    with pytest.raises(TypeError, match="influence_stability: `questions` is None: expected test examples"):
+        influence_stability(tracin, None, other)
+    with pytest.raises(TypeError, match="influence_stability: `transformation 2` is None"):
+        influence_stability(tracin, questions, other, None)
+
+
+def test_a_bar_is_left_open_where_nobody_says(monkeypatch):
+    tracin, questions, other = tracin_and_questions()
+    asked, influence = [], TracInWE.influence
+
+    def noted(self, inputs, *args, show_progress=False, **options):
+        asked.append(show_progress)
+        return influence(self, inputs, *args, **options)
+
+    monkeypatch.setattr(TracInWE, "influence", noted)
+    influence_stability(tracin, questions, other)
+    influence_stability(tracin, questions, other, show_progress=True)
+    assert asked == [None, None, True, True]
+    with pytest.raises(TypeError, match="expected `show_progress` as True, False or None, got 3"):
+        influence_stability(tracin, questions, other, show_progress=3)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_refused(odd):
+    versions = scores()
+    versions[1][2, 3] = odd
+    with pytest.raises(ValueError, match="version 1 of the questions has scores that are NaN or infinite"):
+        stability_of(versions)

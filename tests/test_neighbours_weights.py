@@ -168,3 +168,40 @@ def test_trusted_texts_are_asked_for():
     tracin, _ = toy_tracin()
     with pytest.raises(TypeError, match="`trusted` is None: expected test examples whose labels are right"):
         example_weights(tracin, None)
+
+
+def test_a_huge_step_gives_all_weight_to_the_best(tmp_path):
+    tracin, _, trusted = toy(tmp_path)
+    best = int(tracin.influence(trusted).sum(0).argmax())
+    for step in (1e9, 1e18, 1e300):
+        weights = example_weights(tracin, trusted, step=step)
+        assert weights[best] == len(weights)
+        assert int((weights > 0).sum()) == 1
+    for step in (1.7e308, 10**400, torch.ones(2), torch.tensor(1j)):
+        with pytest.raises(ValueError, match="`step`"):
+            example_weights(tracin, trusted, step=step)
+
+
+def test_influence_of_any_size_gives_the_same_weights(tmp_path):
+    tracin, _, trusted = toy(tmp_path)
+    tracin.live.weights.model.double()
+    found = []
+    for rate in (1.0, 1e-180, 1e160):
+        tracin.checkpoints_load_func = lambda model, path, rate=rate: rate
+        found.append(example_weights(tracin, trusted))
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+
+
+@pytest.mark.parametrize("start", [torch.ones(12).to_sparse(), torch.ones(12) + 0j])
+def test_a_start_of_another_kind_of_tensor_is_refused(tmp_path, start):
+    tracin, _, trusted = toy(tmp_path)
+    with pytest.raises(TypeError, match=r"expected `start` as a dense tensor of real numbers, got Tensor of torch\."):
+        example_weights(tracin, trusted, start=start)
+
+
+def test_a_bar_is_shown_or_not_or_left_open(tmp_path):
+    tracin, _, trusted = toy(tmp_path)
+    assert torch.equal(example_weights(tracin, trusted, show_progress=None), example_weights(tracin, trusted))
+    with pytest.raises(TypeError, match="expected `show_progress` as True, False or None, got 'no'"):
+        example_weights(tracin, trusted, show_progress="no")

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from captum_tracinwe import TracInWE, save_checkpoint, word_report
 from captum_tracinwe.neighbours import LexicalBias, independence_weights, lexical_bias, taken_up
-from captum_tracinwe.neighbours.biased_words import words_in
+from captum_tracinwe.neighbours.held_words import words_in
 from captum_tracinwe.words.near import WORD
 
 SETS = {"snli": "SNLI, hypotheses", "jigsaw_toxicity": "toxic comments"}

@@ -78,6 +78,7 @@ class Task:
     classes: list[str]
     tokenizer: Any
     given_labels: Tensor | None = None  # where the labels trained on are noisy: whether each is wrong
+    right_labels: Tensor | None = None  # and the right ones, in the order of the texts
 
     def make_model(self) -> nn.Module:
         return MODELS[self.kind].make(len(self.tokenizer), len(self.classes), self.preset.positions)
@@ -207,10 +208,10 @@ def load(name: str, kind: str, preset: Preset, folder: Path, seed: int = 0) -> T
     classes = data.classes_of(rows, train_file)
     train = data.with_classes(rows, classes, train_file)
     test = data.with_classes(_rows(test_file, name, "label"), classes, test_file)
-    wrong: dict[int, bool] = {}
+    gold: dict[int, int] = {}  # by line of the file: a sample is drawn by the labels that are trained on
     if given != "label":
-        gold = data.with_classes(_rows(train_file, name, "label"), classes, train_file)
-        wrong = dict(zip(train.lines, (a != b for a, b in zip(train.labels, gold.labels, strict=True)), strict=True))
+        right = data.with_classes(_rows(train_file, name, "label"), classes, train_file)
+        gold = dict(zip(right.lines, right.labels, strict=True))
     train = data.sample(train, preset.texts, seed)
     test = data.sample(test, preset.tests, seed)
     tokenizer = MODELS[kind].tokenizer(train.texts)
@@ -225,9 +226,10 @@ def load(name: str, kind: str, preset: Preset, folder: Path, seed: int = 0) -> T
             words.append(WORDS.findall(side.texts[i][: max(end for _, end in places)].lower()))
         device = preset.device
         examples.append(Examples((ids.to(device), torch.tensor(side.labels).to(device)), words))
-    flags = torch.tensor([wrong[line] for line in train.lines]) if wrong else None
+    known = torch.tensor([gold[line] for line in train.lines]) if gold else None
+    flags = None if known is None else torch.tensor(train.labels) != known
     texts = list(train.texts), list(test.texts)
-    return Task(name, kind, preset, seed, *examples, texts, list(train.names), tokenizer, flags)
+    return Task(name, kind, preset, seed, *examples, texts, list(train.names), tokenizer, flags, known)
 
 
 def _rows(path: Path, name: str, label: str) -> list[data.Row]:

@@ -222,14 +222,8 @@ def prepared_right(task: Task, name: str, noise: str, model: str, texts: int, se
     """The right labels of a task's texts."""
     if noise != "human":
         return load(name, model, replace(task.preset), folder, seed).train.batch[1].tolist()
-    from common import _rows
-
-    from captum_tracinwe.app import data
-
-    path = folder / "ag_news_noisy/train.jsonl.gz"
-    rows = _rows(path, "ag_news_noisy", "label")
-    gold = data.sample(data.with_classes(rows, data.classes_of(rows, path), path), task.preset.texts, seed)
-    return list(gold.labels)
+    assert task.right_labels is not None
+    return task.right_labels.tolist()
 
 
 def ranked(order: tuple[int, ...]) -> np.ndarray:

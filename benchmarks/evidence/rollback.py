@@ -1,6 +1,6 @@
 """Gradient Rollback: does deletion prove it right, does the first order hold, and what does it cost a training?
 
-    python benchmarks/evidence/rollback.py --seeds 1 --rivals stored      AG News, CNN; rollback-ag_news-cnn-cpu.json
+    python benchmarks/evidence/rollback.py --seeds 3 --rivals stored      AG News, CNN; rollback-ag_news-cnn-cpu.json
     python benchmarks/evidence/rollback.py --model bert --only overhead   the BERT 2 x 128: seconds and memory alone
 
 With --rivals stored the rivals' changes are those of results/evidence/own-DATASET-MODEL-PRESET.json, by deletion.py --own: of the

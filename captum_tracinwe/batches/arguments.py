@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
 from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 from torch.nn import CrossEntropyLoss, Module, NLLLoss
@@ -18,14 +19,17 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 __all__ = [
+    "as_float",
     "as_memory_limit",
     "check_arguments",
     "check_flags",
     "check_paths",
     "index_lists",
     "is_list",
+    "is_plain",
     "is_rate",
     "is_whole",
+    "kind_of",
     "no_targets",
     "out_of_range",
 ]
@@ -121,9 +125,9 @@ def as_memory_limit(value: Any) -> int:
         ValueError: it is no number, or below 1.
     """
     given: Any = value
-    if type(given) is bool or not isinstance(given, Real) or not float(given) >= 1:  # nor is NaN
+    if type(given) is bool or not isinstance(given, Real) or not as_float(given) >= 1:  # nor is NaN
         raise ValueError(f"`memory_limit` should be a number of bytes of at least 1, got {value!r:.80}.")
-    return int(min(float(value), sys.maxsize))
+    return int(min(as_float(given), sys.maxsize))
 
 
 def check_paths(checkpoints: Iterable[Any]) -> None:
@@ -183,7 +187,35 @@ def is_rate(value: Any) -> bool:
     """Whether ``value`` can be a learning rate: a finite number ≥ 0."""
     if type(value) is bool or not isinstance(value, (Real, Tensor)):
         return False
-    return 0 <= float(value) < math.inf
+    if isinstance(value, Tensor) and (not is_plain(value) or value.numel() != 1):
+        return False
+    return 0 <= as_float(value) < math.inf
+
+
+def as_float(value: Any) -> float:
+    """A number as a float; a whole one that no float holds is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def is_plain(value: Any) -> bool:
+    """Whether ``value`` is a tensor whose numbers can be read: dense, real, and somewhere in memory."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_complex()
+        and not value.is_quantized
+        and not value.is_meta
+    )
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in a word or two, where a tensor was expected whose numbers can be read."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"Tensor of {value.dtype}, {'meta' if value.is_meta else value.layout}"
 
 
 def index_lists(train_indices: Any, size: int) -> list[list[int]]:

@@ -19,6 +19,7 @@ from captum_tracinwe.batches.copies import copied, on_copies
 from captum_tracinwe.batches.padding import padded
 from captum_tracinwe.batches.repeats import say_what_changes
 from captum_tracinwe.batches.tokenizing import TokenizeTexts, no_tokens, not_a_label
+from captum_tracinwe.batches.two_labels import BY_NAME, check_labels
 from captum_tracinwe.batches.wrapped import parameters_of, unwrap
 
 __all__ = ["Collate", "TokenizeTexts", "collate_of"]
@@ -39,8 +40,8 @@ class Collate:
         collate_fn (callable, optional): makes the batch in place of the filling up, of the columns that are kept.
 
     Raises:
-        ValueError: no column is kept; texts of different lengths where nothing would tell the model what is padding; other
-            numbers of choices in one batch.
+        ValueError: no column is kept; a ``label`` beside other ``labels``; texts of different lengths where nothing would tell
+            the model what is padding; other numbers of choices in one batch.
         TypeError: a column that holds no numbers.
 
     Example:
@@ -70,7 +71,7 @@ class Collate:
         of_transformers = hasattr(getattr(base, "config", None), "model_type")  # its **kwargs are not for columns
         handed_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(base.forward).parameters.values())
         self.takes_any = handed_on and not (of_transformers and self.taken)
-        self.labels = {*LABEL_KEYS, *label_names}
+        self.labels, self.label_names = {*LABEL_KEYS, *label_names}, tuple(label_names)
         self.padding_idx, self.collate_fn = padding_idx, collate_fn
         pad = getattr(getattr(base, "config", None), "pad_token_id", None) if padding_idx is None else padding_idx
         self.pad = pad if isinstance(pad, int) else 0
@@ -96,6 +97,8 @@ class Collate:
                 f"An example is a {kind} where the first of its batch is a {first}: expected examples alike."
             )
         if is_mapping:
+            for example in examples:
+                check_labels(example, self.label_names if self.collate_fn is None else (), BY_NAME)
             examples = [self._kept(example) for example in examples]
         if self.collate_fn is not None:
             return self.collate_fn(copied(examples))

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from captum_tracinwe.batches.two_labels import check_labels_of_each
+
 __all__ = ["OnCopies", "copied", "on_copies"]
 
 # Nothing can be written into these, and a text is a list of hundreds of them.
@@ -61,6 +63,7 @@ class OnCopies:
 
     def __call__(self, examples: Any) -> Any:
         """A batch of a list of examples; of a data set of batches it is one of these."""
+        check_labels_of_each(examples)
         return self.collate_fn(copied(examples))
 
 

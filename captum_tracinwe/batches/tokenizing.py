@@ -8,8 +8,18 @@ from typing import Any
 import torch
 
 from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.batches.two_labels import check_labels
 
 __all__ = ["TokenizeTexts", "no_tokens", "not_a_label"]
+
+
+class _Unnamed(str):
+    """A name that nobody has given."""
+
+    __slots__ = ()
+
+
+_DEFAULT_LABEL = _Unnamed("label")
 
 
 class TokenizeTexts:
@@ -21,7 +31,7 @@ class TokenizeTexts:
         tokenizer: of transformers; it pads to the longest text of the batch.
         text (str or tuple of str): the column, or those of both sentences of a pair.
         label (str or None): the column of the labels, numbers; None for a language model, whose labels are its own tokens,
-            −100 at padding.
+            −100 at padding. Default: "label", where an example has no other "labels".
         max_length (int, optional): texts are cut to that many tokens. It should be the length of training.
         apart (bool): each of an example's texts by itself, of any number, for a model that reads one text and a loss of several
             (pairs, triplets): columns ``sentence1_input_ids``, ``sentence2_input_ids`` and so on. With ``label=None`` there are
@@ -46,7 +56,7 @@ class TokenizeTexts:
         self,
         tokenizer: Any,
         text: str | tuple[str, ...] = "text",
-        label: str | None = "label",
+        label: str | None = _DEFAULT_LABEL,
         max_length: int | None = None,
         *,
         apart: bool = False,
@@ -74,7 +84,8 @@ class TokenizeTexts:
                 "TokenizeTexts: the tokenizer has no padding token: expected one, for texts of different lengths. Set "
                 "tokenizer.pad_token = tokenizer.eos_token."
             )
-        self.tokenizer, self.label, self.max_length = tokenizer, label, max_length
+        self.tokenizer, self.label, self.max_length = tokenizer, label if label is None else str(label), max_length
+        self.label_chosen = not isinstance(label, _Unnamed)
         self.columns = tuple(columns)
         self.apart = apart
 
@@ -137,6 +148,8 @@ class TokenizeTexts:
                 f"TokenizeTexts: an example has the columns {', '.join(map(repr, example))}: expected {missing[0]!r}. Name "
                 f"columns by TokenizeTexts(tokenizer, text=..., label=...)."
             )
+        if not self.label_chosen:
+            check_labels(example, hint=" Or say which by TokenizeTexts(tokenizer, label='labels').")
         texts = _texts([example[name] for name in self.columns])
         return texts, None if self.label is None else example[self.label]
 

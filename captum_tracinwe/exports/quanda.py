@@ -36,6 +36,8 @@ def quanda_explainer(make: Callable[..., Any], **options: Any) -> type:
         ``metric = ModelRandomizationMetric(..., explainer_cls=quanda_explainer(TracInWE, loss_fn=loss))``
     """
     base = _base()
+    if not callable(make):
+        raise TypeError(f"quanda_explainer: expected TracInWE, or what is called alike, got {make!r:.60}.")
 
     def __init__(
         self: Any,
@@ -67,7 +69,7 @@ def quanda_explainer(make: Callable[..., Any], **options: Any) -> type:
         if self._own is None:
             self._own = self.tracin.self_influence()
         own: Tensor = self._own
-        return own
+        return own.clone()  # whoever writes into it writes into their own
 
     explain.__doc__ = "Scores ``(N, M)`` of test data under ``targets``, positive for proponents."
     self_influence.__doc__ = "Self-influence ``(M,)`` of the training data; ``batch_size`` changes nothing."
@@ -87,10 +89,17 @@ def to_quanda(tracin: Any, task: str = TASKS[0]) -> Any:
 
     Raises:
         ImportError: quanda is not installed.
+        TypeError: it is no TracInWE.
 
     Example:
         ``MislabelingDetectionMetric(..., global_method="self-influence", explainer=to_quanda(tracin))``
     """
+    missing = [name for name in ("model", "train_dataloader", "checkpoints", "influence") if not hasattr(tracin, name)]
+    if missing:
+        raise TypeError(
+            f"to_quanda: expected a TracInWE, got {type(tracin).__name__}. A class that quanda is to call itself is made by "
+            f"quanda_explainer(TracInWE, ...)."
+        )
     kept = quanda_explainer(lambda *given, **more: tracin)
     return kept(tracin.model, tracin.train_dataloader.dataset, list(tracin.checkpoints), task)
 
@@ -105,11 +114,18 @@ def _base() -> Any:
 
 def _inputs(test_data: Any, targets: Any) -> Any:
     """What quanda has of test examples, and the labels it asks under, as one batch or a list of examples."""
-    labels = torch.as_tensor(targets) if isinstance(targets, (list, tuple)) else targets
+    try:
+        labels = torch.as_tensor(targets) if isinstance(targets, (list, tuple)) else targets
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"explain: expected targets as numbers, one for each text, got {targets!r:.60}.") from error
     if isinstance(test_data, Mapping):
         return dict(test_data) if labels is None else {**test_data, "labels": labels}
     if isinstance(test_data, (list, tuple)) and all(isinstance(one, Mapping) for one in test_data):
         own = [None] * len(test_data) if labels is None else list(labels)
+        if len(own) != len(test_data):
+            raise ValueError(
+                f"explain: {len(test_data)} texts and {len(own)} targets: expected one target for each text."
+            )
         return [
             dict(one) if label is None else {**one, "labels": label} for one, label in zip(test_data, own, strict=True)
         ]

@@ -12,6 +12,8 @@ import torch
 from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 
+from captum_tracinwe.batches.arguments import check_flags, is_whole
+from captum_tracinwe.exports.given import as_path, as_ranking, as_scores
 from captum_tracinwe.rows.ranking import top_k
 from captum_tracinwe.whole_files import write_all
 
@@ -21,21 +23,22 @@ __all__ = ["to_bergson", "to_captum", "to_dattri"]
 _BERGSON_CONFIG = "steps:\n- score:\n    score_cfg:\n      score: individual\n      higher_is_better: true\n"
 
 
-def to_captum(found: Any, k: int | None = None, proponents: bool = True) -> KMostInfluentialResults:
+def to_captum(found: Any, k: int | None = None, proponents: bool | None = None) -> KMostInfluentialResults:
     """A ranking as Captum's influence methods return it with ``k``.
 
     Args:
-        found (Tensor, SearchResult or (Tensor, Tensor)): scores ``(N, M)``; or training indices and scores, each ``(N, k)``,
-            as an index's ``search`` has them.
+        found (Tensor, SearchResult or (Tensor, Tensor)): scores ``(N, M)``, in which −∞ stands for a text that was deleted from
+            an index; or training indices and scores, each ``(N, k)``, best first, as an index's ``search`` has them.
         k (int, optional): how many of each test example; needed with scores alone.
-        proponents (bool): the highest scores of a matrix; False: the lowest.
+        proponents (bool, optional): with scores alone: the highest, which is the default; False: the lowest.
 
     Returns:
         KMostInfluentialResults: ``indices`` int64 and ``influence_scores``, each ``(N, k)``, best first; equal scores by index.
 
     Raises:
-        TypeError: ``found`` is neither.
-        ValueError: ``k`` is missing, below 1, or given with a ranking.
+        TypeError: ``found`` is neither; indices that are no whole numbers, or scores that are no real ones.
+        ValueError: ``k`` is missing or below 1; ``k`` or ``proponents`` with a ranking; scores that are NaN or infinite; indices
+            and scores that do not fit together.
 
     Example:
         >>> import torch
@@ -43,18 +46,23 @@ def to_captum(found: Any, k: int | None = None, proponents: bool = True) -> KMos
         tensor([[2, 0]])
     """
     if isinstance(found, Tensor):
-        scores = _matrix(found, "to_captum")
-        if k is None or k < 1:
-            raise ValueError(f"to_captum: expected k of at least 1 with a matrix of scores, got {k}.")
-        return KMostInfluentialResults(*top_k(scores, int(k), proponents))
-    parts = tuple(found)[:2] if isinstance(found, (tuple, list)) else ()
-    if len(parts) != 2 or not all(isinstance(part, Tensor) and part.dim() == 2 for part in parts):
-        raise TypeError(
-            f"to_captum: expected scores (N, M), or training indices and scores, each (N, k); got {type(found).__name__}."
-        )
-    if k is not None:
-        raise ValueError("to_captum: k is for a matrix of scores; this is a ranking already, which has its own.")
-    return KMostInfluentialResults(*parts)
+        scores = as_scores(found, "to_captum", deleted=True)
+        if k is None or not is_whole(k) or k < 1:
+            raise ValueError(f"to_captum: expected k of at least 1 with a matrix of scores, got {k!r:.60}.")
+        if proponents is not None:
+            check_flags(proponents=proponents)
+        deleted = (scores == -torch.inf).all(0)
+        as_scores(scores.masked_fill(deleted, 0.0), "to_captum")
+        there = (~deleted).nonzero().flatten()
+        places, values = top_k(scores[:, there], int(k), True if proponents is None else bool(proponents))
+        return KMostInfluentialResults(there[places], values)
+    indices, scores = as_ranking(found, "to_captum", "scores (N, M), or ", ordered=not hasattr(found, "stats"))
+    for name, value in (("k", k), ("proponents", proponents)):
+        if value is not None:
+            raise ValueError(
+                f"to_captum: `{name}` is for a matrix of scores, and this is a ranking already: expected it without `{name}`."
+            )
+    return KMostInfluentialResults(indices, scores)
 
 
 def to_dattri(scores: Tensor, path: str | Path | None = None) -> Tensor:
@@ -71,8 +79,8 @@ def to_dattri(scores: Tensor, path: str | Path | None = None) -> Tensor:
         Tensor: ``(M, N)``, or ``(M,)``; on the CPU.
 
     Raises:
-        TypeError: ``scores`` is no tensor.
-        ValueError: it has another number of dimensions.
+        TypeError: ``scores`` is no tensor of real numbers.
+        ValueError: it has another number of dimensions; a score that is NaN or infinite, which a metric would rank.
         OSError: the file cannot be written.
 
     Example:
@@ -80,14 +88,13 @@ def to_dattri(scores: Tensor, path: str | Path | None = None) -> Tensor:
         >>> to_dattri(torch.zeros(2, 5)).shape
         torch.Size([5, 2])
     """
-    turned = scores if isinstance(scores, Tensor) and scores.dim() == 1 else _matrix(scores, "to_dattri").T
-    turned = (
-        turned.detach().cpu().contiguous().clone()
-    )  # without the clone a file would hold what the tensor is a view of
+    given = as_scores(scores, "to_dattri", dims=(1, 2))
+    # Without the clone a file would hold what the tensor is a view of.
+    turned = (given if given.dim() == 1 else given.T).detach().cpu().contiguous().clone()
     if path is not None:
         written = io.BytesIO()
         torch.save(turned, written)
-        write_all({Path(path): written.getvalue()})
+        write_all({as_path(path, "to_dattri", "path"): written.getvalue()})
     return turned
 
 
@@ -107,7 +114,7 @@ def to_bergson(scores: Tensor, folder: str | Path) -> Path:
 
     Raises:
         TypeError: ``scores`` is no tensor of real numbers.
-        ValueError: it is not ``(N, M)``, or empty.
+        ValueError: it is not ``(N, M)``, or empty; a score that is NaN or infinite.
         OSError: a file cannot be written.
 
     Example:
@@ -115,7 +122,8 @@ def to_bergson(scores: Tensor, folder: str | Path) -> Path:
         >>> sorted(path.name for path in to_bergson(torch.zeros(2, 5), tempfile.mkdtemp()).iterdir())
         ['config.yaml', 'info.json', 'scores.bin']
     """
-    matrix = _matrix(scores, "to_bergson").detach().cpu()
+    target = as_path(folder, "to_bergson", "folder")
+    matrix = as_scores(scores, "to_bergson").detach().cpu()
     if not matrix.numel():
         raise ValueError(f"to_bergson: expected at least one score, got a matrix of shape {tuple(matrix.shape)}.")
     values = (matrix.float() if matrix.dtype == torch.bfloat16 else matrix).numpy()
@@ -131,7 +139,6 @@ def to_bergson(scores: Tensor, folder: str | Path) -> Path:
         "num_scores": len(values),
         "dtype": layout,
     }
-    target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     write_all(
         {
@@ -141,16 +148,6 @@ def to_bergson(scores: Tensor, folder: str | Path) -> Path:
         }
     )
     return target
-
-
-def _matrix(scores: Any, name: str) -> Tensor:
-    if not isinstance(scores, Tensor):
-        raise TypeError(f"{name}: expected scores as a Tensor, got {type(scores).__name__}.")
-    if scores.dim() != 2:
-        raise ValueError(f"{name}: expected scores (N, M) of test and training examples, got {tuple(scores.shape)}.")
-    if not scores.is_floating_point():
-        raise TypeError(f"{name}: expected scores as real numbers, got {scores.dtype}.")
-    return scores
 
 
 def _bergson_layout(count: int, dtype: np.dtype[Any]) -> dict[str, Any]:

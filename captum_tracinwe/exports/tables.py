@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from captum_tracinwe.batches.arguments import is_plain
 from captum_tracinwe.explanation import Explanation
+from captum_tracinwe.exports.given import as_path, as_ranking
 from captum_tracinwe.rows.ranking import RANKING_COLUMNS, ranking_rows
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.tabular import csv_text, frame, rows_of_csv
@@ -81,13 +83,8 @@ def ranking_table(found: Any) -> Any:
     """
     if hasattr(found, "to_table"):
         return found.to_table()
-    parts = tuple(found) if isinstance(found, (tuple, list)) else ()
-    if len(parts) != 2 or not all(isinstance(part, Tensor) and part.dim() == 2 for part in parts):
-        raise TypeError(
-            f"ranking_table: expected training indices and scores, each (N, k), as tracin.influence(inputs, k=5) returns them; "
-            f"got {type(found).__name__}."
-        )
-    return frame(ranking_rows(*parts), RANKING_COLUMNS)
+    ranking = as_ranking(found, "ranking_table", ordered=False)
+    return frame(ranking_rows(*ranking), RANKING_COLUMNS)
 
 
 def terms_table(test: RowGradients, train: RowGradients, pairs: Tensor, vocabulary: Vocabulary | None = None) -> Any:
@@ -100,7 +97,25 @@ def terms_table(test: RowGradients, train: RowGradients, pairs: Tensor, vocabula
 
     Returns:
         DataFrame or list: columns test_index, train_index, token_id, token, share.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: a pair of examples that there are not.
     """
+    sides: tuple[Any, Any] = test, train
+    if not all(isinstance(side, RowGradients) for side in sides):
+        got = " and ".join(type(side).__name__ for side in sides)
+        raise TypeError(f"terms_table: expected RowGradients of test and training examples, got {got}.")
+    if not is_plain(pairs) or pairs.dtype != torch.int64 or pairs.dim() != 2 or pairs.shape[1] != 2:
+        got = f"{pairs.dtype} {tuple(pairs.shape)}" if isinstance(pairs, Tensor) else type(pairs).__name__
+        raise TypeError(f"terms_table: expected `pairs` as an int64 tensor (P, 2), got {got}.")
+    sizes = torch.tensor([len(test), len(train)])
+    outside = ((pairs.cpu() < 0) | (pairs.cpu() >= sizes)).any(1).nonzero()
+    if len(outside):
+        raise ValueError(
+            f"terms_table: expected pairs of a test example below {len(test)} and a training example below {len(train)}, got "
+            f"{pairs[outside[0, 0]].tolist()}."
+        )
     names, known = names_by_id(vocabulary), pairs.tolist()
     which, token, share = (part.tolist() for part in test.terms(train, pairs))
     rows = [
@@ -145,8 +160,9 @@ def read_csv(path: str | os.PathLike[str]) -> Any:
         ValueError: the file is no CSV of this package; the message says what is wrong.
         OSError: it cannot be read.
     """
+    file = as_path(path, "read_csv", "path")
     try:
-        rows = rows_of_csv(Path(path).read_bytes().decode("utf-8"))
+        rows = rows_of_csv(file.read_bytes().decode("utf-8"))
         found = [{name: _typed(name, cell) for name, cell in row.items()} for row in rows]
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError, too
         raise ValueError(f"{path}: {error}. Expected a CSV file as this package writes it.") from error

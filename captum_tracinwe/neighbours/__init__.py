@@ -5,16 +5,16 @@ from typing import Any
 
 # Name → module of this room, imported when the name is asked for: each needs other things.
 _HOMES: dict[str, str] = {
-    "Candidates": "prefiltering",
+    "Candidates": "candidates",
     "GroupInfluence": "groups",
     "IndependenceWeights": "independence",
     "InfluenceStability": "stability",
     "KeepUpdates": "rollback_training",
     "LexicalBias": "biased_words",
     "ModelPair": "across_models",
-    "Prefiltered": "prefiltering",
+    "Prefiltered": "candidates",
     "RankAgreement": "across_models",
-    "RecallReport": "prefiltering",
+    "RecallReport": "recall",
     "RollbackInfluence": "rollback_influence",
     "SampledInverse": "sampled_inverse",
     "StableExample": "stability",

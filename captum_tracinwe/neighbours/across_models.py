@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.batches.arguments import is_plain, is_whole, kind_of
 from captum_tracinwe.evidence.evaluation.agreement import spearman, top_k_agreement
 from captum_tracinwe.evidence.evaluation.checks import checked_scores
 from captum_tracinwe.evidence.evaluation.intervals import Interval, bootstrap_mean
@@ -72,7 +72,7 @@ class RankAgreement:
             KeyError: there is no such pair.
         """
         for one in self.pairs:
-            if {one.first, one.second} == {first, second}:
+            if (first, second) in ((one.first, one.second), (one.second, one.first)):
                 return one
         raise KeyError(f"no pair of {first!r} and {second!r}: expected two of {', '.join(self.models)}.")
 
@@ -128,7 +128,7 @@ def rank_agreement(scores_by_model: Mapping[str, Tensor], k: int = 10, *, where:
             models or more, two questions or more.
         k (int): how many of the highest and of the lowest are compared, at least 1 and fewer than the texts.
         where (Tensor, optional): bool ``(N, M)``, the texts that count for each question, such as those with its label. None:
-            all.
+            all. Scores of the others may be −inf, as those of texts that were deleted from an index.
 
     Returns:
         RankAgreement: a pair for each two models.
@@ -192,22 +192,41 @@ def _checked(given: Any, where: Any) -> tuple[dict[str, Tensor], Tensor]:
     odd = next((name for name in given if not isinstance(name, str)), None)
     if odd is not None:
         raise TypeError(f"rank_agreement: expected names of models, got {odd!r}.")
-    scores = {name: checked_scores(matrix, f"rank_agreement, {name!r}") for name, matrix in given.items()}
-    shapes = {name: tuple(matrix.shape) for name, matrix in scores.items()}
+    for name, matrix in given.items():
+        if not is_plain(matrix):
+            raise TypeError(
+                f"rank_agreement, {name!r}: expected scores as a tensor, dense and of real numbers, got {kind_of(matrix)}."
+            )
+    shapes = {name: tuple(matrix.shape) for name, matrix in given.items()}
     if len(set(shapes.values())) > 1:
         told = ", ".join(f"{name!r} {shape}" for name, shape in shapes.items())
         raise ValueError(
             f"rank_agreement: expected scores of the same questions and training texts, got {told}. Ask every model about the "
             f"same texts in the same order."
         )
-    shape = next(iter(shapes.values()))
-    if shape[0] < 2:
+    counted = torch.ones(next(iter(shapes.values())), dtype=torch.bool)
+    if where is not None:
+        if not is_plain(where) or where.dtype != torch.bool or where.shape != counted.shape:
+            got = f"{where.dtype} {tuple(where.shape)}" if isinstance(where, Tensor) else type(where).__name__
+            raise ValueError(
+                f"rank_agreement: expected `where` as a bool tensor of shape {tuple(counted.shape)}, got {got}."
+            )
+        counted = where.cpu()
+    for name, matrix in given.items():
+        own = matrix.detach().cpu()
+        lost = (own == -torch.inf) & counted
+        if bool(lost.any()) and bool((own < torch.inf)[counted].all()):
+            raise ValueError(
+                f"rank_agreement, {name!r}: {int(lost.sum())} scores are −inf, as of texts that were deleted from an index: "
+                f"expected finite ones. Leave these texts out of all models: where=scores > -torch.inf."
+            )
+    # What does not count need not be a number.
+    scores = {
+        name: checked_scores(matrix.detach().cpu().masked_fill(~counted, 0), f"rank_agreement, {name!r}")
+        for name, matrix in given.items()
+    }
+    if len(counted) < 2:
         raise ValueError(
-            f"rank_agreement: expected two questions or more, got {shape[0]}: of one there is no interval."
+            f"rank_agreement: expected two questions or more, got {len(counted)}: of one there is no interval."
         )
-    if where is None:
-        return scores, torch.ones(shape, dtype=torch.bool)
-    if not isinstance(where, Tensor) or where.dtype != torch.bool or where.shape != shape:
-        got = f"{where.dtype} {tuple(where.shape)}" if isinstance(where, Tensor) else type(where).__name__
-        raise ValueError(f"rank_agreement: expected `where` as a bool tensor of shape {shape}, got {got}.")
-    return scores, where.cpu()
+    return scores, counted

@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from captum_tracinwe.neighbours.asked import check_level
+from captum_tracinwe.neighbours.held_words import Held, as_weights
+from captum_tracinwe.neighbours.written import rows_of, told
 from captum_tracinwe.tabular import frame
 from captum_tracinwe.words.association import benjamini_hochberg
-from captum_tracinwe.words.near import WORD
 from captum_tracinwe.words.report import WordReport
 
 __all__ = ["LexicalBias", "TakenUp", "WordLabel", "lexical_bias", "taken_up"]
 
 CORRECTIONS = ("bonferroni", "benjamini-hochberg")
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class LexicalBias:
 
     def rows(self) -> list[dict[str, Any]]:
         """The words as a list of dicts."""
-        return [{name: getattr(one, name) for name in COLUMNS} for one in self.words]
+        return rows_of(self.words)
 
     def to_table(self) -> Any:
         """A ``pandas.DataFrame``, a row a word and label; where pandas is not installed a list of dict."""
@@ -96,16 +96,15 @@ class LexicalBias:
         )
 
     def __str__(self) -> str:
-        lines = [
+        return told(
             f"{len(self.biased)} of {len(self.words):,} pairs of a word and a label go together beyond chance (adjusted p ≤ "
             f"{self.level:g}); mean |z| {self.mean_z:.2f} over {self.texts:,} texts.",
             f"{'word':<20} {'label':<16} {'texts':>6} {'share':>6} {'of all':>6} {'z':>7}",
-        ]
-        lines += [
-            f"{one.word!r:<20} {one.label!r:<16} {one.count:6d} {one.label_share:6.2f} {one.base_share:6.2f} {one.z:7.1f}"
-            for one in islice(self.words, _SHOWN)
-        ]
-        return "\n".join(lines)
+            (
+                f"{one.word!r:<20} {one.label!r:<16} {one.count:6d} {one.label_share:6.2f} {one.base_share:6.2f} {one.z:7.1f}"
+                for one in self.words
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -174,13 +173,15 @@ def lexical_bias(
         raise ValueError(
             f"lexical_bias: expected `correction` as one of {', '.join(map(repr, CORRECTIONS))}, got {correction!r}."
         )
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
-        raise ValueError(f"lexical_bias: expected `level` between 0 and 1, got {level!r}.")
+    check_level(level, "lexical_bias")
     heavy = as_weights(weights, held.size)
+    most, own = np.zeros(len(held.words)), heavy[held.text_of]
+    np.maximum.at(most, held.word_of, own)
+    own = own / np.where(most > 0, most, 1.0)[held.word_of]  # shares and n stay, and no square is too small for a float
     table = np.zeros((len(held.words), len(held.names)))
-    np.add.at(table, (held.word_of, held.codes[held.text_of]), heavy[held.text_of])
+    np.add.at(table, (held.word_of, held.codes[held.text_of]), own)
     whole = table.sum(1)
-    squares = np.bincount(held.word_of, heavy[held.text_of] ** 2, len(held.words))
+    squares = np.bincount(held.word_of, own**2, len(held.words))
     with np.errstate(invalid="ignore", divide="ignore"):
         base = np.bincount(held.codes, heavy, len(held.names)) / heavy.sum()
         shares = table / whole[:, None]
@@ -252,96 +253,3 @@ def taken_up(bias: LexicalBias, report: WordReport, *, label: str | None = None)
         if one.word in totals and label in (None, one.label)
     ]
     return tuple(sorted(found, key=lambda one: -one.total))
-
-
-@dataclass(frozen=True)
-class Held:
-    """Which words stand in which texts: pair j is word ``word_of[j]`` in text ``text_of[j]``; ``codes`` are the texts' labels."""
-
-    words: tuple[str, ...]
-    names: tuple[str, ...]
-    codes: np.ndarray[Any, Any]
-    word_of: np.ndarray[Any, Any]
-    text_of: np.ndarray[Any, Any]
-
-    @property
-    def size(self) -> int:
-        """M."""
-        return len(self.codes)
-
-    def table(self) -> np.ndarray[Any, Any]:
-        """How many texts with each label hold each word, ``(words, labels)``."""
-        counts = np.zeros((len(self.words), len(self.names)), dtype=np.int64)
-        np.add.at(counts, (self.word_of, self.codes[self.text_of]), 1)
-        return counts
-
-    @classmethod
-    def of(cls, texts: Any, labels: Any, caller: str, least_texts: int = 1, only: Sequence[str] | None = None) -> Held:
-        """Words of at least ``least_texts`` texts, or those of ``only``, in order."""
-        if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise TypeError(
-                f"{caller}: expected `texts` as a list of str, or of lists of words, got {type(texts).__name__}."
-            )
-        if isinstance(least_texts, bool) or not isinstance(least_texts, int) or least_texts < 1:
-            raise ValueError(f"{caller}: expected `least_texts` as a whole number of at least 1, got {least_texts!r}.")
-        given = _labels_of(labels, caller)
-        if len(given) != len(texts):
-            raise ValueError(f"{caller}: {len(texts)} texts and {len(given)} labels: expected one label for each text.")
-        names = tuple(sorted(set(given)))
-        if len(names) < 2:
-            raise ValueError(f"{caller}: expected at least two different labels, got {', '.join(names) or 'no text'}.")
-        sets = [words_in(text, at, caller) for at, text in enumerate(texts)]
-        counts: dict[str, int] = {}
-        for own in sets:
-            for word in own:
-                counts[word] = counts.get(word, 0) + 1
-        if only is None:
-            words = sorted(word for word, count in counts.items() if count >= least_texts)
-        else:
-            words = sorted(set(only))
-            missing = next((word for word in words if word not in counts), None)
-            if missing is not None:
-                raise ValueError(
-                    f"{caller}: no text has the word {missing!r}: expected words of the texts, in lower case."
-                )
-        number = {word: place for place, word in enumerate(words)}
-        pairs = [(number[word], at) for at, own in enumerate(sets) for word in sorted(own) if word in number]
-        both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        codes = np.searchsorted(names, given)
-        return cls(tuple(words), names, codes, both[:, 0], both[:, 1])
-
-
-def words_in(text: Any, at: int = 0, caller: str = "lexical_bias") -> set[str]:
-    """The words of a text, in lower case; of a list of words those."""
-    if isinstance(text, str):
-        return set(WORD.findall(text.casefold()))
-    if not isinstance(text, Sequence) or not all(isinstance(word, str) for word in text):
-        raise TypeError(f"{caller}: expected text {at} as a str or a list of str, got {text!r:.60}.")
-    return {word.casefold() for word in text}
-
-
-def as_weights(weights: Any, size: int, caller: str = "lexical_bias") -> np.ndarray[Any, Any]:
-    """One finite weight for each text, none below 0, and not all 0."""
-    if weights is None:
-        return np.ones(size)
-    found = torch.as_tensor(weights).detach().double().cpu().numpy()
-    if found.shape != (size,):
-        raise ValueError(f"{caller}: expected `weights` as {size} numbers, one a text, got shape {tuple(found.shape)}.")
-    if not np.isfinite(found).all() or (found < 0).any() or not found.any():
-        raise ValueError(
-            f"{caller}: expected finite `weights` of at least 0, not all 0, got {found.min():g} to {found.max():g}."
-        )
-    return found
-
-
-def _labels_of(labels: Any, caller: str) -> list[str]:
-    if isinstance(labels, str) or not (hasattr(labels, "tolist") or isinstance(labels, Sequence)):
-        raise TypeError(f"{caller}: expected `labels` as a list or a tensor, got {type(labels).__name__}.")
-    values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
-    values = [value.item() if hasattr(value, "item") else value for value in values]
-    for at, value in enumerate(values):
-        if value is None or value != value or not isinstance(value, (str, int, float)):
-            raise TypeError(f"{caller}: expected label {at} as a name or a number, got {value!r:.60}.")
-    if len({isinstance(value, str) for value in values}) > 1:
-        raise TypeError(f"{caller}: expected `labels` as names or as numbers, got both.")
-    return [str(int(value) if isinstance(value, float) and value.is_integer() else value) for value in values]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,15 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches.arguments import is_list, is_whole
+from captum_tracinwe.batches.arguments import is_whole, kind_of
 from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.source import times
 from captum_tracinwe.gradients.switches import undisturbed
+from captum_tracinwe.neighbours.asked import as_list, check_inputs, check_progress, check_tracin, is_missing
 from captum_tracinwe.rows.overflow import overflow
 from captum_tracinwe.tabular import frame
 from captum_tracinwe.tracin_we import TracInWE
 
-__all__ = ["GroupInfluence", "Groups", "Members", "check_asked", "group_influence", "members_of", "readable_size"]
+__all__ = ["GroupInfluence", "Groups", "Members", "group_influence", "members_of", "readable_size"]
 
 #: A name → training indices, or one label for each training example; None is in no group.
 Groups = Mapping[Any, Iterable[int]] | Sequence[Any] | Tensor
@@ -130,9 +132,9 @@ def group_influence(
         True
     """
     whose = "group_influence"
-    if not isinstance(tracin, TracInWE):
-        raise TypeError(f"{whose}: expected a TracInWE first, got {type(tracin).__name__}.")
-    check_asked(inputs, whose)
+    check_tracin(tracin, whose)
+    check_inputs(inputs, whose)
+    check_progress(show_progress, whose)
     source = tracin.source
     if tracin.index is not None:
         tracin.index.warn_unfinished()
@@ -153,12 +155,6 @@ def group_influence(
         raise overflow("The summed score of a group", sums.dtype)
     members = members.checked(met, seen, source.indices is not None, whose)
     return GroupInfluence(members.names, members.sizes, sums)
-
-
-def check_asked(inputs: Any, whose: str) -> None:
-    """Refuse None in place of questions: elsewhere it stands for the training set, and its scores would look like an answer."""
-    if inputs is None:
-        raise TypeError(f"{whose}: `inputs` is None: expected test examples, a batch or a DataLoader.")
 
 
 # ---------------------------------------------------------------------------------------------------------- membership
@@ -197,6 +193,12 @@ class Members:
         columns = torch.repeat_interleave(torch.arange(len(indices)), counts)
         start = torch.repeat_interleave(first - (counts.cumsum(0) - counts), counts)
         return columns, start + torch.arange(len(columns))
+
+    def among(self, indices: Tensor | None, size: int, whose: str) -> Members:
+        """Those whose text is there: ``indices`` are the training examples that are, where some were deleted from an index."""
+        if indices is None:
+            return self
+        return self.checked(torch.isin(self.examples, indices.cpu()), size, True, whose)
 
     def checked(self, met: Tensor, seen: int, deleted: bool, whose: str) -> Members:
         """Those that were met in a pass over the training set, once it is over; ``deleted``: an index that lacks some."""
@@ -255,11 +257,9 @@ def members_of(groups: Any, size: int | None, whose: str) -> Members:
 
 
 def _indices(name: Any, given: Any, size: int | None, whose: str) -> Tensor:
-    if isinstance(given, (str, bytes, Mapping)) or not is_list(given):
-        raise TypeError(
-            f"{whose}: the group {name!r:.60} is a {type(given).__name__}: expected a list of training indices."
-        )
-    values = given.tolist() if hasattr(given, "tolist") else list(given)
+    values = as_list(given)
+    if values is None:
+        raise TypeError(f"{whose}: the group {name!r:.60} is a {kind_of(given)}: expected a list of training indices.")
     wrong = next((one for one in values if not is_whole(one)), None)
     if wrong is not None:
         hint = ": of a mask pass mask.nonzero().flatten()" if isinstance(wrong, bool) else ""
@@ -270,13 +270,11 @@ def _indices(name: Any, given: Any, size: int | None, whose: str) -> Tensor:
         raise ValueError(
             f"{whose}: the group {name!r:.60} is empty: expected at least one training index. Leave it out."
         )
-    found = torch.tensor([int(one) for one in values], dtype=torch.int64)
     most = f"0 to {size - 1}" if size is not None else "indices from 0"
-    outside = (found < 0) | ((found >= size) if size is not None else torch.zeros_like(found, dtype=torch.bool))
-    if bool(outside.any()):
-        raise ValueError(
-            f"{whose}: the group {name!r:.60} names training example {int(found[outside][0])}: expected {most}."
-        )
+    outside = next((one for one in values if not 0 <= one < (sys.maxsize if size is None else size)), None)
+    if outside is not None:
+        raise ValueError(f"{whose}: the group {name!r:.60} names training example {outside!r:.40}: expected {most}.")
+    found = torch.tensor([int(one) for one in values], dtype=torch.int64)
     distinct: Tensor
     distinct, counts = torch.unique(found, return_counts=True)
     if len(distinct) < len(found):
@@ -288,12 +286,12 @@ def _indices(name: Any, given: Any, size: int | None, whose: str) -> Tensor:
 
 
 def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tensor], int]:
-    if isinstance(groups, (str, bytes)) or not is_list(groups):
+    labels = as_list(groups)
+    if labels is None:
         raise TypeError(
-            f"{whose}: `groups` is a {type(groups).__name__}: expected a mapping of name to training indices, or one label for "
-            f"each training example."
+            f"{whose}: `groups` is a {kind_of(groups)}: expected a mapping of name to training indices, or one label for each "
+            f"training example."
         )
-    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     if size is not None and len(labels) != size:
         raise ValueError(_labels(whose, len(labels), size))
     found: dict[Any, list[int]] = {}
@@ -303,7 +301,7 @@ def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tens
                 f"{whose}: `groups` has {label!r:.60} for training example {index}: expected one label for each training "
                 f"example, a name or a number. Groups of indices are given by name, {{name: [indices]}}."
             )
-        if not _is_missing(label):
+        if not is_missing(label):
             found.setdefault(label, []).append(index)
     if len(found) > 1 and len(found) == len(labels):
         some = ", ".join(repr(label)[:20] for label in islice(found, 3))
@@ -313,11 +311,6 @@ def _by_label(groups: Any, size: int | None, whose: str) -> tuple[dict[Any, Tens
             f"influence(inputs)."
         )
     return {label: torch.tensor(places, dtype=torch.int64) for label, places in found.items()}, len(labels)
-
-
-def _is_missing(label: Any) -> bool:
-    """Whether it is None, or what pandas has in its place: NaN, NaT, and NA, whose comparisons have no truth value."""
-    return label is None or type(label).__name__ == "NAType" or label != label
 
 
 def _labels(whose: str, given: int, size: int) -> str:

@@ -6,12 +6,17 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_tracinwe.neighbours.biased_words import Held, lexical_bias
+from captum_tracinwe.batches.arguments import as_float
+from captum_tracinwe.neighbours.asked import as_list, check_wholes
+from captum_tracinwe.neighbours.biased_words import lexical_bias
+from captum_tracinwe.neighbours.held_words import Held
 
 __all__ = ["IndependenceWeights", "independence_weights"]
 
@@ -118,19 +123,16 @@ def independence_weights(
         (True, [0.67, 2.0, 2.0, 0.67])
     """
     for name, value, least in (("max_weight", max_weight, 1.0), ("tolerance", tolerance, 0.0)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least < value < math.inf:
-            raise ValueError(f"independence_weights: expected `{name}` as a number above {least:g}, got {value!r}.")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(
-            f"independence_weights: expected `max_steps` as a whole number of at least 1, got {max_steps!r}."
-        )
-    if isinstance(words, str):
-        raise TypeError(f"independence_weights: expected `words` as a list of words, got the text {words!r:.40}.")
+        given: Any = value
+        if isinstance(given, bool) or not isinstance(given, Real) or not least < as_float(given) < math.inf:
+            raise ValueError(f"independence_weights: expected `{name}` as a number above {least:g}, got {value!r:.60}.")
+    max_weight, tolerance = float(max_weight), float(tolerance)
+    check_wholes("independence_weights", max_steps=max_steps, least_texts=least_texts)
     if words is None:
         words = sorted({one.word for one in lexical_bias(texts, labels, least_texts=least_texts).biased})
         what = "no word is biased (`lexical_bias`)"
     else:
-        words, what = [word.casefold() for word in words], "`words` is empty"
+        words, what = _words(words), "`words` is empty"
     held = Held.of(texts, labels, "independence_weights", only=words)
     if not words:
         raise ValueError(f"independence_weights: {what}, so that nothing is to be done: expected at least one word.")
@@ -155,6 +157,18 @@ def independence_weights(
     return IndependenceWeights(
         weights, held.words, left_out, residual, before, steps, float(tolerance), float(max_weight)
     )
+
+
+def _words(given: Any) -> list[str]:
+    """The words asked for, in lower case."""
+    kind = "text" if isinstance(given, str) else type(given).__name__
+    words = as_list(given)
+    if words is None:
+        raise TypeError(f"independence_weights: expected `words` as a list of words, got the {kind} {given!r:.40}.")
+    odd = [word for word in words if not isinstance(word, str)]
+    if odd:
+        raise TypeError(f"independence_weights: expected each of `words` as a str, got {odd[0]!r:.40} among them.")
+    return [word.casefold() for word in words]
 
 
 class _Problem:

@@ -12,28 +12,19 @@ from torch.nn import Module
 from torch.utils.data import DataLoader
 
 from captum_tracinwe.batches.arguments import is_whole
-from captum_tracinwe.batches.batch import Batch, Loss, as_parts, labels_of, move_to, size_of
-from captum_tracinwe.batches.collate import Collate
-from captum_tracinwe.batches.inputs import as_batches
-from captum_tracinwe.batches.loaders import reading
-from captum_tracinwe.batches.wrapped import unwrap
-from captum_tracinwe.gradients.diagnosis import diagnosed
-from captum_tracinwe.gradients.embedding import EmbeddingTable, find_embedding
-from captum_tracinwe.gradients.example_losses import by_name, example_losses, prediction_of
-from captum_tracinwe.gradients.forward import run_model
+from captum_tracinwe.batches.batch import Batch, Loss
 from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.gradients.untouched import untouched
-from captum_tracinwe.neighbours.rollback_store import Updates, fingerprint
+from captum_tracinwe.neighbours.asked import as_list
+from captum_tracinwe.neighbours.rollback_question import Question, like, of_words, subtract, table_of
+from captum_tracinwe.neighbours.rollback_store import Updates
 from captum_tracinwe.rows.ranking import top_k
-from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.tabular import frame
-from captum_tracinwe.tracin_we import TracInWE
 
 __all__ = ["RollbackInfluence", "rollback", "rollback_scores", "rolled_back"]
 
 COLUMNS = ("test_index", "rank", "index", "first_order", "loss_change", "probability_change")
-BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +139,7 @@ def rollback(
         >>> found.loss_change.shape, bool((found.loss_change[:, 0] >= found.loss_change[:, 2]).all())
         (torch.Size([2, 3]), True)
     """
-    question = _Question.of(model, updates, inputs, loss_fn, label_names, collate_fn, "rollback")
+    question = Question.of(model, updates, inputs, loss_fn, label_names, collate_fn, "rollback")
     if examples is not None and words is not None:
         raise ValueError(
             "rollback: both `examples` and `words` are given: expected one of them. Some examples' updates of some words are "
@@ -162,10 +153,10 @@ def rollback(
             raise ValueError(f"rollback: expected `k` from 1 to the {len(updates)} training examples, got {k!r}.")
         indices, promised = top_k(question.scores(updates), int(k), proponents)
     else:
-        of_words = words is not None
-        chosen = _numbers(words if of_words else examples, "words" if of_words else "examples", updates)
-        rows = _of_words(updates, chosen) if of_words else updates.of(chosen)
-        promised = -question.rows().dot(_like(rows, question.rows()))
+        by_word = words is not None
+        chosen = _numbers(words if by_word else examples, "words" if by_word else "examples", updates, "rollback")
+        rows = of_words(updates, chosen) if by_word else updates.of(chosen)
+        promised = -question.rows().dot(like(rows, question.rows()))
         order = torch.argsort(promised, dim=1, descending=proponents, stable=True)
         indices, promised = torch.tensor(chosen)[order], promised.gather(1, order)
     of = "word" if words is not None else "example"
@@ -197,7 +188,7 @@ def rollback_scores(
     Positive = proponent: its updates had lowered the loss. Arguments and errors as of :func:`rollback`, whose ``k`` names them by
     this; the unit is that of the loss.
     """
-    return _Question.of(model, updates, inputs, loss_fn, label_names, collate_fn, "rollback_scores").scores(updates)
+    return Question.of(model, updates, inputs, loss_fn, label_names, collate_fn, "rollback_scores").scores(updates)
 
 
 @unbroken
@@ -234,176 +225,31 @@ def rolled_back(
         >>> torch.allclose(model[0].weight, first)
         False
     """
-    table = _table_of(model, updates, "rolled_back")
+    table = table_of(model, updates, "rolled_back")
     if examples is None and words is None:
         raise ValueError("rolled_back: expected `examples`, `words` or both: whose updates are taken back.")
-    chosen = None if words is None else _numbers(words, "words", updates)
+    chosen = None if words is None else _numbers(words, "words", updates, "rolled_back")
     if examples is None:
         assert chosen is not None
-        rows = _of_words(updates, chosen).sum()
+        rows = of_words(updates, chosen).sum()
     else:
-        rows = updates.of(_numbers(examples, "examples", updates)).sum()
+        rows = updates.of(_numbers(examples, "examples", updates, "rolled_back")).sum()
         rows = rows if chosen is None else rows.of_tokens(torch.tensor(chosen, dtype=torch.int64))
     with untouched(model):
-        _subtract(table.weight, rows.ids, rows.values)
+        subtract(table.weight, rows.ids, rows.values)
         yield
 
 
-# ------------------------------------------------------------------------------------------------------------ asking
-
-
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """Test examples in batches, and the model that is asked about them."""
-
-    model: Module
-    table: EmbeddingTable
-    batches: list[Batch]
-    loss_fn: Loss | None
-    names: tuple[str, ...]
-    kept: list[RowGradients]
-
-    @classmethod
-    def of(
-        cls, model: Module, updates: Updates, inputs: Any, loss_fn: Loss | None, names: Any, collate_fn: Any, whose: str
-    ) -> _Question:
-        table = _table_of(model, updates, whose)
-        names = (names,) if isinstance(names, str) else tuple(names)
-        collate = Collate(model, table.module.padding_idx, names, collate_fn)
-        batches = list(reading(as_batches(inputs, "inputs", collate, BATCH_SIZE), "inputs"))
-        return cls(model, table, batches, loss_fn, names, [])
-
-    def rows(self) -> RowGradients:
-        """Row gradients of the test examples, by the model as it is."""
-        if not self.kept:
-            loader = DataLoader(_Given(self.batches), batch_size=None)
-            tracin = TracInWE(
-                *(self.model, loader, ["now"], lambda model, checkpoint: 1.0, [self.table.name], self.loss_fn),
-                label_names=self.names,
-            )
-            self.kept.append(tracin.row_gradients(show_progress=False).to("cpu"))
-        return self.kept[0]
-
-    def scores(self, updates: Updates) -> Tensor:
-        rows = self.rows()
-        return torch.cat([-rows.dot(_like(part, rows)) for _, part in updates.blocks()], dim=1)
-
-    def predicted(self) -> tuple[Tensor, Tensor | None]:
-        """Losses ``(N,)`` and, of classes, the probability of each label, with the weights that are in the model now."""
-        losses, chances = [], []
-        for batch in self.batches:
-            loss, chance = self._predicted(batch)
-            losses.append(loss)
-            chances.append(chance)
-        known = [chance for chance in chances if chance is not None]
-        return torch.cat(losses), torch.cat(known) if len(known) == len(chances) else None
-
-    def _predicted(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        model, size = unwrap(self.model), size_of(batch)
-        with torch.no_grad():
-            moved = move_to(as_parts(batch), self.table.weight.device)
-            labels = labels_of(moved, self.names)
-            with diagnosed(model, moved, labels):
-                output = by_name(model, run_model(model, moved, self.names, self.loss_fn is None), self.loss_fn)
-                losses = example_losses(output, labels, moved, self.loss_fn, size)
-            if losses.dim() == 0 and size > 1:
-                raise ValueError(
-                    f"rollback: the model's own loss is one number for {size} test examples: expected one for each. Pass "
-                    f"loss_fn=torch.nn.CrossEntropyLoss(reduction='none'), or `inputs` as a DataLoader with batch_size=1."
-                )
-            losses = losses.reshape(size, -1).sum(1).double().cpu()
-            logits = prediction_of(output)
-            of_classes = isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[1] > 1
-            if not (
-                of_classes and isinstance(labels, Tensor) and labels.shape == (size,) and not labels.is_floating_point()
-            ):
-                return losses, None
-            inside = (labels >= 0) & (labels < logits.shape[1])
-            chance = logits.double().softmax(1).gather(1, labels.clamp(0, logits.shape[1] - 1).long()[:, None])[:, 0]
-            return losses, chance.masked_fill(~inside, float("nan")).cpu()
-
-    def predicted_again(self, updates: Updates, indices: Tensor, of: str) -> tuple[Tensor, Tensor]:
-        """As :meth:`predicted`, ``(N, K)``, without each of the updates; within ``untouched``."""
-        losses, chances = (torch.full(indices.shape, float("nan"), dtype=torch.float64) for _ in range(2))
-        starts = torch.tensor([0, *(size_of(batch) for batch in self.batches)]).cumsum(0).tolist()
-        for one in torch.unique(indices).tolist():
-            tokens, values = (_of_words(updates, [one]) if of == "word" else updates.of([one]))[0]
-            weight = self.table.weight
-            there = tokens.to(weight.device)
-            before = weight.detach()[there].clone()
-            _subtract(weight, tokens, values)
-            asked = (indices == one).any(1)
-            for batch, start, stop in zip(self.batches, starts, starts[1:], strict=False):
-                if not bool(asked[start:stop].any()):
-                    continue
-                loss, chance = self._predicted(batch)
-                place = indices[start:stop] == one
-                losses[start:stop][place] = loss[:, None].expand(place.shape)[place]
-                if chance is not None:
-                    chances[start:stop][place] = chance[:, None].expand(place.shape)[place]
-            with torch.no_grad():
-                weight[there] = before
-        return losses, chances
-
-
-class _Given(torch.utils.data.Dataset[Batch]):
-    """Batches as a data set of such."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.batches[index]
-
-
-def _table_of(model: Any, updates: Any, whose: str) -> EmbeddingTable:
-    """The embedding that was watched, if it is as training left it."""
-    if not isinstance(model, Module):
-        raise TypeError(f"{whose}: expected a torch.nn.Module first, got {type(model).__name__}.")
-    if not isinstance(updates, Updates):
-        raise TypeError(
-            f"{whose}: expected `updates` as Updates, got {type(updates).__name__}: they are keeper.updates(), or "
-            f"Updates.open(directory)."
-        )
-    table = find_embedding(model, [updates.name] if updates.name in dict(model.named_modules()) else None)
-    if table.weight.shape != updates.moved.shape or fingerprint(table.weight) != updates.final:
-        raise ValueError(
-            f"{whose}: the table {table.name!r} {tuple(table.weight.shape)} of the model is not the one that training left, of "
-            f"shape {tuple(updates.moved.shape)}. Expected its very numbers, for an update is taken back from what it led to. "
-            f"Load the weights of the last step, in the dtype of training."
-        )
-    return table
-
-
-def _numbers(given: Any, name: str, updates: Updates) -> list[int]:
+def _numbers(given: Any, name: str, updates: Updates, whose: str) -> list[int]:
     """Training indices or token ids, each once."""
-    numbers = given.tolist() if isinstance(given, Tensor) else given
+    numbers = None if isinstance(given, (set, frozenset)) else as_list(given)
     size = len(updates) if name == "examples" else len(updates.moved)
     what = "training indices" if name == "examples" else "token ids"
-    if not isinstance(numbers, Sequence) or isinstance(numbers, (str, bytes)) or not len(numbers):
-        raise TypeError(f"rollback: expected `{name}` as a list of {what}, got {given!r:.60}.")
+    if not numbers:
+        raise TypeError(f"{whose}: expected `{name}` as a list of {what}, got {given!r:.60}.")
     wrong = [one for one in numbers if not is_whole(one) or not 0 <= one < size]
     if wrong:
-        raise ValueError(f"rollback: expected {what} from 0 to {size - 1} in `{name}`, got {wrong[0]!r:.40}.")
+        raise ValueError(f"{whose}: expected {what} from 0 to {size - 1} in `{name}`, got {wrong[0]!r:.40}.")
     if len(set(numbers)) < len(numbers):
-        raise ValueError(f"rollback: `{name}` names one twice: expected each of the {what} once.")
+        raise ValueError(f"{whose}: `{name}` names one twice: expected each of the {what} once.")
     return [int(one) for one in numbers]
-
-
-def _of_words(updates: Updates, words: Sequence[int]) -> RowGradients:
-    """All that moved each word's row, as if each were an example of this row alone."""
-    ids = torch.tensor(list(words), dtype=torch.int64)
-    return RowGradients.sound(torch.arange(len(ids) + 1), ids, updates.moved[ids])
-
-
-def _like(rows: RowGradients, other: RowGradients) -> RowGradients:
-    return rows if rows.values.dtype == other.values.dtype else rows.to(dtype=other.values.dtype)
-
-
-def _subtract(weight: Tensor, ids: Tensor, values: Tensor) -> None:
-    with torch.no_grad():
-        there = ids.to(weight.device)
-        weight[there] = weight[there] - values.to(weight)

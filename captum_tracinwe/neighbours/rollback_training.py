@@ -1,69 +1,34 @@
-"""Along a training: what each step did to the rows of the word embedding, shared out among the examples of its batch."""
+"""Along a training: what each step did to the rows of the word embedding, kept for the examples of its batch."""
 
 from __future__ import annotations
 
 import tempfile
-import weakref
-from collections import deque
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from torch import Tensor
 from torch.nn import Module
-from torch.nn.utils import parametrize
-from torch.utils.data import BatchSampler
 from transformers import TrainerCallback
 
 from captum_tracinwe.batches.arguments import as_memory_limit, is_whole
-from captum_tracinwe.batches.wrapped import unwrap
-from captum_tracinwe.gradients.embedding import find_embedding
-from captum_tracinwe.neighbours.rollback_store import Ledger, Updates, check_free, fingerprint, written
+from captum_tracinwe.neighbours.rollback_files import as_path, check_free
+from captum_tracinwe.neighbours.rollback_ledger import Ledger
+from captum_tracinwe.neighbours.rollback_shares import shares_of
+from captum_tracinwe.neighbours.rollback_store import Updates, fingerprint, written
+from captum_tracinwe.neighbours.rollback_trainer import check_run, follow
+from captum_tracinwe.neighbours.rollback_watch import Watch, wide
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["KeepUpdates", "shares_of"]
+__all__ = ["KeepUpdates"]
 
-# Where gradients of a row cancel to less than this part of their lengths, their sum has no direction to go by.
-CANCELS = 0.01
-
-
-def shares_of(rows: RowGradients, moves: Tensor, places: Tensor) -> Tensor:
-    r"""What each example's row has of its word's move: ``(R, D)``; those of a word add up to its move.
-
-    With :math:`g_j` the rows of one word's holders, :math:`G = \sum_j g_j` and :math:`\Delta` its move,
-
-    .. math::
-        s_j = \eta g_j + \frac{|g_j|}{\sum_k |g_k|} (\Delta - \eta G), \qquad
-        \eta = \langle\Delta, G\rangle / \langle G, G\rangle.
-
-    Plain SGD moves a row along G, so that :math:`s_j = -\text{rate} \cdot g_j`. A row without gradient has no share, and where
-    no holder has one the move is nobody's.
-
-    Args:
-        rows (RowGradients): of the batch's examples.
-        moves (Tensor): ``(U, D)``, of each distinct word.
-        places (Tensor): int64 ``(R,)``, the word of each row among these.
-    """
-    gradients, words = rows.values, len(moves)
-    largest = gradients.abs().amax(1)
-    shares = moves[places] * (largest > 0)[:, None]
-    held = torch.zeros(words, dtype=torch.int64, device=places.device).index_add_(0, places, (largest > 0).long())
-    several = (held[places] > 1).nonzero().flatten()
-    if not len(several):
-        return shares
-    places, gradients = places[several], gradients[several]
-    # Of one size for each word, so that squares of small gradients do not vanish.
-    scale = largest.new_zeros(words).scatter_reduce_(0, places, largest[several], "amax")
-    gradients = gradients / scale[places, None]
-    lengths = gradients.norm(dim=1)
-    total = torch.zeros_like(moves).index_add_(0, places, gradients)
-    whole = lengths.new_zeros(words).index_add_(0, places, lengths)
-    rate = (moves * total).sum(1) / total.square().sum(1).maximum((CANCELS * whole).square()).clamp_min(1e-30)
-    left = moves - rate[:, None] * total
-    shares[several] = rate[places, None] * gradients + (lengths / whole[places])[:, None] * left[places]
-    return shares
+# Training examples that a table of their places has room for: 16 TB.
+MOST_EXAMPLES = 1 << 40
 
 
 class KeepUpdates(TrainerCallback):  # type: ignore[misc]
@@ -72,11 +37,11 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
     After Lawrence, Sztyler and Niepert, *Explaining Neural Matrix Factorization with Gradient Rollback* (AAAI 2021, arXiv
     2010.05516). What counts is how far the optimiser moved a row, with its momentum, its preconditioner and its weight decay. Of
     each step a row's move is shared out among those examples of the batch that hold its word, by their gradients
-    (:func:`captum_tracinwe.neighbours.rollback_training.shares_of`). Moves of rows that no example of the batch holds belong to
+    (:func:`captum_tracinwe.neighbours.rollback_shares.shares_of`). Moves of rows that no example of the batch holds belong to
     nobody: they are :attr:`Updates.rest`.
 
     Either a callback of transformers' Trainer: ``Trainer(..., callbacks=[KeepUpdates()])``; or in a loop of your own, as in the
-    example. The training itself is the same to the last bit.
+    example. The training itself is the same to the last bit. A gradient that ``zero_grad`` takes away before a step is nobody's.
 
     Args:
         model (Module, optional): the model that is trained; as a callback it gets the Trainer's.
@@ -84,7 +49,8 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
             more than the highest index met.
         layers (list of str, optional): a list with the name of the embedding; None finds it.
         directory (str or Path, optional): where the updates are written when training ends, whole or not at all. Memory is then
-            bounded by ``memory_limit``. Without it they stay in memory: 4 D bytes for each distinct token of each text.
+            bounded by ``memory_limit``. Without it they stay in memory: 4 D bytes for each distinct token of each text. It is new
+            or empty now, and has to be then.
         memory_limit (int): bytes for updates, beyond which they wait in files beside ``directory``.
 
     Raises:
@@ -120,20 +86,25 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if model is not None and not isinstance(model, Module):
             raise TypeError(f"KeepUpdates: expected a torch.nn.Module, got {type(model).__name__}.")
-        if examples is not None and (not is_whole(examples) or examples < 1):
-            raise ValueError(f"KeepUpdates: expected `examples` as the number of training examples, got {examples!r}.")
-        self.directory = None if directory is None else Path(directory)
-        self.memory_limit, self.layers, self.examples = as_memory_limit(memory_limit), layers, examples
+        if examples is not None and (not is_whole(examples) or not 1 <= examples <= MOST_EXAMPLES):
+            raise ValueError(
+                f"KeepUpdates: expected `examples` as the number of training examples, got {examples!r:.60}."
+            )
+        self.directory = None if directory is None else as_path(directory, "KeepUpdates", "directory")
+        self.memory_limit, self.layers = as_memory_limit(memory_limit), layers
+        self.examples = None if examples is None else int(examples)
         if self.directory is not None:
             check_free(self.directory)
-        self._ended: Updates | None = None
-        self._embedding: nn.Embedding | None = None
-        self._hooks: list[Any] = []
+        self._watched: Watch | None = None
         self._steps = 0
+        self._step: tuple[Tensor, RowGradients, Tensor, Tensor, Tensor] | None = None  # what after_step() needs
+        self._kept: tuple[tuple[str, int, str], Tensor] | None = (
+            None  # of a training that has ended: about it, and all moves
+        )
+        self._updates: Updates | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._parts: list[tuple[Tensor, RowGradients]] = []
         if model is not None:
-            self._watch(model)
+            self._begin(model)
 
     # ------------------------------------------------------------------------------------------------ a loop of one's own
 
@@ -141,47 +112,53 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
     def batch(self, indices: Sequence[int] | Tensor) -> Iterator[None]:
         """For a block with the forward and the backward of a batch: the training indices of its examples, in their order.
 
-        Several batches before one :meth:`step` are gradient accumulation.
+        Several batches before one :meth:`step` are gradient accumulation. One that ``zero_grad`` takes back does not count.
+
+        Raises:
+            ValueError: no whole numbers, or indices that there are not.
         """
-        self._open("batch")
-        before, self._now = self._now, _indices(indices, self.examples)
+        watch = self._open("batch")
+        before, watch.indices = watch.indices, _indices(indices, self.examples)
         try:
             yield
         finally:
-            self._now = before
+            watch.indices = before
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """For a block with ``optimizer.step()``, and nothing else that moves the table."""
+        """For a block with ``optimizer.step()``, and nothing else that moves the table; there is no ``closure``."""
         self.before_step()
         try:
             yield
         except BaseException:
-            self._forget()
+            self._step = None
+            if self._watched is not None:
+                self._watched.forget()
             raise
         self.after_step()
 
     def before_step(self) -> None:
         """Called right before ``optimizer.step()``, where :meth:`step` is not at hand."""
-        table = self._open("before_step").weight
-        if self._pending is not None:
+        watch = self._open("before_step")
+        if self._step is not None:
             raise RuntimeError(
                 "KeepUpdates.before_step: called twice: expected after_step() after each optimizer.step()."
             )
-        examples, rows = self._together()
+        examples, rows = watch.held()
         words, places = torch.unique(rows.ids, return_inverse=True)
         with torch.no_grad():
-            self._pending = examples, rows, words, places, _wide(table[words])
+            self._step = examples, rows, words, places, wide(watch.table[words])
+        watch.stepping = True
 
     def after_step(self) -> None:
         """Called right after ``optimizer.step()``."""
-        table = self._open("after_step").weight
-        if self._pending is None:
+        watch = self._open("after_step")
+        if self._step is None:
             raise RuntimeError("KeepUpdates.after_step: expected before_step() right before optimizer.step().")
-        examples, rows, words, places, before = self._pending
-        self._pending, self._steps = None, self._steps + 1
+        examples, rows, words, places, before = self._step
+        self._step, self._steps, watch.stepping = None, self._steps + 1, False
         with torch.no_grad():
-            moves = _wide(table[words]) - before
+            moves = wide(watch.table[words]) - before
             if not bool(moves.any()):  # nothing was read, or a step that a GradScaler left out
                 return
             shares = shares_of(rows, moves, places)
@@ -192,31 +169,49 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
                 )
             self._ledger.add(examples.cpu(), RowGradients.sound(rows.ptr, rows.ids, shares).to("cpu"))
 
-    def updates(self) -> Updates:
-        """The updates of all steps up to now; the keeper stops watching, and with a ``directory`` they are written there."""
-        if self._ended is None:
-            table = self._open("updates").weight
+    def updates(self, directory: str | Path | None = None) -> Updates:
+        """The updates of all steps up to now; the keeper stops watching, and with a ``directory`` they are written there.
+
+        Args:
+            directory (str or Path, optional): in place of the one given before, if nothing could be written there.
+
+        Raises:
+            OSError: they could not be written. They are still kept: call it again with another ``directory``.
+            RuntimeError: there was no training.
+        """
+        target = self.directory if directory is None else as_path(directory, "KeepUpdates.updates", "directory")
+        if self._updates is not None:
+            if directory is not None and target is not None:
+                self._updates.save(target)
+            return self._updates
+        if self._kept is None:
+            self._open("updates")
             self.close()
-            final = table.detach().cpu()
-            moved = _wide(final) - self._first
-            about = self._name, self._steps, fingerprint(table)
-            ledger, folder = self._ledger, self._folder
-            if self.directory is None:
-                rows = next(ledger.parts())
-                shared = torch.zeros(moved.shape, dtype=torch.float64).index_add_(0, rows.ids, rows.values.double())
-                self._ended = Updates(
-                    about[0], about[1], moved, shared.to(moved.dtype), about[2], (len(rows),), (rows,)
-                )
-            else:
-                self._ended = written(self.directory, about, moved, ledger.parts())
-            if folder is not None:
-                folder.cleanup()
-        return self._ended
+        assert self._kept is not None
+        about, moved = self._kept
+        if target is None:
+            rows = next(self._ledger.parts())
+            shared = torch.zeros(moved.shape, dtype=torch.float64).index_add_(0, rows.ids, rows.values.double())
+            self._updates = Updates(*about[:2], moved, shared.to(moved.dtype), about[2], (len(rows),), (rows,))
+        else:
+            self._updates = _written(target, about, moved, self._ledger)
+        self._ledger.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+        return self._updates
 
     def close(self) -> None:
-        """Stop watching: the model has no hook of this keeper any more."""
-        while self._hooks:
-            self._hooks.pop().remove()
+        """Stop watching: the model has no hook of this keeper any more. :meth:`updates` can still be asked for."""
+        watch = self._watched
+        if watch is None or not watch.open:
+            return
+        try:
+            table = watch.table.detach()
+            moved = wide(table.cpu()) - self._first
+            self._kept = (watch.name, self._steps, fingerprint(table)), moved
+        finally:
+            self._step = None
+            watch.close()
 
     def __enter__(self) -> KeepUpdates:
         return self
@@ -224,147 +219,38 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
     def __exit__(self, *raised: Any) -> None:
         self.close()
 
-    # ------------------------------------------------------------------------------------------------------- watching
-
-    def _watch(self, model: Module) -> None:
-        found = find_embedding(model, self.layers)
-        table, module = found.weight, found.module
-        name = found.name
-        if not isinstance(module, nn.Embedding):
-            raise ValueError(
-                f"KeepUpdates: {name!r} is an nn.EmbeddingBag, at whose output the words of a text are one: expected an "
-                f"nn.Embedding, whose output may then be averaged or summed."
-            )
-        if parametrize.is_parametrized(module) or not isinstance(table, nn.Parameter) or not table.requires_grad:
-            raise ValueError(
-                f"KeepUpdates: the embedding {name!r} is not trained itself (frozen, as under LoRA, or made of other tensors): "
-                f"expected a table that the optimiser moves. Set {name}.weight.requires_grad = True, or use TracInWE, which "
-                f"needs no update."
-            )
-        owners = {key: one for key, one in unwrap(model).named_modules() if getattr(one, "weight", None) is table}
-        others = [key for key, one in owners.items() if not isinstance(one, nn.Embedding)]
-        if others:
-            raise ValueError(
-                f"KeepUpdates: the embedding {name!r} is tied to {others[0]!r}, through which each step moves rows of words that "
-                f"no text holds: expected a table of its own (tie_word_embeddings=False). Of a tied one use TracInWE."
-            )
-        self._name, self._embedding = name, module
-        self._first = _wide(table.detach().cpu()).clone()
+    def _begin(self, model: Module) -> Watch:
+        watch = Watch(model, self.layers)
+        self._watched = watch
+        self._first = wide(watch.table.detach().cpu()).clone()
         if self.directory is not None:
             self.directory.parent.mkdir(parents=True, exist_ok=True)
             self._folder = tempfile.TemporaryDirectory(".runs", f".{self.directory.name}.", self.directory.parent)
         folder = None if self._folder is None else Path(self._folder.name)
-        self._ledger = Ledger(self.examples, table, folder, self.memory_limit)
-        keeper = weakref.ref(self)  # a keeper that nobody holds any more leaves no updates behind
+        self._ledger = Ledger(self.examples, watch.table, folder, self.memory_limit)
+        return watch
 
-        def looked_up(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            alive = keeper()
-            if alive is not None and isinstance(output, Tensor) and output.requires_grad:
-                alive._looked_up(args[0] if args else kwargs["input"], output)
-
-        for one in owners.values():
-            self._hooks.append(one.register_forward_hook(looked_up, with_kwargs=True))
-
-    def _open(self, caller: str) -> nn.Embedding:
-        if self._embedding is None or not self._hooks:
-            why = "its training has ended" if self._embedding is not None else "it has no model yet"
+    def _open(self, caller: str) -> Watch:
+        if self._watched is None or not self._watched.open:
+            why = "its training has ended" if self._watched is not None else "it has no model yet"
             raise RuntimeError(
                 f"KeepUpdates.{caller}: {why}: expected KeepUpdates(model) during its training, or KeepUpdates() among the "
                 f"callbacks of a Trainer that trains."
             )
-        return self._embedding
-
-    _now: Tensor | None = None  # the training indices of the batch that passes
-    _ledger: Ledger
-    _drawn: deque[int] | None = None
-    _fresh = False
-
-    def _looked_up(self, ids: Tensor, output: Tensor) -> None:
-        """Of a forward that may be followed by a backward: whose words these are is noted until their gradient comes."""
-        if self._drawn is not None and self._fresh:
-            size, self._fresh = len(ids), False
-            if size > len(self._drawn):
-                raise RuntimeError(
-                    f"KeepUpdates: a forward of {size} examples, and the Trainer drew {len(self._drawn)}: expected each batch to "
-                    f"pass once, as it was drawn. With other batches train in a loop of your own."
-                )
-            self._now = torch.tensor([self._drawn.popleft() for _ in range(size)])
-        indices, ids = self._now, ids.detach()
-        padding = None if self._embedding is None else self._embedding.padding_idx
-        if indices is not None and (ids.dim() < 1 or len(ids) != len(indices)):
-            raise ValueError(
-                f"KeepUpdates: {len(indices)} training indices, and the embedding {self._name!r} is called with ids of shape "
-                f"{tuple(ids.shape)}: expected one index for each example, and the examples along the first dimension."
-            )
-
-        def arrived(gradient: Tensor) -> None:
-            if indices is None:
-                raise RuntimeError(
-                    "KeepUpdates: a backward through words of nobody: expected forward and backward within "
-                    "`with keeper.batch(indices):`, or keeper.close() when training has ended."
-                )
-            of_position = torch.arange(len(ids), device=ids.device).repeat_interleave(ids[0].numel() if len(ids) else 0)
-            flat, values = ids.reshape(-1), _wide(gradient.detach()).reshape(-1, gradient.shape[-1])
-            if padding is not None:  # autograd gives this row no gradient
-                kept = (flat != padding).nonzero().flatten()
-                of_position, flat, values = of_position[kept], flat[kept], values[kept]
-            self._parts.append((indices, RowGradients.from_positions(of_position, flat, values, len(ids))))
-
-        output.register_hook(arrived)  # type: ignore[no-untyped-call]
-
-    def _together(self) -> tuple[Tensor, RowGradients]:
-        """What arrived since the last step: the training examples, each once, and their rows."""
-        parts, self._parts = self._parts, []
-        if not parts:
-            assert self._embedding is not None
-            nobody = torch.zeros(0, dtype=torch.int64)
-            empty = _wide(self._embedding.weight.detach()[:0])
-            return nobody, RowGradients.from_positions(nobody.to(empty.device), nobody.to(empty.device), empty, 0)
-        indices = torch.cat([one for one, _ in parts])
-        examples, places = torch.unique(indices, return_inverse=True)
-        if len(parts) == 1 and len(examples) == len(indices):
-            return indices, parts[0][1]
-        rows = RowGradients.cat([one for _, one in parts])
-        owners = places.to(rows.ids.device)[rows.examples]
-        return examples, RowGradients.from_positions(owners, rows.ids, rows.values, len(examples))
-
-    def _forget(self) -> None:
-        self._parts, self._pending = [], None
-
-    _pending: tuple[Tensor, RowGradients, Tensor, Tensor, Tensor] | None = None
+        return self._watched
 
     # ------------------------------------------------------------------------------------------- transformers' Trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Called by Trainer."""
-        reasons = {
-            "a run that is resumed, whose first updates nobody kept": state.global_step > 0,
-            "load_best_model_at_end=True, which puts an earlier table back": args.load_best_model_at_end,
-            "several devices, each with batches of its own": args.world_size > 1 or args.n_gpu > 1,
-        }
-        for reason in (reason for reason, holds in reasons.items() if holds):
-            raise ValueError(f"KeepUpdates: {reason}: expected one run from its first step to its last on one device.")
-        if self._embedding is not None:
+        if self._watched is not None:
             raise ValueError("KeepUpdates: it has kept a training already: expected a new KeepUpdates() for each.")
         loader = given["train_dataloader"]
-        sampler = getattr(loader, "batch_sampler", None)
-        if type(sampler) is not BatchSampler or not hasattr(loader.dataset, "__len__"):
-            raise ValueError(
-                f"KeepUpdates: the Trainer's batches come from a {type(sampler).__name__}, which does not tell whose they are: "
-                f"expected a train_dataset with a length, in batches of torch's BatchSampler. Else train in a loop of your own."
-            )
+        check_run(args, state, loader, self.directory)
+        if self.directory is not None:
+            check_free(self.directory)
         self.examples = len(loader.dataset)
-        self._watch(given["model"])
-        self._drawn = deque()
-        sampler.sampler = _Noted(sampler.sampler, self._drawn)
-        keeper = weakref.ref(self)
-
-        def begins(module: Module, args: Any) -> None:
-            alive = keeper()
-            if alive is not None and torch.is_grad_enabled():
-                alive._fresh = True
-
-        self._hooks.append(given["model"].register_forward_pre_hook(begins))
+        follow(self._begin(given["model"]), given["model"], loader)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Called by Trainer."""
@@ -375,38 +261,36 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
         self.after_step()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Called by Trainer."""
-        self.updates()
+        """Called by Trainer, whose own end must not fail for updates that could not be written."""
+        try:
+            self.updates()
+        except OSError as error:
+            warnings.warn(
+                f"KeepUpdates: the training has ended, and its updates are not on the disk. They are still kept: write them "
+                f"elsewhere by keeper.updates(directory=...). What happened: {error.__cause__ or error}",
+                stacklevel=2,
+            )
 
 
-class _Noted:
-    """A sampler that notes what it draws, until a new epoch begins; else it is the one that it stands for."""
-
-    def __init__(self, sampler: Any, drawn: deque[int]) -> None:
-        self._sampler, self._drawn = sampler, drawn
-
-    def __iter__(self) -> Iterator[int]:
-        self._drawn.clear()  # what was drawn for a batch that was dropped
-        for index in self._sampler:
-            self._drawn.append(int(index))
-            yield index
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_sampler"], name)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """In float32, or float64 where it is that; a copy is not promised."""
-    return values if values.dtype == torch.float64 else values.float()
+def _written(path: Path, about: tuple[str, int, str], moved: Tensor, ledger: Ledger) -> Updates:
+    try:
+        return written(path, about, moved, ledger.parts())
+    except (OSError, SafetensorError) as error:
+        raise (FileExistsError if isinstance(error, FileExistsError) else OSError)(
+            f"KeepUpdates: the updates could not be written to {str(path)!r}: expected a new or an empty directory, and room "
+            f"on the disk. They are still kept: write them elsewhere by keeper.updates(directory=...). What happened: {error}"
+        ) from error
 
 
 def _indices(given: Any, examples: int | None) -> Tensor:
-    numbers = torch.as_tensor(given)
-    whole = numbers.dim() == 1 and not numbers.is_floating_point() and numbers.dtype != torch.bool
-    if not whole or (len(numbers) and int(numbers.min()) < 0):
+    try:
+        numbers = torch.as_tensor(np.ascontiguousarray(given) if isinstance(given, np.ndarray) else given).cpu()
+        whole = numbers.dim() == 1 and torch.iinfo(numbers.dtype) is not None and numbers.layout == torch.strided
+        whole = whole and not (len(numbers) and int(numbers.min()) < 0)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        whole = isinstance(given, (list, tuple)) and not given
+        numbers = torch.zeros(0, dtype=torch.int64)
+    if not whole:
         raise ValueError(
             f"KeepUpdates.batch: expected the training indices of the batch's examples, whole numbers from 0, got {given!r:.80}."
         )
@@ -415,4 +299,4 @@ def _indices(given: Any, examples: int | None) -> Tensor:
             f"KeepUpdates.batch: training index {int(numbers.max())}, and there are examples={examples}: expected indices from 0 "
             f"to {examples - 1}."
         )
-    return numbers.long().cpu()
+    return numbers.long()

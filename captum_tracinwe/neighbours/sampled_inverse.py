@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.neighbours.asked import check_seed
 from captum_tracinwe.preconditioners.learned import check_positive, check_rows
 from captum_tracinwe.rows.postings import PostingLists
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -92,6 +94,7 @@ def s_test(
     check_rows("s_test, `train`", train)
     check_rows("s_test, `questions`", questions)
     check_positive("damping", damping)
+    check_seed(seed, "s_test")
     texts = len(train)
     if not train.num_rows:
         raise ValueError("s_test: there are no training rows: expected those of at least one text.")
@@ -135,7 +138,13 @@ class _Solver:
         self.words = self.lists.ids
         self.place = torch.searchsorted(self.words, train.ids)
         squares = train.squared_norms()
-        self.damping = damping * float(squares.sum()) / (len(train) * len(self.words) * train.width)
+        mean = float(squares.sum()) / (len(train) * len(self.words) * train.width)
+        self.damping = float(damping) * mean
+        if mean and not 0 < self.damping < math.inf:
+            raise ValueError(
+                f"s_test: `damping` of {damping!r:.40} times the mean of F's diagonal, {mean:.3g}, is {self.damping:g}: "
+                f"expected a finite number above 0. Choose one nearer to 1."
+            )
         if scale is not None:
             check_positive("scale", scale)
             if scale <= self.damping:
@@ -183,12 +192,12 @@ class _Solver:
             along = c * products[batch]
             along.index_add_(0, example, torch.einsum("rnd,rd->rn", u[places], values), alpha=s)
             c, s = 1 + shrink * c, shrink * s
+            if s < SMALLEST:  # or 0, beside a damping that is all of the scale
+                u *= s
+                s = 1.0
             u.index_add_(
                 0, places, along[example][:, :, None] * values[:, None], alpha=-1 / (s * self.scale * batch_size)
             )
-            if s < SMALLEST:
-                u *= s
-                s = 1.0
         return c / self.scale, u * (s / self.scale)
 
     def _rows_of(self, batch: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from captum_tracinwe.neighbours.asked import check_inputs, check_level, check_progress, check_tracin
+from captum_tracinwe.neighbours.written import rows_of, told
 from captum_tracinwe.tabular import frame
 from captum_tracinwe.words.association import benjamini_hochberg
 
@@ -26,7 +27,6 @@ __all__ = ["InfluenceStability", "StableExample", "influence_stability"]
 LEAST_EXAMPLES = 20
 # A normal variable's standard deviation in units of its median absolute deviation.
 _PER_MAD = 1.482602218505602
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class InfluenceStability:
 
     def rows(self) -> list[dict[str, Any]]:
         """The examples as a list of dicts."""
-        return [{name: getattr(one, name) for name in COLUMNS} for one in self.examples]
+        return rows_of(self.examples)
 
     def to_table(self) -> Any:
         """A ``pandas.DataFrame``, a row an example; where pandas is not installed a list of dict."""
@@ -98,16 +98,15 @@ class InfluenceStability:
         )
 
     def __str__(self) -> str:
-        lines = [
+        return told(
             f"{len(self.suspects)} of {len(self.examples):,} training examples keep more influence than chance has it "
             f"(adjusted p ≤ {self.level:g}); {self.questions} questions, transformations: {self.transformations}.",
             f"{'example':>8} {'before':>11} {'after':>11} {'z':>7} {'adjusted p':>11}",
-        ]
-        lines += [
-            f"{one.index:8d} {one.before:11.4g} {one.after:11.4g} {one.z:7.2f} {one.adjusted_p:11.2g}"
-            for one in islice(self.examples, _SHOWN)
-        ]
-        return "\n".join(lines)
+            (
+                f"{one.index:8d} {one.before:11.4g} {one.after:11.4g} {one.z:7.2f} {one.adjusted_p:11.2g}"
+                for one in self.examples
+            ),
+        )
 
 
 def influence_stability(
@@ -174,9 +173,10 @@ def influence_stability(
         >>> sorted(found.order[:3])
         [0, 1, 2]
     """
-    _check(tracin, transformed, level)
+    _check(tracin, questions, transformed, level)
+    check_progress(show_progress, "influence_stability")
     asked = (questions, *transformed, *(() if ordinary is None else (ordinary,)))
-    scores: list[Any] = [tracin.influence(inputs, show_progress=bool(show_progress)) for inputs in asked]
+    scores: list[Any] = [tracin.influence(inputs, show_progress=show_progress) for inputs in asked]
     usual = None if ordinary is None else scores.pop()
     return stability_of(scores, usual, level=level)
 
@@ -226,20 +226,26 @@ def compressed(scores: Tensor) -> Tensor:
     return (far / spread.clamp_min(torch.finfo(scores.dtype).tiny)).asinh()
 
 
-def _check(tracin: Any, transformed: Sequence[Any], level: Any) -> None:
-    if not hasattr(tracin, "influence"):
-        raise TypeError(f"influence_stability: expected a TracInWE first, got {type(tracin).__name__}.")
+def _check(tracin: Any, questions: Any, transformed: Sequence[Any], level: Any) -> None:
+    check_tracin(tracin, "influence_stability")
+    check_inputs(questions, "influence_stability", "questions")
     if not transformed:
         raise ValueError(
             "influence_stability: expected at least one transformation of the questions after them, got none: for instance the "
             "same questions negated, with the same answers."
         )
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
-        raise ValueError(f"influence_stability: expected `level` between 0 and 1, got {level!r}.")
+    for number, one in enumerate(transformed, 1):
+        check_inputs(one, "influence_stability", f"transformation {number}")
+    check_level(level, "influence_stability")
 
 
 def _checked(versions: Sequence[Tensor], number: int) -> Tensor:
     first, scores = versions[0], versions[number]
+    if bool(scores.isnan().any()) or bool((scores == math.inf).any()):
+        raise ValueError(
+            f"influence_stability: version {number} of the questions has scores that are NaN or infinite: expected finite ones. "
+            f"Look at the loss of these questions."
+        )
     if number and len(scores) != len(first):
         raise ValueError(
             f"influence_stability: {len(first)} questions, and {len(scores)} in transformation {number}: expected the same "

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches.arguments import is_rate, is_whole
+from captum_tracinwe.batches.arguments import is_rate
 from captum_tracinwe.batches.batch import Batch, Loss, as_parts, labels_of, move_to, part_of, size_of
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.batches.wrapped import unwrap
@@ -22,7 +22,8 @@ from captum_tracinwe.gradients.forward import run_model
 from captum_tracinwe.gradients.passed import differentiable
 from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.gradients.token_losses import with_virtual_tokens
-from captum_tracinwe.neighbours.groups import GroupInfluence, Groups, check_asked, members_of, readable_size
+from captum_tracinwe.neighbours.asked import check_inputs, check_seed, check_tracin, check_wholes
+from captum_tracinwe.neighbours.groups import GroupInfluence, Groups, Members, members_of, readable_size
 from captum_tracinwe.tracin_we import TracInWE
 
 __all__ = ["unlearn", "unlearn_inverse"]
@@ -51,7 +52,7 @@ def unlearn(
     Args:
         tracin (TracInWE): the model, its training set, its checkpoints.
         inputs (batch or DataLoader): N test examples.
-        groups (mapping, sequence or Tensor): as of :func:`group_influence`.
+        groups (mapping, sequence or Tensor): as of :func:`group_influence`; texts that were deleted from an index are in none.
         learning_rate (float): of Adam.
         epochs (int): passes over each group; the number of steps grows with its size, as the paper's does.
         batch_size (int): training texts to a step.
@@ -63,7 +64,7 @@ def unlearn(
     Raises:
         TypeError: `groups` of another kind.
         ValueError: groups as in :func:`group_influence`; a setting out of range; a training set of which no single examples can
-            be read; a model all of whose weights are frozen; a loss that is NaN or infinite after unlearning.
+            be read; a model all of whose weights are frozen; a loss that is NaN or infinite, before or after unlearning.
 
     Example:
         >>> from captum_tracinwe.neighbours import unlearn
@@ -75,15 +76,15 @@ def unlearn(
     """
     whose = "unlearn"
     _check(tracin, whose, learning_rate, epochs=epochs, batch_size=batch_size)
-    if not is_whole(seed) or seed < 0:
-        raise ValueError(f"{whose}: expected `seed` as a whole number of at least 0, got {seed!r:.60}.")
-    members = members_of(groups, _size(tracin, whose), whose)
+    check_seed(seed, whose)
+    members = _members(tracin, groups, whose)
     examples, names = tracin.live_source.examples, members.names
     placed = examples.places()
     questions = _read_all(tracin, inputs, whose)
     columns = []
     with _unlearning(tracin, whose) as student:
         before = student.losses(questions, tracin.test_loss_fn)
+        _refuse_lost_before(before, range(len(before)), "test example", whose)
         for group, name in enumerate(names):
             indices = torch.tensor(members.of(group))
             places = indices if placed is None else placed[indices]
@@ -92,13 +93,17 @@ def unlearn(
             steps = (
                 [student.read(examples.together(chunk.tolist()), whose)]
                 for epoch in shuffled
-                for chunk in torch.split(epoch, int(batch_size))
+                for chunk in torch.split(epoch, min(int(batch_size), len(epoch)))
             )
-            student.climb(steps, tracin.loss_fn, float(learning_rate))
+            finite = student.climb(steps, tracin.loss_fn, float(learning_rate))
             risen = student.losses(questions, tracin.test_loss_fn) - before
-            _refuse_lost(risen, f"test example {{}} after unlearning the group {name!r:.60}", whose)
-            columns.append(risen)
             student.forget()
+            if not finite or not bool(risen.isfinite().all()):  # by unlearning, or was a text of the group lost before?
+                own = [student.read(examples.together([place]), whose) for place in places.tolist()]
+                _refuse_lost_before(student.losses(own, tracin.loss_fn), indices.tolist(), "training example", whose)
+                _refuse_lost(risen, f"test example {{}} after unlearning the group {name!r:.60}", whose)
+                raise _lost(f"the group {name!r:.60} while it is unlearned", whose)
+            columns.append(risen)
     return GroupInfluence(names, members.sizes, torch.stack(columns, 1), "UnTrac")
 
 
@@ -114,22 +119,15 @@ def unlearn_inverse(
     """UnTrac-Inv: how much the loss on each group of training texts rises when the model unlearns the questions.
 
     One run of gradient ascent, by Adam on the mean loss of all questions together, serves all groups. The score of a group is
-    the sum over its texts of how much their losses rose; the paper's figure is the mean, ``per_text``. Else as :func:`unlearn`.
-
-    Source: Isonuma, Titov, *Unlearning Traces the Influential Training Data of Language Models*, ACL 2024, arXiv 2401.15241.
+    the sum over its texts of how much their losses rose; the paper's figure is the mean, ``per_text``. Source, errors, and all
+    else as of :func:`unlearn`.
 
     Args:
-        tracin (TracInWE): the model, its training set, its checkpoints.
-        inputs (batch or DataLoader): N test examples, unlearned together.
-        groups (mapping, sequence or Tensor): as of :func:`group_influence`.
-        learning_rate (float): of Adam.
+        tracin, inputs, groups, learning_rate: as of :func:`unlearn`; the N test examples are unlearned together.
         steps (int): of ascent, each over all questions.
 
     Returns:
         GroupInfluence: scores float64 ``(1, G)``, of all questions as one.
-
-    Raises:
-        TypeError, ValueError: as of :func:`unlearn`.
 
     Example:
         >>> from captum_tracinwe.neighbours import unlearn_inverse
@@ -141,16 +139,22 @@ def unlearn_inverse(
     """
     whose = "unlearn_inverse"
     _check(tracin, whose, learning_rate, steps=steps)
-    members = members_of(groups, _size(tracin, whose), whose)
+    members = _members(tracin, groups, whose)
     asked = torch.unique(members.examples)
     questions = _read_all(tracin, inputs, whose)
     batches, held = tracin.live_source.examples.chosen(asked.tolist())
     taught = list(reading(batches, "train_dataset"))
     with _unlearning(tracin, whose) as student:
         before = student.losses(taught, tracin.loss_fn)
-        student.climb((questions for _ in range(int(steps))), tracin.test_loss_fn, float(learning_rate))
+        _refuse_lost_before(before, held, "training example", whose)
+        asked_before = student.losses(questions, tracin.test_loss_fn)
+        _refuse_lost_before(asked_before, range(len(asked_before)), "test example", whose)
+        climbing = (questions for _ in range(int(steps)))
+        finite = student.climb(climbing, tracin.test_loss_fn, float(learning_rate))
         risen = student.losses(taught, tracin.loss_fn) - before
     _refuse_lost(risen, "the training texts after unlearning the test examples, that at place {},", whose)
+    if not finite:
+        raise _lost("the test examples while they are unlearned", whose)
     of_each = torch.zeros(int(asked[-1]) + 1, dtype=torch.float64)
     of_each[torch.tensor(held)] = risen
     sums = torch.zeros(len(members.names), dtype=torch.float64)
@@ -159,7 +163,7 @@ def unlearn_inverse(
 
 
 def _read_all(tracin: TracInWE, inputs: Any, whose: str) -> list[Batch]:
-    check_asked(inputs, whose)
+    check_inputs(inputs, whose)
     questions = list(reading(tracin.batches_of(inputs), "inputs"))
     if not questions:
         raise ValueError(f"{whose}: `inputs` is empty: expected at least one test example.")
@@ -194,18 +198,22 @@ class _Student:
             )
         return batch
 
-    def climb(self, steps: Iterator[list[Batch]], loss_fn: Loss | None, rate: float) -> None:
-        """Steps of Adam up the mean loss of the batches of each."""
+    def climb(self, steps: Iterator[list[Batch]], loss_fn: Loss | None, rate: float) -> bool:
+        """Steps of Adam up the mean loss of the batches of each; whether all losses on the way were finite."""
         fused = all(weight.device.type in ("cpu", "cuda") for weight in self.weights)
         optimizer = torch.optim.Adam(self.weights, rate, maximize=True, fused=fused)
+        finite = True
         for batches in steps:
             optimizer.zero_grad()
             count = sum(map(size_of, batches))
             for batch in batches:
                 with differentiable(self.model):
-                    (self._losses(batch, loss_fn).sum() / count).backward()  # type: ignore[no-untyped-call]
+                    losses = self._losses(batch, loss_fn)
+                    (losses.sum() / count).backward()  # type: ignore[no-untyped-call]
+                finite = finite and bool(losses.isfinite().all())
             optimizer.step()
         optimizer.zero_grad()
+        return finite
 
     def losses(self, batches: Sequence[Batch], loss_fn: Loss | None) -> Tensor:
         """Of each example, float64 ``(n,)``."""
@@ -281,31 +289,44 @@ def _singles(batch: Batch) -> list[Batch]:
 
 
 def _check(tracin: Any, whose: str, learning_rate: Any, **counts: Any) -> None:
-    if not isinstance(tracin, TracInWE):
-        raise TypeError(f"{whose}: expected a TracInWE first, got {type(tracin).__name__}.")
+    check_tracin(tracin, whose)
     if not is_rate(learning_rate) or not float(learning_rate) > 0:
         raise ValueError(
             f"{whose}: expected `learning_rate` as a finite number above 0, got {learning_rate!r:.60}; the paper has 5e-5."
         )
-    for name, value in counts.items():
-        if not is_whole(value) or value < 1:
-            raise ValueError(f"{whose}: expected `{name}` as a whole number of at least 1, got {value!r:.60}.")
+    check_wholes(whose, **counts)
 
 
-def _size(tracin: TracInWE, whose: str) -> int:
+def _members(tracin: TracInWE, groups: Groups, whose: str) -> Members:
+    """Which training text is in which group, without those that were deleted from an index."""
     size = readable_size(tracin)
     if size is None:
         raise ValueError(
             f"{whose}: this `train_dataset` is a stream, or gives whole batches, of which no chosen texts can be read: expected "
             f"a Dataset or a list of examples. group_influence asks about groups of any training set."
         )
-    return size
+    if tracin.index is not None:
+        tracin.index.warn_unfinished()
+    return members_of(groups, size, whose).among(tracin.source.indices, size, whose)
+
+
+def _refuse_lost_before(losses: Tensor, numbers: Sequence[int], what: str, whose: str) -> None:
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        raise ValueError(
+            f"{whose}: the loss of {what} {numbers[int(bad[0])]} is {float(losses[bad[0]]):g} at the last checkpoint, before "
+            f"anything is unlearned: expected a finite number. Look at that example, the loss and the checkpoint."
+        )
 
 
 def _refuse_lost(risen: Tensor, what: str, whose: str) -> None:
     bad = (~risen.isfinite()).nonzero()
     if len(bad):
-        raise ValueError(
-            f"{whose}: the loss of {what.format(int(bad[0]))} is NaN or infinite: expected finite numbers. Unlearn less: a lower "
-            f"learning_rate, or fewer steps."
-        )
+        raise _lost(what.format(int(bad[0])), whose)
+
+
+def _lost(what: str, whose: str) -> ValueError:
+    return ValueError(
+        f"{whose}: the loss of {what} is NaN or infinite: expected finite numbers. Unlearn less: a lower learning_rate, or fewer "
+        f"steps."
+    )

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_tracinwe.batches.arguments import is_rate
+from captum_tracinwe.batches.arguments import is_plain, is_rate, kind_of
 from captum_tracinwe.batches.batch import Batch
 from captum_tracinwe.gradients.switches import undisturbed
+from captum_tracinwe.neighbours.asked import check_inputs, check_progress, check_tracin
 from captum_tracinwe.tracin_we import TracInWE
 
 __all__ = ["example_weights"]
@@ -65,30 +66,34 @@ def example_weights(
         >>> bool(weights[best] == weights.max())
         True
     """
-    if not isinstance(tracin, TracInWE):
-        raise TypeError(f"example_weights: expected a TracInWE first, got {type(tracin).__name__}.")
-    if trusted is None:
-        raise TypeError("example_weights: `trusted` is None: expected test examples whose labels are right.")
+    check_tracin(tracin, "example_weights")
+    check_inputs(trusted, "example_weights", "trusted", "test examples whose labels are right")
+    check_progress(show_progress, "example_weights")
     if not is_rate(step):
         raise ValueError(f"example_weights: expected `step` as a finite number of at least 0, got {step!r:.60}.")
     question = replace(tracin.question(trusted, aggregate=True), by_own_length=True)
     influence = tracin.source.scores(question, show_progress)[0].double().cpu()
     there = influence > -torch.inf  # of those deleted from an index
     before = _checked(start, len(influence), there)
-    size = influence[there].square().mean().sqrt()
-    if not float(size) > 0:
+    largest = influence[there].abs().amax()
+    if not float(largest) > 0:
         raise ValueError(
             f"example_weights: none of the {int(there.sum())} training examples has any influence on the trusted ones: expected "
             f"trusted texts that share words with them, and checkpoints whose learning rate is not 0."
         )
+    direction = influence[there] / largest  # of one size, so that no square is too large or too small for a float
+    moved = before[there] + float(step) * (direction / direction.square().mean().sqrt())
+    if not bool(moved.isfinite().all()):
+        raise ValueError(f"example_weights: `step` is {step!r:.60}, which no weight can go: expected at most 1e300.")
     found = torch.zeros_like(influence)
-    found[there] = _nearest(before[there] + float(step) * influence[there] / size)
+    found[there] = _nearest(moved)
     return found
 
 
 def _nearest(wanted: Tensor) -> Tensor:
     """The nearest weights ≥ 0 of mean 1: max(wanted − t, 0), with the t that makes it so (Held, Wolfe, Crowder 1974)."""
     size = len(wanted)
+    wanted = wanted - wanted.amax()  # the same up to t, and small beside the sum of the weights where it matters
     falling = wanted.sort(descending=True).values
     cuts = (falling.cumsum(0) - size) / torch.arange(1, size + 1, dtype=wanted.dtype)
     last = int((falling > cuts).nonzero()[-1])
@@ -106,6 +111,8 @@ def _checked(start: Any, size: int, there: Tensor) -> Tensor:
             f"example_weights: `start` is of shape {tuple(start.shape)}: expected one weight for each of {size} training "
             f"examples, ({size},), such as those that example_weights gave before."
         )
+    if not is_plain(start):
+        raise TypeError(f"example_weights: expected `start` as a dense tensor of real numbers, got {kind_of(start)}.")
     found = start.detach().cpu().double()
     mean = float(found[there].mean())
     if not bool((found >= 0).all()) or not abs(mean - 1) < 1e-3:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 
-from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.batches.arguments import as_float, is_whole
 from captum_tracinwe.rows.overflow import first_not_finite, overflow
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -209,8 +209,8 @@ class Learned(ABC, Generic[S]):
 
 def check_positive(name: str, value: Any) -> None:
     """ValueError unless ``value`` is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
-        raise ValueError(f"`{name}` should be a finite number above 0, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < as_float(value) < math.inf:
+        raise ValueError(f"`{name}` should be a finite number above 0, got {value!r:.60}.")
 
 
 # log(10⁹) to this power is 10⁸⁴, whose square float64 still holds.

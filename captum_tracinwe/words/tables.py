@@ -62,7 +62,14 @@ def ranked(pairs: Any, kind: type[Pair]) -> Iterator[tuple[int, Pair]]:
         TypeError: something else is among them.
     """
     counts: Counter[int] = Counter()
-    for entry in [pairs] if isinstance(pairs, kind) else pairs:
+    given: Any = pairs
+    if not isinstance(given, (kind, Iterable)) or isinstance(given, (str, bytes)):
+        raise TypeError(
+            f"expected {kind.__name__}, or a list of them for each test text, got {type(pairs).__name__}: they are "
+            f"tracin.word_influence(inputs, train_indices)."
+        )
+    entries: Any = [given] if isinstance(given, kind) else given
+    for entry in entries:
         for pair in [entry] if isinstance(entry, kind) or not isinstance(entry, Iterable) else entry:
             if not isinstance(pair, kind):
                 raise TypeError(

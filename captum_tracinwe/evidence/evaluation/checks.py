@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_tracinwe.batches.arguments import is_plain, kind_of
+
 __all__ = ["checked_answers", "checked_mask", "checked_scores", "checked_seeds", "checked_wholes"]
 
 
@@ -19,12 +21,12 @@ def checked_scores(scores: Any, what: str, dims: int = 2) -> Tensor:
         TypeError: no tensor.
         ValueError: other dimensions than (test, training) examples, or values that are NaN or infinite.
     """
-    if not isinstance(scores, Tensor):
-        raise TypeError(f"{what}: expected scores as a tensor, got {type(scores).__name__}.")
+    if not is_plain(scores):
+        raise TypeError(f"{what}: expected scores as a tensor, dense and of real numbers, got {kind_of(scores)}.")
     if scores.dim() != dims:
         shape = "(N, M), test x training examples" if dims == 2 else "(M,), one for each training example"
         raise ValueError(f"{what}: expected scores {shape}, got {tuple(scores.shape)}.")
-    found = scores.detach().cpu().double()
+    found: Tensor = scores.detach().cpu().double()
     bad = ~found.isfinite()
     if bool(bad.any()):
         raise ValueError(

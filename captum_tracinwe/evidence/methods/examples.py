@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from captum_tracinwe.batches.arguments import is_plain, kind_of
 from captum_tracinwe.batches.batch import Loss
 from captum_tracinwe.checkpoints.weights import load_checkpoint
 
@@ -144,12 +145,17 @@ def checked(scores: Tensor, test: Examples, train: Examples, name: str) -> Tenso
     """``scores`` detached on the CPU.
 
     Raises:
+        TypeError: no tensor of real numbers.
         ValueError: not of shape ``(N, M)``, or not finite.
     """
+    if not is_plain(scores):
+        raise TypeError(
+            f"{name} gave no scores but {kind_of(scores)}: expected a tensor (test, train), dense and of real numbers."
+        )
     if scores.shape != (len(test), len(train)):
         raise ValueError(
             f"{name} gave scores of shape {tuple(scores.shape)}: expected (test, train) = ({len(test)}, {len(train)})."
         )
     if not bool(scores.isfinite().all()):
         raise ValueError(f"{name} gave scores that are NaN or infinite: look at its checkpoints and options.")
-    return scores.detach().cpu()
+    return scores.detach().cpu() if scores.is_floating_point() else scores.detach().cpu().double()
