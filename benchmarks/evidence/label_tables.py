@@ -59,21 +59,31 @@ def labels(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+NAMES = {
+    "itself": "the text itself, alone",
+    "suspects": "the texts named",
+    "TR-TFIDF": "texts named by TR-TFIDF",
+    "nearest of the label": "the nearest texts of the label",
+    "others of the label": "other texts of the label",
+    "words, hidden": "the named words, hidden",
+    "other words, hidden": "other words, hidden",
+}
+
+
 def why(content: dict[str, Any]) -> str:
     falls = {name: torch.tensor(row) for name, row in content["fall of the wrong label's probability"].items()}
     below = content["wrong label below a half"]
     sure = falls.pop("probability without itself")
     lines = [
-        f"{content['asked']} texts of {len(content['seeds'])} model(s); without the text itself the wrong label's probability is "
-        f"{float(sure.mean()):.2f}. {content['witnesses']} texts, or the words in them, are taken away.",
+        f"{content['asked']} texts. Without the text itself the wrong label's probability is {float(sure.mean()):.2f}.",
         "",
-        "| taken away | the probability falls by | below a half | suspects' texts ahead by |",
+        "| taken away or hidden | the wrong label's probability falls by | is below a half | the named texts are ahead by |",
         "|---|---|---|---|",
     ]
     for name, fall in falls.items():
         others = "" if name in ("itself", "suspects") or "hidden" in name else bootstrap_mean(falls["suspects"] - fall)
         fallen = bootstrap_mean(fall) if name != "itself" else ""
-        lines.append(f"| {name} | {fallen} | {sum(below[name]) / len(below[name]):.0%} | {others} |")
+        lines.append(f"| {NAMES.get(name, name)} | {fallen} | {sum(below[name]) / len(below[name]):.0%} | {others} |")
     apart = bootstrap_mean(falls["words, hidden"] - falls["other words, hidden"])
     return "\n".join([*lines, "", f"The named words ahead of others in the same texts by {apart}."])
 

@@ -38,6 +38,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "methods.md",
     ROOT / "docs" / "guide" / "true_ranking.md",
+    ROOT / "docs" / "labels.md",
     *sorted((ROOT / "docs" / "neighbours").glob("*.md")),
 ]
 MARKERS = re.compile(r"(<!-- table (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)
