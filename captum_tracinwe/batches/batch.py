@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.two_labels import BY_NAME, LABEL_KEYS, check_labels
+from captum_tracinwe.batches.two_labels import LABEL_KEYS
 from captum_tracinwe.waiting import on_device
 
 if TYPE_CHECKING:
@@ -71,25 +71,22 @@ def check_batch(batch: Batch) -> None:
         )
 
 
-def labels_of(batch: Batch, names: Sequence[str] | None = None) -> Any:
+def labels_of(batch: Batch, names: Sequence[str] = ()) -> Any:
     """The labels: the last element of a tuple; of a mapping what ``names`` says, else ``labels`` (or ``label``); None if none.
 
-    Several names give a dict. Without ``names``, which may be empty, nobody is asked by them, and any will do.
+    Several names give a dict.
 
     Raises:
-        ValueError: a mapping lacks one of ``names``, or has a ``label`` and other ``labels``.
+        ValueError: a mapping lacks one of ``names``.
     """
     if not is_mapping(batch):
         return batch[-1]
-    told = tuple(names or ())
-    missing = [name for name in told if name not in batch]
+    missing = [name for name in names if name not in batch] if names else ()
     if missing:
         raise ValueError(f"The batch has no {missing[0]!r}, which `label_names` names: it has {', '.join(batch)}.")
-    if len(told) > 1:
-        return {name: batch[name] for name in told}
-    if names is not None:
-        check_labels(batch, told, BY_NAME)
-    for key in (*told, *LABEL_KEYS):
+    if len(names) > 1:
+        return {name: batch[name] for name in names}
+    for key in (*names, *LABEL_KEYS) if names else LABEL_KEYS:
         if key in batch:
             return batch[key]
     return None

@@ -19,7 +19,7 @@ from captum_tracinwe.batches.copies import copied, on_copies
 from captum_tracinwe.batches.padding import padded
 from captum_tracinwe.batches.repeats import say_what_changes
 from captum_tracinwe.batches.tokenizing import TokenizeTexts, no_tokens, not_a_label
-from captum_tracinwe.batches.two_labels import BY_NAME, check_labels
+from captum_tracinwe.batches.two_labels import check_labels, say_which, unnamed
 from captum_tracinwe.batches.wrapped import parameters_of, unwrap
 
 __all__ = ["Collate", "TokenizeTexts", "collate_of"]
@@ -71,7 +71,10 @@ class Collate:
         of_transformers = hasattr(getattr(base, "config", None), "model_type")  # its **kwargs are not for columns
         handed_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(base.forward).parameters.values())
         self.takes_any = handed_on and not (of_transformers and self.taken)
-        self.labels, self.label_names = {*LABEL_KEYS, *label_names}, tuple(label_names)
+        self.labels = {*LABEL_KEYS, *label_names}
+        # Where one of the two is named, the other is a column that nobody asked for.
+        self.named, self.left_out = not {*LABEL_KEYS}.isdisjoint(label_names), unnamed(label_names)
+        self._told = False
         self.padding_idx, self.collate_fn = padding_idx, collate_fn
         pad = getattr(getattr(base, "config", None), "pad_token_id", None) if padding_idx is None else padding_idx
         self.pad = pad if isinstance(pad, int) else 0
@@ -97,15 +100,20 @@ class Collate:
                 f"An example is a {kind} where the first of its batch is a {first}: expected examples alike."
             )
         if is_mapping:
-            for example in examples:
-                check_labels(example, self.label_names if self.collate_fn is None else (), BY_NAME)
             examples = [self._kept(example) for example in examples]
         if self.collate_fn is not None:
-            return self.collate_fn(copied(examples))
+            batch = self.collate_fn(copied(examples))
+            self._told = self._told or say_which(examples, batch)
+            return batch
+        if is_mapping and not self.named:
+            for example in examples:
+                check_labels(example, " Or say which by label_names=['labels'].")
         return self._filled(examples) if is_mapping else default_collate(_with_ids(examples))
 
     def _kept(self, example: Mapping[str, Any]) -> dict[str, Any]:
         def wanted(key: str, value: Any) -> bool:
+            if key in self.left_out:
+                return False
             return (
                 key in self.taken or key in self.labels or (self.takes_any and not isinstance(value, (str, type(None))))
             )

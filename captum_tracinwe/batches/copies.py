@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from captum_tracinwe.batches.two_labels import check_labels_of_each
+from captum_tracinwe.batches.two_labels import say_which
 
 __all__ = ["OnCopies", "copied", "on_copies"]
 
@@ -60,11 +60,13 @@ class OnCopies:
 
     def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
         self.collate_fn = collate_fn
+        self._told = False
 
     def __call__(self, examples: Any) -> Any:
         """A batch of a list of examples; of a data set of batches it is one of these."""
-        check_labels_of_each(examples)
-        return self.collate_fn(copied(examples))
+        batch = self.collate_fn(copied(examples))
+        self._told = self._told or say_which(examples, batch)
+        return batch
 
 
 def on_copies(collate_fn: Callable[[list[Any]], Any] | None) -> Callable[[list[Any]], Any] | None:

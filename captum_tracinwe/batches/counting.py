@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset
 
 from captum_tracinwe.batches.batch import Batch, rows_of
 from captum_tracinwe.batches.chance import chance_as_before
-from captum_tracinwe.batches.copies import OnCopies, on_copies
-from captum_tracinwe.batches.two_labels import LABEL_KEYS, check_labels_of_each
+from captum_tracinwe.batches.copies import on_copies
 
 __all__ = ["Chosen", "check_rows", "counted", "reads_in_order", "several"]
 
@@ -40,29 +39,10 @@ def counted(batches: Iterable[Batch], loader: Any, what: str) -> Iterator[Batch]
     if asked is None:
         yield from batches
         return
-    held = _held_with_two_labels(loader)
     for batch, indices in zip(batches, asked, strict=False):
-        if held is not None:
-            check_labels_of_each([held[index] for index in indices])
         if rows_of(batch) != len(indices):
             check_rows(*_least(loader, batch, indices), what)
         yield batch
-
-
-def _held_with_two_labels(loader: DataLoader[Any]) -> Any:
-    """The data set of a loader with a collator of its own, where examples have ``label`` and ``labels``: else None."""
-    collate_fn, held = loader.collate_fn, loader.dataset
-    if (
-        collate_fn is default_collate
-        or isinstance(collate_fn, OnCopies)
-        or getattr(collate_fn, "leaves_examples", False)
-    ):
-        return None
-    held = held.dataset if isinstance(held, Chosen) else held
-    with chance_as_before(), suppress(Exception):  # an example that cannot be read is told where it is wanted
-        first = held[0]
-        return held if isinstance(first, Mapping) and {*LABEL_KEYS} <= first.keys() else None
-    return None
 
 
 def _least(loader: DataLoader[Any], batch: Batch, indices: Sequence[Any]) -> tuple[Batch, Sequence[Any]]:

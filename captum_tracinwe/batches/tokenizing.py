@@ -149,7 +149,7 @@ class TokenizeTexts:
                 f"columns by TokenizeTexts(tokenizer, text=..., label=...)."
             )
         if not self.label_chosen:
-            check_labels(example, hint=" Or say which by TokenizeTexts(tokenizer, label='labels').")
+            check_labels(example, " Or say which by TokenizeTexts(tokenizer, label='labels').")
         texts = _texts([example[name] for name in self.columns])
         return texts, None if self.label is None else example[self.label]
 
