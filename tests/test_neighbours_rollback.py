@@ -256,7 +256,7 @@ def test_what_is_damaged_is_named(tmp_path):
         Updates.open(tmp_path / "nowhere")
     manifest = tmp_path / "kept" / "manifest.json"
     whole = manifest.read_text()
-    for name, value in (("format", 7), ("ends", [3]), ("rows", [1])):
+    for name, value in (("format", 1), ("ends", [3]), ("rows", [1]), ("checksums", {})):
         manifest.write_text(json.dumps(json.loads(whole) | {name: value}))
         with pytest.raises(ValueError, match="is damaged"):
             Updates.open(tmp_path / "kept")

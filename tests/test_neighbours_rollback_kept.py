@@ -163,7 +163,7 @@ def test_an_empty_batch_and_an_array_backwards_are_indices():
 
 
 def test_odd_settings_are_refused():
-    with pytest.raises(ValueError, match="expected `examples` as the number of training examples, got 1000000"):
+    with pytest.raises(ValueError, match="expected `examples` as the number of training examples, 1 to 268435456, got 1000000"):
         KeepUpdates(Bag(), examples=10**30)
     with pytest.raises(TypeError, match="expected `directory` as the path of a directory, got 3"):
         KeepUpdates(Bag(), directory=3)
@@ -306,3 +306,32 @@ def test_nothing_is_left_on_disk_of_a_keeper_that_nobody_holds(tmp_path):
     )  # fmt: skip
     gc.collect()
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["rows-00000.safetensors", "table.safetensors"])
+def test_a_bit_that_has_changed_on_disk_is_told(name, tmp_path):
+    _, optimizer, keeper, passes = ready(directory=tmp_path / "updates")
+    passes([0, 1])
+    steps(keeper, optimizer)
+    keeper.updates()
+    file = tmp_path / "updates" / name
+    held = bytearray(file.read_bytes())
+    held[-5] ^= 1
+    file.write_bytes(held)
+    with pytest.raises(ValueError, match=f"{name}' is damaged .its bytes are not those that were written"):
+        Updates.open(tmp_path / "updates")
+
+
+def test_a_training_without_a_step_that_was_seen_has_no_updates():
+    keeper = KeepUpdates(torch.nn.Sequential(torch.nn.Embedding(9, 4)), examples=3)
+    with pytest.raises(RuntimeError, match="no step of the optimiser was seen: expected `with keeper.step"):
+        keeper.updates()
+
+
+@pytest.mark.parametrize("index", [1 << 28, 10**12, 1 << 62])
+def test_ids_that_are_no_places_are_refused(index):
+    keeper = KeepUpdates(torch.nn.Sequential(torch.nn.Embedding(9, 4)))
+    with pytest.raises(ValueError, match="expected places in the training set"), keeper.batch([index]):
+        pass
+    with pytest.raises(ValueError, match="the number of training examples, 1 to 268435456"):
+        KeepUpdates(examples=index + 1)

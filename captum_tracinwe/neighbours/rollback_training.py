@@ -27,8 +27,8 @@ from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["KeepUpdates"]
 
-# Training examples that a table of their places has room for: 16 TB.
-MOST_EXAMPLES = 1 << 40
+# A table of the training examples' places takes 8 bytes for each index up to the highest: 2 GB of so many.
+MOST_EXAMPLES = 1 << 28
 
 
 class KeepUpdates(TrainerCallback):  # type: ignore[misc]
@@ -88,7 +88,8 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
             raise TypeError(f"KeepUpdates: expected a torch.nn.Module, got {type(model).__name__}.")
         if examples is not None and (not is_whole(examples) or not 1 <= examples <= MOST_EXAMPLES):
             raise ValueError(
-                f"KeepUpdates: expected `examples` as the number of training examples, got {examples!r:.60}."
+                f"KeepUpdates: expected `examples` as the number of training examples, 1 to {MOST_EXAMPLES}, got "
+                f"{examples!r:.60}."
             )
         self.directory = None if directory is None else as_path(directory, "KeepUpdates", "directory")
         self.memory_limit, self.layers = as_memory_limit(memory_limit), layers
@@ -186,6 +187,12 @@ class KeepUpdates(TrainerCallback):  # type: ignore[misc]
             return self._updates
         if self._kept is None:
             self._open("updates")
+        if not self._steps:
+            raise RuntimeError(
+                "KeepUpdates.updates: no step of the optimiser was seen: expected `with keeper.step(): optimizer.step()` for "
+                "each, or KeepUpdates() among the callbacks of a Trainer."
+            )
+        if self._kept is None:
             self.close()
         assert self._kept is not None
         about, moved = self._kept
@@ -293,6 +300,11 @@ def _indices(given: Any, examples: int | None) -> Tensor:
     if not whole:
         raise ValueError(
             f"KeepUpdates.batch: expected the training indices of the batch's examples, whole numbers from 0, got {given!r:.80}."
+        )
+    if len(numbers) and int(numbers.max()) >= MOST_EXAMPLES:
+        raise ValueError(
+            f"KeepUpdates.batch: training index {int(numbers.max())}: expected places in the training set, from 0 to below "
+            f"{MOST_EXAMPLES}. Of ids of your own pass their places."
         )
     if examples is not None and len(numbers) and int(numbers.max()) >= examples:
         raise ValueError(
