@@ -163,7 +163,9 @@ def test_an_empty_batch_and_an_array_backwards_are_indices():
 
 
 def test_odd_settings_are_refused():
-    with pytest.raises(ValueError, match="expected `examples` as the number of training examples, 1 to 268435456, got 1000000"):
+    with pytest.raises(
+        ValueError, match="expected `examples` as the number of training examples, 1 to 268435456, got 1000000"
+    ):
         KeepUpdates(Bag(), examples=10**30)
     with pytest.raises(TypeError, match="expected `directory` as the path of a directory, got 3"):
         KeepUpdates(Bag(), directory=3)

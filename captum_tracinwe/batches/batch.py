@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.two_labels import LABEL_KEYS
 from captum_tracinwe.waiting import on_device
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 __all__ = [
-    "LABEL_KEYS",
     "Batch",
     "Loss",
     "as_parts",
@@ -33,6 +31,7 @@ __all__ = [
     "without_targets",
 ]
 
+LABEL_KEYS = ("labels", "label")
 # The keys of a mapping whose first dimension counts examples, most telling first.
 SIZE_KEYS = ("input_ids", "inputs_embeds", *LABEL_KEYS)
 

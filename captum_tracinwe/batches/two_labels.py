@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LABEL_KEYS", "check_labels", "say_which", "unnamed"]
+from captum_tracinwe.batches.batch import LABEL_KEYS
 
-#: Columns of labels, the first of those that are there.
-LABEL_KEYS = ("labels", "label")
+__all__ = ["check_labels", "say_which", "unnamed"]
 
 
 def check_labels(example: Mapping[str, Any], hint: str = "") -> None:
