@@ -390,6 +390,8 @@ def test_a_table_of_terms_names_what_it_cannot_take():
     for odd in (None, [[0, 1]], torch.tensor([0, 1]), torch.tensor([[0.5, 1.0]]), pairs.to_sparse()):
         with pytest.raises(TypeError, match=r"terms_table: expected `pairs` as an int64 tensor \(P, 2\), got"):
             terms_table(rows, rows, odd)
+    with pytest.raises(TypeError, match=r"got Tensor of torch\.int64, meta \(1, 2\)"):
+        terms_table(rows, rows, pairs.to("meta"))
     with pytest.raises(ValueError, match=r"a test example below 12 and a training example below 12, got \[0, 12\]"):
         terms_table(rows, rows, torch.tensor([[0, 1], [0, 12]]))
 

@@ -141,7 +141,9 @@ def test_no_metric_of_others_is_given_what_has_no_rank(export, odd, scores, tmp_
 @pytest.mark.parametrize("export", [to_dattri, to_bergson, lambda scores, path: to_captum(scores, 2)])
 def test_other_kinds_of_tensors_are_refused(export, scores, tmp_path):
     for odd in (scores.to_sparse(), scores + 0j, scores.long(), scores > 0):
-        with pytest.raises(TypeError, match=r"expected scores as real numbers in a dense tensor, got torch\."):
+        with pytest.raises(
+            TypeError, match=r"expected scores as real numbers in a dense tensor, got Tensor of torch\."
+        ):
             export(odd, tmp_path / "x")
     for odd in (3, object()):
         with pytest.raises(TypeError, match="as a path, got"):
@@ -236,6 +238,39 @@ def test_what_is_no_matrix_of_scores_is_refused(export, scores, tmp_path):
 def test_no_scores_are_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one"):
         to_bergson(torch.zeros(0, 3), tmp_path)
+    with pytest.raises(ValueError, match=r"to_captum: expected at least one score, got a matrix of shape \(0, 5\)"):
+        to_captum(torch.zeros(0, 5), 2)
+
+
+@pytest.mark.parametrize(
+    ("export", "path", "error", "match"),
+    [
+        (to_dattri, ".", IsADirectoryError, r"to_dattri: `path` is '\.', a folder: expected the path of a file"),
+        (to_dattri, "", ValueError, "to_dattri: `path` is empty: expected a path"),
+        (to_dattri, "no/such/x.pt", FileNotFoundError, "`path` is 'no/such/x.pt', and there is no folder 'no/such'"),
+        (to_dattri, "a\0b", ValueError, r"`path` holds a NUL character, 'a\\x00b'"),
+        (to_bergson, "", ValueError, "to_bergson: `folder` is empty: expected a path"),
+        (to_bergson, "a\0b", ValueError, "`folder` holds a NUL character"),
+        (to_bergson, "afile", NotADirectoryError, "`folder` is 'afile', and 'afile' is no folder"),
+        (to_bergson, "afile/sub", NotADirectoryError, "`folder` is 'afile/sub', and 'afile' is no folder"),
+    ],
+)
+def test_paths_that_nothing_can_be_written_to_are_named(export, path, error, match, scores, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("mine")
+    with pytest.raises(error, match=match):
+        export(scores, path)
+    assert [one.name for one in tmp_path.iterdir()] == ["afile"]
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
+def test_a_tensor_without_numbers_is_told_as_meta(scores, tmp_path):
+    there = scores.to("meta")
+    for export in (lambda: to_dattri(there), lambda: to_bergson(there, tmp_path), lambda: to_captum(there, 2)):
+        with pytest.raises(TypeError, match=r"got Tensor of torch\.float32, meta"):
+            export()
+    with pytest.raises(TypeError, match=r"Got Tensor of torch\.float32, meta"):
+        to_captum((torch.zeros(3, 7, dtype=torch.long), there))
 
 
 # ------------------------------------------------------------------------------------------------------------- quanda

@@ -93,6 +93,11 @@ def test_an_unknown_pair_or_measure_is_told():
         found.pair("m0", "m0")
     with pytest.raises(ValueError, match="[Ee]xpected a measure of correlation, proponents, opponents, got 'kendall'"):
         found.interval("m0", "m1", "kendall")
+    for odd in (None, "ab", 3, ("a", 1)):
+        with pytest.raises(TypeError, match=r"RankAgreement.difference: expected `one` as the names of two models"):
+            found.difference(odd, ("m0", "m1"))
+    with pytest.raises(ValueError, match=r"RankAgreement.difference: `other` names 3 models"):
+        found.difference(("m0", "m1"), ("m0", "m1", "m2"))
 
 
 @pytest.mark.skipif(

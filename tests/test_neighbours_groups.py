@@ -143,7 +143,7 @@ def test_a_stream_is_counted_as_it_comes(tmp_path):
     ("groups", "kind", "match"),
     [
         ({}, ValueError, "`groups` is empty"),
-        ([None] * 12, ValueError, "`groups` is empty"),
+        ([None] * 12, ValueError, "all 12 labels in `groups` are None"),
         ({"a": []}, ValueError, "the group 'a' is empty"),
         ({"a": [0, 12]}, ValueError, "the group 'a' names training example 12: expected 0 to 11"),
         ({"a": [-1]}, ValueError, "names training example -1"),

@@ -241,7 +241,11 @@ def test_neighbours_are_exact_whatever_the_size_of_features_and_wherever_they_li
 def test_features_of_zeros_and_of_whole_numbers_keep_the_order_of_equals():
     train = torch.tensor([[0, 0], [3, 0], [-3, 0], [0, 3], [5, 5]])
     assert prefilter(train, torch.tensor([[0, 0]]), 4, measure="l2", engine="torch").indices.tolist() == [[0, 1, 2, 3]]
-    assert prefilter(train, torch.zeros(1, 2), 5, engine="torch").indices.tolist() == [[0, 1, 2, 3, 4]]
+    with pytest.warns(UserWarning, match="`features_test` is 0 throughout for 1 of 1 questions"):
+        assert prefilter(train, torch.zeros(1, 2), 5, engine="torch").indices.tolist() == [[0, 1, 2, 3, 4]]
+    for measure in ("cosine", "dot", "l2"):
+        with pytest.warns(UserWarning, match="`features_train` holds the same vector for every text"):
+            prefilter(torch.zeros(3, 2), torch.ones(1, 2), 2, measure=measure, engine="torch")
     assert prefilter(train, torch.tensor([[1, 0]]), 2, measure="dot", engine="torch").indices.tolist() == [[4, 1]]
 
 
@@ -468,9 +472,9 @@ def test_the_experiment_runs_and_its_result_becomes_a_table(script, tmp_path, mo
         ({"seed": -1}, "got -1"),
         ({"seed": None}, "got None"),
         ({"seed": 1.5}, "got 1.5"),
-        ({"damping": 10**400}, "`damping` should be a finite number above 0, got 1000000"),
+        ({"damping": 10**400}, "^s_test: `damping` should be a finite number above 0, got 1000000"),
         ({"damping": 1e-323}, "s_test: `damping` of 1e-323 times the mean of F's diagonal.*is 0: expected"),
-        ({"scale": 10**400}, "`scale` should be a finite number above 0"),
+        ({"scale": 10**400}, "^s_test: `scale` should be a finite number above 0"),
     ],
 )
 def test_numbers_that_no_solve_can_take_are_refused(options, match):

@@ -4,6 +4,7 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -394,6 +395,7 @@ def test_the_model_is_left_as_it_was(asked):
         ({"examples": [1], "words": [2]}, "expected one of them"),
         ({"k": 0}, "expected `k` from 1 to the 14 training examples, got 0"),
         ({"k": 15}, "got 15"),
+        ({"k": True}, "got True"),
         ({"exact": 1}, "expected `exact` as True or False, got 1"),
     ],
 )
@@ -413,6 +415,63 @@ def test_questions_that_are_none_or_empty_are_refused_by_name(asked):
             ask(model, updates, None, EACH)
         with pytest.raises(ValueError, match=f"{whose}: `inputs` is empty: expected at least one test example"):
             ask(model, updates, torch.utils.data.DataLoader([]), EACH)
+
+
+class _Lost(nn.Module):
+    """A loss that is NaN for the second example."""
+
+    reduction = "none"
+
+    def forward(self, logits, labels):
+        return EACH(logits, labels) * torch.tensor([1.0, float("nan"), 1.0, 1.0])
+
+
+def test_a_test_example_is_called_one_and_no_checkpoint_is_named(asked):
+    model, updates, (ids, labels) = asked
+    for ask in (rollback, rollback_scores):
+        match = f"{ask.__name__}: the loss of test example 1 is nan: expected a finite number"
+        with pytest.raises(ValueError, match=match) as caught:
+            ask(model, updates, (ids, labels), _Lost())
+        assert "checkpoint" not in str(caught.value)
+    with pytest.warns(UserWarning, match=r"^Test examples \[2\] have no target"):
+        rollback(model, updates, (ids, torch.where(torch.arange(4) == 2, -100, labels)), EACH, k=2)
+
+
+def test_logits_are_no_loss(asked):
+    model, updates, inputs = asked
+    for ask in (rollback, rollback_scores):
+        match = rf"{ask.__name__}: `loss_fn` is None, and the model gives a tensor of shape \(4, 3\), such as logits"
+        with pytest.raises(ValueError, match=match):
+            ask(model, updates, inputs)
+
+
+def test_without_k_there_are_ten_or_all(asked):
+    model, updates, inputs = asked
+    assert rollback(model, updates, inputs, EACH, exact=False).indices.shape == (4, 10)
+    few = seeded(Bag)
+    texts = tuple(part[:3] for part in toy_texts(SIZE))
+    kept, _ = trained(few, [torch.arange(3)], torch.optim.SGD(few.parameters(), lr=0.3), texts=texts)
+    assert rollback(few, kept, inputs, EACH).indices.shape == (4, 3)
+
+
+def test_within_a_model_that_is_rolled_back_it_says_so(asked):
+    model, updates, inputs = asked
+    with rolled_back(model, updates, examples=[0]):
+        with pytest.raises(ValueError, match=r"rollback: called within `with rolled_back\(...\)` of the same model"):
+            rollback(model, updates, inputs, EACH, k=2)
+        with pytest.raises(ValueError, match=r"rolled_back: called within `with rolled_back\(...\)`"):
+            rolled_back(model, updates, examples=[1]).__enter__()
+    rollback(model, updates, inputs, EACH, k=2)
+
+
+def test_updates_of_an_array(asked):
+    _, updates, _ = asked
+    assert torch.equal(updates.of(np.array([1, 3])).values, updates.of([1, 3]).values)
+    for odd in ("1", {1}, 1, np.array(1)):
+        with pytest.raises(TypeError, match=r"Updates\.of: expected a list of training examples"):
+            updates.of(odd)
+    with pytest.raises(IndexError, match="from 0 to 13, got 14"):
+        updates.of(np.array([14]))
 
 
 @pytest.mark.parametrize(

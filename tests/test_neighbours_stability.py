@@ -218,6 +218,32 @@ def test_questions_that_are_none_are_refused_by_name():
         influence_stability(tracin, questions, other, None)
 
 
+def test_empty_questions_are_refused_by_the_name_that_was_typed():
+    tracin, questions, other = tracin_and_questions()
+    nothing = {"input_ids": [], "labels": []}
+    for name, asked, options in (
+        ("questions", ([], other), {}),
+        ("transformation 1", (questions, []), {}),
+        ("transformation 2", (questions, other, nothing), {}),
+        ("ordinary", (questions, other), {"ordinary": torch.utils.data.DataLoader([])}),
+    ):
+        with pytest.raises(ValueError, match=f"influence_stability: `{name}` is empty: expected at least one"):
+            influence_stability(tracin, *asked, **options)
+
+
+def test_other_answers_are_refused():
+    tracin, questions, (ids, labels) = tracin_and_questions()
+    turned = labels.clone()
+    turned[2] = 1
+    message = "question 2 has the label 0, and 1 in transformation 2: expected the same answers"
+    with pytest.raises(ValueError, match=message):
+        influence_stability(tracin, questions, (ids, labels), (ids, turned))
+    for batch_size in (1, 3):  # however they are batched
+        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(ids, turned), batch_size=batch_size)
+        with pytest.raises(ValueError, match="expected the same answers"):
+            influence_stability(tracin, questions, loader)
+
+
 def test_a_bar_is_left_open_where_nobody_says(monkeypatch):
     tracin, questions, other = tracin_and_questions()
     asked, influence = [], TracInWE.influence

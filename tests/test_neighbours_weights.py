@@ -168,6 +168,8 @@ def test_trusted_texts_are_asked_for():
     tracin, _ = toy_tracin()
     with pytest.raises(TypeError, match="`trusted` is None: expected test examples whose labels are right"):
         example_weights(tracin, None)
+    with pytest.raises(ValueError, match="example_weights: `trusted` is empty: expected at least one test example"):
+        example_weights(tracin, [])
 
 
 def test_a_huge_step_gives_all_weight_to_the_best(tmp_path):

@@ -123,7 +123,8 @@ def table(content: dict[str, Any]) -> str:
     larger, seeds = content["larger"], content["seeds"]
     lines = [
         f"{content['asked']} questions, {len(seeds)} {larger}{'s' if len(seeds) > 1 else ''}, each retrained from its own seed "
-        f"without {content['removed']} texts.",
+        f"without {content['removed']} texts. In the first column a fall is negative. In the two after it "
+        "plus means a larger fall.",
         "",
         f"| {larger} retrained without | change of the true class's probability | further down than regression on words | "
         "further down than random |",

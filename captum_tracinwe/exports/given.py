@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.arguments import is_plain
+from captum_tracinwe.batches.arguments import is_plain, kind_of
 
-__all__ = ["as_path", "as_ranking", "as_scores"]
+__all__ = ["as_file", "as_folder", "as_path", "as_ranking", "as_scores"]
 
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -34,9 +34,7 @@ def as_scores(scores: Any, whose: str, *, deleted: bool = False, dims: tuple[int
     if scores.dim() not in dims:
         raise ValueError(f"{whose}: expected scores (N, M) of test and training examples, got {tuple(scores.shape)}.")
     if not is_plain(scores) or not scores.is_floating_point():
-        raise TypeError(
-            f"{whose}: expected scores as real numbers in a dense tensor, got {scores.dtype}, {scores.layout}."
-        )
+        raise TypeError(f"{whose}: expected scores as real numbers in a dense tensor, got {kind_of(scores)}.")
     bad = ~scores.isfinite()
     lost = scores == -torch.inf
     if deleted:
@@ -71,7 +69,7 @@ def as_ranking(found: Any, whose: str, else_: str = "", ordered: bool = True) ->
     if len(parts) != 2 or not all(is_plain(part) and part.dim() == 2 for part in parts):
         raise TypeError(
             f"{whose}: expected {else_}training indices and scores, each (N, k), as tracin.influence(inputs, k=5) returns them. "
-            f"Got {type(found).__name__}."
+            f"Got {_kinds_of(found, parts)}."
         )
     indices, scores = parts
     if indices.dtype not in _WHOLE or not scores.is_floating_point():
@@ -102,12 +100,59 @@ def as_ranking(found: Any, whose: str, else_: str = "", ordered: bool = True) ->
     return indices.long(), scores
 
 
+def _kinds_of(found: Any, parts: tuple[Any, ...]) -> str:
+    odd = next((part for part in parts if isinstance(part, Tensor) and not is_plain(part)), None)
+    return type(found).__name__ if odd is None else kind_of(odd)
+
+
 def as_path(given: Any, whose: str, name: str) -> Path:
     """A path of what the user gave.
 
     Raises:
         TypeError: it is none.
+        ValueError: it is empty, or has a character that no path can have.
     """
     if not isinstance(given, (str, os.PathLike)):
         raise TypeError(f"{whose}: expected `{name}` as a path, got {given!r:.60}.")
+    if given == "" or "\0" in str(given):
+        what = "is empty" if given == "" else f"holds a NUL character, {str(given)!r:.60}"
+        raise ValueError(f"{whose}: `{name}` {what}: expected a path, such as 'results/scores'.")
     return Path(given)
+
+
+def as_file(given: Any, whose: str, name: str) -> Path:
+    """The path of a file that can be written, as far as it can be told before.
+
+    Raises:
+        TypeError, ValueError: as of :func:`as_path`.
+        IsADirectoryError: a folder is there.
+        FileNotFoundError: there is no folder for it.
+    """
+    path = as_path(given, whose, name)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{whose}: `{name}` is {str(given)!r}, a folder: expected the path of a file. Add a name, such as 'scores.pt'."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{whose}: `{name}` is {str(given)!r}, and there is no folder {str(path.parent)!r}: expected a file in a folder "
+            f"that is there. Make the folder first."
+        )
+    return path
+
+
+def as_folder(given: Any, whose: str, name: str) -> Path:
+    """The path of a folder that can be made, as far as it can be told before.
+
+    Raises:
+        TypeError, ValueError: as of :func:`as_path`.
+        NotADirectoryError: a file is there, or in its way.
+    """
+    path = as_path(given, whose, name)
+    there = next((one for one in (path, *path.parents) if one.exists() or one.is_symlink()), path)
+    if (there.exists() or there.is_symlink()) and not there.is_dir():
+        raise NotADirectoryError(
+            f"{whose}: `{name}` is {str(given)!r}, and {str(there)!r} is no folder: expected a folder, or a path where one can "
+            f"be made. Name another one."
+        )
+    return path

@@ -13,7 +13,7 @@ from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 
 from captum_tracinwe.batches.arguments import check_flags, is_whole
-from captum_tracinwe.exports.given import as_path, as_ranking, as_scores
+from captum_tracinwe.exports.given import as_file, as_folder, as_ranking, as_scores
 from captum_tracinwe.rows.ranking import top_k
 from captum_tracinwe.whole_files import write_all
 
@@ -47,6 +47,8 @@ def to_captum(found: Any, k: int | None = None, proponents: bool | None = None) 
     """
     if isinstance(found, Tensor):
         scores = as_scores(found, "to_captum", deleted=True)
+        if not scores.numel():
+            raise ValueError(f"to_captum: expected at least one score, got a matrix of shape {tuple(scores.shape)}.")
         if k is None or not is_whole(k) or k < 1:
             raise ValueError(f"to_captum: expected k of at least 1 with a matrix of scores, got {k!r:.60}.")
         if proponents is not None:
@@ -80,21 +82,22 @@ def to_dattri(scores: Tensor, path: str | Path | None = None) -> Tensor:
 
     Raises:
         TypeError: ``scores`` is no tensor of real numbers.
-        ValueError: it has another number of dimensions; a score that is NaN or infinite, which a metric would rank.
-        OSError: the file cannot be written.
+        ValueError: it has another number of dimensions; a score that is NaN or infinite, which a metric would rank; no path.
+        OSError: the file cannot be written: it is a folder, or there is no folder for it.
 
     Example:
         >>> import torch
         >>> to_dattri(torch.zeros(2, 5)).shape
         torch.Size([5, 2])
     """
+    file = None if path is None else as_file(path, "to_dattri", "path")
     given = as_scores(scores, "to_dattri", dims=(1, 2))
     # Without the clone a file would hold what the tensor is a view of.
     turned = (given if given.dim() == 1 else given.T).detach().cpu().contiguous().clone()
-    if path is not None:
+    if file is not None:
         written = io.BytesIO()
         torch.save(turned, written)
-        write_all({as_path(path, "to_dattri", "path"): written.getvalue()})
+        write_all({file: written.getvalue()})
     return turned
 
 
@@ -114,15 +117,15 @@ def to_bergson(scores: Tensor, folder: str | Path) -> Path:
 
     Raises:
         TypeError: ``scores`` is no tensor of real numbers.
-        ValueError: it is not ``(N, M)``, or empty; a score that is NaN or infinite.
-        OSError: a file cannot be written.
+        ValueError: it is not ``(N, M)``, or empty; a score that is NaN or infinite; no path.
+        OSError: a file cannot be written, or stands where the folder is to be.
 
     Example:
         >>> import tempfile, torch
         >>> sorted(path.name for path in to_bergson(torch.zeros(2, 5), tempfile.mkdtemp()).iterdir())
         ['config.yaml', 'info.json', 'scores.bin']
     """
-    target = as_path(folder, "to_bergson", "folder")
+    target = as_folder(folder, "to_bergson", "folder")
     matrix = as_scores(scores, "to_bergson").detach().cpu()
     if not matrix.numel():
         raise ValueError(f"to_bergson: expected at least one score, got a matrix of shape {tuple(matrix.shape)}.")

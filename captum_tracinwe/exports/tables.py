@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.arguments import is_plain
+from captum_tracinwe.batches.arguments import is_plain, kind_of
 from captum_tracinwe.explanation import Explanation
 from captum_tracinwe.exports.given import as_path, as_ranking
 from captum_tracinwe.rows.ranking import RANKING_COLUMNS, ranking_rows
@@ -107,7 +107,7 @@ def terms_table(test: RowGradients, train: RowGradients, pairs: Tensor, vocabula
         got = " and ".join(type(side).__name__ for side in sides)
         raise TypeError(f"terms_table: expected RowGradients of test and training examples, got {got}.")
     if not is_plain(pairs) or pairs.dtype != torch.int64 or pairs.dim() != 2 or pairs.shape[1] != 2:
-        got = f"{pairs.dtype} {tuple(pairs.shape)}" if isinstance(pairs, Tensor) else type(pairs).__name__
+        got = f"{kind_of(pairs)} {tuple(pairs.shape)}" if isinstance(pairs, Tensor) else kind_of(pairs)
         raise TypeError(f"terms_table: expected `pairs` as an int64 tensor (P, 2), got {got}.")
     sizes = torch.tensor([len(test), len(train)])
     outside = ((pairs.cpu() < 0) | (pairs.cpu() >= sizes)).any(1).nonzero()

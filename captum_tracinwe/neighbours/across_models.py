@@ -83,8 +83,15 @@ class RankAgreement:
     def difference(
         self, one: tuple[str, str], other: tuple[str, str], measure: str = "correlation", **options: Any
     ) -> Interval:
-        """By how much the first pair agrees more than the second: the mean over questions, paired, with its interval."""
-        return bootstrap_mean(self.pair(*one).of(measure) - self.pair(*other).of(measure), **options)
+        """By how much the first pair agrees more than the second: the mean over questions, paired, with its interval.
+
+        Raises:
+            TypeError: what is given is no pair of names.
+            ValueError: a pair has more or fewer than two.
+            KeyError: there is no such pair.
+        """
+        first, second = (self.pair(*_two(given, name)) for given, name in ((one, "one"), (other, "other")))
+        return bootstrap_mean(first.of(measure) - second.of(measure), **options)
 
     def to_table(self, **options: Any) -> Any:
         """Tidy: a row for each pair and measure, with the ends of its interval and the overlap by chance (0 for correlations)."""
@@ -114,6 +121,20 @@ class RankAgreement:
             cells = [f"{measure} {bootstrap_mean(pair.of(measure))}" for measure in MEASURES]
             lines.append(f"{pair.first} and {pair.second}: {', '.join(cells)}")
         return "\n".join(lines)
+
+
+def _two(given: Any, name: str) -> tuple[str, str]:
+    if not isinstance(given, (tuple, list)) or not all(isinstance(one, str) for one in given):
+        raise TypeError(
+            f"RankAgreement.difference: expected `{name}` as the names of two models, such as ('small', 'large'), got "
+            f"{given!r:.60}."
+        )
+    if len(given) != 2:
+        raise ValueError(
+            f"RankAgreement.difference: `{name}` names {len(given)} models, {given!r:.60}: expected two, such as "
+            f"('small', 'large')."
+        )
+    return given[0], given[1]
 
 
 def rank_agreement(scores_by_model: Mapping[str, Tensor], k: int = 10, *, where: Tensor | None = None) -> RankAgreement:

@@ -34,9 +34,19 @@ def check_tracin(tracin: Any, whose: str) -> None:
 
 
 def check_inputs(inputs: Any, whose: str, name: str = "inputs", what: str = "test examples") -> None:
-    """Refuse None in place of questions: elsewhere it stands for the training set, and its scores would look like an answer."""
+    """Refuse None in place of questions, which elsewhere stands for the training set, and what has nothing in it."""
     if inputs is None:
         raise TypeError(f"{whose}: `{name}` is None: expected {what}, a batch or a DataLoader.")
+    if _is_empty(inputs):
+        raise ValueError(f"{whose}: `{name}` is empty: expected at least one test example.")
+
+
+def _is_empty(inputs: Any) -> bool:
+    columns = list(inputs.values()) if isinstance(inputs, Mapping) else []
+    try:
+        return len(inputs) == 0 or (bool(columns) and all(len(column) == 0 for column in columns))
+    except TypeError:  # a stream, a number
+        return False
 
 
 def check_wholes(whose: str, **numbers: Any) -> None:

@@ -99,9 +99,9 @@ class LexicalBias:
         return told(
             f"{len(self.biased)} of {len(self.words):,} pairs of a word and a label go together beyond chance (adjusted p ≤ "
             f"{self.level:g}); mean |z| {self.mean_z:.2f} over {self.texts:,} texts.",
-            f"{'word':<20} {'label':<16} {'texts':>6} {'share':>6} {'of all':>6} {'z':>7}",
+            f"{'word':<20} {'label':<16} {'texts':>6} {'share':>6} {'expected':>9} {'z':>7}",
             (
-                f"{one.word!r:<20} {one.label!r:<16} {one.count:6d} {one.label_share:6.2f} {one.base_share:6.2f} {one.z:7.1f}"
+                f"{one.word!r:<20} {one.label!r:<16} {one.count:6d} {one.label_share:6.2f} {one.base_share:9.2f} {one.z:7.1f}"
                 for one in self.words
             ),
         )

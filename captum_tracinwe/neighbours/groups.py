@@ -241,6 +241,11 @@ def members_of(groups: Any, size: int | None, whose: str) -> Members:
         labelled = None
     else:
         named, labelled = _by_label(groups, size, whose)
+    if not named and labelled:
+        raise ValueError(
+            f"{whose}: all {labelled:,} labels in `groups` are None, which is for texts in no group: expected the name of a "
+            f"group for at least one text."
+        )
     if not named:
         raise ValueError(f"{whose}: `groups` is empty: expected at least one group of training examples.")
     names = tuple(str(name) for name in named)

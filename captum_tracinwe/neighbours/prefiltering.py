@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -43,6 +44,7 @@ def prefilter(
 
     Returns:
         Candidates: ``.score(scorer, test, train, k)`` is the search, ``.recall(scorer, test, train, k)`` says what it misses.
+        Where all texts are equally near they are the first of the training set, and a warning says so.
 
     Raises:
         TypeError: no tensors.
@@ -94,6 +96,7 @@ def prefilter(
         raise ImportError(
             "prefilter: engine='faiss' needs faiss, which is not installed: pip install faiss-cpu, or engine='torch'."
         )
+    _warn_of_equals(features_train, features_test, measure)
     started = time.perf_counter()
     device = (
         features_train.device if features_train.device.type != "mps" else torch.device("cpu")
@@ -103,6 +106,22 @@ def prefilter(
     with_faiss = engine == "faiss" or (engine == "auto" and find_spec("faiss") is not None)
     indices = (_by_faiss if with_faiss else _by_torch)(train, test, int(candidates), measure)
     return Candidates(indices.cpu(), texts, time.perf_counter() - started)
+
+
+def _warn_of_equals(train: Tensor, test: Tensor, measure: str) -> None:
+    """Where all training texts are equally near to a question, its candidates name nothing."""
+    zeros = (test == 0).all(1).nonzero().flatten().tolist() if measure != "l2" else []
+    if len(train) > 1 and bool((train == train[0]).all()):
+        told = "`features_train` holds the same vector for every text"
+    elif len(train) > 1 and zeros:
+        told = f"`features_test` is 0 throughout for {len(zeros)} of {len(test)} questions, the first of which is {zeros[0]}"
+    else:
+        return
+    warnings.warn(
+        f"prefilter: {told}, so that all training texts are equally near: expected features that differ. The candidates there "
+        f"are the first texts of the training set. Look at what made these features.",
+        stacklevel=3,
+    )
 
 
 def last_features(explained: Explained, examples: Examples) -> Tensor:

@@ -17,13 +17,14 @@ from captum_tracinwe.gradients.interrupts import unbroken
 from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.gradients.untouched import untouched
 from captum_tracinwe.neighbours.asked import as_list
-from captum_tracinwe.neighbours.rollback_question import Question, like, of_words, subtract, table_of
+from captum_tracinwe.neighbours.rollback_question import Question, like, marked, of_words, subtract, table_of
 from captum_tracinwe.neighbours.rollback_store import Updates
 from captum_tracinwe.rows.ranking import top_k
 from captum_tracinwe.tabular import frame
 
 __all__ = ["RollbackInfluence", "rollback", "rollback_scores", "rolled_back"]
 
+DEFAULT_K = 10
 COLUMNS = ("test_index", "rank", "index", "first_order", "loss_change", "probability_change")
 
 
@@ -87,7 +88,7 @@ def rollback(
     *,
     examples: Sequence[int] | None = None,
     words: Sequence[int] | None = None,
-    k: int = 10,
+    k: int | None = None,
     proponents: bool = True,
     exact: bool = True,
     label_names: str | Sequence[str] = (),
@@ -109,7 +110,7 @@ def rollback(
         examples (sequence of int, optional): of these training examples alone, all of them predicted again.
         words (sequence of int, optional): of these token ids in place of examples: the word's row goes back to what it was before
             training, with what moved it and is nobody's.
-        k (int): how many for each test example, where neither is given.
+        k (int, optional): how many for each test example, where neither is given. None: 10, or all where there are fewer.
         proponents (bool): the highest change first, or the lowest.
         exact (bool): predict again. False: the first order alone.
         label_names, collate_fn: as in :class:`captum_tracinwe.TracInWE`.
@@ -118,7 +119,8 @@ def rollback(
         RollbackInfluence: K = k, or the number of examples or words given. The unit is that of the loss.
 
     Raises:
-        ValueError: the model's table is not the one at the end of the training that was kept; a number out of range.
+        ValueError: the model's table is not the one at the end of the training that was kept; a number out of range; no loss of
+            each test example, or one that is not finite.
         TypeError: an argument of another kind.
 
     Example:
@@ -149,6 +151,7 @@ def rollback(
         if not isinstance(flag, bool):
             raise TypeError(f"rollback: expected `{name}` as True or False, got {flag!r}.")
     if examples is None and words is None:
+        k = min(DEFAULT_K, len(updates)) if k is None else k
         if not is_whole(k) or not 1 <= k <= len(updates):
             raise ValueError(f"rollback: expected `k` from 1 to the {len(updates)} training examples, got {k!r}.")
         indices, promised = top_k(question.scores(updates), int(k), proponents)
@@ -160,10 +163,10 @@ def rollback(
         order = torch.argsort(promised, dim=1, descending=proponents, stable=True)
         indices, promised = torch.tensor(chosen)[order], promised.gather(1, order)
     of = "word" if words is not None else "example"
+    loss, chance = question.before()
+    if not exact:
+        return RollbackInfluence(of, indices, promised, loss)
     with untouched(model):
-        loss, chance = question.predicted()
-        if not exact:
-            return RollbackInfluence(of, indices, promised, loss)
         losses, chances = question.predicted_again(updates, indices, of)
     change = losses - loss[:, None]
     order = torch.argsort(change, dim=1, descending=proponents, stable=True)
@@ -235,7 +238,7 @@ def rolled_back(
     else:
         rows = updates.of(_numbers(examples, "examples", updates, "rolled_back")).sum()
         rows = rows if chosen is None else rows.of_tokens(torch.tensor(chosen, dtype=torch.int64))
-    with untouched(model):
+    with untouched(model), marked(table.module):
         subtract(table.weight, rows.ids, rows.values)
         yield
 

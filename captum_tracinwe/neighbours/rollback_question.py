@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -16,19 +18,26 @@ from captum_tracinwe.batches.chance import chance_as_before
 from captum_tracinwe.batches.collate import Collate
 from captum_tracinwe.batches.inputs import GivenBatches, as_batches
 from captum_tracinwe.batches.loaders import in_order, reading
+from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.batches.wrapped import unwrap
+from captum_tracinwe.gradients.asked import Asked
 from captum_tracinwe.gradients.diagnosis import diagnosed
 from captum_tracinwe.gradients.embedding import EmbeddingTable, find_embedding
 from captum_tracinwe.gradients.example_losses import by_name, example_losses, prediction_of
 from captum_tracinwe.gradients.forward import run_model
+from captum_tracinwe.gradients.untouched import untouched
 from captum_tracinwe.neighbours.asked import check_inputs
 from captum_tracinwe.neighbours.rollback_store import Updates, fingerprint
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.tracin_we import TracInWE
 
-__all__ = ["Question", "like", "of_words", "subtract", "table_of"]
+__all__ = ["Question", "like", "marked", "of_words", "subtract", "table_of"]
 
 BATCH_SIZE = 32
+# The one checkpoint, as errors have it.
+AS_TRAINED = "as trained"
+# Embeddings whose updates are taken back now.
+_TAKEN_BACK: WeakSet[Module] = WeakSet()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +49,9 @@ class Question:
     batches: list[Batch]
     loss_fn: Loss | None
     names: tuple[str, ...]
-    kept: list[RowGradients]
+    whose: str
+    kept: list[RowGradients] = field(default_factory=list)
+    predictions: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -61,18 +72,34 @@ class Question:
             batches = list(reading(as_batches(inputs, "inputs", collate, BATCH_SIZE), "inputs"))
         if not batches:
             raise ValueError(f"{whose}: `inputs` is empty: expected at least one test example.")
-        return cls(model, table, batches, loss_fn, tuple(names), [])
+        return cls(model, table, batches, loss_fn, tuple(names), whose)
 
     def rows(self) -> RowGradients:
         """Row gradients of the test examples, by the model as it is."""
         if not self.kept:
+            self.before()  # a loss that is none is told first
             loader = in_order(GivenBatches(self.batches), None)
             tracin = TracInWE(
-                *(self.model, loader, ["now"], lambda model, checkpoint: 1.0, [self.table.name], self.loss_fn),
+                *(self.model, loader, [AS_TRAINED], lambda model, checkpoint: 1.0, [self.table.name], self.loss_fn),
                 label_names=self.names,
             )
-            self.kept.append(tracin.row_gradients(show_progress=False).to("cpu"))
+            asked = Asked(self.loss_fn, "test", examples=TrainingSet(loader))
+            self.kept.append(tracin.live.rows(loader, asked, False).to("cpu"))
         return self.kept[0]
+
+    def before(self) -> tuple[Tensor, Tensor | None]:
+        """:meth:`predicted` with all updates in place, once; each loss is finite."""
+        if not self.predictions:
+            with untouched(self.model):
+                found = self.predicted()
+            bad = (~found[0].isfinite()).nonzero().flatten().tolist()
+            if bad:
+                raise ValueError(
+                    f"{self.whose}: the loss of test example {bad[0]} is {float(found[0][bad[0]]):g}: expected a finite number. "
+                    f"Look at its text and label, and at the model's weights."
+                )
+            self.predictions.append(found)
+        return self.predictions[0]
 
     def scores(self, updates: Updates) -> Tensor:
         """The first order of every training example, ``(N, M)``."""
@@ -97,9 +124,14 @@ class Question:
             with diagnosed(model, moved, labels):
                 output = by_name(model, run_model(model, moved, self.names, self.loss_fn is None), self.loss_fn)
                 losses = example_losses(output, labels, moved, self.loss_fn, size)
+            if self.loss_fn is None and isinstance(output, Tensor) and losses.shape not in ((), (size,)):
+                raise ValueError(
+                    f"{self.whose}: `loss_fn` is None, and the model gives a tensor of shape {tuple(losses.shape)}, such as "
+                    f"logits: expected a loss of each test example. Pass loss_fn=torch.nn.CrossEntropyLoss(reduction='none')."
+                )
             if losses.dim() == 0 and size > 1:
                 raise ValueError(
-                    f"rollback: the model's own loss is one number for {size} test examples: expected one for each. Pass "
+                    f"{self.whose}: the model's own loss is one number for {size} test examples: expected one for each. Pass "
                     f"loss_fn=torch.nn.CrossEntropyLoss(reduction='none'), or `inputs` as a DataLoader with batch_size=1."
                 )
             losses = losses.reshape(size, -1).sum(1).double().cpu()
@@ -137,6 +169,16 @@ class Question:
         return losses, chances
 
 
+@contextmanager
+def marked(module: Module) -> Iterator[None]:
+    """For a block, this embedding is known to lack some updates."""
+    _TAKEN_BACK.add(module)
+    try:
+        yield
+    finally:
+        _TAKEN_BACK.discard(module)
+
+
 def table_of(model: Any, updates: Any, whose: str) -> EmbeddingTable:
     """The embedding that was watched, if it is as training left it."""
     if not isinstance(model, Module):
@@ -147,6 +189,11 @@ def table_of(model: Any, updates: Any, whose: str) -> EmbeddingTable:
             f"Updates.open(directory)."
         )
     table = find_embedding(model, [updates.name] if updates.name in dict(model.named_modules()) else None)
+    if table.module in _TAKEN_BACK:
+        raise ValueError(
+            f"{whose}: called within `with rolled_back(...)` of the same model, whose updates are taken back already: expected "
+            f"the model as training left it. Name all of them in one rolled_back(...), or ask after its block."
+        )
     if table.weight.shape != updates.moved.shape or fingerprint(table.weight) != updates.final:
         raise ValueError(
             f"{whose}: the table {table.name!r} {tuple(table.weight.shape)} of the model is not the one that training left, of "

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.neighbours.asked import as_list
 from captum_tracinwe.neighbours.rollback_files import as_path, read_parts, read_rows, write_parts
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -93,7 +95,7 @@ class Updates:
         for start, part in zip((0, *self.ends), self.parts, strict=False):
             yield start, part if isinstance(part, RowGradients) else read_rows(part)
 
-    def of(self, examples: Sequence[int] | Tensor) -> RowGradients:
+    def of(self, examples: Sequence[int] | Tensor | NDArray[Any]) -> RowGradients:
         """The rows of chosen examples, in the order given.
 
         Raises:
@@ -101,8 +103,8 @@ class Updates:
             IndexError: one that is no training example.
         """
         given: Any = examples
-        numbers = given.tolist() if isinstance(given, Tensor) else given
-        if isinstance(numbers, (str, bytes)) or not isinstance(numbers, Sequence):
+        numbers = None if isinstance(given, (set, frozenset)) else as_list(given)
+        if numbers is None:
             raise TypeError(f"Updates.of: expected a list of training examples, got {given!r:.60}.")
         wrong = [one for one in numbers if not is_whole(one) or not 0 <= one < len(self)]
         if wrong:

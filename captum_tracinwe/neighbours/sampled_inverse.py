@@ -93,7 +93,7 @@ def s_test(
     """
     check_rows("s_test, `train`", train)
     check_rows("s_test, `questions`", questions)
-    check_positive("damping", damping)
+    check_positive("damping", damping, "s_test: ")
     check_seed(seed, "s_test")
     texts = len(train)
     if not train.num_rows:
@@ -146,7 +146,7 @@ class _Solver:
                 f"expected a finite number above 0. Choose one nearer to 1."
             )
         if scale is not None:
-            check_positive("scale", scale)
+            check_positive("scale", scale, "s_test: ")
             if scale <= self.damping:
                 raise ValueError(
                     f"s_test: expected a `scale` above the damping, which is {self.damping:.3g} here, got {scale!r}: None takes "

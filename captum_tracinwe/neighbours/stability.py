@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
+from captum_tracinwe.batches.arguments import is_plain
+from captum_tracinwe.batches.batch import labels_of
+from captum_tracinwe.batches.chance import chance_as_before
+from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.neighbours.asked import check_inputs, check_level, check_progress, check_tracin
 from captum_tracinwe.neighbours.written import rows_of, told
 from captum_tracinwe.tabular import frame
@@ -140,7 +145,7 @@ def influence_stability(
         tracin (TracInWE): model, training set of M examples, checkpoints, and which score.
         questions (batch or DataLoader): N test examples, with the answers that are suspected.
         *transformed (batch or DataLoader): the same N, in the same order and with the same answers, transformed; once for each
-            transformation.
+            transformation. Other class labels are refused, where each question has one and no stream brings them.
         ordinary (batch or DataLoader, optional): test examples about which nothing is odd, a dozen or more, with right answers.
         level (float): between 0 and 1: of what comes out as ``suspects``, the share that may follow the null hypothesis.
         show_progress (bool, optional): bars; None: where a person looks, in a terminal or a notebook.
@@ -149,8 +154,8 @@ def influence_stability(
         InfluenceStability: all M examples, those first whose influence stays most.
 
     Raises:
-        ValueError: no transformation, another number of questions in one, one that changes no score, fewer than 20 training
-            examples, a level out of range, or more than half of the examples alike.
+        ValueError: no transformation, another number of questions or other labels in one, one that changes no score, fewer than
+            20 training examples, a level out of range, or more than half of the examples alike.
         TypeError: no TracInWE.
 
     Source: Li, *Detecting Instruction Fine-tuning Attacks on Language Models using Influence Function*, arXiv 2504.09026:
@@ -173,8 +178,9 @@ def influence_stability(
         >>> sorted(found.order[:3])
         [0, 1, 2]
     """
-    _check(tracin, questions, transformed, level)
+    _check(tracin, questions, transformed, ordinary, level)
     check_progress(show_progress, "influence_stability")
+    _check_answers(tracin, questions, transformed)
     asked = (questions, *transformed, *(() if ordinary is None else (ordinary,)))
     scores: list[Any] = [tracin.influence(inputs, show_progress=show_progress) for inputs in asked]
     usual = None if ordinary is None else scores.pop()
@@ -226,7 +232,7 @@ def compressed(scores: Tensor) -> Tensor:
     return (far / spread.clamp_min(torch.finfo(scores.dtype).tiny)).asinh()
 
 
-def _check(tracin: Any, questions: Any, transformed: Sequence[Any], level: Any) -> None:
+def _check(tracin: Any, questions: Any, transformed: Sequence[Any], ordinary: Any, level: Any) -> None:
     check_tracin(tracin, "influence_stability")
     check_inputs(questions, "influence_stability", "questions")
     if not transformed:
@@ -236,7 +242,35 @@ def _check(tracin: Any, questions: Any, transformed: Sequence[Any], level: Any) 
         )
     for number, one in enumerate(transformed, 1):
         check_inputs(one, "influence_stability", f"transformation {number}")
+    if ordinary is not None:
+        check_inputs(ordinary, "influence_stability", "ordinary")
     check_level(level, "influence_stability")
+
+
+def _check_answers(tracin: TracInWE, questions: Any, transformed: Sequence[Any]) -> None:
+    """Refuse transformations with other answers: what changes is then the answer, and not the question."""
+    first = _answers(tracin, questions)
+    for number, one in enumerate(transformed, 1):
+        other = None if first is None else _answers(tracin, one)
+        if first is None or other is None or first.shape != other.shape:
+            continue
+        apart = (first != other).nonzero().flatten().tolist()
+        if apart:
+            raise ValueError(
+                f"influence_stability: question {apart[0]} has the label {first[apart[0]].item():g}, and "
+                f"{other[apart[0]].item():g} in transformation {number}: expected the same answers. Give the transformed "
+                f"questions the labels of the questions."
+            )
+
+
+def _answers(tracin: TracInWE, inputs: Any) -> Tensor | None:
+    """The label of each question ``(N,)``, where each has one number; None of a stream, which may be read only once."""
+    if isinstance(getattr(inputs, "dataset", inputs), IterableDataset):
+        return None
+    with chance_as_before():  # a DataLoader draws a number for each pass
+        labels = [labels_of(batch, tracin.label_names) for batch in reading(tracin.batches_of(inputs), "inputs")]
+    plain = bool(labels) and all(is_plain(part) and part.dim() == 1 for part in labels)
+    return torch.cat([part.cpu() for part in labels]) if plain else None
 
 
 def _checked(versions: Sequence[Tensor], number: int) -> Tensor:

@@ -207,10 +207,10 @@ class Learned(ABC, Generic[S]):
         return mapped
 
 
-def check_positive(name: str, value: Any) -> None:
-    """ValueError unless ``value`` is a finite number above 0."""
+def check_positive(name: str, value: Any, whose: str = "") -> None:
+    """ValueError unless ``value`` is a finite number above 0; ``whose`` begins the message, as in "s_test: "."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < as_float(value) < math.inf:
-        raise ValueError(f"`{name}` should be a finite number above 0, got {value!r:.60}.")
+        raise ValueError(f"{whose}`{name}` should be a finite number above 0, got {value!r:.60}.")
 
 
 # log(10⁹) to this power is 10⁸⁴, whose square float64 still holds.
