@@ -75,7 +75,8 @@ def test_pages_and_notebooks_use_the_short_name_of_a_module_that_has_one():
 @needs_pages
 def test_a_link_has_words_also_where_a_page_is_read_unbuilt():
     """`[](page.md)` gets the page's title from the build alone; on GitHub nothing is seen of it."""
-    pages = [ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("guide/*.md"), *DOCS.glob("api/*.md")]
+    pages = [ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("guide/*.md"), *DOCS.glob("api/**/*.md")]
+    pages += DOCS.glob("neighbours/*.md")
     assert not [page.name for page in pages if re.search(r"(?<!!)\[\]\(", page.read_text(encoding="utf-8"))]
 
 
