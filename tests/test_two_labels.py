@@ -11,6 +11,7 @@ from captum_tracinwe import TracInWE, save_checkpoint
 from captum_tracinwe.app.testing import tiny_bert, toy_texts
 from captum_tracinwe.app.training import words_tokenizer
 from captum_tracinwe.batches.collate import TokenizeTexts
+from captum_tracinwe.batches.copies import OnCopies
 
 EACH = torch.nn.CrossEntropyLoss(reduction="none")
 DIFFER = r"An example has .* as 'labels' and .* as 'label', between which collators choose differently: expected one of"
@@ -167,3 +168,13 @@ def test_a_name_beside_a_number_differs_unless_the_number_is_named(made):
         tracin(data).influence(plain[:2])
     named = tracin(data, label_names=["labels"]).influence(plain[:2])
     torch.testing.assert_close(named, tracin(plain).influence(plain[:2]))
+
+
+def test_examples_of_other_kinds_are_the_collators_to_judge(made):
+    tracin, examples = made
+    rows = examples(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OnCopies(lambda some: some[0])([rows[0], None, (1, 2)])
+        OnCopies(lambda some: None)([])
+        OnCopies(lambda some: {"labels": torch.zeros(3)})([rows[0], None, rows[1]])

@@ -64,7 +64,9 @@ def unnamed(names: Sequence[str]) -> frozenset[str]:
     return frozenset(LABEL_KEYS).difference(names) if not set(LABEL_KEYS).isdisjoint(names) else frozenset()
 
 
-def _differ(example: Mapping[str, Any]) -> bool:
+def _differ(example: Any) -> bool:
+    if not isinstance(example, Mapping):  # one of them may be None, which a collator leaves out
+        return False
     if "labels" not in example or "label" not in example or example["label"] is None or example["labels"] is None:
         return False
     return not _same(example["labels"], example["label"])
