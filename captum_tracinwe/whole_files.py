@@ -6,8 +6,24 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["as_asked_for", "write_all"]
+__all__ = ["as_asked_for", "as_path", "write_all"]
+
+
+def as_path(given: Any, whose: str, name: str) -> Path:
+    """A path of what the user gave.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is empty, or has a character that no path can have.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"{whose}: expected `{name}` as a path, got {given!r:.60}.")
+    if given == "" or "\0" in str(given):
+        what = "is empty" if given == "" else f"holds a NUL character, {str(given)!r:.60}"
+        raise ValueError(f"{whose}: `{name}` {what}: expected a path, such as 'results/scores'.")
+    return Path(given)
 
 
 def write_all(contents: Mapping[Path, bytes]) -> None:

@@ -167,7 +167,7 @@ def test_odd_settings_are_refused():
         ValueError, match="expected `examples` as the number of training examples, 1 to 268435456, got 1000000"
     ):
         KeepUpdates(Bag(), examples=10**30)
-    with pytest.raises(TypeError, match="expected `directory` as the path of a directory, got 3"):
+    with pytest.raises(TypeError, match="expected `directory` as a path, got 3"):
         KeepUpdates(Bag(), directory=3)
 
 

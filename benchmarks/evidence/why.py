@@ -3,9 +3,9 @@
     python benchmarks/evidence/why.py                  labels that people got wrong; results/evidence/why-ag_news-cnn-cpu.json
     python benchmarks/evidence/why.py --dataset jigsaw_toxicity --noise plausible10
 
-Those suspects are asked about whose labels are wrong and that the model would give the same wrong label without having seen them:
-what else taught it that? They are, of the 100 first that are wrong, those of which models without the text itself are surest,
-models of other seeds than the one that is asked. Beside the text itself as many texts are left out as its witnesses are: those
+Those suspects are asked about whose labels are wrong and which a model finds probable without having seen them: what else
+taught it that? They are, of the 100 first that are wrong, those that models without the text itself find most probable, models
+of other seeds than the one that is asked. Beside the text itself as many texts are left out as its witnesses are: those
 that `suspects` names as speaking for the wrong label, those that TR-TFIDF names, the nearest texts that have the label, others
 that have it. Then the words: the same witnesses stay, and in them the words by which they speak are hidden, or others of theirs.
 Retrainings have the seed of the explained model.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_plain, kind_of
+from captum_tracinwe.whole_files import as_path
 
-__all__ = ["as_file", "as_folder", "as_path", "as_ranking", "as_scores"]
+__all__ = ["as_file", "as_folder", "as_ranking", "as_scores"]
 
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -105,26 +105,11 @@ def _kinds_of(found: Any, parts: tuple[Any, ...]) -> str:
     return type(found).__name__ if odd is None else kind_of(odd)
 
 
-def as_path(given: Any, whose: str, name: str) -> Path:
-    """A path of what the user gave.
-
-    Raises:
-        TypeError: it is none.
-        ValueError: it is empty, or has a character that no path can have.
-    """
-    if not isinstance(given, (str, os.PathLike)):
-        raise TypeError(f"{whose}: expected `{name}` as a path, got {given!r:.60}.")
-    if given == "" or "\0" in str(given):
-        what = "is empty" if given == "" else f"holds a NUL character, {str(given)!r:.60}"
-        raise ValueError(f"{whose}: `{name}` {what}: expected a path, such as 'results/scores'.")
-    return Path(given)
-
-
 def as_file(given: Any, whose: str, name: str) -> Path:
     """The path of a file that can be written, as far as it can be told before.
 
     Raises:
-        TypeError, ValueError: as of :func:`as_path`.
+        TypeError, ValueError: as of :func:`captum_tracinwe.whole_files.as_path`.
         IsADirectoryError: a folder is there.
         FileNotFoundError: there is no folder for it.
     """
@@ -145,7 +130,7 @@ def as_folder(given: Any, whose: str, name: str) -> Path:
     """The path of a folder that can be made, as far as it can be told before.
 
     Raises:
-        TypeError, ValueError: as of :func:`as_path`.
+        TypeError, ValueError: as of :func:`captum_tracinwe.whole_files.as_path`.
         NotADirectoryError: a file is there, or in its way.
     """
     path = as_path(given, whose, name)

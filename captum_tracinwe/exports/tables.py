@@ -13,10 +13,11 @@ from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_plain, kind_of
 from captum_tracinwe.explanation import Explanation
-from captum_tracinwe.exports.given import as_path, as_ranking
+from captum_tracinwe.exports.given import as_ranking
 from captum_tracinwe.rows.ranking import RANKING_COLUMNS, ranking_rows
 from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.tabular import csv_text, frame, rows_of_csv
+from captum_tracinwe.whole_files import as_path
 from captum_tracinwe.words.influence import Vocabulary, names_by_id
 from captum_tracinwe.words.tables import PAIR_COLUMNS, RANKED_SHARES, Pairs, pair_rows, share_rows
 

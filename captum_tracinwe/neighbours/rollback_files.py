@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import zlib
@@ -19,7 +18,6 @@ from captum_tracinwe.rows.row_gradients import RowGradients
 from captum_tracinwe.whole_files import as_asked_for
 
 __all__ = [
-    "as_path",
     "check_free",
     "read_parts",
     "read_range",
@@ -41,17 +39,6 @@ class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
     ends: list[int]  # file i holds the examples from ends[i - 1] to ends[i] - 1
     rows: list[int]
     checksums: dict[str, int] = {}
-
-
-def as_path(given: Any, whose: str, name: str) -> Path:
-    """A path of what the user gave.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if not isinstance(given, (str, os.PathLike)):
-        raise TypeError(f"{whose}: expected `{name}` as the path of a directory, got {given!r:.60}.")
-    return Path(given)
 
 
 def check_free(path: Path) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.neighbours.asked import as_list
-from captum_tracinwe.neighbours.rollback_files import as_path, read_parts, read_rows, write_parts
+from captum_tracinwe.neighbours.rollback_files import read_parts, read_rows, write_parts
 from captum_tracinwe.rows.row_gradients import RowGradients
+from captum_tracinwe.whole_files import as_path
 
 __all__ = ["Updates", "fingerprint", "written"]
 

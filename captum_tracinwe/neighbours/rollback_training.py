@@ -17,13 +17,14 @@ from torch.nn import Module
 from transformers import TrainerCallback
 
 from captum_tracinwe.batches.arguments import as_memory_limit, is_whole
-from captum_tracinwe.neighbours.rollback_files import as_path, check_free
+from captum_tracinwe.neighbours.rollback_files import check_free
 from captum_tracinwe.neighbours.rollback_ledger import Ledger
 from captum_tracinwe.neighbours.rollback_shares import shares_of
 from captum_tracinwe.neighbours.rollback_store import Updates, fingerprint, written
 from captum_tracinwe.neighbours.rollback_trainer import check_run, follow
 from captum_tracinwe.neighbours.rollback_watch import Watch, wide
 from captum_tracinwe.rows.row_gradients import RowGradients
+from captum_tracinwe.whole_files import as_path
 
 __all__ = ["KeepUpdates"]
 
