@@ -618,8 +618,8 @@ class TracInWE(TracInCP):
             resume (bool): go on with an unfinished build or append; finished segments are kept, if the training set still has
                 the examples that they were made from (all are compared up to 10,000, then a sample).
             append (bool): the training set of this TracInWE comes behind the examples that the index holds already.
-            dtype (str): of the stored values, "float32", "float16" or "bfloat16"; with the latter two, scores and bounds are
-                those of the rounded values.
+            dtype (str): of the stored values. With "float16" and "bfloat16" scores and bounds are those of the rounded values.
+                With "int8", "int4" and "int2" too, and ``stats.intervals`` of a search say how far each score can be off.
             rank (int): r, projections in the sketch of a row and checkpoint. With the norm of the rest, 31 make 32 columns,
                 two AVX-512 vectors: bounding 20,000 texts takes 0.64 ms, with 33 columns 1.9 ms.
             segment_examples (int): training examples to a segment; fewer, if the memory ceiling asks for it.
@@ -627,8 +627,9 @@ class TracInWE(TracInCP):
                 default this TracInWE's. Batches are yours to choose (``batch_size``).
             metadata (mapping, optional): name → one str, int, float, bool or None per training example, for ``where`` in
                 :meth:`GradientIndex.search`. Whole-number labels of the batches are kept as ``label`` anyway.
-            project (int, optional): keep only so many random projections of each row (a lossy option: scores have an error
-                of about ‖row‖‖row‖ / √project). Default: none. The other lossy option is ``top_k_words`` of TracInWE.
+            project (int, optional): keep so many leading columns of each row and checkpoint, those in which a sample of rows is
+                largest; intervals as above. Default: all. Fewer bits lose less than fewer columns (docs/scale.md), and what
+                ``top_k_words`` of TracInWE leaves out is not told.
             show_progress (bool, optional): a bar, and an estimate before it on stderr; None: in a terminal or a
                 notebook.
 

@@ -79,9 +79,9 @@ def test_missing_files_are_named(index):
 def test_another_version_is_said(index):
     path = index.path / "manifest.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "version": 3}))
+    path.write_text(json.dumps({**content, "version": 4}))
     with pytest.raises(
-        IndexDamaged, match=r"version 3: this package reads .* versions 1 and 2\. Use the package that wrote it"
+        IndexDamaged, match=r"version 4: this package reads .* versions 1 to 3\. Use the package that wrote it"
     ):
         GradientIndex.open(index.path)
     path.write_text(json.dumps({**content, "format": "other"}))

@@ -232,7 +232,13 @@ def merged(mine, theirs):
         shutil.rmtree(own.path)
 
 
-FORMS = [{"dtype": "float16"}, {"checkpoints": 2}, {"project": 4, "dtype": "bfloat16"}, {"unfinished": True}]
+FORMS = [
+    {"dtype": "float16"},
+    {"checkpoints": 2},
+    {"project": 4, "dtype": "bfloat16"},
+    {"project": 3, "dtype": "int4"},
+    {"unfinished": True},
+]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form)))

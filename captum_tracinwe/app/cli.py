@@ -243,7 +243,7 @@ def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--dry-run", action="store_true", help="only say what it would take: time, memory, disk")
     add("--resume", action="store_true", help="go on with an unfinished index")
     add("--append", action="store_true", help="put the texts behind those that the index holds")
-    add("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of what is stored")
+    add("--dtype", choices=("float32", "float16", "bfloat16", "int8", "int4", "int2"), default="float32", help="of what is stored")
     add("--memory", type=count, metavar="MB", default=1000, help="ceiling beside the model's passes (default: 1000)")
     results_options.add(index, "the facts of the index as a table of names and values")
     source_options.add(index)

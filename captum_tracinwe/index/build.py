@@ -22,10 +22,19 @@ from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.index.creation import check_form, create, read_projections, refuse_others
 from captum_tracinwe.index.environment import Place
-from captum_tracinwe.index.estimate import IndexEstimate, Options, amount, examples_in, look_ahead, row_blocks
+from captum_tracinwe.index.estimate import (
+    IndexEstimate,
+    Options,
+    amount,
+    examples_in,
+    look_ahead,
+    row_blocks,
+    whole_columns,
+)
 from captum_tracinwe.index.files.differences import differences
 from captum_tracinwe.index.files.disk import IndexMismatch, Room, claim, full_disk, locked, make_folder
 from captum_tracinwe.index.files.first import exists_already, leading, wait_for_first
+from captum_tracinwe.index.files.kept import Kept
 from captum_tracinwe.index.files.manifest import NAME, Manifest, Part, SegmentEntry
 from captum_tracinwe.index.files.names import claim_of
 from captum_tracinwe.index.files.segment import Segment
@@ -35,7 +44,6 @@ from captum_tracinwe.index.identity.fingerprints import COLUMN, fingerprints
 from captum_tracinwe.index.identity.same_examples import MANY, Remembered, check_batch, check_examples
 from captum_tracinwe.index.identity.source import source_of
 from captum_tracinwe.index.maintenance import check_columns, clean
-from captum_tracinwe.rows.row_gradients import RowGradients
 
 if TYPE_CHECKING:
     from captum_tracinwe.index.gradient_index import GradientIndex
@@ -88,7 +96,8 @@ def _begin(training: LiveSource, folder: Path, size: int | None, options: Option
     _refuse_little_space(folder, found)
     form = {"dtype": options.dtype, "rank": options.rank, "project": options.project}
     part = Part(0, size)
-    create(folder, source, sample, **form, segment_examples=found.segment_examples, part=part)  # type: ignore[arg-type]
+    form |= {"segment_examples": found.segment_examples, "whole": whole_columns(training)}
+    create(folder, source, sample, **form, part=part)  # type: ignore[arg-type]
 
 
 def _refuse_little_space(folder: Path, needed: IndexEstimate) -> None:
@@ -148,11 +157,9 @@ def work(training: LiveSource, folder: Path, options: Options, place: Place) -> 
     system takes from a process that dies, and another one then writes it.
     """
     manifest = Manifest.read(folder)
-    sketches = read_projections(folder, manifest)
+    form = read_projections(folder, manifest)
     part = manifest.parts[-1]
-    writing = _Writing(
-        training, folder, manifest, Sketch(sketches[0]), sketches[1] if len(sketches) > 1 else None, options
-    )
+    writing = _Writing(training, folder, manifest, form, options)
     with full_disk(folder):
         if part.examples is None:
             writing.stream(part)
@@ -192,8 +199,7 @@ class _Writing:
     training: LiveSource
     folder: Path
     manifest: Manifest
-    sketch: Sketch
-    random: Tensor | None
+    form: tuple[Sketch, Kept]
     options: Options
     bar: Any = None
 
@@ -255,7 +261,7 @@ class _Writing:
     def _write(
         self, batches: Any, span: tuple[int, int], start: int, metadata: Mapping[str, Sequence[Any]], room: Room
     ) -> Written:
-        writer = SegmentWriter(self.folder, self.manifest, self.sketch, *span, room)
+        writer = SegmentWriter(self.folder, self.manifest, *self.form, *span, room)
         labels: list[Any] | None = []
         known: list[str] = []
 
@@ -265,14 +271,7 @@ class _Writing:
                 yield batch
 
         for block, rows in row_blocks(self.training, read(), self.options, start, "training-set", self.bar):
-            rows = rows.to("cpu")
-            if self.random is not None:
-                values = (
-                    rows.values.float().view(rows.num_rows, self.sketch.checkpoints, self.manifest.source.width)
-                    @ self.random.T
-                )
-                rows = RowGradients(rows.ptr, rows.ids, values.flatten(1))
-            writer.add(rows)
+            writer.add(rows.to("cpu"))
             labels = _labels(labels, block)
         if writer.examples != span[1] - span[0]:
             raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ from captum_tracinwe.index.files.disk import (
     write_whole,
 )
 from captum_tracinwe.index.files.first import exists_already
-from captum_tracinwe.index.files.layout import DTYPES
+from captum_tracinwe.index.files.kept import Kept
+from captum_tracinwe.index.files.layout import packing_of
 from captum_tracinwe.index.files.manifest import NAME, Manifest, Part, Source
 from captum_tracinwe.index.files.names import others_in
-from captum_tracinwe.index.files.sketch import fit_projection
+from captum_tracinwe.index.files.packing import DTYPES
+from captum_tracinwe.index.files.sketch import Sketch, fit_projection
 from captum_tracinwe.index.files.writer import Written, file_of, rename
 
-__all__ = ["check_form", "create", "random_projection", "read_projections", "refuse_others"]
+__all__ = ["check_form", "create", "read_projections", "refuse_others"]
 
 
 def check_form(dtype: Any, rank: Any, segment_examples: Any, project: Any, width: int) -> None:
@@ -59,54 +61,53 @@ def _refuse_an_index(folder: Path) -> None:
         raise exists_already(folder)
 
 
-def random_projection(width: int, to: int) -> Tensor:
-    """``(to, width)``, normal entries of variance 1 / to: products keep their expectation, with an error of about 1 / √to."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((to, width), generator=generator, dtype=torch.float32) / math.sqrt(to)
-
-
 def create(
     folder: Path,
     source: Source,
-    sample: Iterable[Tensor],
+    sample: Sequence[Tensor],
     *,
     dtype: str,
     rank: int,
     segment_examples: int,
     project: int | None,
     part: Part,
-    fill: Callable[[Manifest, list[Tensor], Room], Sequence[Written]] = lambda *_: (),
+    whole: int = 0,
+    fill: Callable[[Manifest, tuple[Sketch, Kept], Room], Sequence[Written]] = lambda *_: (),
 ) -> Manifest:
     """The first manifest of an index: without segments, or with those that ``fill`` writes, in one step.
 
     Args:
         folder (Path): new, or without an index.
         source (Source): what the rows are gradients of.
-        sample (iterable of Tensor): rows ``(R, C * D)``, to choose the sketch's projection and a scale for float16.
+        sample (sequence of Tensor): rows ``(R, C * D)``, to choose the columns that are kept, the sketch's projection, and a
+            scale for float16.
         dtype, rank, segment_examples, project: as in :meth:`TracInWE.build_index`.
         part (Part): what is going to be indexed.
-        fill (callable, optional): from the manifest, the projections and a room for unfinished files to finished segments.
+        whole (int): columns at the end of each checkpoint's that no code of a few bits stands for; 0 with ``project``.
+        fill (callable, optional): from the manifest, the sketch and what is kept of rows, and a room for unfinished files,
+            to finished segments.
 
     Raises:
         FileExistsError: there is an index already, or something else.
     """
     check_form(dtype, rank, segment_examples, project, source.width)
     checkpoints, width = len(source.checkpoints), project or source.width
-    random = random_projection(source.width, project) if project else None
+    leading = fit_projection((one.cpu().float() for one in sample), checkpoints, project) if project else None
     largest = 0.0
 
-    def seen() -> Iterable[Tensor]:
+    def seen() -> Iterator[Tensor]:
         nonlocal largest
         for values in sample:
             rows = values.cpu().float()
-            if random is not None:
-                rows = (rows.view(len(rows), checkpoints, source.width) @ random.T).flatten(1)
+            if leading is not None:
+                parts = rows.view(len(rows), checkpoints, source.width)
+                rows = torch.einsum("rcd,cpd->rcp", parts, leading).flatten(1)
             largest = max(largest, float(rows.abs().nan_to_num(0, 0).max()) if rows.numel() else 0.0)
             yield rows
 
     tensors = {"sketch": fit_projection(seen(), checkpoints, rank)}
-    if random is not None:
-        tensors["random"] = random
+    if leading is not None:
+        tensors["leading"] = leading
     # float16 ends at 65504 and thins out below 6e-5: the sample's largest value goes to 64 to 128, a factor of 500 below the
     # end. A power of 2 costs no digit.
     scale = 2.0 ** (7 - math.ceil(math.log2(largest))) if dtype == "float16" and largest > 0 else 1.0
@@ -115,13 +116,26 @@ def create(
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     rank = int(tensors["sketch"].shape[1])
     entry = file_of("projections", content)
-    manifest = Manifest(source, dtype, scale, width, rank, segment_examples, entry, (part,), project=project)  # type: ignore[arg-type]
+    manifest = Manifest(
+        source,
+        dtype,  # type: ignore[arg-type]
+        scale,
+        width,
+        rank,
+        segment_examples,
+        entry,
+        (part,),
+        project=project,
+        projected="random" if leading is None else "leading",
+        whole=whole if dtype.startswith("int") and leading is None else 0,
+    )
+    form = Sketch(tensors["sketch"]), Kept(packing_of(manifest), scale, leading)
     refuse_others(folder)
     _refuse_an_index(folder)
     with full_disk(folder):
         make_folder(folder)
         with Room(folder) as room:
-            written = fill(manifest, list(tensors.values()), room)
+            written = fill(manifest, form, room)
             with locked(folder):
                 _refuse_an_index(folder)
                 write_whole(folder / entry.name, content)
@@ -132,8 +146,8 @@ def create(
     return manifest
 
 
-def read_projections(folder: Path, manifest: Manifest) -> list[Tensor]:
-    """The sketch's projection ``(C, r, D)``, and the random one ``(p, D)`` if there is one.
+def read_projections(folder: Path, manifest: Manifest) -> tuple[Sketch, Kept]:
+    """The sketch of rows, and what is kept of them.
 
     Raises:
         IndexDamaged: the file is missing or not what was written.
@@ -149,7 +163,8 @@ def read_projections(folder: Path, manifest: Manifest) -> list[Tensor]:
     width, source = manifest.stored_width, manifest.source
     expected = {"sketch": (len(source.checkpoints), manifest.rank, width)}
     if manifest.project is not None:
-        expected["random"] = (manifest.project, source.width)  # type: ignore[assignment]
+        checkpoints = (len(source.checkpoints),) if manifest.projected == "leading" else ()
+        expected[manifest.projected] = (*checkpoints, manifest.project, source.width)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected or any(tensor.dtype != torch.float32 for tensor in tensors.values()):
         raise IndexDamaged(
@@ -157,4 +172,5 @@ def read_projections(folder: Path, manifest: Manifest) -> list[Tensor]:
         )
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise IndexDamaged(f"{str(path)!r} is damaged: its numbers are not all finite.")
-    return [tensors["sketch"], *([tensors["random"]] if "random" in tensors else [])]
+    kept = Kept(packing_of(manifest), manifest.scale, tensors.get(manifest.projected))
+    return Sketch(tensors["sketch"]), kept

@@ -21,10 +21,21 @@ from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.live import Asked
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.index.creation import check_form
-from captum_tracinwe.index.files.layout import DTYPES, HEADER
+from captum_tracinwe.index.files.layout import HEADER
+from captum_tracinwe.index.files.packing import Packing
 from captum_tracinwe.rows.row_gradients import RowGradients
 
-__all__ = ["IndexEstimate", "Options", "amount", "duration", "estimate", "examples_in", "look_ahead", "row_blocks"]
+__all__ = [
+    "IndexEstimate",
+    "Options",
+    "amount",
+    "duration",
+    "estimate",
+    "examples_in",
+    "look_ahead",
+    "row_blocks",
+    "whole_columns",
+]
 
 # Training examples, drawn at random, that fix the sketch and the estimate: 10,000 rows for 32 directions.
 SAMPLE = 256
@@ -123,7 +134,10 @@ def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, l
     checkpoints, width = len(training.live.weights), options.project or training.width
     columns = checkpoints * (min(options.rank, width) + 1)
     mean = rows / count
-    payload = mean * (4 + DTYPES[options.dtype][1] * checkpoints * width) + 8
+    coded = options.dtype.startswith("int")
+    whole = whole_columns(training) if coded and options.project is None else 0
+    packing = Packing(options.dtype, checkpoints, width, coded or options.project is not None, whole)
+    payload = mean * (4 + packing.bytes) + 8
     disk = payload + mean * (4 * columns + 12) + 30
     segment = _segment_examples(options, mean, columns)
     held = max(segment * mean * (4 * columns + SORTING), sum(values.nbytes for values in sample))
@@ -131,6 +145,12 @@ def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, l
     on_disk = round(many * disk) + HEADER * math.ceil(many / segment)
     memory = round(held + max(grown, 0))
     return IndexEstimate(size, mean, round(many * payload), on_disk, memory, seconds * many, segment), sample
+
+
+def whole_columns(training: LiveSource) -> int:
+    """The columns of a bag of words, where they are the last of several tables."""
+    names = training.live.tables.names
+    return training.live.widths(training.width)[-1] if len(names) > 1 and names[-1] == "bag" else 0
 
 
 def _peak() -> int:

@@ -54,7 +54,7 @@ class GradientIndex(Snapshot):
 
         def opened(manifest: Manifest) -> GradientIndex:
             segments = [Segment(folder, manifest, entry) for entry in manifest.segments]
-            return cls(folder, manifest, segments, read_projections(folder, manifest))
+            return cls(folder, manifest, segments, *read_projections(folder, manifest))
 
         return maintenance.on_newest(folder, opened)
 
@@ -99,9 +99,7 @@ class GradientIndex(Snapshot):
         """
         if not 0 <= number < parts:
             raise ValueError(f"GradientIndex.part: expected a number from 0 to {parts - 1}, got {number}.")
-        found = GradientIndex(self.path, self.manifest, self.segments[number::parts], [self.sketch.projection])
-        found.projection = self.projection
-        return found
+        return GradientIndex(self.path, self.manifest, self.segments[number::parts], self.sketch, self.kept)
 
     # -------------------------------------------------------------------------------------------------------- reading
 

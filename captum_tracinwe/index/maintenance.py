@@ -27,9 +27,11 @@ from captum_tracinwe.index.files.disk import (
     present,
     sweep,
 )
+from captum_tracinwe.index.files.kept import Kept
 from captum_tracinwe.index.files.layout import HEADER
 from captum_tracinwe.index.files.manifest import CheckpointEntry, Manifest, Part, SegmentEntry, Source
 from captum_tracinwe.index.files.names import RESERVED
+from captum_tracinwe.index.files.packing import PackedRows
 from captum_tracinwe.index.files.segment import Segment
 from captum_tracinwe.index.files.sketch import Sketch
 from captum_tracinwe.index.files.writer import Written, commit, finish, refuse_ids, seal, write_segment
@@ -97,8 +99,8 @@ def create_from_rows(
     form = {"dtype": dtype, "rank": rank, "segment_examples": segment_examples, "project": project}
     check_columns(metadata, len(rows))
 
-    def fill(manifest: Manifest, projections: list[torch.Tensor], room: Room) -> list[Written]:
-        return _segments(folder, manifest, projections, 0, rows, metadata, room)
+    def fill(manifest: Manifest, form: tuple[Sketch, Kept], room: Room) -> list[Written]:
+        return _segments(folder, manifest, form, 0, rows, metadata, room)
 
     create(folder, source, [sample], **form, part=Part(0, len(rows)), fill=fill)  # type: ignore[arg-type]
 
@@ -108,9 +110,9 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
     manifest = Manifest.read(folder)
     check_columns(metadata, len(rows))
     _refuse_unfinished(folder, manifest, "added to")
-    projections = read_projections(folder, manifest)
+    form = read_projections(folder, manifest)
     with full_disk(folder), Room(folder) as room:
-        written = _segments(folder, manifest, projections, manifest.total, rows, metadata, room)
+        written = _segments(folder, manifest, form, manifest.total, rows, metadata, room)
 
         def change(found: Manifest) -> Manifest:
             if found != manifest:
@@ -127,7 +129,7 @@ def append_rows(folder: Path, rows: RowGradients, metadata: Mapping[str, Sequenc
 def _segments(
     folder: Path,
     manifest: Manifest,
-    projections: Sequence[torch.Tensor],
+    form: tuple[Sketch, Kept],
     first: int,
     rows: RowGradients,
     metadata: Mapping[str, Sequence[Any]],
@@ -139,10 +141,6 @@ def _segments(
     given = len(manifest.source.checkpoints) * manifest.source.width
     if rows.width != given:
         raise IndexMismatch(f"The index holds rows of {given} columns, got rows of {rows.width}.")
-    if len(projections) > 1:
-        checkpoints = len(manifest.source.checkpoints)
-        values = rows.values.view(rows.num_rows, checkpoints, manifest.source.width) @ projections[1].T
-        rows = RowGradients(rows.ptr, rows.ids, values.flatten(1))
     step, written = manifest.segment_examples, []
     for start in range(0, len(rows), step):
         stop = min(start + step, len(rows))
@@ -151,7 +149,7 @@ def _segments(
             rows.select(torch.arange(a, min(a + COPIED_EXAMPLES, stop))) for a in range(start, stop, COPIED_EXAMPLES)
         )
         span = (first + start, first + stop)
-        written.append(write_segment(folder, manifest, Sketch(projections[0]), span, pieces, room, columns=columns))
+        written.append(write_segment(folder, manifest, form, span, pieces, room, columns=columns))
     return written
 
 
@@ -205,7 +203,7 @@ def compact(folder: Path) -> None:
 
 def _compact(folder: Path, manifest: Manifest) -> None:
     _refuse_unfinished(folder, manifest, "compacted")
-    sketch = Sketch(read_projections(folder, manifest)[0])
+    form = read_projections(folder, manifest)
     with full_disk(folder), Room(folder) as room:
         written, gone = [], []
         for group in _groups(folder, manifest):
@@ -221,9 +219,9 @@ def _compact(folder: Path, manifest: Manifest) -> None:
                 for name in names
             }
             span = (group[0][0].entry.first, group[-1][0].entry.stop)
-            pieces = (rows for segment, kept in group for rows in _pieces(segment, np.flatnonzero(kept)))
+            pieces = (piece for segment, kept in group for piece in _pieces(segment, np.flatnonzero(kept)))
             relative = (numbers - span[0]).tolist()
-            written.append(write_segment(folder, manifest, sketch, span, pieces, room, relative, columns))
+            written.append(write_segment(folder, manifest, form, span, pieces, room, relative, columns))
             gone += [segment.entry for segment, _ in group]
         if not written:
             return
@@ -259,9 +257,9 @@ def _groups(folder: Path, manifest: Manifest) -> Iterator[list[tuple[Segment, np
         yield group
 
 
-def _pieces(segment: Segment, examples: np.ndarray[Any, Any]) -> Iterator[RowGradients]:
+def _pieces(segment: Segment, examples: np.ndarray[Any, Any]) -> Iterator[PackedRows]:
     for start in range(0, len(examples), COPIED_EXAMPLES):
-        yield segment.rows(examples[start : start + COPIED_EXAMPLES])
+        yield segment.packed(examples[start : start + COPIED_EXAMPLES])
 
 
 def merge(folder: Path, other: Path) -> None:
@@ -271,16 +269,20 @@ def merge(folder: Path, other: Path) -> None:
 
 def _merge(folder: Path, manifest: Manifest, other: Path, added: Manifest) -> None:
     wrong = differences(manifest.source, added.source)
-    for name in ("dtype", "scale", "stored_width", "rank", "project"):
+    for name in ("dtype", "scale", "stored_width", "rank", "project", "projected"):
         if getattr(manifest, name) != getattr(added, name):
             wrong.append(f"{name}: {getattr(manifest, name)} here, {getattr(added, name)} there")
     if wrong:
         raise IndexMismatch(f"{str(other)!r} cannot be merged into {str(folder)!r}: {'; '.join(wrong)}.")
     for place, content in ((folder, manifest), (other, added)):
         _refuse_unfinished(place, content, "merged")
-    sketch = Sketch(read_projections(folder, manifest)[0])
-    read_projections(other, added)  # checks it
-    same = manifest.projections == added.projections
+    form, (_, theirs) = read_projections(folder, manifest), read_projections(other, added)
+    same, ours = manifest.projections == added.projections, form[1]
+    if ours.directions is not None and theirs.directions is not None and not ours.directions.equal(theirs.directions):
+        raise IndexMismatch(
+            f"{str(other)!r} cannot be merged into {str(folder)!r}: of each row they keep other columns (project=...), which a "
+            f"sample of their own texts has chosen. Add those texts by tracin.build_index(path, append=True)."
+        )
     shift = manifest.total
     with full_disk(folder), Room(folder) as room:
         written = []
@@ -294,7 +296,7 @@ def _merge(folder: Path, manifest: Manifest, other: Path, added: Manifest) -> No
             pieces = _pieces(segment, np.arange(len(segment)))
             relative = (segment.numbers - entry.first).tolist()
             span = (moved.first, moved.stop)
-            written.append(write_segment(folder, manifest, sketch, span, pieces, room, relative, segment.columns))
+            written.append(write_segment(folder, manifest, form, span, pieces, room, relative, segment.columns))
 
         def change(found: Manifest) -> Manifest:
             if found.total != shift:

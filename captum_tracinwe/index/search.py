@@ -38,7 +38,8 @@ class SearchStats:
             all its rows, whether or not the test example has their tokens.
         payload_bytes (int): row gradients of the index (ptr, ids, values): what scoring everything reads.
         verified_per_test, bytes_per_test (Tensor): int64 ``(N,)``.
-        intervals (Tensor or None): ``(N, k, 2)``, of an approximate search: lower and upper end of each score.
+        intervals (Tensor or None): ``(N, k, 2)``, lower and upper end of each score: of an approximate search, and of an index
+            of int8, int4 or int2, or built with ``project``: its rows are not whole.
     """
 
     examples: int
@@ -67,7 +68,7 @@ class SearchResult(NamedTuple):
     def rows(self) -> list[dict[str, Any]]:
         """One dict for each training example that was found: ``test_index``, ``train_index``, ``rank`` from 1, and ``score``.
 
-        After an approximate search also ``low`` and ``high``, between which the score certainly lies.
+        With ``stats.intervals`` also ``low`` and ``high``, between which the score certainly lies.
         """
         ends = None if self.stats.intervals is None else self.stats.intervals.tolist()
         rows = ranking_rows(self.indices, self.influence_scores)
@@ -87,10 +88,11 @@ class _Question:
     """Test rows as searching needs them; the sketches bound scores times ``sign`` (−1 for opponents), or times −``sign``.
 
     ``factors`` are by place, and of lengths: at least 0, so that they multiply a score and its bound alike. Rounding keeps the
-    order of the two.
+    order of the two. ``left`` are the norms of what the index leaves out of the rows, ``(R, C)``.
     """
 
     rows: RowGradients
+    left: Tensor | None
     sketches: Tensor
     negated: Tensor | None
     sign: float
@@ -111,14 +113,14 @@ def search(
 ) -> SearchResult:
     """See :meth:`GradientIndex.search`."""
     index.warn_unfinished(stacklevel=5)  # whoever called GradientIndex.search, which is decorated
-    rows = checked_question(index, rows)
+    rows, left = checked_question(index, rows)
     allowed = index.allowed(where, indices)
     k = min(k, int(allowed.sum()))
     sign = 1.0 if proponents else -1.0
     sketches = index.sketch.of(rows.ptr, rows.values, sign)
     negated = None if approximate is None else index.sketch.of(rows.ptr, rows.values, -sign)
     most = int((rows.ptr[1:] - rows.ptr[:-1]).max()) if len(rows) else 0
-    question = _Question(rows, sketches, negated, sign, index.sketch.floor(most), index.factors(length))
+    question = _Question(rows, left, sketches, negated, sign, index.sketch.floor(most), index.factors(length))
     found = [
         one
         for start in range(0, len(rows), _block(len(allowed)))
@@ -129,7 +131,7 @@ def search(
     counts = torch.tensor([one[3] for one in found], dtype=torch.int64).view(-1, 3)
     mean = [float(value) if len(found) != 1 else int(value) for value in counts.double().mean(0).nan_to_num().tolist()]
     intervals = None
-    if approximate is not None:
+    if approximate is not None or left is not None:
         intervals = torch.stack([one[2] for one in found]) if found else torch.empty((0, k, 2), dtype=torch.float32)
     return SearchResult(
         torch.stack(numbers) if found else empty.long(),
@@ -141,7 +143,10 @@ def search(
 def merge_results(parts: Sequence[SearchResult], k: int, proponents: bool = True) -> SearchResult:
     """The result over several parts of an index (:meth:`GradientIndex.part`), searched wherever."""
     if any(part.stats.intervals is not None for part in parts):
-        raise ValueError("merge_results: expected exact results, got an approximate one.")
+        raise ValueError(
+            "merge_results: expected exact results, got some with intervals: of an approximate search, or of an index with fewer "
+            "bits or columns."
+        )
     first, *others = parts
     best, stats = (first.indices, first.influence_scores), first.stats
     for part in others:
@@ -203,6 +208,10 @@ def _block_of_tests(
             high = np.where(exact, scores, above[i - start][best])
             ends = (low, high) if question.sign > 0 else (-high, -low)
             intervals = torch.from_numpy(np.stack(ends, axis=1))
+        if question.left is not None:
+            signed = torch.from_numpy(scores * np.float32(question.sign))
+            ends_of = intervals if below is not None else torch.stack([signed, signed], dim=1)
+            intervals = _widened(ends_of, _left_out(index, question, own, best))
         counts = (
             verifier.count,
             verifier.rows + sum(one[0] for one in read),
@@ -215,6 +224,26 @@ def _block_of_tests(
             intervals,
             counts,
         )
+
+
+def _left_out(index: Snapshot, question: _Question, own: slice, places: npt.NDArray[np.int64]) -> Tensor:
+    """How far the scores of these examples can be from those by whole rows, ``(k,)`` (:class:`Kept`)."""
+    assert question.left is not None
+    ids, left = question.rows.ids[own], question.left[own]
+    test = RowGradients(torch.tensor([0, len(ids)]), ids, left)
+    found = torch.zeros(len(places), dtype=torch.float32)
+    segments = np.searchsorted(index.starts, places, side="right") - 1
+    for s in np.unique(segments):
+        chosen = torch.from_numpy(np.flatnonzero(segments == s))
+        found[chosen] = test.dot(index.segments[s].left(places[segments == s] - index.starts[s]))[0]
+    return found if question.factors is None else found * question.factors[torch.from_numpy(places)]
+
+
+def _widened(intervals: Tensor, by: Tensor) -> Tensor:
+    """Ends further out, and those of float32 beyond them."""
+    ends = intervals.double() + torch.tensor([-1.0, 1.0]) * by.double()[:, None] * (1 + 1e-6)
+    outwards = torch.tensor([-torch.inf, torch.inf]).expand(len(ends), 2)
+    return torch.nextafter(ends.float(), outwards)
 
 
 class _Verifier:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.index.files.disk import IndexMismatch
+from captum_tracinwe.index.files.kept import Kept
 from captum_tracinwe.index.files.layout import MOST_ID
 from captum_tracinwe.index.files.learned import size_of
 from captum_tracinwe.index.files.manifest import Manifest
@@ -40,12 +41,20 @@ class Snapshot:
         path (Path): the directory.
         manifest (Manifest): that was in force.
         segments (sequence of Segment): in the order of their examples.
-        projections (list of Tensor): the sketch's, and the random one if there is one.
+        sketch (Sketch): of its rows.
+        kept (Kept): what it keeps of them.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, segments: Sequence[Segment], projections: list[Tensor]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        segments: Sequence[Segment],
+        sketch: Sketch,
+        kept: Kept,
+    ) -> None:
         self.path, self.manifest, self.segments = path, manifest, list(segments)
-        self.sketch, self.projection = Sketch(projections[0]), projections[1] if len(projections) > 1 else None
+        self.sketch, self.kept = sketch, kept
         self.starts: npt.NDArray[np.int64] = np.cumsum([0, *(len(segment) for segment in self.segments)])[:-1]
         self._size = sum(len(segment) for segment in self.segments)
         # Of the kind of length that was asked for last.
@@ -54,6 +63,11 @@ class Snapshot:
     def __len__(self) -> int:
         """Training examples that are there: built, and not deleted."""
         return int(self._live.sum())
+
+    @property
+    def projection(self) -> Tensor | None:
+        """What its columns are made by, of an index that was built with ``project``: ``(C, p, D)``; None: they are the rows'."""
+        return self.kept.directions
 
     @property
     def total(self) -> int:
@@ -167,7 +181,7 @@ class Snapshot:
         An index that is not complete answers of what is there, with a warning.
         """
         self.warn_unfinished()
-        rows = checked_question(self, rows)
+        rows, _ = checked_question(self, rows)
         result = self.nothing_yet(
             "scores", (len(rows), self.total), "with fewer test examples at a time, or for the best by search(rows, k)"
         )
@@ -236,21 +250,22 @@ class Snapshot:
         return torch.zeros((0, self.sketch.checkpoints * self.manifest.stored_width), dtype=torch.float32)
 
     def project(self, rows: RowGradients) -> RowGradients:
-        """Rows as the index keeps them: themselves, or their random projection where it was built with ``project``.
+        """Rows of the width that the index keeps: themselves, or some columns of them where it was built with ``project``.
 
         Raises:
             IndexMismatch: rows of another width.
         """
+        return self.projected(rows)[0]
+
+    def projected(self, rows: RowGradients) -> tuple[RowGradients, Tensor | None]:
+        """The same of a question, and the norms of what is left out of it, ``(R, C)``; None where nothing is known of that."""
         checkpoints, width = self.sketch.checkpoints, self.manifest.source.width
         if rows.width != checkpoints * width:
             raise IndexMismatch(
                 f"The index holds {checkpoints} checkpoint(s) of width {width}: expected rows of {checkpoints * width} columns, "
                 f"got {rows.width}."
             )
-        if self.projection is None:
-            return rows
-        values = rows.values.view(rows.num_rows, checkpoints, width) @ self.projection.T
-        return RowGradients(rows.ptr, rows.ids, values.flatten(1))
+        return self.kept.of_question(rows)
 
 
 # Stored in float32: below it digits are lost, and below 1e-45 all of them.
@@ -309,8 +324,8 @@ def checked_indices(indices: Any, method: str) -> Tensor:
     return whole
 
 
-def checked_question(index: Snapshot, rows: RowGradients) -> RowGradients:
-    """Test rows as float32 of the index's width.
+def checked_question(index: Snapshot, rows: RowGradients) -> tuple[RowGradients, Tensor | None]:
+    """Test rows as float32 of the index's width, and what is left out of them (:meth:`Snapshot.projected`).
 
     Raises:
         TypeError, ValueError: they are not rows, of another width, not finite, or too large.
@@ -320,7 +335,7 @@ def checked_question(index: Snapshot, rows: RowGradients) -> RowGradients:
             f"GradientIndex: expected the test examples as RowGradients, got {type(rows).__name__}. "
             f"TracInWE.row_gradients(inputs) makes them."
         )
-    rows = index.project(rows.to("cpu", torch.float32))
+    rows, left = index.projected(rows.to("cpu", torch.float32))
     if rows.num_rows and not 0 <= int(rows.ids.min()) <= int(rows.ids.max()) <= MOST_ID:
         raise ValueError(
             f"GradientIndex: the test examples have token ids from {int(rows.ids.min())} to {int(rows.ids.max())}: expected ids "
@@ -331,4 +346,4 @@ def checked_question(index: Snapshot, rows: RowGradients) -> RowGradients:
             f"GradientIndex: a test gradient has norm {float(rows.norms().max()):.3g}: expected finite numbers, and at most "
             f"{LARGEST_NORM:.0e}."
         )
-    return rows
+    return rows, left

@@ -67,6 +67,14 @@ def _form(manifest: Content) -> Iterator[str]:
     width = manifest.source.width if manifest.project is None else manifest.project
     if manifest.stored_width != width or width > manifest.source.width:
         yield f"stored_width is {manifest.stored_width}: expected {width}, of width {manifest.source.width}"
+    if manifest.projected == "leading" and manifest.project is None:
+        yield "projected is 'leading', and project says no columns"
+    if manifest.projected == "random" and manifest.project is not None and manifest.bounded:
+        yield f"projected is 'random', of dtype {manifest.dtype!r}"
+    if manifest.whole and (not manifest.dtype.startswith("int") or manifest.whole >= manifest.stored_width):
+        yield f"whole is {manifest.whole}, of {manifest.stored_width} columns in {manifest.dtype}"
+    if manifest.bounded and manifest.version < manifest.least_version:
+        yield f"version is {manifest.version}: expected {manifest.least_version} for what is in it"
     if manifest.rank > manifest.stored_width:
         yield f"rank is {manifest.rank}, of {manifest.stored_width} columns"
 

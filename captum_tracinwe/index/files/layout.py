@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from captum_tracinwe.index.files.packing import Packing
+
 if TYPE_CHECKING:
     from captum_tracinwe.index.files.schema import Content, SegmentEntry
 
-__all__ = ["DTYPES", "HEADER", "MOST_ID", "Layout", "header_of", "layout_of"]
+__all__ = ["HEADER", "MOST_ID", "Layout", "header_of", "layout_of", "packing_of"]
 
 # Values are written before anything is known about them; the header, of a fixed size, comes last. 4096 keeps them on pages.
 #: Bytes of the header.
 HEADER = 4096
 #: The largest token: ids are stored as int32.
 MOST_ID = 2**31 - 1
-#: Name of a stored dtype → its name in the header, and its bytes.
-DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "U8": 1}
 
 
@@ -28,26 +28,25 @@ SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "U8": 1}
 class Layout:
     """Names, types, shapes and places of a segment's arrays.
 
-    ``values (R, C * D)`` lie example by example, so that one example is read in one go. ``sketch (R, C * (r + 1))`` and
-    ``list_examples (R,)`` lie token by token: a question reads the lists of its own tokens. The head, the small rest, is read
-    once: ``ptr``, ``numbers`` (training index minus the segment's first), ``list_ids``, ``list_ptr``, ``squared_norms``,
-    ``ids``, ``row_sums``, ``list_sums``.
+    ``values (R, C * D)``, as :class:`Packing` says, lie example by example, so that one example is read in one go.
+    ``sketch (R, C * (r + 1))`` and ``list_examples (R,)`` lie token by token: a question reads the lists of its own tokens.
+    The head, the small rest, is read once: ``ptr``, ``numbers`` (training index minus the segment's first), ``list_ids``,
+    ``list_ptr``, ``squared_norms``, ``ids``, ``row_sums``, ``list_sums``.
     """
 
     examples: int
     rows: int
     lists: int
-    width: int
+    packing: Packing
     columns: int
-    dtype: str
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Name → type and shape, in the order of the file; padding keeps every array on a multiple of 8 bytes."""
-        kind, size = DTYPES[self.dtype]
-        values, sketch = self.rows * self.width * size, self.rows * self.columns * 4
+        kind, columns = self.packing.form
+        values, sketch = self.rows * self.packing.bytes, self.rows * self.columns * 4
         return {
-            "values": (kind, (self.rows, self.width)),
+            "values": (kind, (self.rows, columns)),
             "padding_of_values": ("U8", (-values % 64,)),
             "list_examples": ("I64", (self.rows,)),
             "sketch": ("F32", (self.rows, self.columns)),
@@ -98,11 +97,17 @@ class Layout:
         return (HEADER - 8).to_bytes(8, "little") + text.ljust(HEADER - 8)
 
 
+def packing_of(manifest: Content) -> Packing:
+    """Of the rows in all segments."""
+    return Packing(
+        manifest.dtype, len(manifest.source.checkpoints), manifest.stored_width, manifest.bounded, manifest.whole
+    )
+
+
 def layout_of(manifest: Content, entry: SegmentEntry) -> Layout:
     """Of a segment that a manifest names."""
-    checkpoints = len(manifest.source.checkpoints)
-    width, columns = checkpoints * manifest.stored_width, checkpoints * (manifest.rank + 1)
-    return Layout(entry.examples, entry.rows, entry.lists, width, columns, manifest.dtype)
+    columns = len(manifest.source.checkpoints) * (manifest.rank + 1)
+    return Layout(entry.examples, entry.rows, entry.lists, packing_of(manifest), columns)
 
 
 def header_of(manifest: Content, entry: SegmentEntry) -> bytes:

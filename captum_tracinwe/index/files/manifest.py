@@ -44,7 +44,9 @@ class Manifest(Content, frozen=True, forbid_unknown_fields=True):
 
     def encoded(self) -> bytes:
         """As the file holds it: the content, and its checksum."""
-        content = msgspec.to_builtins(replace(self, version=VERSION))
+        content = msgspec.to_builtins(replace(self, version=self.least_version))
+        if not self.bounded:  # what version 2 does not know
+            del content["projected"], content["whole"]
         return (json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -67,10 +69,10 @@ class Manifest(Content, frozen=True, forbid_unknown_fields=True):
             version, name = content["version"], content["format"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise IndexDamaged(f"{str(path)!r} is damaged: not the JSON that was written ({error}).") from error
-        if name != FORMAT or type(version) is not int or version not in (1, VERSION):
+        if name != FORMAT or type(version) is not int or not 1 <= version <= VERSION:
             raise IndexDamaged(
                 f"{str(path)!r} is of format {name!r:.80}, version {version!r:.80}: this package reads {FORMAT!r}, versions 1 "
-                f"and {VERSION}. Use the package that wrote it, or build the index anew."
+                f"to {VERSION}. Use the package that wrote it, or build the index anew."
             )
         found = content.pop("checksum", None)
         try:

@@ -16,8 +16,11 @@ __all__ = ["FORMAT", "VERSION", "CheckpointEntry", "Content", "FileEntry", "Part
 
 #: The name by which a manifest is known.
 FORMAT: Final = "captum_tracinwe.index"
-#: Written. Version 1 is read too: its segments do not say themselves which examples they are of (see ``layout.py``).
-VERSION: Final = 2
+#: Written, where no earlier one says all: only then other releases have to be told apart. Version 1 is read too: its segments
+#: do not say themselves which examples they are of (see ``layout.py``).
+VERSION: Final = 3
+#: Written of an index without codes of a few bits and leading columns.
+PLAIN_VERSION: Final = 2
 SIGN: Final = "a positive score is a proponent: a training step on it lowers the loss of the test example"
 
 # What a number or a string can be at all; how they go together stands in ``consistency.py``.
@@ -116,16 +119,18 @@ class Content(Record, frozen=True, forbid_unknown_fields=True):
     Args:
         source (Source): what the rows are gradients of.
         dtype (str): of the stored values; ``scale``, a power of 2, is what they were multiplied by.
-        stored_width (int): D, or less where a random projection was asked for.
-        project (int or None): columns of the random projection, if there is one.
+        stored_width (int): D, or ``project``.
+        project (int or None): columns that are kept of each row and checkpoint; None: all.
+        projected (str): which: the leading ones, or in older indexes random ones.
+        whole (int): columns at the end of each checkpoint's that are stored as float32 beside codes of a few bits.
         segment_examples (int): training examples to a segment.
-        projections (FileEntry): the sketch's projection, and the random one if there is one.
+        projections (FileEntry): the sketch's projection, and that of ``project``.
         parts (tuple of Part), segments (tuple of SegmentEntry): by training index.
         deleted (tuple): ``(first, stop)`` of training examples that are no more.
     """
 
     source: Source
-    dtype: Literal["float32", "float16", "bfloat16"]
+    dtype: Literal["float32", "float16", "bfloat16", "int8", "int4", "int2"]
     scale: Positive
     stored_width: Size
     rank: Annotated[int, Meta(ge=1, le=4096)]
@@ -135,9 +140,21 @@ class Content(Record, frozen=True, forbid_unknown_fields=True):
     segments: tuple[SegmentEntry, ...] = ()
     deleted: tuple[tuple[Count, Size], ...] = ()
     project: Size | None = None
-    version: Literal[1, 2] = VERSION
+    projected: Literal["random", "leading"] = "random"
+    whole: Count = 0
+    version: Literal[1, 2, 3] = VERSION
     format: Literal["captum_tracinwe.index"] = FORMAT
     sign: Literal["a positive score is a proponent: a training step on it lowers the loss of the test example"] = SIGN
+
+    @property
+    def least_version(self) -> int:
+        """The first version that knows all that is in it."""
+        return VERSION if self.bounded else PLAIN_VERSION
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it keeps how far scores by its rows can be off."""
+        return self.dtype.startswith("int") or self.projected == "leading"
 
     @property
     def total(self) -> int:

@@ -20,16 +20,17 @@ from torch import Tensor
 
 from captum_tracinwe.index.files.consistency import gone_within
 from captum_tracinwe.index.files.disk import IndexDamaged, checked_content, fold_lists, present, row_sums
+from captum_tracinwe.index.files.kept import Kept
 from captum_tracinwe.index.files.layout import HEADER, header_of, layout_of
 from captum_tracinwe.index.files.manifest import Manifest, SegmentEntry
 from captum_tracinwe.index.files.maps import Mapped, Recent
+from captum_tracinwe.index.files.packing import PackedRows
 from captum_tracinwe.rows import ops
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["Segment", "spread"]
 
 Integers = npt.NDArray[np.int64]
-TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 NUMPY: dict[str, type[np.generic]] = {"F32": np.float32, "I64": np.int64, "I32": np.int32, "U32": np.uint32}
 _advise = getattr(ctypes.CDLL(None), "madvise", None)
 # Of all indexes that are open: each takes up to three of 65,530 maps, and so many of 4,096 examples are 50 million.
@@ -61,7 +62,7 @@ class _View:
             if kind in NUMPY and name != "values":
                 self.arrays[name] = raw[start:end].numpy().view(NUMPY[kind]).reshape(shape)
         start, end = layout.places["values"]
-        self.values = raw[start:end].view(segment.dtype).view(entry.rows, layout.width)
+        self.values = raw[start:end].view(layout.packing.kind).view(entry.rows, layout.packing.form[1])
         # What is asked for is known to the byte: reading around it would cost more than it saves.
         self.tell(0, end, getattr(mmap, "MADV_RANDOM", None))
         self.checked_head = False
@@ -94,7 +95,7 @@ class Segment:
         self.entry, self.folder, self.path = entry, folder, folder / entry.file.name
         self.columns_path = folder / entry.columns.name if entry.columns else self.path
         self.layout = layout_of(manifest, entry)
-        self.scale, self.dtype = manifest.scale, TORCH[manifest.dtype]
+        self.scale, self.kept = manifest.scale, Kept(self.layout.packing, manifest.scale)
         self.used = 0
         self._header = header_of(manifest, entry)
         span = entry.stop - entry.first
@@ -307,7 +308,7 @@ class Segment:
         ids = head["ids"][rows]
         kept = wanted[np.minimum(ids, len(wanted) - 1)]
         counts = np.bincount(own[kept], minlength=len(examples))
-        size = view.values.element_size() * self.layout.width
+        size = self.layout.packing.bytes
         values = self._read(view, rows[kept], start, end)
         return Found(
             torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])),
@@ -334,23 +335,42 @@ class Segment:
         ids = torch.from_numpy(head["ids"][rows].astype(np.int64))
         return RowGradients(torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])), ids, found)
 
+    def left(self, examples: Integers) -> RowGradients:
+        """The norms of what is left out of all rows of chosen examples (local numbers), values ``(R, C)``, checked."""
+        ptr, ids, stored = self.packed(examples)
+        return RowGradients(ptr, ids, self.layout.packing.left(stored))
+
+    def packed(self, examples: Integers) -> PackedRows:
+        """All rows of chosen examples (local numbers) as they lie in the file, checked."""
+        view = self._open()
+        head = self._head(view)
+        start, end = head["ptr"][examples], head["ptr"][examples + 1]
+        rows, _ = spread(start, end)
+        ptr = torch.from_numpy(np.concatenate([[0], np.cumsum(end - start)]))
+        ids = torch.from_numpy(head["ids"][rows].astype(np.int64))
+        return PackedRows(ptr, ids, self._stored(view, rows, start, end))
+
     def _read(self, view: _View, rows: Integers, start: Integers, end: Integers, copy: bool = True) -> Tensor:
-        """Rows of examples ``start[i]:end[i]``, float32 and unscaled; the checksum of each when it is first read."""
+        """Rows of examples ``start[i]:end[i]``, float32 and unscaled."""
+        return self.kept.values(self._stored(view, rows, start, end, copy))
+
+    def _stored(self, view: _View, rows: Integers, start: Integers, end: Integers, copy: bool = True) -> Tensor:
+        """Those rows as they lie in the file; the checksum of each when it is first read."""
         known = bool(view.checked_rows[rows].all())
         if not known:
             # From the disk an example comes whole, in one go, and all of them at once.
-            place, size = self.layout.places["values"][0], view.values.element_size() * self.layout.width
+            place, size = self.layout.places["values"][0], self.layout.packing.bytes
             for first, last in zip(start.tolist(), end.tolist(), strict=True):
                 view.tell(place + size * first, place + size * last, _WILL_NEED)
         in_one_go = not copy and len(rows) > 0 and bool((np.diff(rows) == 1).all())
         chosen = torch.from_numpy(rows)  # by index_select: indexing with it took two to seven times as long
         values = view.values[rows[0] : rows[-1] + 1] if in_one_go else view.values.index_select(0, chosen)
         if not known:
-            raw = values.view(torch.int16 if values.element_size() == 2 else torch.int32).numpy()
+            raw = values.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[values.element_size()]).numpy()
             if not np.array_equal(row_sums(raw, view.arrays["ids"][rows], rows), view.arrays["row_sums"][rows]):
                 raise self._damaged("gradients")
             view.checked_rows[rows] = True
-        return values.float() if self.scale == 1 else values.float() / self.scale
+        return values
 
     def verify(self) -> list[str]:
         """What is wrong with its files, in words; each byte is read."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["LARGEST_NORM", "Sketch", "fit_projection"]
+__all__ = ["LARGEST_NORM", "Sketch", "fit_projection", "rounding"]
 
 # Rows in float64 at a time: their copies are 20 MB at D = 384.
 CHUNK_ROWS = 2048
@@ -71,11 +71,8 @@ class Sketch:
             values (Tensor): float32 ``(R, C * D)``.
             sign (float): −1 for the sketches of −values.
         """
-        counts = ptr[1:] - ptr[:-1]
-        shared = torch.repeat_interleave(counts, counts)
         precise, skew = self._precise
-        depth = self.checkpoints * (self.width + self.rank + 1) + shared + 16
-        kappa = (4 * UNIT) * depth.double() + 6 * skew
+        kappa = rounding(ptr, self.checkpoints * (self.width + self.rank + 1)) + 6 * skew
         result = torch.empty((len(values), self.checkpoints, self.rank + 1), dtype=torch.float32)
         for start in range(0, len(values), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
@@ -93,6 +90,13 @@ class Sketch:
     def floor(self, most_rows: int) -> float:
         """What products too small for float32 can take from a bound or add to a score, of examples that share that many rows."""
         return 2 * most_rows * (self.checkpoints * self.width + self.columns) * SMALLEST
+
+
+def rounding(ptr: Tensor, columns: int) -> Tensor:
+    """Of each row 4 n 2⁻²⁴, n as above with ``columns`` for C (D + r + 1): κ but for the projection's own rounding."""
+    counts = ptr[1:] - ptr[:-1]
+    depth = columns + torch.repeat_interleave(counts, counts) + 16
+    return (4 * UNIT) * depth.double()
 
 
 def fit_projection(samples: Iterable[Tensor], checkpoints: int, rank: int) -> Tensor:

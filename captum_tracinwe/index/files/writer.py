@@ -18,10 +18,11 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from captum_tracinwe.index.files.disk import IndexDamaged, Room, fold_lists, locked, row_sums, sweep, sync_folder
+from captum_tracinwe.index.files.kept import Kept
 from captum_tracinwe.index.files.layout import HEADER, MOST_ID, Layout, header_of, layout_of
 from captum_tracinwe.index.files.manifest import FileEntry, Manifest, SegmentEntry
 from captum_tracinwe.index.files.names import name_of
-from captum_tracinwe.index.files.segment import TORCH
+from captum_tracinwe.index.files.packing import PackedRows
 from captum_tracinwe.index.files.sketch import LARGEST_NORM, Sketch
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -46,14 +47,16 @@ class SegmentWriter:
 
     Args:
         folder (Path): of the index.
-        manifest (Manifest), sketch (Sketch): its form.
+        manifest (Manifest), sketch (Sketch), kept (Kept): its form.
         first, stop (int): the training indices that the segment stands for.
         room (Room): keeps the unfinished files until they have their names.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, sketch: Sketch, first: int, stop: int, room: Room) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, sketch: Sketch, kept: Kept, first: int, stop: int, room: Room
+    ) -> None:
         self._folder, self._manifest, self._sketch, self._room = folder, manifest, sketch, room
-        self._first, self._stop = first, stop
+        self._first, self._stop, self._kept = first, stop, kept
         self._file, self._path = room.file()
         self._file.write(bytes(HEADER))
         self._digest = hashlib.sha256()
@@ -66,30 +69,33 @@ class SegmentWriter:
         self.examples = 0
 
     def add(self, rows: RowGradients) -> None:
-        """The next examples.
+        """The next examples: whole rows, ``(R, C * D)``.
 
         Raises:
             ValueError: a value is not finite, or too large for the index or its dtype; the message names the example.
         """
         first = self._first + self.examples
         refuse_ids(rows, first)
-        counts = rows.ptr[1:] - rows.ptr[:-1]
-        values = rows.values.float()
-        stored = values if self._manifest.scale == 1 else values * self._manifest.scale
-        stored = stored.to(TORCH[self._manifest.dtype])
-        _refuse_extremes(rows, stored, first, self._manifest.dtype)
-        raw: Any = np.ascontiguousarray(stored.view(torch.int16 if stored.element_size() == 2 else torch.int32).numpy())
+        _refuse_norms(rows, first)
+        packed = self._kept.of_training(rows)
+        _refuse_infinite(packed, self._kept.packing.unpack(packed.stored), first, self._manifest.dtype)
+        self.copy(packed)
+
+    def copy(self, rows: PackedRows) -> None:
+        """The next examples, as another segment of the same form has them."""
+        whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[rows.stored.element_size()]
+        raw: Any = np.ascontiguousarray(rows.stored.view(whole).numpy())
         ids = rows.ids.numpy().astype(np.int32)
         self._sums.append(row_sums(raw, ids, np.arange(self._rows, self._rows + len(ids))))
         self._write(raw)
         # What a search will see: bounds are those of the stored, rounded values.
-        seen = stored if self._manifest.dtype == "float32" else stored.float() / self._manifest.scale
+        seen = self._kept.values(rows.stored)
         self._sketches.append(self._sketch.of(rows.ptr, seen))
         self._norms.append(RowGradients(rows.ptr, rows.ids, seen).squared_norms())
-        self._counts.append(counts)
+        self._counts.append(rows.ptr[1:] - rows.ptr[:-1])
         self._ids.append(ids)
         self._rows += len(ids)
-        self.examples += len(rows)
+        self.examples += len(rows.ptr) - 1
 
     def finish(
         self, numbers: Sequence[int] | None = None, columns: Mapping[str, Sequence[Any]] | None = None
@@ -163,17 +169,20 @@ class SegmentWriter:
 def write_segment(
     folder: Path,
     manifest: Manifest,
-    sketch: Sketch,
+    form: tuple[Sketch, Kept],
     span: tuple[int, int],
-    blocks: Iterable[RowGradients],
+    blocks: Iterable[RowGradients | PackedRows],
     room: Room,
     numbers: Sequence[int] | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
 ) -> Written:
     """A segment of the examples in ``blocks``, for the training indices of ``span``; see :class:`SegmentWriter`."""
-    writer = SegmentWriter(folder, manifest, sketch, *span, room)
+    writer = SegmentWriter(folder, manifest, *form, *span, room)
     for rows in blocks:
-        writer.add(rows)
+        if isinstance(rows, RowGradients):
+            writer.add(rows)
+        else:
+            writer.copy(rows)
     return writer.finish(numbers, columns)
 
 
@@ -237,21 +246,25 @@ def refuse_ids(rows: RowGradients, first: int) -> None:
         )
 
 
-def _refuse_extremes(rows: RowGradients, stored: Tensor, first: int, dtype: str) -> None:
+def _refuse_norms(rows: RowGradients, first: int) -> None:
     """Raise ValueError where a value is not finite, or a row's norm could overflow a score."""
     norms = rows.norms()
     wrong = ~(norms <= LARGEST_NORM)
-    if not bool(wrong.any()) and bool(torch.isfinite(stored.sum())):
-        return
     if bool(wrong.any()):
         example = first + int(rows.examples[wrong][0])
         raise ValueError(
             f"Training example {example} has a gradient of norm {float(norms[wrong][0]):.3g}: expected finite numbers, and at "
             f"most {LARGEST_NORM:.0e}. Look at its loss and at the learning rates."
         )
-    wrong = ~torch.isfinite(stored).all(1)
+
+
+def _refuse_infinite(rows: PackedRows, seen: Tensor, first: int, dtype: str) -> None:
+    """Raise ValueError where a value is not finite as it is stored."""
+    if bool(torch.isfinite(seen.sum())):
+        return
+    wrong = ~torch.isfinite(seen).all(1)
     if bool(wrong.any()):
-        example = first + int(rows.examples[wrong][0])
+        example = first + int(torch.searchsorted(rows.ptr, int(wrong.nonzero()[0]), right=True)) - 1
         raise ValueError(
             f"Training example {example} has a gradient beyond what {dtype} holds at the scale that a sample of the examples "
             f"asked for: build the index with dtype='bfloat16' or 'float32'."
