@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from captum_tracinwe.testing import toy_tracin
 from index_cases import assert_exact, random_rows, rewrite
 
 from captum_tracinwe import GradientIndex, IndexDamaged, IndexMismatch, RowGradients
@@ -188,3 +189,78 @@ def test_damaged_rows_are_found(tmp_path):
         index.refresh().search(rows(2, seed=5), K, indices=range(40))
     with pytest.raises(IndexDamaged, match="SHA-256"):
         index.refresh().verify()
+
+
+# ------------------------------------------------------------------------------------------------------------ estimates
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"dtype": "int4"}, {"project": 4, "dtype": "int2"}, {"dtype": "bfloat16", "rank": 2}]
+)
+@pytest.mark.parametrize("score", [None, "auto"])
+def test_an_estimate_foretells_the_bytes_of_any_form(tmp_path, options, score):
+    """Also that of the whole index, told in this form; a question's are those that a search reads."""
+    tracin, inputs = toy_tracin(trains=200, preconditioner=score)
+    index = tracin.build_index(tmp_path / "i", **options)
+    files = sum(segment.path.stat().st_size for segment in index.segments)
+    for estimate in (tracin.estimate_index(**options), tracin.estimate_index().at(200, **options)):
+        assert estimate.payload_bytes == pytest.approx(index.payload_bytes, rel=0.02)
+        assert estimate.disk_bytes == pytest.approx(files, rel=0.05)
+        assert estimate.seconds > 0
+    if score is None:
+        found = index.search(tracin.row_gradients(inputs), K)
+        assert estimate.question_bytes == pytest.approx(found.stats.bytes_read, rel=0.25)
+
+
+def test_an_estimate_at_another_size():
+    estimate = toy_tracin()[0].estimate_index()
+    million, milliard = estimate.at(10**6), estimate.at(10**9, workers=8)
+    assert milliard.disk_bytes == pytest.approx(1000 * million.disk_bytes, rel=1e-3)
+    assert milliard.seconds == pytest.approx(1000 * million.seconds / 8)
+    assert "1,000,000,000 examples" in str(milliard)
+    assert "in 8 processes" in str(milliard)
+    assert million.at(12).disk_bytes == estimate.disk_bytes
+    for wrong, message in (
+        ({"examples": 0}, "`examples` should be a whole number of at least 1, got 0"),
+        ({"examples": 5, "workers": 0.5}, "`workers` should be"),
+        ({"examples": 5, "dtype": "int3"}, "`dtype` should be one of"),
+        ({"examples": 5, "project": 10**6}, "`project` should be a number of columns"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            estimate.at(**wrong)
+
+
+# ------------------------------------------------------------------------------------- beside a bag of words, and a model
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4", "int2"])
+def test_a_bag_of_words_is_kept_whole_beside_codes(tmp_path, dtype):
+    tracin, inputs = toy_tracin(trains=60, preconditioner="auto")
+    exact, rows = tracin.influence(inputs), tracin.row_gradients()
+    index = tracin.build_index(tmp_path / "i", dtype=dtype)
+    columns = tracin.live.widths(tracin.live_source.width)
+    assert index.manifest.whole == columns[-1]
+    checkpoints = len(tracin.live.weights)
+
+    def bag(given):
+        return given.values.view(given.num_rows, checkpoints, -1)[:, :, columns[0] :]
+
+    torch.testing.assert_close(bag(index.rows()), bag(rows), rtol=0, atol=0)
+    asked, _ = toy_tracin(trains=60, preconditioner="auto", index=index)
+    off = (asked.influence(inputs) - exact).norm() / exact.norm()
+    assert float(off) < {"int8": 0.01, "int4": 0.1, "int2": 0.3}[dtype]
+    resumed = toy_tracin(trains=60, preconditioner="auto")[0].build_index(tmp_path / "i", resume=True, dtype=dtype)
+    assert torch.equal(resumed.rows().values, index.rows().values)
+    plain, _ = toy_tracin(trains=60, index=index)  # of its rows the word table's part answers
+    assert plain.influence(inputs, k=3).influence_scores.isfinite().all()
+
+
+@pytest.mark.parametrize("form", [{"dtype": "int4"}, {"project": 3}], ids=["int4", "project"])
+def test_words_and_reports_are_asked_of_a_smaller_index(tmp_path, form):
+    tracin, inputs = toy_tracin(trains=60)
+    index = tracin.build_index(tmp_path / "i", **form)
+    asked, _ = toy_tracin(trains=60, index=index)
+    found = asked.influence(inputs, k=3)
+    for per_test, scores in zip(asked.word_influence(inputs, found.indices), found.influence_scores, strict=True):
+        assert [one.score for one in per_test] == pytest.approx(scores.tolist(), rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(asked.self_influence(), index.self_influence())

@@ -29,6 +29,8 @@ On your own texts: captum-tracinwe explain --train FILE --test FILE. With --trai
 # What each of these needs beside it; the value None marks an option that was not given.
 OF_OWN_TEXTS = (*FILE_OPTIONS, "limit", "test_limit", "model", "max_length")
 
+# As `index/files/packing.py` has them, which asks for torch.
+DTYPES = ("float32", "float16", "bfloat16", "int8", "int4", "int2")
 # Advice that the package gives to Python → the same for a shell; the longer ones first.
 IN_A_SHELL = (
     (r"(tracin|TracInWE)\.build_index\(path, resume=True\)", "captum-tracinwe index --resume"),
@@ -243,7 +245,12 @@ def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--dry-run", action="store_true", help="only say what it would take: time, memory, disk")
     add("--resume", action="store_true", help="go on with an unfinished index")
     add("--append", action="store_true", help="put the texts behind those that the index holds")
-    add("--dtype", choices=("float32", "float16", "bfloat16", "int8", "int4", "int2"), default="float32", help="of what is stored")
+    add(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16", "int8", "int4", "int2"),
+        default="float32",
+        help="of what is stored",
+    )
     add("--memory", type=count, metavar="MB", default=1000, help="ceiling beside the model's passes (default: 1000)")
     results_options.add(index, "the facts of the index as a table of names and values")
     source_options.add(index)

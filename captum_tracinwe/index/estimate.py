@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.batches.batch import Batch, positions_of, size_of
 from captum_tracinwe.batches.blocks import Block
 from captum_tracinwe.batches.loaders import examples_loader, reading
@@ -21,8 +21,7 @@ from captum_tracinwe.batches.training_set import TrainingSet
 from captum_tracinwe.gradients.live import Asked
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.index.creation import check_form
-from captum_tracinwe.index.files.layout import HEADER
-from captum_tracinwe.index.files.packing import Packing
+from captum_tracinwe.index.sizes import HELD, Form, Texts
 from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = [
@@ -62,7 +61,7 @@ class Options:
 
 @dataclass(frozen=True)
 class IndexEstimate:
-    """What building an index will take; ``str()`` says it in one line.
+    """What building an index will take, and asking it; ``str()`` says it in two sentences, :meth:`at` of another size.
 
     Args:
         examples (int or None): None where the data set does not tell its size; all below is then for one example.
@@ -70,8 +69,18 @@ class IndexEstimate:
         payload_bytes, disk_bytes (int): row gradients; all files.
         memory_bytes (int): held beside the model: by the build's own blocks and sketches, and by the passes over one batch,
             as far as the sample showed.
-        seconds (float): of one process.
+        seconds (float): of ``workers`` processes.
         segment_examples (int): as the memory ceiling allows.
+        question_bytes (int), question_seconds (float): what a question reads, and takes on one core if that is in memory.
+        question_memory_bytes (int): what it holds.
+        form (Form), texts (Texts): from which all bytes follow (``index/sizes.py`` has the formulas).
+
+    Example:
+        >>> from captum_tracinwe.testing import toy_tracin
+        >>> estimate = toy_tracin()[0].estimate_index()
+        >>> many = estimate.at(10**9, dtype="int4", workers=8)
+        >>> many.examples, many.disk_bytes < estimate.at(10**9).disk_bytes
+        (1000000000, True)
     """
 
     examples: int | None
@@ -81,13 +90,54 @@ class IndexEstimate:
     memory_bytes: int
     seconds: float
     segment_examples: int
+    question_bytes: int
+    question_seconds: float
+    question_memory_bytes: int
+    form: Form
+    texts: Texts
+    workers: int = 1
+
+    def at(
+        self,
+        examples: int,
+        *,
+        dtype: str | None = None,
+        rank: int | None = None,
+        project: int | None = None,
+        workers: int = 1,
+    ) -> IndexEstimate:
+        """Of so many texts like those of the sample, and in another form.
+
+        Args:
+            examples (int): M.
+            dtype, rank, project (optional): as in :meth:`TracInWE.build_index`. Default: as they are.
+            workers (int): processes like this one, each with a device of its own; ``seconds`` are shared among them.
+
+        Raises:
+            ValueError: a form that an index cannot have, or a number below 1.
+        """
+        for name, value in (("examples", examples), ("workers", workers)):
+            if not is_whole(value) or value < 1:
+                raise ValueError(f"`{name}` should be a whole number of at least 1, got {value!r}.")
+        form = replace(
+            self.form,
+            dtype=self.form.dtype if dtype is None else dtype,
+            rank=self.form.rank if rank is None else rank,
+            project=self.form.project if project is None else project,
+        )
+        check_form(form.dtype, form.rank, self.segment_examples, form.project, form.width)
+        seconds = self.seconds / (self.examples or 1) * examples / workers
+        found = _estimate(examples, self.texts, form, self.memory_bytes, seconds, self.segment_examples)
+        return replace(found, workers=workers)
 
     def __str__(self) -> str:
+        processes = "one process" if self.workers == 1 else f"{self.workers:,} processes"
         many = "one example" if self.examples is None else f"{self.examples:,} examples"
         return (
             f"Index of {many}, {self.rows_per_example:.1f} rows each: {amount(self.disk_bytes)} on disk "
-            f"({amount(self.payload_bytes)} of gradients), about {duration(self.seconds)} in one process, "
-            f"{amount(self.memory_bytes)} of memory beside the model, segments of {self.segment_examples:,} examples."
+            f"({amount(self.payload_bytes)} of gradients), about {duration(self.seconds)} in {processes}, "
+            f"{amount(self.memory_bytes)} of memory beside the model, segments of {self.segment_examples:,} examples. A question "
+            f"reads {amount(self.question_bytes)}: {duration(self.question_seconds)} on one core if that is in memory."
         )
 
 
@@ -104,7 +154,7 @@ def duration(seconds: float) -> str:
     """Seconds in words."""
     if seconds < 120:
         return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def estimate(training: LiveSource, options: Options) -> IndexEstimate:
@@ -123,28 +173,49 @@ def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, l
         chosen = examples_loader(loader, torch.randperm(size, generator=generator)[: options.sample].tolist())
     peak, started = _peak(), time.perf_counter()
     sample: list[Tensor] = []
+    words: list[Tensor] = []
     count = rows = 0
     for block, part in row_blocks(training, chosen, options, 0, "sample"):
         sample.append(part.values.cpu())
+        words.append(part.ids.cpu())
         count, rows = count + block.size, rows + part.num_rows
         if sum(values.nbytes for values in sample) > options.memory_limit / 4:
             break
     seconds = (time.perf_counter() - started) / count
     grown = max(0, _peak() - peak)
-    checkpoints, width = len(training.live.weights), options.project or training.width
-    columns = checkpoints * (min(options.rank, width) + 1)
+    checkpoints = len(training.live.weights)
+    form = Form(options.dtype, options.rank, options.project, checkpoints, training.width, whole_columns(training))
     mean = rows / count
-    coded = options.dtype.startswith("int")
-    whole = whole_columns(training) if coded and options.project is None else 0
-    packing = Packing(options.dtype, checkpoints, width, coded or options.project is not None, whole)
-    payload = mean * (4 + packing.bytes) + 8
-    disk = payload + mean * (4 * columns + 12) + 30
-    segment = _segment_examples(options, mean, columns)
-    held = max(segment * mean * (4 * columns + SORTING), sum(values.nbytes for values in sample))
+    segment = _segment_examples(options, mean, form.columns)
+    held = max(segment * mean * (4 * form.columns + SORTING), sum(values.nbytes for values in sample))
+    texts = Texts(mean, _shared(torch.cat(words), count))
     many = 1 if size is None else size
-    on_disk = round(many * disk) + HEADER * math.ceil(many / segment)
-    memory = round(held + max(grown, 0))
-    return IndexEstimate(size, mean, round(many * payload), on_disk, memory, seconds * many, segment), sample
+    found = _estimate(many, texts, form, round(held + grown), seconds * many, segment)
+    return replace(found, examples=size), sample
+
+
+def _estimate(examples: int, texts: Texts, form: Form, memory: int, seconds: float, segment: int) -> IndexEstimate:
+    payload = round(examples * texts.payload(form))
+    return IndexEstimate(
+        examples,
+        texts.rows,
+        payload,
+        texts.disk(form, examples, segment),
+        memory,
+        seconds,
+        segment,
+        texts.read(form, examples),
+        texts.seconds(form, examples),
+        HELD * examples,
+        form,
+        texts,
+    )
+
+
+def _shared(words: Tensor, count: int) -> float:
+    """How many of its words a text of ``count`` shares with another, on average; ``words`` are those of all."""
+    often = torch.unique(words, return_counts=True)[1].double()
+    return float((often * (often - 1)).sum()) / max(1, count * (count - 1))
 
 
 def whole_columns(training: LiveSource) -> int:
