@@ -97,8 +97,9 @@ class Bounded:
         bounds: Floats = (found if self._factors is None else found * self._factors).numpy()
         return bounds
 
-    def rankings(self, k: int, limit: int | None = None, first: int = FIRST_CHUNK) -> Iterator[Ranking]:
-        """One of each test example; see :class:`Ranking`."""
+    def rankings(self, k: int, limit: int | None = None, first: int | None = None) -> Iterator[Ranking]:
+        """One of each test example; see :class:`Ranking`. By default k are verified at first, if they are not very few."""
+        first = max(k, FIRST_CHUNK) if first is None else first
         rows, candidates = self._question.rows, int(self._allowed.sum())
         for i in range(self._start, self._stop):
             own = slice(int(rows.ptr[i]), int(rows.ptr[i + 1]))
@@ -185,7 +186,7 @@ class Ranking:
         k (int): how many.
         candidates (int): how many take part.
         limit (int or None): verified at most.
-        first (int): verified at first, if k is not more.
+        first (int): verified at first.
     """
 
     def __init__(
@@ -196,12 +197,12 @@ class Ranking:
         k: int,
         candidates: int,
         limit: int | None,
-        first: int = FIRST_CHUNK,
+        first: int,
     ) -> None:
         self._verifier, self._above, self._below, self._k = verifier, above, below, k
         self._most = candidates if limit is None else min(limit, candidates)
         self._rest: Places = np.empty(0, np.int64)
-        size = min(max(k, first), self._most) if k else 0
+        size = min(first, self._most) if k else 0
         if not size:
             return
         if size == candidates:
