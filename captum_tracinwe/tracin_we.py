@@ -115,7 +115,7 @@ class TracInWE(TracInCP):
             :class:`captum_tracinwe.preconditioners.Length` has the settings. It holds wherever scores and shares are made;
             ``self_influence`` and ``row_gradients`` stay as they are. With ``aggregate`` the sum of the test examples' gradients
             is one text, divided by its own length. Default: none, Captum's equal.
-        index (str, Path or GradientIndex, optional): what :meth:`build_index` made. Scores then come from it.
+        index (str, Path or GradientIndex, optional): what :meth:`build_index` made, or its directory or URL. Scores come from it.
             ``train_dataset`` may be None; if it is given, a few of its examples are read, and one that is not as it was when
             the index was built is an :class:`IndexMismatch`.
         table (str or tuple of str): whose rows make the score (formulas: "What the score means" in the documentation).
@@ -231,7 +231,7 @@ class TracInWE(TracInCP):
             equal = best.shares if len(kept.names) > 1 and set(kept.shares) == {1.0} else None
             if kept.plain and (self.loss_fn is not None or hasattr(unwrap(self.model), "config")):
                 warnings.warn(
-                    f"The index {str(self.index.path)!r} holds the rows of the words read alone, of which preconditioner='auto' "
+                    f"The index {self.index.address!r} holds the rows of the words read alone, of which preconditioner='auto' "
                     f"then is. As a rule it is of more: of a classifier of a bag of words too, of a language model of the words "
                     f"predicted. For that build the index with preconditioner='auto' (`captum-tracinwe index` without --plain); "
                     f"table='input' says that this is meant.",
@@ -338,7 +338,7 @@ class TracInWE(TracInCP):
             f"{type(self).__name__}({type(unwrap(self.model)).__name__}, table={str(self.tables)!r}, "
             f"{len(self.checkpoints)} checkpoint{'s' * (len(self.checkpoints) != 1)}{at}, "
             f"{'unknown' if size is None else f'{size:,}'} training examples, "
-            f"index={None if self.index is None else str(self.index.path)!r})"
+            f"index={None if self.index is None else self.index.address!r})"
         )
 
     # ------------------------------------------------------------------------------------------- what scores come from

@@ -318,7 +318,7 @@ def test_resume_of_a_compacted_index_does_nothing(run):
 
 def test_only_what_no_segment_stands_for_is_missing(run):
     manifest = run.build().manifest  # 0 to 2, 3 to 5, 6
-    assert build._missing(manifest, manifest.parts[0]) == []
+    assert build.missing_spans(manifest, manifest.parts[0]) == []
     first, middle, last = manifest.segments
     for segments, missing in (
         ((first, last), [(3, 6)]),
@@ -326,7 +326,7 @@ def test_only_what_no_segment_stands_for_is_missing(run):
         ((replace(first, stop=5),), [(5, 6), (6, 7)]),
         ((), [(0, 3), (3, 6), (6, 7)]),
     ):
-        assert build._missing(replace(manifest, segments=segments), manifest.parts[0]) == missing
+        assert build.missing_spans(replace(manifest, segments=segments), manifest.parts[0]) == missing
 
 
 def test_deleted_examples_are_never_the_best(run):

@@ -6,11 +6,11 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
 from torch import Tensor
@@ -29,13 +29,12 @@ from captum_tracinwe.index.estimate import (
     examples_in,
     look_ahead,
     row_blocks,
-    whole_columns,
 )
 from captum_tracinwe.index.files.differences import differences
 from captum_tracinwe.index.files.disk import IndexMismatch, Room, claim, full_disk, locked, make_folder
 from captum_tracinwe.index.files.first import exists_already, leading, wait_for_first
 from captum_tracinwe.index.files.kept import Kept
-from captum_tracinwe.index.files.manifest import NAME, Manifest, Part, SegmentEntry
+from captum_tracinwe.index.files.manifest import NAME, Manifest, Part, SegmentEntry, Source
 from captum_tracinwe.index.files.names import claim_of
 from captum_tracinwe.index.files.segment import Segment
 from captum_tracinwe.index.files.sketch import Sketch
@@ -48,7 +47,17 @@ from captum_tracinwe.index.maintenance import check_columns, clean
 if TYPE_CHECKING:
     from captum_tracinwe.index.gradient_index import GradientIndex
 
-__all__ = ["build", "work"]
+__all__ = [
+    "Beginning",
+    "begin",
+    "build",
+    "check_same",
+    "missing_spans",
+    "overlaps",
+    "refuse_stream",
+    "work",
+    "write_span",
+]
 
 
 def build(
@@ -66,10 +75,7 @@ def build(
     if size is not None:
         check_columns(options.metadata, size)
     elif options.metadata or world > 1:
-        raise ValueError(
-            "`metadata`, and more than one process, need a training set that can be read in any order: a Dataset, or a "
-            "DataLoader of one without a sampler of its own."
-        )
+        refuse_stream()
     refuse_others(folder)
     if rank > 0:
         wait_for_first(folder, resume or again)
@@ -77,7 +83,7 @@ def build(
         if not (folder / NAME).exists():
             if append:
                 Manifest.read(folder)  # says what is missing
-            _begin(training, folder, size, options)
+            begin(folder, Beginning.of(training, size, options), options)
         else:
             _go_on(training, folder, size, resume or rank > 0 or again, append, options)
         begun()
@@ -85,19 +91,60 @@ def build(
     return GradientIndex.open(folder)
 
 
-def _begin(training: LiveSource, folder: Path, size: int | None, options: Options) -> None:
-    source = source_of(training)
-    found, sample = look_ahead(training, options)
+def refuse_stream() -> NoReturn:
+    """Raise ValueError: this needs a training set that can be read in any order."""
+    raise ValueError(
+        "`metadata`, and more than one process, need a training set that can be read in any order: a Dataset, or a "
+        "DataLoader of one without a sampler of its own."
+    )
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a new index is begun with.
+
+    Args:
+        source (Source): what its rows are gradients of.
+        found (IndexEstimate): what it will take.
+        sample (list of Tensor): rows that fix its form.
+        size (int or None): M; None: not told before the end.
+    """
+
+    source: Source
+    found: IndexEstimate
+    sample: list[Tensor]
+    size: int | None
+
+    @classmethod
+    def of(cls, training: LiveSource, size: int | None, options: Options) -> Beginning:
+        """By the gradients of a sample of the training set."""
+        return cls(source_of(training), *look_ahead(training, options), size)
+
+
+def begin(folder: Path, beginning: Beginning, options: Options) -> Manifest:
+    """Say what an index will take, and make it, without segments.
+
+    Raises:
+        OSError: not enough space, or not writable.
+    """
+    found = beginning.found
     if options.announce is not None:
         options.announce(found)
     elif shows_bars(options.show_progress):
         print(found, file=sys.stderr)
     make_folder(folder)
     _refuse_little_space(folder, found)
-    form = {"dtype": options.dtype, "rank": options.rank, "project": options.project}
-    part = Part(0, size)
-    form |= {"segment_examples": found.segment_examples, "whole": whole_columns(training)}
-    create(folder, source, sample, **form, part=part)  # type: ignore[arg-type]
+    return create(
+        folder,
+        beginning.source,
+        beginning.sample,
+        dtype=options.dtype,
+        rank=options.rank,
+        project=options.project,
+        segment_examples=found.segment_examples,
+        part=Part(0, beginning.size),
+        whole=found.form.whole,
+    )
 
 
 def _refuse_little_space(folder: Path, needed: IndexEstimate) -> None:
@@ -113,6 +160,47 @@ def _go_on(training: LiveSource, folder: Path, size: int | None, resume: bool, a
     manifest = Manifest.read(folder)
     if not resume and not append:
         raise exists_already(folder)
+    adds = append and manifest.complete
+    if append and not manifest.complete and not resume:
+        raise ValueError(
+            f"The index {str(folder)!r} is not complete: finish its last part with resume=True, and its training set, first."
+        )
+    check_same(
+        training,
+        manifest,
+        size,
+        adds,
+        options,
+        str(folder),
+        lambda: [Segment(folder, manifest, entry) for entry in manifest.segments],
+    )
+    if adds:
+        with full_disk(folder), locked(folder):
+            manifest = Manifest.read(folder)
+            replace(manifest, parts=(*manifest.parts, Part(manifest.total, size))).write(folder)
+    with full_disk(folder):
+        clean(folder)
+
+
+def check_same(
+    training: LiveSource,
+    manifest: Manifest,
+    size: int | None,
+    adds: bool,
+    options: Options,
+    address: str,
+    opened: Callable[[], Sequence[Segment]],
+) -> None:
+    """Raise IndexMismatch where an index is not of this training set and these options.
+
+    Args:
+        training (LiveSource), size (int or None): the training set, and its M.
+        manifest (Manifest): of the index.
+        adds (bool): whether the training set is to come behind what is there.
+        options (Options): as they are asked for.
+        address (str): the index, as messages name it.
+        opened (callable): gives segments, whose examples are compared.
+    """
     wrong = differences(manifest.source, source_of(training))
     width = training.width
     for name, here, there in (
@@ -123,28 +211,16 @@ def _go_on(training: LiveSource, folder: Path, size: int | None, resume: bool, a
         if here != there:
             wrong.append(f"{name}: {here!r} here, {there!r} there")
     last = manifest.parts[-1] if manifest.parts else Part(0, 0)
-    adds = append and manifest.complete
-    if append and not manifest.complete and not resume:
-        raise ValueError(
-            f"The index {str(folder)!r} is not complete: finish its last part with resume=True, and its training set, first."
-        )
     # A stream does not tell its size; of one whose part is complete nothing is left to do.
     if not adds and size != last.examples and not (size is None and manifest.complete):
         wrong.append(f"train_dataset: {last.examples} examples here, {size} there")
     if wrong:
         raise IndexMismatch(
-            f"The index {str(folder)!r} is of something else (here: the index; there: the arguments): {'; '.join(wrong)}. Pass "
+            f"The index {address!r} is of something else (here: the index; there: the arguments): {'; '.join(wrong)}. Pass "
             f"what it was begun with, or name another directory."
         )
     if not adds and last.examples is not None:  # a stream that is not complete is compared as it comes
-        segments = [Segment(folder, manifest, entry) for entry in manifest.segments]
-        check_examples(training, segments, MANY, last.first)
-    if adds:
-        with full_disk(folder), locked(folder):
-            manifest = Manifest.read(folder)
-            replace(manifest, parts=(*manifest.parts, Part(manifest.total, size))).write(folder)
-    with full_disk(folder):
-        clean(folder)
+        check_examples(training, opened(), MANY, last.first)
 
 
 # ------------------------------------------------------------------------------------------------------------- worker
@@ -157,20 +233,19 @@ def work(training: LiveSource, folder: Path, options: Options, place: Place) -> 
     system takes from a process that dies, and another one then writes it.
     """
     manifest = Manifest.read(folder)
-    form = read_projections(folder, manifest)
     part = manifest.parts[-1]
-    writing = _Writing(training, folder, manifest, form, options)
+    writing = _Writing(training, folder, manifest, read_projections(folder, manifest), options)
     with full_disk(folder):
         if part.examples is None:
             writing.stream(part)
             return
-        spans = _missing(manifest, part)
+        spans = missing_spans(manifest, part)
         batches = sum(-(-(stop - start) // (training.examples.loader.batch_size or 1)) for start, stop in spans)
         desc = f"Using {training.live.name} to build an index. Processing batches"
         with training.live.bar([{}] * batches, desc, options.show_progress) as bar:
             writing = dataclasses.replace(writing, bar=bar)
             while True:
-                left = _missing(Manifest.read(folder), part)
+                left = missing_spans(Manifest.read(folder), part)
                 if not left:
                     return
                 turn = place.rank * len(left) // place.world
@@ -179,7 +254,7 @@ def work(training: LiveSource, folder: Path, options: Options, place: Place) -> 
                     time.sleep(0.1)  # others are at the rest; should one die, its claim is free
 
 
-def _missing(manifest: Manifest, part: Part) -> list[tuple[int, int]]:
+def missing_spans(manifest: Manifest, part: Part) -> list[tuple[int, int]]:
     """What no segment stands for yet, cut at multiples of ``segment_examples``; a compacted segment is longer than that."""
     spans = []
     step, end = manifest.segment_examples, part.first + (part.examples or 0)
@@ -194,6 +269,29 @@ def _missing(manifest: Manifest, part: Part) -> list[tuple[int, int]]:
     return spans
 
 
+def write_span(
+    training: LiveSource,
+    folder: Path,
+    manifest: Manifest,
+    form: tuple[Sketch, Kept],
+    span: tuple[int, int],
+    options: Options,
+    room: Room,
+) -> Written:
+    """The segment of one span of the last part, finished, under temporary names in ``folder``.
+
+    Args:
+        training (LiveSource): the training set of that part.
+        folder (Path): any directory with room for it.
+        manifest (Manifest), form (Sketch, Kept): of the index.
+        span (int, int): first and stop, training indices.
+        options (Options): with the ``metadata`` of this span alone.
+        room (Room): in ``folder``.
+    """
+    writing = _Writing(training, folder, manifest, form, options)
+    return writing.written(manifest.parts[-1], span, options.metadata, room)
+
+
 @dataclass(frozen=True)
 class _Writing:
     training: LiveSource
@@ -206,15 +304,20 @@ class _Writing:
     def segment(self, part: Part, span: tuple[int, int]) -> bool:
         """Write one segment, unless somebody else does or did."""
         with claim(self.folder, claim_of(span[0])) as ours:
-            if not ours or any(_overlaps(span, one) for one in Manifest.read(self.folder).segments):
+            if not ours or any(overlaps(span, one) for one in Manifest.read(self.folder).segments):
                 return False
             start, stop = span[0] - part.first, span[1] - part.first
-            loader = examples_loader(self.training.examples.by_index(), range(start, stop))
-            assert loader is not None
             metadata = {name: values[start:stop] for name, values in self.options.metadata.items()}
             with Room(self.folder) as room:
-                self._commit(self._write(loader, span, start, metadata, room))
+                self._commit(self.written(part, span, metadata, room))
         return True
+
+    def written(self, part: Part, span: tuple[int, int], metadata: Mapping[str, Sequence[Any]], room: Room) -> Written:
+        """One segment, of data that can be read in any order."""
+        start, stop = span[0] - part.first, span[1] - part.first
+        loader = examples_loader(self.training.examples.by_index(), range(start, stop))
+        assert loader is not None
+        return self._write(loader, span, start, metadata, room)
 
     def stream(self, part: Part) -> None:
         """Segments of whole batches, one after the other, of data that can only be read in their order."""
@@ -225,12 +328,12 @@ class _Writing:
         def flush() -> None:
             nonlocal size, at
             span = (at, at + size)
-            if any(_overlaps(span, one) and not (one.first <= at and at + size <= one.stop) for one in there):
+            if any(overlaps(span, one) and not (one.first <= at and at + size <= one.stop) for one in there):
                 raise IndexMismatch(
                     f"The index {str(self.folder)!r} was begun with other batches: none of its segments ends with example "
                     f"{at + size - 1}. Resume with the batch size it was begun with, or name another directory."
                 )
-            done = [one for one in there if _overlaps(span, one)]
+            done = [one for one in there if overlaps(span, one)]
             if not done:
                 with Room(self.folder) as room:
                     self._commit(self._write(batches, span, at - part.first, {}, room))
@@ -286,14 +389,15 @@ class _Writing:
         def change(found: Manifest) -> Manifest:
             return (
                 found
-                if any(_overlaps((entry.first, entry.stop), one) for one in found.segments)
+                if any(overlaps((entry.first, entry.stop), one) for one in found.segments)
                 else found.with_segments([entry])
             )
 
         commit(self.folder, [written], change)
 
 
-def _overlaps(span: tuple[int, int], segment: SegmentEntry) -> bool:
+def overlaps(span: tuple[int, int], segment: SegmentEntry) -> bool:
+    """Whether a segment stands for an example of ``first:stop``."""
     return segment.first < span[1] and span[0] < segment.stop
 
 

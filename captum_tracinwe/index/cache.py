@@ -12,20 +12,29 @@ import secrets
 import shutil
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from captum_tracinwe.batches.loaders import reading
 from captum_tracinwe.gradients.live_source import LiveSource
-from captum_tracinwe.gradients.seen import shows_bars, somebody_looks
+from captum_tracinwe.gradients.seen import shows_bars
 from captum_tracinwe.index.build import build
+from captum_tracinwe.index.cache_entries import (
+    ABOUT,
+    BUILDING,
+    FOLDER,
+    INDEX,
+    LOCK,
+    cache_folder,
+    locked_entry,
+    said_of_cache,
+)
 from captum_tracinwe.index.environment import Place
 from captum_tracinwe.index.estimate import IndexEstimate, Options, amount
-from captum_tracinwe.index.files.disk import IndexDamaged, folder_of, make_folder, open_lock, sync_folder
+from captum_tracinwe.index.files.disk import IndexDamaged, sync_folder
 from captum_tracinwe.index.files.manifest import Manifest
 from captum_tracinwe.index.gradient_index import GradientIndex
 from captum_tracinwe.index.identity.fingerprints import fingerprints
@@ -34,10 +43,6 @@ from captum_tracinwe.whole_files import write_all
 
 __all__ = ["FOLDER", "Kept", "cache_folder", "cached_index", "clear_cache", "kept_in_cache"]
 
-#: Environment variable: the cache folder.
-FOLDER = "CAPTUM_TRACINWE_CACHE"
-# In the folder of one run: the index once it is whole, what is being built, who uses it, and what a person knows it by.
-INDEX, BUILDING, LOCK, ABOUT = "index", "building-", "lock", "about.json"
 _NAME = re.compile("[0-9a-f]{32}")
 # Of so many examples the sample that is looked at before the others is one; the cache is read whole, and needs no good sketch.
 SAMPLED = 16
@@ -63,39 +68,6 @@ class Kept:
     examples: int = 0
     checkpoints: int = 0
     about: Mapping[str, str] = field(default_factory=dict)
-
-
-def cache_folder(given: str | Path | None = None) -> Path:
-    """The folder that is meant: the one given, that of ``CAPTUM_TRACINWE_CACHE``, or where the platform keeps caches."""
-    if given is not None:
-        return _named(given)
-    named = os.environ.get(FOLDER)
-    if named:
-        return _named(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    if not base or not os.path.isabs(base):  # the specification: a relative path is to be ignored
-        base = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    return _named(Path(base) / "captum-tracinwe")
-
-
-def _named(path: str | Path) -> Path:
-    """The folder of that name.
-
-    Raises:
-        NotADirectoryError: it is a file, or lies in one.
-    """
-    try:
-        folder = folder_of(path)
-        folder.exists()
-    except NotADirectoryError:
-        folder = Path(path).expanduser().absolute()
-    file = next((one for one in (folder, *folder.parents) if one.exists()), folder)
-    if file.exists() and not file.is_dir():
-        raise NotADirectoryError(
-            f"The cache folder {str(folder)!r} cannot be used: {str(file)!r} is a file. Name another one, a folder: in the "
-            f"environment as {FOLDER}, or as `folder`."
-        )
-    return folder
 
 
 def cached_index(
@@ -131,9 +103,9 @@ def cached_index(
     sample = max(16, min(256, (training.examples.readable or 0) // SAMPLED))
     options = Options(memory_limit=memory_limit, show_progress=show_progress, announce=announce, sample=sample)
     built = False
-    with _said_of_cache(entry.parent):
+    with said_of_cache(entry.parent):
         while True:
-            lock = _locked(entry, fcntl.LOCK_SH)
+            lock = locked_entry(entry, fcntl.LOCK_SH)
             index = _finished(entry)
             if index is not None:
                 os.utime(entry / LOCK)
@@ -142,7 +114,7 @@ def cached_index(
                     write_all({entry / ABOUT: json.dumps(dict(about)).encode()})
                 break
             lock.close()
-            with _locked(entry, fcntl.LOCK_EX):
+            with locked_entry(entry, fcntl.LOCK_EX):
                 if _finished(entry) is None:
                     _build(training, entry, options)
                     built = True
@@ -198,7 +170,7 @@ def clear_cache(folder: str | Path | None = None, max_bytes: int = 0) -> tuple[l
     """
     removed: list[Kept] = []
     stay: list[Kept] = []
-    with _said_of_cache(cache_folder(folder)):
+    with said_of_cache(cache_folder(folder)):
         kept = kept_in_cache(folder)
         left = sum(one.bytes for one in kept)
         for one in reversed(kept):
@@ -213,7 +185,7 @@ def clear_cache(folder: str | Path | None = None, max_bytes: int = 0) -> tuple[l
 def _removed(entry: Path) -> bool:
     """Whether a folder could be removed: nobody uses it."""
     try:
-        with _locked(entry, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with locked_entry(entry, fcntl.LOCK_EX | fcntl.LOCK_NB):
             shutil.rmtree(entry)
     except BlockingIOError:
         return False
@@ -230,33 +202,6 @@ def _key(training: LiveSource) -> str:
         for one in fingerprints(batch, training.live.label_names):
             digest.update(one.hash.encode())
     return digest.hexdigest()[:32]
-
-
-def _locked(entry: Path, how: int) -> IO[bytes]:
-    """The open lock of a folder that is there.
-
-    Raises:
-        BlockingIOError: with ``LOCK_NB``, another process holds it.
-    """
-    while True:
-        make_folder(entry)
-        file = open_lock(entry / LOCK)
-        try:
-            try:
-                fcntl.flock(file, how | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if how & fcntl.LOCK_NB:
-                    raise
-                if somebody_looks():
-                    print("Another process computes these gradients: waiting for it.", file=sys.stderr)
-                fcntl.flock(file, how)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(entry / LOCK)):
-                    return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()  # of a folder that was removed meanwhile
 
 
 def _finished(entry: Path) -> GradientIndex | None:
@@ -281,18 +226,3 @@ def _build(training: LiveSource, entry: Path, options: Options) -> None:
         sync_folder(entry)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _said_of_cache(folder: Path) -> Iterator[None]:
-    """Where the cache cannot be written: the fact, and the way out."""
-    try:
-        yield
-    except IndexDamaged:
-        raise
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"The cache folder {str(folder)!r} cannot be used: {os.strerror(error.errno or 0)}. Name another one, where there is "
-            f"space and this user may write: in the environment as {FOLDER}, or as `folder`.",
-        ) from error

@@ -13,8 +13,14 @@ from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.index import maintenance
 from captum_tracinwe.index.creation import read_projections
 from captum_tracinwe.index.files.disk import folder_of
-from captum_tracinwe.index.files.manifest import NAME, Manifest
+from captum_tracinwe.index.files.kept import Kept
+from captum_tracinwe.index.files.manifest import NAME, Manifest, SegmentEntry
 from captum_tracinwe.index.files.segment import Segment
+from captum_tracinwe.index.files.sketch import Sketch
+from captum_tracinwe.index.files.urls import is_url
+from captum_tracinwe.index.homes import FolderHome, Home, StoreHome, home_of
+from captum_tracinwe.index.remote.pushing import Pushed, push
+from captum_tracinwe.index.remote.store import Store
 from captum_tracinwe.index.search import SearchResult, search
 from captum_tracinwe.index.snapshot import Snapshot, checked_indices
 from captum_tracinwe.preconditioners import Length
@@ -22,9 +28,12 @@ from captum_tracinwe.rows.row_gradients import RowGradients
 
 __all__ = ["GradientIndex"]
 
+# Number and parts.
+Share = tuple[int, int]
+
 
 class GradientIndex(Snapshot):
-    """Row gradients of M training examples in a directory, mapped, not loaded.
+    """Row gradients of M training examples in a directory, mapped, not loaded; or under a URL, read through copies.
 
     Made by :meth:`TracInWE.build_index` or :meth:`from_rows`. An open index is a snapshot: what a writer adds, deletes or
     compacts meanwhile does not change it; :meth:`refresh` opens the directory again. ``index.manifest`` says what it is of.
@@ -39,24 +48,83 @@ class GradientIndex(Snapshot):
         ([[1]], [[3.0]], 2)
     """
 
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        segments: Sequence[Segment],
+        sketch: Sketch,
+        kept: Kept,
+        home: Home | None = None,
+        share: Share | None = None,
+    ) -> None:
+        super().__init__(path, manifest, segments, sketch, kept)
+        self._home: Home = FolderHome(path) if home is None else home
+        self._share = share
+
     @classmethod
-    def open(cls, path: str | Path) -> GradientIndex:
-        """Open the index in a directory.
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        part: Share | None = None,
+        cache: str | Path | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> GradientIndex:
+        """Open the index in a directory, or under a URL that fsspec reaches.
+
+        Of a URL the files that are opened are copied to a cache folder, once, and checked by their SHA-256 as they come. All
+        processes share the copies; `captum-tracinwe cache` lists and clears them. Such an index is read, and not changed.
+
+        Args:
+            path (str or Path): the directory, or a URL, ``scheme://...``.
+            part (int, int, optional): number and parts: every ``parts``-th segment from ``number`` on, and no file of another.
+            cache (str or Path, optional): of a URL, the cache folder. Default: as of :meth:`TracInWE.cached`.
+            storage_options (mapping, optional): of a URL, what fsspec's file system is made with: keys, endpoint, and so on.
 
         Raises:
             FileNotFoundError: there is none.
             NotADirectoryError: the path is that of a file.
             IndexDamaged: a file is missing, truncated, altered, or of another version.
+            ImportError: of a URL, fsspec or the library for its scheme is not installed.
+            OSError: of a URL, the store does not answer or refuses; the message says what to do.
         """
-        folder = folder_of(path)
-        if not (folder / NAME).exists():
+        if part is not None:
+            _check_part("open", *part)
+        home = home_of(path, cache, storage_options)
+        if isinstance(home, FolderHome) and not (home.folder / NAME).exists():
             Manifest.read(Path(path))  # says what is missing, by the name that was given
+        return cls._newest(home, part)
 
+    @classmethod
+    def _newest(cls, home: Home, share: Share | None) -> GradientIndex:
         def opened(manifest: Manifest) -> GradientIndex:
-            segments = [Segment(folder, manifest, entry) for entry in manifest.segments]
-            return cls(folder, manifest, segments, *read_projections(folder, manifest))
+            entries = manifest.segments if share is None else manifest.segments[share[0] :: share[1]]
+            return cls.of(home, manifest, entries, share=share)
 
-        return maintenance.on_newest(folder, opened)
+        return maintenance.on_newest(home.folder, opened, home.manifest)
+
+    @classmethod
+    def of(
+        cls,
+        home: Home,
+        manifest: Manifest,
+        entries: Sequence[SegmentEntry],
+        known: Mapping[SegmentEntry, Segment] | None = None,
+        share: Share | None = None,
+    ) -> GradientIndex:
+        """Some segments of an index, by a manifest that is at hand.
+
+        Args:
+            home (Home): where it is.
+            manifest (Manifest), entries (sequence of SegmentEntry): what is to be opened.
+            known (mapping, optional): segments that are open already.
+            share (int, int, optional): which ones :meth:`refresh` is to open.
+        """
+        known = known or {}
+        home.hold(manifest, [entry for entry in entries if entry not in known])
+        segments = [known.get(entry) or Segment(home.folder, manifest, entry) for entry in entries]
+        return cls(home.folder, manifest, segments, *read_projections(home.folder, manifest), home, share)
 
     @classmethod
     @undisturbed
@@ -86,20 +154,21 @@ class GradientIndex(Snapshot):
         return cls.open(path)
 
     def refresh(self) -> GradientIndex:
-        """Open the index again: as it is on disk now, with what others have added or deleted."""
-        return GradientIndex.open(self.path)
+        """Open the index again: as it is there now, with what others have added or deleted."""
+        return GradientIndex._newest(self._home, self._share)
 
     def part(self, number: int, parts: int) -> GradientIndex:
         """Every ``parts``-th segment from ``number`` on, as an index of its own, so that several processes can share a search.
 
-        :func:`captum_tracinwe.index.merge_results` puts their results together.
+        :func:`captum_tracinwe.index.merge_results` puts their results together. ``open(path, part=(number, parts))`` opens
+        the same segments, without those of the others.
 
         Raises:
             ValueError: ``number`` is not from 0 to ``parts`` − 1.
         """
-        if not 0 <= number < parts:
-            raise ValueError(f"GradientIndex.part: expected a number from 0 to {parts - 1}, got {number}.")
-        return GradientIndex(self.path, self.manifest, self.segments[number::parts], self.sketch, self.kept)
+        _check_part("part", number, parts)
+        own = self.segments[number::parts]
+        return GradientIndex(self.path, self.manifest, own, self.sketch, self.kept, self._home)
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -107,7 +176,12 @@ class GradientIndex(Snapshot):
         state = "" if self.complete else ", not complete"
         if not self.manifest.source.settings:  # of rows that were given, or by an older version
             state += ", cannot tell whether a training set is its own"
-        return f"GradientIndex({str(self.path)!r}: {len(self):,} examples in {len(self.segments)} segments{state})"
+        return f"GradientIndex({self.address!r}: {len(self):,} examples in {len(self.segments)} segments{state})"
+
+    @property
+    def address(self) -> str:
+        """Its directory or URL."""
+        return str(self._home)
 
     @undisturbed
     def search(
@@ -169,7 +243,7 @@ class GradientIndex(Snapshot):
         Raises:
             ValueError: rows or metadata that do not fit this index; the message says what was expected.
         """
-        maintenance.append_rows(self.path, rows, metadata or {})
+        maintenance.append_rows(self._directory("append"), rows, metadata or {})
         return self.refresh()
 
     def delete(self, indices: Sequence[int] | Tensor) -> GradientIndex:
@@ -183,31 +257,85 @@ class GradientIndex(Snapshot):
         Returns:
             GradientIndex: as it is then.
         """
-        maintenance.delete(self.path, checked_indices(indices, "delete").tolist())
+        maintenance.delete(self._directory("delete"), checked_indices(indices, "delete").tolist())
         return self.refresh()
 
     def compact(self) -> GradientIndex:
         """Write those segments anew that hold deleted examples or are too small. Returns the index as it is then."""
-        maintenance.compact(self.path)
+        maintenance.compact(self._directory("compact"))
         return self.refresh()
 
     def merge(self, other: GradientIndex | str | Path) -> GradientIndex:
         """Add all examples of another index of the same source behind the last one, in one step. Returns the index as it is then.
 
-        Training index j of ``other`` becomes ``self.total + j``.
+        Training index j of ``other``, which is open, or named by its directory or URL, becomes ``self.total + j``.
 
         Raises:
             IndexMismatch: the other holds gradients of something else; the message names what.
         """
-        maintenance.merge(self.path, other.path if isinstance(other, GradientIndex) else folder_of(other))
+        directory = self._directory("merge")
+        if isinstance(other, str) and is_url(other):
+            other = GradientIndex.open(other)
+        maintenance.merge(directory, folder_of(other) if isinstance(other, (str, Path)) else other.path)
         return self.refresh()
 
+    def _directory(self, method: str) -> Path:
+        """Where it may be changed.
+
+        Raises:
+            ValueError: it was opened from a URL.
+        """
+        if isinstance(self._home, StoreHome):
+            raise ValueError(
+                f"GradientIndex.{method}: {self.address!r} was opened from a URL, and is only read: expected an index in a "
+                f"directory. Change the one that was pushed there, and push it again."
+            )
+        return self.path
+
+    def push(self, url: str, *, replace: bool = False, storage_options: Mapping[str, Any] | None = None) -> Pushed:
+        """Copy the index to a URL that fsspec reaches, for :meth:`open`: its files first, the manifest last.
+
+        Files are called by their content: what is there already is not sent again, so that a push that was cut goes on, and one
+        after :meth:`append` sends what was added. Readers see the former index or this one. Files that only the former named go.
+
+        Args:
+            url (str): ``scheme://...`` of a folder: a new one, or where this index was pushed before.
+            replace (bool): put it in the place of any other index there.
+            storage_options (mapping, optional): what fsspec's file system is made with: keys, endpoint, and so on.
+
+        Returns:
+            Pushed: how much was sent, and how much was there.
+
+        Raises:
+            FileExistsError: another index is there, or somebody changed this one there since it was pushed from here.
+            RuntimeError: somebody changes it there at this moment.
+            IndexDamaged: a file is not what was written; the index there stays as it is.
+            ValueError: not a URL.
+            ImportError, OSError: as :meth:`open`.
+        """
+        if not is_url(url):
+            raise ValueError(
+                f"GradientIndex.push: expected a URL such as 's3://bucket/index', got {str(url)!r:.300}. For a directory write "
+                f"'file:///...', or copy it by any means."
+            )
+        return push(self.manifest, self.path, Store(url, storage_options), replace)
+
     def verify(self) -> None:
-        """Read every byte of the index as it is on disk.
+        """Read every byte of the index as it is on disk, or under its URL.
 
         What was learned of its rows, in a file that may go at any time, is checked by whoever uses it.
 
         Raises:
             IndexDamaged: something is not what was written; the message names every damaged file.
         """
-        maintenance.verify(self.path)
+        home = self._home
+        if isinstance(home, StoreHome):
+            maintenance.on_newest(self.path, home.verify, home.manifest)
+        else:
+            maintenance.verify(self.path)
+
+
+def _check_part(method: str, number: int, parts: int) -> None:
+    """Raise ValueError unless there is a part of that number."""
+    if not 0 <= number < parts:
+        raise ValueError(f"GradientIndex.{method}: expected a number from 0 to {parts - 1}, got {number}.")

@@ -56,19 +56,25 @@ ATTEMPTS = 20
 T = TypeVar("T")
 
 
-def on_newest(folder: Path, use: Callable[[Manifest], T]) -> T:
+def on_newest(folder: Path, use: Callable[[Manifest], T], read: Callable[[], Manifest] | None = None) -> T:
     """``use(manifest)``, once more with the newest one where a writer took files away that the manifest still names.
+
+    Args:
+        folder (Path): of the index.
+        use (callable): whatever is done with its manifest.
+        read (callable, optional): gives the manifest in force; by default it is read from the folder.
 
     Raises:
         IndexDamaged: what the manifest in force names is damaged.
         RuntimeError: there was a newer manifest every time.
     """
+    newest = read or (lambda: Manifest.read(folder))
     for attempt in range(ATTEMPTS):
-        manifest = Manifest.read(folder)
+        manifest = newest()
         try:
             return use(manifest)
         except IndexDamaged:
-            if Manifest.read(folder) == manifest:
+            if newest() == manifest:
                 raise
         time.sleep(0.01 * attempt)
     raise RuntimeError(

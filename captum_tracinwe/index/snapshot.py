@@ -113,13 +113,18 @@ class Snapshot:
             live[np.searchsorted(numbers, first) : np.searchsorted(numbers, stop)] = False
         return live
 
+    @property
+    def address(self) -> str:
+        """Where the index is, as messages name it."""
+        return str(self.path)
+
     def warn_unfinished(self, stacklevel: int = 3) -> None:
         """Warn that an answer is about a part of the training set, where it is."""
         if not self.complete:
             there, size = sum(one.stop - one.first for one in self.manifest.segments), self.total
             of = f"{there} of {size}" if all(part.examples is not None for part in self.manifest.parts) else f"{there}"
             warnings.warn(
-                f"The index {str(self.path)!r} is not complete: {of} training examples are in it. The others have the score −∞ "
+                f"The index {self.address!r} is not complete: {of} training examples are in it. The others have the score −∞ "
                 f"or take no part. Finish it with tracin.build_index(path, resume=True).",
                 stacklevel=stacklevel,
             )

@@ -27,6 +27,7 @@ from captum_tracinwe.index.files.names import (
     new_temporary,
     numbered,
 )
+from captum_tracinwe.index.files.urls import is_url, shown
 
 if TYPE_CHECKING:
     from captum_tracinwe.index.files.schema import FileEntry
@@ -367,8 +368,14 @@ def folder_of(path: str | Path) -> Path:
     Raises:
         NotADirectoryError: it is a file.
         TypeError: it is no path.
+        ValueError: it is a URL.
         OSError, ValueError: no directory can have that name, or it may not be looked into.
     """
+    if is_url(path):
+        raise ValueError(
+            f"{shown(str(path))!r} is a URL: expected the path of a directory. An index is built and changed in a "
+            f"directory, pushed to a URL (GradientIndex.push), and opened from there (GradientIndex.open)."
+        )
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"An index is named by its directory: expected a path, got {path!r:.80}.")
     try:

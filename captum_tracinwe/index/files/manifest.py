@@ -64,14 +64,23 @@ class Manifest(Content, frozen=True, forbid_unknown_fields=True):
             raise FileNotFoundError(
                 f"No index at {str(folder)!r}: expected a directory with {NAME}. Build one with TracInWE.build_index."
             ) from None
+        return cls.decoded(raw, str(path))
+
+    @classmethod
+    def decoded(cls, raw: bytes, path: str) -> Manifest:
+        """The manifest in a file of these bytes, which errors call ``path``.
+
+        Raises:
+            IndexDamaged: as :meth:`read`.
+        """
         try:
             content = json.loads(raw, object_pairs_hook=_each_once, parse_constant=_no_number)
             version, name = content["version"], content["format"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise IndexDamaged(f"{str(path)!r} is damaged: not the JSON that was written ({error}).") from error
+            raise IndexDamaged(f"{path!r} is damaged: not the JSON that was written ({error}).") from error
         if name != FORMAT or type(version) is not int or not 1 <= version <= VERSION:
             raise IndexDamaged(
-                f"{str(path)!r} is of format {name!r:.80}, version {version!r:.80}: this package reads {FORMAT!r}, versions 1 "
+                f"{path!r} is of format {name!r:.80}, version {version!r:.80}: this package reads {FORMAT!r}, versions 1 "
                 f"to {VERSION}. Use the package that wrote it, or build the index anew."
             )
         found = content.pop("checksum", None)
@@ -79,12 +88,12 @@ class Manifest(Content, frozen=True, forbid_unknown_fields=True):
             intact = found == _checksum(content)
             manifest = msgspec.convert(content, cls)
         except (ValueError, RecursionError) as error:
-            raise IndexDamaged(f"{str(path)!r} is damaged: an entry is missing or altered ({error}).") from error
+            raise IndexDamaged(f"{path!r} is damaged: an entry is missing or altered ({error}).") from error
         if not intact:
-            raise IndexDamaged(f"{str(path)!r} is damaged: its content does not have the checksum that it names.")
+            raise IndexDamaged(f"{path!r} is damaged: its content does not have the checksum that it names.")
         wrong = check(manifest)
         if wrong:
-            raise IndexDamaged(f"{str(path)!r} is damaged: its entries do not go together ({wrong}).")
+            raise IndexDamaged(f"{path!r} is damaged: its entries do not go together ({wrong}).")
         return manifest
 
 

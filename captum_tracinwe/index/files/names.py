@@ -12,6 +12,7 @@ __all__ = [
     "LEARNED",
     "LOCK",
     "MANIFEST",
+    "PUSHED",
     "RESERVED",
     "claim_of",
     "is_claim",
@@ -28,6 +29,8 @@ __all__ = [
 MANIFEST = "manifest.json"
 #: What was learned of an index's rows; it may go at any time.
 LEARNED = "captum_tracinwe.learned.json"
+#: Where the index was pushed to last, and what stood there then; it may go at any time.
+PUSHED = "captum_tracinwe.pushed.json"
 #: Locked by whoever changes an index.
 LOCK = "lock"
 #: How the names of an index's own columns begin; no metadata of a user may have such a name.
@@ -94,7 +97,7 @@ def others_in(folder: Path, also: Iterable[str] = ()) -> list[str]:
     """
     if not folder.exists():
         return []
-    ours = {MANIFEST, LEARNED, LOCK, FIRST, *also}
+    ours = {MANIFEST, LEARNED, PUSHED, LOCK, FIRST, *also}
     return sorted(
         entry.name
         for entry in folder.iterdir()

@@ -1,0 +1,41 @@
+"""Ray: asked for by name where it is missing, and its errors as those of what failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captum_tracinwe.installing import install
+
+__all__ = ["as_itself", "engine"]
+
+
+def engine(asked: str) -> Any:
+    """The module ``ray``.
+
+    Args:
+        asked (str): who needs it, for the message.
+
+    Raises:
+        ImportError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f"{asked} needs Ray, which is not installed. {install('ray', 'ray')}") from error
+    return ray
+
+
+def as_itself(error: Any, what: str) -> BaseException:
+    """What was raised in a worker, as it was there; beside it, by ``__cause__`` and a note, what was being done, and where.
+
+    Args:
+        error (ray.exceptions.RayTaskError): as Ray gives it.
+        what (str): what was being done.
+    """
+    cause = error.cause if isinstance(error.cause, Exception) else error
+    said = f"{what}, in process {error.pid} of {error.ip}"
+    cause.__cause__ = RuntimeError(f"{said}:\n{error.traceback_str}")
+    if hasattr(cause, "add_note"):  # since Python 3.11
+        cause.add_note(said)
+    found: BaseException = cause
+    return found
