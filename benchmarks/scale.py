@@ -47,37 +47,47 @@ def recall(found: Tensor, right: Tensor) -> float:
 
 
 def forms(args: argparse.Namespace) -> dict[str, Any]:
-    """By each form of one index: bytes, the exact ten it names, the seconds of a question, how far scores can be off."""
+    """By each form of one index: bytes, the share of float32's ten that it names, a question's seconds, how far scores can be off."""
     table: list[dict[str, Any]] = []
     for score in ("plain", "recommended"):
-        tracin, tests = tracin_of(args, None if score == "plain" else "auto")
+        preconditioner = None if score == "plain" else "auto"
+        tracin, tests = tracin_of(args, preconditioner)
         right: dict[bool, Tensor] = {}
         batches = list(tests)
-        for options in FORMS:
-            if score == "recommended" and "project" in options:
-                continue  # it needs the columns of its two tables apart
-            with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-                index = tracin.build_index(Path(folder) / "index", **options)
-                asked, _ = tracin_of(args, None if score == "plain" else "auto")
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            first = tracin.build_index(Path(folder) / "first", show_progress=True)
+            bag = tracin.live.widths(first.manifest.source.width)[-1] if preconditioner else None
+            for number, options in enumerate(FORMS):
+                if score == "recommended" and "project" in options:
+                    continue  # it needs the columns of its two tables apart
+                index = first if not number else first.convert(Path(folder) / str(number), bag=bag, **options)
+                asked, _ = tracin_of(args, preconditioner)
                 asked.index = index
                 row: dict[str, Any] = {"score": score, **options, "bytes": index.file_bytes}
-                row["rows"], row["recall"] = index.rows().num_rows, {}
+                row["rows"], row["recall"] = sum(one.entry.rows for one in index.segments), {}
                 for side, proponents in (("first", True), ("last", False)):
                     each = [asked.influence(batch, k=K, proponents=proponents).indices for batch in batches]
                     right.setdefault(proponents, torch.cat(each))
                     row["recall"][side] = recall(torch.cat(each), right[proponents])
                 if score == "plain":
-                    rows = asked.row_gradients(batches[0])
-                    found = index.search(rows, K)
-                    row["verified"] = float(found.stats.verified_per_test.double().median()) / len(index)
-                    one = [rows.select([i]) for i in range(len(rows))]
-                    row["seconds"] = statistics.median(timed(lambda r=r: index.search(r, K))[0] for r in one)  # noqa: B023
-                    if found.stats.intervals is not None:
-                        low, high = found.stats.intervals.double().unbind(2)
-                        row["half interval / score"] = float(((high - low) / 2 / found.influence_scores.abs()).median())
+                    row |= searched(index, RowGradients.cat([asked.row_gradients(batch) for batch in batches]))
                 table.append(row)
                 print(row, flush=True)
     return {"texts": args.texts, "tests": args.tests, "checkpoints": args.checkpoints, "k": K, "forms": table}
+
+
+def searched(index: GradientIndex, rows: RowGradients) -> dict[str, float]:
+    """What a question takes, and how far its scores can be off, in the median."""
+    found = index.search(rows, K)
+    one = [rows.select([i]) for i in range(len(rows))]
+    facts = {
+        "verified": float(found.stats.verified_per_test.double().median()) / len(index),
+        "seconds": statistics.median(timed(lambda r=r: index.search(r, K))[0] for r in one),
+    }
+    if found.stats.intervals is not None:
+        low, high = found.stats.intervals.double().unbind(2)
+        facts["half interval / score"] = float(((high - low) / 2 / found.influence_scores.abs()).median())
+    return facts
 
 
 def grow(args: argparse.Namespace) -> dict[str, Any]:

@@ -264,3 +264,56 @@ def test_words_and_reports_are_asked_of_a_smaller_index(tmp_path, form):
     for per_test, scores in zip(asked.word_influence(inputs, found.indices), found.influence_scores, strict=True):
         assert [one.score for one in per_test] == pytest.approx(scores.tolist(), rel=1e-4, abs=1e-6)
     torch.testing.assert_close(asked.self_influence(), index.self_influence())
+
+
+# ------------------------------------------------------------------------------------------------------------ converting
+
+
+@pytest.mark.parametrize("form", [{"dtype": "int4"}, {"project": 8, "dtype": "int8"}, {"dtype": "float16", "rank": 3}])
+def test_an_index_is_converted_without_the_model(tmp_path, form):
+    train, test = rows(100), rows(4, seed=5)
+    index = GradientIndex.from_rows(
+        tmp_path / "a", train, rank=5, segment_examples=40, metadata={"n": list(range(100))}
+    )
+    index = index.delete([3, 50]).compact().delete([7, 99])
+    found = index.convert(tmp_path / "b", **form)
+    found.verify()
+    assert torch.equal(found.numbers, index.numbers)
+    assert found.total == index.total
+    assert [one.columns for one in found.segments] == [one.columns for one in index.segments]
+    assert_exact(found, test, K)
+    fresh = GradientIndex.from_rows(tmp_path / "c", train, segment_examples=40, **{"rank": 31, **form})
+    assert found.file_bytes < fresh.file_bytes * 1.3
+    size = (test.squared_norms()[:, None] * train.squared_norms()).sqrt()[:, index.numbers]
+    off = (found.scores(test) - index.scores(test))[:, index.numbers] / size
+    assert float(off.abs().max()) < (0.6 if "project" in form else 0.12)
+    again = index.convert(tmp_path / "d")
+    assert torch.equal(again.rows().values, index.rows().values)
+
+
+def test_what_cannot_be_converted_is_said(tmp_path):
+    index, _ = small(tmp_path / "a", {"dtype": "int4"})
+    with pytest.raises(ValueError, match=r"keeps rows in part .* expected an index of whole rows"):
+        index.convert(tmp_path / "b")
+    whole = GradientIndex.from_rows(tmp_path / "c", rows(20), rank=5)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("text")
+    with pytest.raises(FileExistsError, match=r"mine\.txt"):
+        whole.convert(tmp_path / "full")
+    with pytest.raises(ValueError, match="`dtype` should be one of"):
+        whole.convert(tmp_path / "d", dtype="int3")
+    with pytest.raises(FileExistsError):
+        whole.convert(tmp_path / "c")
+
+
+def test_a_bag_of_words_stays_whole_when_converted(tmp_path):
+    tracin, inputs = toy_tracin(trains=60, preconditioner="auto")
+    index = tracin.build_index(tmp_path / "i")
+    classes = tracin.live.widths(tracin.live_source.width)[-1]
+    with pytest.raises(ValueError, match="expected `bag` as their number"):
+        index.convert(tmp_path / "a", dtype="int4")
+    found = index.convert(tmp_path / "b", dtype="int4", bag=classes)
+    built = tracin.build_index(tmp_path / "c", dtype="int4")
+    assert torch.equal(found.rows().values, built.rows().values)
+    asked, _ = toy_tracin(trains=60, preconditioner="auto", index=found)
+    assert asked.influence(inputs, k=3).indices.shape == (len(inputs[1]), 3)

@@ -73,6 +73,7 @@ def create(
     part: Part,
     whole: int = 0,
     fill: Callable[[Manifest, tuple[Sketch, Kept], Room], Sequence[Written]] = lambda *_: (),
+    finish: Callable[[Manifest], Manifest] = lambda made: made,
 ) -> Manifest:
     """The first manifest of an index: without segments, or with those that ``fill`` writes, in one step.
 
@@ -86,6 +87,7 @@ def create(
         whole (int): columns at the end of each checkpoint's that no code of a few bits stands for; 0 with ``project``.
         fill (callable, optional): from the manifest, the sketch and what is kept of rows, and a room for unfinished files,
             to finished segments.
+        finish (callable, optional): the last change of the manifest before it is written.
 
     Raises:
         FileExistsError: there is an index already, or something else.
@@ -140,7 +142,7 @@ def create(
                 _refuse_an_index(folder)
                 write_whole(folder / entry.name, content)
                 rename(folder, written)
-                manifest = manifest.with_segments(one.entry for one in written)
+                manifest = finish(manifest.with_segments(one.entry for one in written))
                 manifest.write(folder)
                 sweep(folder, {file.name for file in manifest.files})
     return manifest

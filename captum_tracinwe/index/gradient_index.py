@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.index import maintenance
+from captum_tracinwe.index.converting import convert
 from captum_tracinwe.index.creation import read_projections
 from captum_tracinwe.index.files.disk import folder_of
 from captum_tracinwe.index.files.kept import Kept
@@ -291,6 +292,36 @@ class GradientIndex(Snapshot):
                 f"directory. Change the one that was pushed there, and push it again."
             )
         return self.path
+
+    @undisturbed
+    def convert(
+        self,
+        path: str | Path,
+        *,
+        dtype: str = "float32",
+        rank: int = 31,
+        project: int | None = None,
+        segment_examples: int = 4096,
+        bag: int | None = None,
+    ) -> GradientIndex:
+        """Write another form of it, such as a smaller one, into a new or empty directory. No gradient is computed.
+
+        Args:
+            path (str or Path): the directory.
+            dtype, rank, project: as in :meth:`TracInWE.build_index`.
+            segment_examples (int): of what is appended later; the segments are those of this index.
+            bag (int, optional): of an index with a bag of words (the recommended score's), how many classes there are.
+
+        Returns:
+            GradientIndex: the new one, with the same training indices, metadata and deletions.
+
+        Raises:
+            ValueError: this index has no whole rows, is not complete, or ``bag`` is missing.
+            FileExistsError: something is in the directory.
+        """
+        folder = folder_of(path)
+        convert(self, folder, dtype, rank, project, segment_examples, bag)
+        return GradientIndex.open(folder)
 
     def push(self, url: str, *, replace: bool = False, storage_options: Mapping[str, Any] | None = None) -> Pushed:
         """Copy the index to a URL that fsspec reaches, for :meth:`open`: its files first, the manifest last.
