@@ -47,7 +47,7 @@ def recall(found: Tensor, right: Tensor) -> float:
 
 
 def forms(args: argparse.Namespace) -> dict[str, Any]:
-    """By each form of one index: bytes, the share of float32's ten that it names, a question's seconds, how far scores can be off."""
+    """By each form of one index: bytes, the share of float32's ten it names, a question's seconds, how far scores can be off."""
     table: list[dict[str, Any]] = []
     for score in ("plain", "recommended"):
         preconditioner = None if score == "plain" else "auto"

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from captum_tracinwe.evaluation import WordDeletion
 
+from captum_tracinwe.index.sizes import Form, Texts
+
 
 def substitutions(results):
     """Name → figure, for ``{{ name }}`` in a page."""
@@ -84,8 +86,10 @@ def substitutions(results):
         "probe_most": f"{parts[-1]:.1%}",
     }
     return (
-        figures | _of_the_index(found["index"], found["collect"]) | _of_language_models(results) | _of_labels(results)
-    ) | _of_evidence(results)
+        (figures | _of_the_index(found["index"], found["collect"]) | _of_language_models(results) | _of_labels(results))
+        | _of_evidence(results)
+        | _of_scale(results, found["index"], found["collect"])
+    )
 
 
 def _of_the_index(index, collect):
@@ -216,3 +220,89 @@ def _bytes(number):
         if number >= size:
             return f"{_digits(number / size)} {unit}"
     return f"{number:,.0f} bytes"
+
+
+POWERS = ("disk", "verified", "bytes read", "seconds")
+SHORT = {"disk": "disk", "verified": "verified", "bytes read": "read", "seconds": "seconds"}
+
+
+def _of_scale(results, index, collect):
+    """Sizes that follow from the form, what each form loses, and what was measured at 10⁵ and 10⁶ texts."""
+    measured = json.loads((results / "scale.json").read_text())
+    forms, grown = measured["forms"], measured["grow"]
+    seconds = collect["threads"] / collect["rows"]["row gradients"]["texts/s"]
+    payload = index["build"]["payload_bytes"] / index["build"]["texts"]
+    texts = Texts(rows=payload / (4 * 384 + 4), shared=_shared(index))
+    found = {
+        "scale_pass": f"{seconds:.3f}",
+        "scale_texts": f"{forms['texts']:,}",
+        "scale_tests": str(forms["tests"]),
+        "scale_forms": _forms(forms["forms"]),
+        "grow_real": f"{grown['real texts']:,}",
+        "grow_dtype": grown["dtype"],
+        "grow_rank": str(grown["rank"]),
+        "grow_tests": str(grown["tests"]),
+    }
+    for power in range(5, 10):
+        many = 10**power
+        for name, rank in (("float32", 31), ("int4", 7), ("int2", 7)):
+            form = Form(name, rank, None, 1, 384)
+            found[f"scale_{name}_{power}"] = _bytes(texts.disk(form, many, 8192))
+        found[f"scale_hours_{power}"] = _digits(seconds * many / 3600)
+        for rank in (31, 7):
+            found[f"scale_read{rank}_{power}"] = _bytes(texts.read(Form("int4", rank, None, 1, 384), many))
+    for place, row in enumerate(grown["sizes"]):
+        found |= {
+            f"grow_disk_{place}": _bytes(row["disk"]),
+            f"grow_verified_{place}": f"{row['verified']:,.0f}",
+            f"grow_share_{place}": f"{row['verified share, median']:.3%} ({row['verified share, 90 %']:.3%})",
+            f"grow_read_{place}": _bytes(row["bytes read"]),
+            f"grow_seconds_{place}": f"{row['seconds']:.2f}",
+            f"grow_cold_{place}": f"{row['seconds, first question from disk']:.1f}",
+        }
+    for name, power in grown["grows with the power"].items():
+        if name in SHORT:
+            found[f"grow_{SHORT[name]}_power"] = f"{power:.2f}"
+    last = grown["sizes"][-1]
+    at = {name: last[name] * (10**9 / last["examples"]) ** grown["grows with the power"][name] for name in POWERS[:3]}
+    verified = float(f"{at['verified']:.1g}")
+    return found | {
+        "grow_disk_9": _bytes(at["disk"]),
+        "grow_verified_9": f"{verified:,.0f}",
+        "grow_read_9": _bytes(at["bytes read"]),
+        "grow_time_9": f"{at['bytes read'] / 100 / 100e9:.2f}",
+    }
+
+
+def _shared(index):
+    """Words that a question shares with a text: from the bytes that bounds took at rank 31."""
+    build, search = index["build"], index["search"]
+    read = search["proponents"]["read_median"] - search["proponents"]["verified_median"]
+    bytes_of_bounds = build["payload_bytes"] * read / build["texts"]
+    rows = build["payload_bytes"] / build["texts"] / (4 * 384 + 4)
+    return (bytes_of_bounds - rows * 8 - 30) / (8 + 4 * 32)
+
+
+def _forms(rows):
+    """A table of Markdown: size and what is found, plain and recommended."""
+    whole = rows[0]["bytes"]
+    lines = [
+        "| form | of float32's bytes | plain: first ten found | last ten | recommended: first ten | last ten | "
+        "half interval / score |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    best = {_name(row): row for row in rows if row["score"] == "recommended"}
+    for row in rows:
+        if row["score"] != "plain":
+            continue
+        sides = [row["recall"], best.get(_name(row), {}).get("recall")]
+        cells = [f"1/{whole / row['bytes']:.1f}"]
+        cells += [f"{one[side]:.3f}" if one else "" for one in sides for side in ("first", "last")]
+        wide = row.get("half interval / score")
+        lines.append(f"| {_name(row)} | {' | '.join(cells)} | {'' if wide is None else f'{wide:.2f}'} |")
+    return "\n".join(lines)
+
+
+def _name(row):
+    columns = f"{row['project']} columns, " if row.get("project") else ""
+    return f"{columns}{row.get('dtype', 'float32')}, rank {row['rank']}"

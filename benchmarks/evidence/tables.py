@@ -39,6 +39,7 @@ PAGES = [
     ROOT / "docs" / "methods.md",
     ROOT / "docs" / "guide" / "true_ranking.md",
     ROOT / "docs" / "labels.md",
+    ROOT / "docs" / "scale.md",
     *sorted((ROOT / "docs" / "neighbours").glob("*.md")),
 ]
 MARKERS = re.compile(r"(<!-- table (?P<name>\S+) -->\n).*?(<!-- end -->)", re.S)
