@@ -239,6 +239,8 @@ class SearchActors:
         there = list(progress.values())
         most = min(k, sum(one.candidates for one in there))
         counts = sum((one.counts for one in there), np.zeros((size, 3), np.int64))
+        if not size:  # nothing was asked, of which an answer has the shape all the same
+            numbers, scores = np.empty((0, most), np.int64), np.empty((0, most), np.float32)
         return numbers[:, :most], scores[:, :most], counts, there
 
     def _result(self, reference: Any, timeout: float | None) -> Any:
@@ -249,8 +251,8 @@ class SearchActors:
             raise cause from cause.__cause__
         except self._ray.exceptions.GetTimeoutError as error:
             raise TimeoutError(
-                f"The index {str(self._home)!r}: an actor has not answered within {timeout} seconds. Where a machine was lost, "
-                f"Ray starts its actors anew when another has room for them (`ray status`): give it more time, or ask fewer at once."
+                f"The index {str(self._home)!r}: an actor has not answered within {timeout} seconds. Where a machine is "
+                f"lost, Ray starts its actors anew when another has room for them (`ray status`): give it more time, or ask less."
             ) from error
         except self._ray.exceptions.RayError as error:
             raise RuntimeError(
