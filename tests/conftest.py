@@ -59,3 +59,16 @@ def tab(tmp_path_factory):
     browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="session")
+def ray():
+    """Ray, started once for all tests of a process."""
+    pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
+    from ray_cases import ray_started
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PYTHONPATH", "RAY_USAGE_STATS_ENABLED"):
+            patch.setenv(name, os.environ.get(name, ""))  # what is set for Ray's processes goes with them
+        with ray_started() as started:
+            yield started

@@ -61,6 +61,17 @@ def _refuse_an_index(folder: Path) -> None:
         raise exists_already(folder)
 
 
+def _turned(directions: Tensor) -> Tensor:
+    """Other directions ``(C, p, D)`` of the same space, in which rows are about equally large: a row has one step for its codes.
+
+    (Of the leading ones the first holds half. With int4 of 32 columns of a CNN 80 % of the first ten were found, and 97 % so.)
+    """
+    size = directions.shape[1]
+    turn, _ = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    turned: Tensor = (turn @ directions.double()).float()
+    return turned
+
+
 def create(
     folder: Path,
     source: Source,
@@ -95,6 +106,8 @@ def create(
     check_form(dtype, rank, segment_examples, project, source.width)
     checkpoints, width = len(source.checkpoints), project or source.width
     leading = fit_projection((one.cpu().float() for one in sample), checkpoints, project) if project else None
+    if leading is not None and dtype.startswith("int"):
+        leading = _turned(leading)
     largest = 0.0
 
     def seen() -> Iterator[Tensor]:

@@ -77,6 +77,7 @@ class Progress:
 
     Args:
         indices (int64 array), scores (float32 array): ``(n, w)``, the best so far by signed score; where there are fewer, −∞.
+        ends (float32 array): ``(n, w, 2)``, between which each signed score lies; its own, but where rows are not whole.
         highest (float32 array): ``(n,)``, the largest bound of what is not verified; −∞ where nothing is left.
         counts (int64 array): ``(n, 3)``, as :meth:`captum_tracinwe.index.rounds.Ranking.counts`.
         candidates (int): training examples that take part.
@@ -85,6 +86,7 @@ class Progress:
 
     indices: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
+    ends: npt.NDArray[np.float32]
     highest: npt.NDArray[np.float32]
     counts: npt.NDArray[np.int64]
     candidates: int
@@ -166,8 +168,10 @@ def _progress(index: GradientIndex, rankings: Sequence[Ranking], candidates: int
     width = max((len(places) for places, _ in best), default=0)
     indices = np.full((len(best), width), np.iinfo(np.int64).max)
     scores = np.full((len(best), width), -np.inf, dtype=np.float32)
-    for i, (places, own) in enumerate(best):
+    ends = np.full((len(best), width, 2), -np.inf, dtype=np.float32)
+    for i, (ranking, (places, own)) in enumerate(zip(rankings, best, strict=True)):
         indices[i, : len(places)], scores[i, : len(places)] = index.numbers_at(places).numpy(), own
+        ends[i, : len(places)] = ranking.intervals(places, own).numpy()
     highest = np.array([ranking.highest for ranking in rankings], dtype=np.float32)
     counts = np.array([ranking.counts() for ranking in rankings], dtype=np.int64).reshape(-1, 3)
-    return Progress(indices, scores, highest, counts, candidates, len(index), index.payload_bytes)
+    return Progress(indices, scores, ends, highest, counts, candidates, len(index), index.payload_bytes)

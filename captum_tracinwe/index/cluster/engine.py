@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from captum_tracinwe.installing import install
 
 __all__ = ["as_itself", "engine"]
+
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 def engine(asked: str) -> Any:
@@ -33,9 +36,9 @@ def as_itself(error: Any, what: str) -> BaseException:
         what (str): what was being done.
     """
     cause = error.cause if isinstance(error.cause, Exception) else error
-    said = f"{what}, in process {error.pid} of {error.ip}"
-    cause.__cause__ = RuntimeError(f"{said}:\n{error.traceback_str}")
+    # Ray's text has the worker's number, machine and traceback, in colours.
+    cause.__cause__ = RuntimeError(f"{what}, by Ray: {_COLOURS.sub('', str(error))}")
     if hasattr(cause, "add_note"):  # since Python 3.11
-        cause.add_note(said)
+        cause.add_note(f"{what}, by Ray")
     found: BaseException = cause
     return found

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,36 @@ __all__ = ["SearchActors", "search_with_ray"]
 
 # Test examples of one round at most: an actor holds what it knows of each.
 AT_ONCE = 256
+
+
+class _Best(NamedTuple):
+    """Indices and signed scores ``(n, w)`` of the best of some test examples, and between what each score lies ``(n, w, 2)``."""
+
+    numbers: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    ends: npt.NDArray[np.float32]
+
+    @classmethod
+    def none(cls, size: int, width: int) -> _Best:
+        """Of so many test examples."""
+        return cls(
+            np.empty((size, width), np.int64),
+            np.empty((size, width), np.float32),
+            np.empty((size, width, 2), np.float32),
+        )
+
+    @classmethod
+    def merged(cls, parts: Sequence[Progress], k: int) -> _Best:
+        """The k best of all actors; ties by index."""
+        numbers, scores, ends = (
+            np.concatenate([getattr(one, name) for one in parts], axis=1) for name in ("indices", "scores", "ends")
+        )
+        order = np.lexsort((numbers, -scores), axis=1)[:, :k]
+        return cls(
+            np.take_along_axis(numbers, order, 1),
+            np.take_along_axis(scores, order, 1),
+            np.take_along_axis(ends, order[:, :, None], 1),
+        )
 
 
 class SearchActors:
@@ -201,10 +231,12 @@ class SearchActors:
             self._block(holders, asked, start, min(start + step, size), k, timeout)
             for start in range(0, max(1, size), step)
         ]
-        numbers, scores = (np.concatenate(both) for both in zip(*(block[:2] for block in blocks), strict=True))
-        counts = torch.from_numpy(np.concatenate([block[2] for block in blocks]))
+        best = _Best(*(np.concatenate(parts) for parts in zip(*(block[0] for block in blocks), strict=True)))
+        counts = torch.from_numpy(np.concatenate([block[1] for block in blocks]))
         mean = [float(value) if size != 1 else int(value) for value in counts.double().mean(0).nan_to_num().tolist()]
-        progress = blocks[0][3]
+        progress = blocks[0][2]
+        ends = torch.from_numpy(best.ends)
+        intervals = None if question.left is None else ends if question.sign > 0 else -ends.flip(2)
         stats = SearchStats(
             sum(one.examples for one in progress),
             mean[0],
@@ -213,33 +245,37 @@ class SearchActors:
             sum(one.payload_bytes for one in progress),
             counts[:, 0],
             counts[:, 2],
+            intervals,
         )
         # + 0.0: the opponents' 0 is not −0.
-        signed = torch.from_numpy(scores * np.float32(question.sign) + np.float32(0))
-        return SearchResult(torch.from_numpy(numbers), signed, stats)
+        signed = torch.from_numpy(best.scores * np.float32(question.sign) + np.float32(0))
+        return SearchResult(torch.from_numpy(best.numbers), signed, stats)
 
     def _block(
         self, holders: Sequence[tuple[Any, Handle]], asked: Handle, start: int, stop: int, k: int, timeout: float | None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64], list[Progress]]:
-        """Indices and signed scores of some test examples, what was read for them, and how far each actor went."""
+    ) -> tuple[_Best, npt.NDArray[np.int64], list[Progress]]:
+        """The best of some test examples, what was read for them, and how far each actor went."""
         size = stop - start
         progress: dict[int, Progress] = {}
         todo, number = list(range(len(holders))), 0
-        numbers, scores = np.empty((size, 0), np.int64), np.empty((size, 0), np.float32)
+        best = _Best.none(size, 0)
         floors = np.full(size, -np.inf, dtype=np.float32)
         while todo:
             turn = Turn(start, stop, number, floors)
             told = {i: holders[i][0].verify.remote(holders[i][1], asked, turn) for i in todo}
             progress |= {i: self._result(reference, timeout) for i, reference in told.items()}
-            numbers, scores = _merged(list(progress.values()), k)
-            if scores.shape[1] == k:
-                floors = scores[:, -1]
+            best = _Best.merged(list(progress.values()), k)
+            if best.scores.shape[1] == k:
+                floors = best.scores[:, -1]
             todo = [i for i, one in progress.items() if bool(((one.highest >= floors) & (one.highest > -np.inf)).any())]
             number += 1
         there = list(progress.values())
         most = min(k, sum(one.candidates for one in there))
         counts = sum((one.counts for one in there), np.zeros((size, 3), np.int64))
-        return numbers[:, :most], scores[:, :most], counts, there
+        if not size:  # nothing was asked, of which an answer has the shape all the same
+            best = _Best.none(0, most)
+        numbers, scores, ends = best
+        return _Best(numbers[:, :most], scores[:, :most], ends[:, :most]), counts, there
 
     def _result(self, reference: Any, timeout: float | None) -> Any:
         try:
@@ -249,22 +285,14 @@ class SearchActors:
             raise cause from cause.__cause__
         except self._ray.exceptions.GetTimeoutError as error:
             raise TimeoutError(
-                f"The index {str(self._home)!r}: an actor has not answered within {timeout} seconds. Where a machine was lost, "
-                f"Ray starts its actors anew when another has room for them (`ray status`): give it more time, or ask fewer."
+                f"The index {str(self._home)!r}: an actor has not answered within {timeout} seconds. Where a machine is "
+                f"lost, Ray starts its actors anew when another has room for them (`ray status`): give it more time, or ask less."
             ) from error
         except self._ray.exceptions.RayError as error:
             raise RuntimeError(
                 f"The index {str(self._home)!r}: an actor is gone for good ({type(error).__name__}: {error}). Make another: "
                 f"SearchActors(path)."
             ) from error
-
-
-def _merged(parts: Sequence[Progress], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The k best of all actors, ``(n, up to k)``; ties by index."""
-    numbers = np.concatenate([one.indices for one in parts], axis=1)
-    scores = np.concatenate([one.scores for one in parts], axis=1)
-    order = np.lexsort((numbers, -scores), axis=1)[:, :k]
-    return np.take_along_axis(numbers, order, 1), np.take_along_axis(scores, order, 1)
 
 
 def search_with_ray(
