@@ -72,3 +72,17 @@ def ray():
             patch.setenv(name, os.environ.get(name, ""))  # what is set for Ray's processes goes with them
         with ray_started() as started:
             yield started
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """In place of Ray: calls are made within this process."""
+    from ray_cases import Inline
+
+    from captum_tracinwe.index.cluster import building, searching
+
+    fake = Inline()
+    for module in (building, searching):
+        monkeypatch.setattr(module, "engine", lambda asked: fake)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    return fake

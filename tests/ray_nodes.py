@@ -50,7 +50,7 @@ def lost_during_a_build(cluster, node, folder, whole):
     building = threading.Thread(target=build)
     building.start()
     there, readers = 0, set()
-    while building.is_alive() and (there < 6 or raylet(node) not in readers):
+    while building.is_alive() and (there < 3 or raylet(node) not in readers):
         time.sleep(0.05)
         readers = {parent(one.name) for one in (folder / "notes").iterdir() if Path(f"/proc/{one.name}/stat").exists()}
         there = len(GradientIndex.open(folder / "i").segments) if (folder / "i" / "manifest.json").exists() else 0
