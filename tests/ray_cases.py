@@ -18,7 +18,12 @@ from torch.utils.data import Dataset
 
 #: Of the index that tasks build: 15 segments.
 FORM = {"segment_examples": 10, "rank": 3}
-SEGMENTS = 15
+# Nothing is told to anybody, and a machine at work on other things may take its time.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_worker_register_timeout_seconds": "300",
+}
 
 
 @contextmanager
@@ -27,7 +32,7 @@ def ray_started(**options):
     import ray
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(ENVIRONMENT)
     little = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80 << 20}
     ray.init(**{**little, **options}, include_dashboard=False, log_to_driver=False)
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from index_build import same_files, tracin_of
-from ray_cases import FORM, slow_tracin
+from ray_cases import ENVIRONMENT, FORM, slow_tracin
 
 from captum_tracinwe import GradientIndex
 from captum_tracinwe.index.launch import SearchActors, build_with_ray
@@ -112,5 +112,5 @@ def main(folder):
 
 if __name__ == "__main__":
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(ENVIRONMENT)
     main(Path(sys.argv[1]))
