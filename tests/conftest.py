@@ -65,10 +65,26 @@ def tab(tmp_path_factory):
 def ray():
     """Ray, started once for all tests of a process."""
     pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
-    from ray_cases import ray_started
+    from ray_cases import ENVIRONMENT, ray_started
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("PYTHONPATH", "RAY_USAGE_STATS_ENABLED"):
-            patch.setenv(name, os.environ.get(name, ""))  # what is set for Ray's processes goes with them
+        for name in ("PYTHONPATH", *ENVIRONMENT):
+            patch.setenv(
+                name, os.environ.get(name, ENVIRONMENT.get(name, ""))
+            )  # what is set for Ray's processes goes with them
         with ray_started() as started:
             yield started
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """In place of Ray: calls are made within this process."""
+    from ray_cases import Inline
+
+    from captum_tracinwe.index.cluster import building, searching
+
+    fake = Inline()
+    for module in (building, searching):
+        monkeypatch.setattr(module, "engine", lambda asked: fake)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    return fake

@@ -14,8 +14,8 @@ from captum_tracinwe.app.testing import TinyCNN, toy_texts
 EXAMPLES = 150
 
 
-def tracin_of(folder, **options):
-    """A tiny CNN with two checkpoints in ``folder`` and 150 texts."""
+def tracin_of(folder, wrapped=lambda data: data, **options):
+    """A tiny CNN with two checkpoints in ``folder`` and 150 texts, in a data set or what ``wrapped`` makes of it."""
     torch.manual_seed(0)
     model = TinyCNN(padding_idx=0)
     checkpoints = [Path(folder) / f"step-{i}.pt" for i in range(2)]
@@ -24,7 +24,7 @@ def tracin_of(folder, **options):
             save_checkpoint(path, model, 0.1 + i)
     ids, _, labels = toy_texts(EXAMPLES, seed=1)
     loss = nn.CrossEntropyLoss(reduction="none")
-    return TracInWE(model, TensorDataset(ids, labels), checkpoints, loss_fn=loss, batch_size=3, **options)
+    return TracInWE(model, wrapped(TensorDataset(ids, labels)), checkpoints, loss_fn=loss, batch_size=3, **options)
 
 
 BUILD = """

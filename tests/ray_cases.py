@@ -10,13 +10,20 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from index_build import tracin_of
 from torch.utils.data import Dataset
 
-#: Of the index that tasks build: 38 segments.
-FORM = {"segment_examples": 4, "rank": 3}
+#: Of the index that tasks build: 15 segments.
+FORM = {"segment_examples": 10, "rank": 3}
+# Nothing is told to anybody, and a machine at work on other things may take its time.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_worker_register_timeout_seconds": "300",
+}
 
 
 @contextmanager
@@ -25,7 +32,7 @@ def ray_started(**options):
     import ray
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(ENVIRONMENT)
     little = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80 << 20}
     ray.init(**{**little, **options}, include_dashboard=False, log_to_driver=False)
     try:
@@ -49,28 +56,29 @@ class Slow(Dataset):
         return self.examples[index]
 
 
-def slow_tracin(folder, notes, seconds=0.0, fails_at=None):
-    """The TracInWE of ``index_build``, of which each example takes so long; the loss fails at an example's labels."""
+def slow_tracin(folder, notes, seconds=0.0, fails=None):
+    """The TracInWE of ``index_build``, of which each example takes so long; see :class:`Failing`."""
     torch.set_num_threads(1)
-    plain = tracin_of(folder)
     (Path(notes) / f"made-{os.getpid()}-{time.monotonic_ns()}").touch()
-    examples = Slow(plain.train_dataset, notes, seconds)
-    if fails_at is not None:
-        examples = Failing(examples, fails_at)
-    return type(plain)(plain.model, examples, plain.checkpoints, loss_fn=plain.loss_fn, batch_size=3)
+
+    def wrapped(data):
+        slow = Slow(data, notes, seconds)
+        return slow if fails is None else Failing(slow, *fails)
+
+    return tracin_of(folder, wrapped)
 
 
 class Failing(Dataset):
-    """Examples, one of which cannot be read."""
+    """Examples, one of which cannot be read once there is some file."""
 
-    def __init__(self, examples, at):
-        self.examples, self.at = examples, at
+    def __init__(self, examples, at, once):
+        self.examples, self.at, self.once = examples, at, Path(once)
 
     def __len__(self):
         return len(self.examples)
 
     def __getitem__(self, index):
-        if index == self.at:
+        if index == self.at and self.once.exists():
             raise KeyError(f"example {index} is not to be had")
         return self.examples[index]
 
@@ -106,3 +114,82 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+# ---------------------------------------------------------------------------------------------------------- without Ray
+
+
+class Reference:
+    """What was put, or what a call gave or raised."""
+
+    def __init__(self, value=None, error=None):
+        self.value, self.error = value, error
+
+
+class TaskError(Exception):
+    """As Ray passes on what was raised."""
+
+    def __init__(self, cause):
+        super().__init__(f"\x1b[36mray::task()\x1b[39m (pid=1): {type(cause).__name__}")
+        self.cause = cause
+
+
+class Inline:
+    """As much of Ray as this package takes, within this process: calls are made when they are asked for.
+
+    Args:
+        loses (float): how often an actor has died, and was started anew, when it is called.
+    """
+
+    exceptions = SimpleNamespace(
+        RayTaskError=TaskError,
+        GetTimeoutError=type("GetTimeoutError", (Exception,), {}),
+        RayError=type("RayError", (Exception,), {}),
+    )
+
+    def __init__(self, loses=0.0):
+        self.loses, self.rounds, self.options, self._random = loses, 0, [], random.Random(0)
+
+    def remote(self, **options):
+        self.options.append(options)
+        return lambda made: SimpleNamespace(
+            remote=lambda *arguments: self._actor(made) if isinstance(made, type) else self._call(made, arguments)
+        )
+
+    def _call(self, function, arguments):
+        try:
+            return Reference(function(*arguments))
+        except Exception as error:
+            return Reference(error=error)
+
+    def _actor(self, kind):
+        state = [kind()]
+
+        def method(name):
+            def call(*arguments):
+                if name == "verify":
+                    self.rounds = max(self.rounds, arguments[2].number)
+                if self._random.random() < self.loses:
+                    state[0] = kind()
+                return self._call(getattr(state[0], name), arguments)
+
+            return SimpleNamespace(remote=call)
+
+        return SimpleNamespace(**{name: method(name) for name in ("open", "verify", "process")})
+
+    def put(self, value):
+        return Reference(value)
+
+    def get(self, reference, timeout=None):
+        if reference.error is not None:
+            raise TaskError(reference.error)
+        return reference.value
+
+    def wait(self, references, num_returns, timeout=None):
+        return references[:num_returns], references[num_returns:]
+
+    def kill(self, actor):
+        pass
+
+    def cancel(self, reference):
+        pass

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from index_build import same_files, tracin_of
-from ray_cases import FORM, slow_tracin
+from ray_cases import ENVIRONMENT, FORM, slow_tracin
 
 from captum_tracinwe import GradientIndex
 from captum_tracinwe.index.launch import SearchActors, build_with_ray
@@ -50,7 +50,7 @@ def lost_during_a_build(cluster, node, folder, whole):
     building = threading.Thread(target=build)
     building.start()
     there, readers = 0, set()
-    while building.is_alive() and (there < 6 or raylet(node) not in readers):
+    while building.is_alive() and (there < 3 or raylet(node) not in readers):
         time.sleep(0.05)
         readers = {parent(one.name) for one in (folder / "notes").iterdir() if Path(f"/proc/{one.name}/stat").exists()}
         there = len(GradientIndex.open(folder / "i").segments) if (folder / "i" / "manifest.json").exists() else 0
@@ -112,5 +112,5 @@ def main(folder):
 
 if __name__ == "__main__":
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(ENVIRONMENT)
     main(Path(sys.argv[1]))

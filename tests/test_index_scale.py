@@ -1,20 +1,16 @@
-"""Several processes, one index: torchrun and Ray build what one process builds, and a dead worker loses nothing."""
+"""Several processes, one index: torchrun builds what one process builds, and a dead worker loses nothing."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from index_build import EXAMPLES, build_script, same_files, tracin_of
 
 from captum_tracinwe import GradientIndex
-
-TESTS = str(Path(__file__).parent)
 
 
 @pytest.fixture
@@ -58,46 +54,3 @@ def test_a_killed_worker_is_replaced_by_the_others_and_by_itself(tmp_path, whole
     found.verify()
     assert torch.equal(found.numbers, torch.arange(EXAMPLES))
     same_files(path, whole.path)
-
-
-def test_ray_builds_and_searches_the_same_index(tmp_path, whole, monkeypatch):
-    ray = pytest.importorskip("ray")
-    from captum_tracinwe.index.launch import build_with_ray, search_with_ray
-
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([TESTS, *sys.path]))
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        died = tmp_path / "died"
-        make = partial(dies_once, str(tmp_path), str(died))
-        index = build_with_ray(make, tmp_path / "i", workers=2, segment_examples=4, rank=3)
-        assert died.exists()  # a worker was killed on its way, and Ray started it again
-        same_files(index.path, whole.path)
-        with pytest.raises(FileExistsError, match="resume=True"):
-            build_with_ray(make, tmp_path / "i")
-        rows = whole.rows([3, 77])
-        for proponents in (True, False):
-            expected, found = (
-                whole.search(rows, 5, proponents),
-                search_with_ray(index.path, rows, 5, proponents, parts=3),
-            )
-            assert torch.equal(found.indices, expected.indices)
-            assert torch.equal(found.influence_scores, expected.influence_scores)
-    finally:
-        ray.shutdown()
-
-
-def dies_once(folder, died):
-    """A TracInWE whose first process is killed −9 in the midst of the index."""
-    torch.set_num_threads(1)
-    tracin = tracin_of(folder)
-    original, count = tracin._row_blocks, [0]
-
-    def blocks(*args, **kwargs):
-        count[0] += 1
-        if count[0] == 4 and not Path(died).exists():
-            Path(died).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
-
-    tracin._row_blocks = blocks
-    return tracin

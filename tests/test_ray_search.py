@@ -4,9 +4,7 @@ import os
 import random
 import re
 import signal
-import sys
 import threading
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +12,9 @@ from index_cases import random_rows, small_index
 from index_in_memory import rows_of
 from ray_cases import alive
 
-from captum_tracinwe import GradientIndex, RowGradients
-from captum_tracinwe.index.cluster import searching
+from captum_tracinwe import GradientIndex, IndexDamaged, RowGradients
 from captum_tracinwe.index.launch import SearchActors, search_with_ray
+from captum_tracinwe.index.remote import home
 from captum_tracinwe.preconditioners import Length
 
 EXAMPLES = 1200
@@ -67,59 +65,11 @@ def made(path, examples=EXAMPLES):
 # ---------------------------------------------------------------------------------------------------------- without Ray
 
 
-class Inline:
-    """As much of Ray as a search takes, within this process: calls are made when they are asked for."""
-
-    exceptions = SimpleNamespace(
-        RayTaskError=ZeroDivisionError, GetTimeoutError=ZeroDivisionError, RayError=ZeroDivisionError
-    )
-
-    def __init__(self):
-        self.rounds = 0
-        self.lost = random.Random(0)
-        self.loses = 0.0
-
-    def remote(self, **options):
-        return lambda kind: SimpleNamespace(remote=lambda: self._actor(kind))
-
-    def _actor(self, kind):
-        state = [kind()]
-
-        def called(name):
-            def call(*arguments):
-                if name == "verify":
-                    self.rounds = max(self.rounds, arguments[2].number)
-                if self.lost.random() < self.loses:
-                    state[0] = kind()  # it died, and was started anew
-                return getattr(state[0], name)(*arguments)
-
-            return SimpleNamespace(remote=call)
-
-        return SimpleNamespace(**{name: called(name) for name in ("open", "verify", "process")})
-
-    def put(self, value):
-        return value
-
-    def get(self, value, timeout=None):
-        return value
-
-    def kill(self, actor):
-        return None
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    fake = Inline()
-    monkeypatch.setattr(searching, "engine", lambda asked: fake)
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    return fake
-
-
 @pytest.mark.parametrize("actors", [1, 2, 5, 20])
 def test_rounds_over_any_number_of_parts_find_what_one_search_finds(inline, tmp_path, actors):
     index, draw = made(tmp_path / "i"), random.Random(actors)
     with SearchActors(index.path, actors) as parts:
-        for _ in range(40):
+        for _ in range(20):
             rows, k, proponents, filters = random_question(draw, index)
             equal(parts.search(rows, k, proponents, **filters), index.search(rows, k, proponents, **filters))
     assert inline.rounds >= (2 if actors < 20 else 1)
@@ -136,11 +86,49 @@ def test_few_tokens_and_values_with_ties_zeros_and_empty_examples(inline, tmp_pa
 
 def test_an_actor_that_forgets_everything_at_any_moment_changes_nothing(inline, tmp_path):
     index, draw = made(tmp_path / "i"), random.Random(3)
-    inline.loses = 0.4
     with SearchActors(index.path, 3) as parts:
-        for _ in range(40):
+        inline.loses = 0.4
+        for _ in range(20):
             rows, k, proponents, filters = random_question(draw, index)
             equal(parts.search(rows, k, proponents, **filters), index.search(rows, k, proponents, **filters))
+
+
+def test_what_a_compaction_took_away_from_an_actor_is_asked_of_the_index_as_it_is_then(inline, tmp_path):
+    index = made(tmp_path / "i")
+    question = even_rows(2, 77)
+    with SearchActors(index.path, 3) as parts:
+        deleted = index.delete(range(50, 180))
+        parts.refresh()
+        compacted = deleted.compact()
+        equal(parts.search(question, 20), deleted.search(question, 20))  # what is open stays open
+        inline.loses = 0.5
+        for _ in range(10):
+            equal(parts.search(question, 20), compacted.search(question, 20))
+        assert parts.manifest == compacted.manifest
+        (index.path / compacted.manifest.segments[0].file.name).unlink()
+        inline.loses = 1.0
+        with pytest.raises(IndexDamaged, match="is missing"):
+            parts.search(question, 20)
+
+
+def test_under_a_url_each_actor_fetches_its_own_segments(inline, tmp_path, monkeypatch):
+    pytest.importorskip("fsspec", reason="fsspec is not installed (extra: remote)")
+    index, rows = small_index(tmp_path / "i")
+    index.push(f"file://{tmp_path}/sent")
+    fetched, original = [], home.fetch_all
+
+    def fetch_all(store, folder, files):
+        files = list(files)
+        fetched.append({one.file.name for one in files if one.file.name.startswith("segment")})
+        return original(store, folder, files)
+
+    monkeypatch.setattr(home, "fetch_all", fetch_all)
+    question = rows.select([3, 5])
+    found = search_with_ray(f"file://{tmp_path}/sent", question, 7, parts=2, where=None)
+    equal(found, index.search(question, 7))
+    shares = [names for names in fetched if names]
+    assert sorted(map(len, shares)) == [2, 2]
+    assert not shares[0] & shares[1]
 
 
 def test_a_floor_of_all_actors_saves_verifying(inline, tmp_path):
@@ -199,14 +187,14 @@ def test_an_index_without_segments_answers_nothing(inline, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
+def searched(tmp_path_factory):
+    return tmp_path_factory.mktemp("searched")
 
 
 @pytest.fixture(scope="module")
-def actors(ray, home):
-    made(home / "i")
-    with SearchActors(home / "i", 2) as parts:
+def actors(ray, searched):
+    made(searched / "i")
+    with SearchActors(searched / "i", 2) as parts:
         yield parts
 
 
@@ -214,8 +202,8 @@ def processes(ray, parts):
     return ray.get([actor.process.remote() for actor in parts._actors])
 
 
-def test_actors_answer_random_questions_as_one_process_does(ray, actors, home):
-    index, draw = GradientIndex.open(home / "i"), random.Random(1)
+def test_actors_answer_random_questions_as_one_process_does(ray, actors, searched):
+    index, draw = GradientIndex.open(searched / "i"), random.Random(1)
     for _ in range(35):
         rows, k, proponents, filters = random_question(draw, index)
         equal(actors.search(rows, k, proponents, **filters), index.search(rows, k, proponents, **filters))
@@ -229,8 +217,8 @@ def test_an_error_in_an_actor_comes_out_as_itself(ray, actors):
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_actors_lose_nothing(ray, actors, home, kills):
-    index, draw, killed = GradientIndex.open(home / "i"), random.Random(kills), []
+def test_killed_actors_lose_nothing(ray, actors, searched, kills):
+    index, draw, killed = GradientIndex.open(searched / "i"), random.Random(kills), []
     for _ in range(kills):
         victim = draw.choice(processes(ray, actors))
         killed.append(victim)
@@ -245,20 +233,20 @@ def test_killed_actors_lose_nothing(ray, actors, home, kills):
     equal(actors.search(rows, k, proponents, **filters), index.search(rows, k, proponents, **filters))
 
 
-def test_what_is_added_and_compacted_is_searched_by_the_actors_that_are_there(ray, actors, home):
-    index = GradientIndex.open(home / "i")
+@pytest.mark.slow
+def test_what_is_added_and_compacted_is_searched_by_the_actors_that_are_there(ray, actors, searched):
+    index = GradientIndex.open(searched / "i")
     question = even_rows(2, 77)
     grown = index.append(even_rows(90, 8), {"n": [1] * 90}).delete(range(50, 180))
     equal(actors.search(question, 20), index.search(question, 20))  # a snapshot, as any open index is
     actors.refresh()
     equal(actors.search(question, 20), grown.search(question, 20))
     compacted = grown.compact()
-    victim = processes(ray, actors)[0]
-    os.kill(victim, signal.SIGKILL)  # it must open again what is no more
+    os.kill(processes(ray, actors)[0], signal.SIGKILL)  # it must open again what is no more
     equal(actors.search(question, 20), compacted.search(question, 20))
-    assert actors.manifest in (grown.manifest, compacted.manifest)
 
 
+@pytest.mark.slow
 def test_an_index_under_a_url_is_searched_in_one_call(ray, tmp_path, monkeypatch):
     index, rows = small_index(tmp_path / "i")
     index.push(f"file://{tmp_path}/sent")
