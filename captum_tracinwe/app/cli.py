@@ -296,11 +296,11 @@ def _index(options: argparse.Namespace) -> None:
 def _query(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from captum_tracinwe.app import commands, results
+    from captum_tracinwe.app import query_command, results
 
     handed = results.Results.of(options)
     handed.check([options.train, options.test, options.model, options.checkpoints, options.index], out=options.out)
-    found = commands.query(
+    found = query_command.query(
         source_options.source_of(options),
         Path(options.index),
         Path(options.test),
