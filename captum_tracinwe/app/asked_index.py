@@ -94,20 +94,20 @@ class AskedIndex:
         self,
         pairs: Sequence[Sequence[WordInfluence]],
         texts: Sequence[Text],
-        labels: Sequence[int],
+        labels: Sequence[int | None],
         answers: Sequence[int] | None = None,
     ) -> list[list[WordInfluence]]:
         """Pairs ``[test][rank]`` that know their texts: N test texts, and training texts where their file is at hand.
 
         Args:
-            texts, labels (sequence): N of each; labels are class numbers.
+            texts, labels (sequence): N of each; labels are class numbers, None: not given.
             answers (sequence of int, optional): the model's own, to be shown.
 
         Raises:
             InputError: a training text lacks a word whose gradient the index has for it.
         """
         names = self.classes.names
-        named = [names[label] for label in labels]
+        named = [None if label is None else names[label] for label in labels]
         given = None if answers is None else [names[answer] for answer in answers]
         asked = tokenize(texts, self.tokenizer, labels=named, predictions=given, max_length=self.length)
         taught = self._taught(sorted({pair.train_index for own in pairs for pair in own}))
