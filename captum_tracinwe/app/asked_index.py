@@ -90,26 +90,28 @@ class AskedIndex:
     def _encoded(self, texts: Sequence[Text], labels: Sequence[int]) -> training.EncodedTexts:
         return training.EncodedTexts(texts, labels, self.tokenizer, self.length)
 
-    def with_texts(
-        self,
-        pairs: Sequence[Sequence[WordInfluence]],
-        texts: Sequence[Text],
-        labels: Sequence[int | None],
-        answers: Sequence[int] | None = None,
-    ) -> list[list[WordInfluence]]:
-        """Pairs ``[test][rank]`` that know their texts: N test texts, and training texts where their file is at hand.
+    def tokenized(
+        self, texts: Sequence[Text], labels: Sequence[int | None], answers: Sequence[int] | None = None
+    ) -> list[TokenizedText]:
+        """N test texts as the model reads them.
 
         Args:
             texts, labels (sequence): N of each; labels are class numbers, None: not given.
             answers (sequence of int, optional): the model's own, to be shown.
-
-        Raises:
-            InputError: a training text lacks a word whose gradient the index has for it.
         """
         names = self.classes.names
         named = [None if label is None else names[label] for label in labels]
         given = None if answers is None else [names[answer] for answer in answers]
-        asked = tokenize(texts, self.tokenizer, labels=named, predictions=given, max_length=self.length)
+        return tokenize(texts, self.tokenizer, labels=named, predictions=given, max_length=self.length)
+
+    def with_texts(
+        self, pairs: Sequence[Sequence[WordInfluence]], tests: Sequence[TokenizedText]
+    ) -> list[list[WordInfluence]]:
+        """Pairs ``[test][rank]`` that know their texts: N test texts, and training texts where their file is at hand.
+
+        Raises:
+            InputError: a training text lacks a word whose gradient the index has for it.
+        """
         taught = self._taught(sorted({pair.train_index for own in pairs for pair in own}))
         called = {} if self.shown else self._token_names(pairs)  # a text that is shown names its own
         return [
@@ -117,7 +119,7 @@ class AskedIndex:
                 dataclasses.replace(pair, test_text=text, train_text=taught.get(pair.train_index), token_names=called)
                 for pair in own
             ]
-            for text, own in zip(asked, pairs, strict=True)
+            for text, own in zip(tests, pairs, strict=True)
         ]
 
     def _taught(self, indices: Sequence[int]) -> dict[int, TokenizedText]:

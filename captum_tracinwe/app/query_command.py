@@ -75,7 +75,7 @@ def query(
         batches = asked.batches(chosen.texts, chosen.labels if answers is None else answers)
         indices, told, read = _best(asked, batches, k, not opponents)
         pairs = asked.tracin.word_influence(batches, indices)
-        known = asked.with_texts(pairs, chosen.texts, chosen.labels, answers)
+        known = asked.with_texts(pairs, asked.tokenized(chosen.texts, chosen.labels, answers))
     lines = asked.lines
     named = [
         [dataclasses.replace(pair, test_index=line, train_index=lines[pair.train_index]) for pair in own]

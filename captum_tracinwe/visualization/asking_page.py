@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from captum_tracinwe.visualization.common import TestGroup, counted
-from captum_tracinwe.visualization.page import escaped, pairs_html, whole_page
+from captum_tracinwe.visualization.page import escaped, pairs_html, text_html, whole_page
 from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.legible import visible
 
@@ -67,13 +67,13 @@ class Said:
         group (TestGroup): the text with its pairs.
         answer (str): name of the class that it answers.
         asked (str): name of the class that was asked about.
-        probabilities (sequence of (str, float or None)): of the classes, for those that are named.
+        probabilities (sequence of (str, float)): of the classes, for those that are named.
     """
 
     group: TestGroup
     answer: str
     asked: str
-    probabilities: Sequence[tuple[str, float | None]]
+    probabilities: Sequence[tuple[str, float]]
 
 
 def asking_html(
@@ -125,10 +125,7 @@ def _form(form: AskingForm) -> str:
 
 
 def _answer(said: Said, form: AskingForm, train_place: Callable[[int], str]) -> str:
-    by_name = ", ".join(
-        f"<bdi>{escaped(visible(name))}</bdi> {'unknown' if value is None else f'{value:.1%}'}"
-        for name, value in said.probabilities
-    )
+    by_name = ", ".join(f"<bdi>{escaped(visible(name))}</bdi> {value:.1%}" for name, value in said.probabilities)
     other = (
         "" if said.asked == said.answer else f" Asked about: <b><bdi>{escaped(visible(said.asked))}</bdi></b> instead."
     )
@@ -137,7 +134,8 @@ def _answer(said: Said, form: AskingForm, train_place: Callable[[int], str]) -> 
     )
     pairs: tuple[WordInfluence, ...] = (*said.group.proponents, *said.group.opponents)
     if not pairs:
-        return (
-            f'{lead}<p class="none">No training text pushed the model either way: none shares a word that counts.</p>\n'
-        )
+        text = said.group.text
+        shown = "" if text is None else f'<div class="said">{text_html(text, [], 1.0, 600)}</div>\n'
+        none = "No training text pushed the model either way: none has a word in common that counts."
+        return f'{lead}{shown}<p class="none">{none}</p>\n'
     return lead + pairs_html([said.group], 6, 600, lambda _: "Your text", train_place)

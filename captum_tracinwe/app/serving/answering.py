@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import torch
 
 from captum_tracinwe.app.asked_index import AskedIndex
 from captum_tracinwe.app.commands import refusals
+from captum_tracinwe.app.data import InputError
 from captum_tracinwe.app.files.rows import Text, in_one
 from captum_tracinwe.app.installed import version_of
 from captum_tracinwe.app.serving.asking import Question, Reader, form_of
@@ -25,6 +25,7 @@ from captum_tracinwe.tabular import json_text
 from captum_tracinwe.visualization.asking_page import AskingForm, Said, asking_html
 from captum_tracinwe.visualization.common import TestGroup, group
 from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = ["IndexAnswers"]
 
@@ -39,10 +40,11 @@ class _Answer:
     """What is known of one text: the class that was asked about, the probability of each, and who taught it."""
 
     text: Text
+    read: TokenizedText
     given: int | None
     asked: int
     answer: int
-    probabilities: list[float | None]
+    probabilities: list[float]
     pairs: list[WordInfluence]
 
 
@@ -95,9 +97,9 @@ class IndexAnswers:
         """The answer to a question of one text as a page, with the form that asked it."""
         (one,) = self._answers(question)
         names = self.asked.classes.names
-        first = sorted(range(len(names)), key=lambda number: (-(one.probabilities[number] or 0.0), number))[:NAMED]
+        first = sorted(range(len(names)), key=lambda number: (-one.probabilities[number], number))[:NAMED]
         lines = self.asked.lines
-        part = next(iter(group(one.pairs)), TestGroup(0, None, (), (), ()))
+        part = next(iter(group(one.pairs)), TestGroup(0, one.read, (), (), ()))
         said = Said(
             part, names[one.answer], names[one.asked], [(names[number], one.probabilities[number]) for number in first]
         )
@@ -132,15 +134,22 @@ class IndexAnswers:
         asked, texts = self.asked, question.texts
         with refusals():
             logits = asked.logits(texts)
+            if not bool(
+                torch.isfinite(logits).all()
+            ):  # the first class would then be named, and its probability is no JSON
+                raise InputError(
+                    f"--model {asked.source.model}: its answer is not finite; expected one that was trained to the end."
+                )
             own = logits.argmax(1).tolist()
             labels = [said if label is None else label for label, said in zip(question.labels, own, strict=True)]
             pairs = taught_by(asked.tracin, asked.batches(texts, labels), question.k)
-            told = asked.with_texts(pairs, texts, question.labels, own)
+            read = asked.tokenized(texts, question.labels, own)
+            told = asked.with_texts(pairs, read)
         probabilities = torch.softmax(logits.double(), 1).tolist()
         return [
-            _Answer(text, given, label, said, list(map(_finite, numbers)), [self._cut(pair) for pair in of_text])
-            for text, given, label, said, numbers, of_text in zip(
-                texts, question.labels, labels, own, probabilities, told, strict=True
+            _Answer(text, as_read, given, label, said, numbers, [self._cut(pair) for pair in of_text])
+            for text, as_read, given, label, said, numbers, of_text in zip(
+                texts, read, question.labels, labels, own, probabilities, told, strict=True
             )
         ]
 
@@ -156,6 +165,7 @@ class IndexAnswers:
         names = self.asked.classes.names
         return {
             "text": in_one(one.text),
+            "unread": one.read.unread,
             "label": names[one.asked],
             "probability": one.probabilities[one.asked],
             "prediction": names[one.answer],
@@ -183,8 +193,3 @@ class IndexAnswers:
 
 def _head() -> dict[str, Any]:
     return {"schema_version": VERSION, "command": "serve", "package_version": version_of("captum-tracinwe")}
-
-
-def _finite(value: float) -> float | None:
-    """A probability, or None where the model's answer is no number, which JSON does not have."""
-    return value if math.isfinite(value) else None
