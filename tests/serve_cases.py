@@ -77,24 +77,33 @@ class Direct:
         with open(folder / "train.csv", newline="") as file:
             self.train = [tuple(row[:-1]) if len(row) > 2 else row[0] for row in list(csv.reader(file))[1:]]
 
-    def answer(self, text) -> int:
-        return int(training.logits_of(self.model, self._encoded(text, 0)).argmax())
+    def answers(self, texts) -> list[int]:
+        return training.logits_of(self.model, self._encoded(texts, [0] * len(texts))).argmax(1).tolist()
 
     def pairs(self, text, label: int, k: int):
-        """Those for and those against, each strongest first, with their texts."""
-        inputs = training.batches(self._encoded(text, label), 1)
-        (asked,) = tokenize([text], self.tokenizer, max_length=LENGTH)
+        """Those for and those against, each strongest first, with their texts: as :meth:`TracInWE.influence` names them."""
+        inputs = training.batches(self._encoded([text], [label]), 1)
+        best = [self.tracin.influence(inputs, k, proponents).indices for proponents in (True, False)]
+        return self._told([text], inputs, [[*best[0][0].tolist(), *best[1][0].tolist()]], k)[0]
+
+    def all_pairs(self, texts, labels, k: int):
+        """The same of many texts, from the whole matrix of scores."""
+        inputs = training.batches(self._encoded(texts, labels), 1)
+        order = self.tracin.influence(inputs).argsort(dim=1, descending=True, stable=True).tolist()
+        return self._told(texts, inputs, [[*row[:k], *row[::-1][:k]] for row in order], k)
+
+    def _told(self, texts, inputs, indices, k: int):
+        tests = tokenize(texts, self.tokenizer, max_length=LENGTH)
+        train = tokenize(self.train, self.tokenizer, max_length=LENGTH)
         found = []
-        for proponents in (True, False):
-            best = self.tracin.influence(inputs, k, proponents)
-            (pairs,) = self.tracin.word_influence(inputs, best.indices)
-            taught = tokenize([self.train[pair.train_index] for pair in pairs], self.tokenizer, max_length=LENGTH)
-            told = [pair.with_texts(asked, text) for pair, text in zip(pairs, taught, strict=True)]
-            found.append([pair for pair in told if (pair.score > 0 if proponents else pair.score < 0)])
+        for text, pairs in zip(tests, self.tracin.word_influence(inputs, indices), strict=True):
+            told = [pair.with_texts(text, train[pair.train_index]) for pair in pairs]
+            for_it, against = told[:k], told[k:]
+            found.append(([pair for pair in for_it if pair.score > 0], [pair for pair in against if pair.score < 0]))
         return found
 
-    def _encoded(self, text, label: int):
-        return training.EncodedTexts([text], [label], self.tokenizer, LENGTH)
+    def _encoded(self, texts, labels):
+        return training.EncodedTexts(texts, labels, self.tokenizer, LENGTH)
 
 
 class Process:

@@ -119,7 +119,7 @@ def test_an_answer_is_that_of_tracin_we_asked_directly(served, folder, label, k)
     found = served.explain(text=text, label=label, k=k)
     assert found.status_code == 200
     answer = found.json()
-    own = direct.answer(text)
+    (own,) = direct.answers([text])
     asked = own if label is None else {"boats": 0, "pets": 1}.get(label, label)
     assert (answer["text"], answer["label"], answer["prediction"]) == (text, NAMES[asked], NAMES[own])
     assert [one["label"] for one in answer["probabilities"]] == list(NAMES)

@@ -85,7 +85,13 @@ class AskedIndex:
 
     def batches(self, texts: Sequence[Text], labels: Sequence[int]) -> Any:
         """Texts with class numbers, as the model reads them."""
-        return training.batches(self._encoded(texts, labels), self.source.batch_size)
+        return training.batches(self._encoded(texts, labels), self.source.batch_size, collate=self._collate)
+
+    @cached_property
+    def _collate(self) -> Callable[[Sequence[dict[str, Any]]], training.Batch]:
+        """One for all questions: of each collator a TracInWE tries its batches, and remembers what it found."""
+        pairs = len(self.source.reading.text_columns) == 2
+        return self._encoded([("a", "a") if pairs else "a"], [0]).collate
 
     def _encoded(self, texts: Sequence[Text], labels: Sequence[int]) -> training.EncodedTexts:
         return training.EncodedTexts(texts, labels, self.tokenizer, self.length)

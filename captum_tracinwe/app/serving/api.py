@@ -141,7 +141,8 @@ def make_app(answers: Answers, turns: Turns[bytes], limits: Limits, names: Colle
     async def elsewhere(request: Request, error: Any) -> Response:
         if error.status_code == 405:
             asked = f"{shortened(request.method, quoted=False)} {request.url.path}"
-            said = f"{asked} is not answered; expected {error.headers['Allow']} there."
+            allowed = ", ".join(sorted(error.headers["Allow"].split(", ")))  # Starlette has them in a set
+            said = f"{asked} is not answered; expected {allowed} there."
         else:
             said = f"There is no {shortened(request.url.path)} here; expected one of {ADDRESSES}."
         return await refused(request, Refused(error.status_code, said, error.headers))
