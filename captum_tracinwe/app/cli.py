@@ -9,7 +9,14 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from captum_tracinwe.app import browse_options, explain_options, results_options, source_options, suspects_options
+from captum_tracinwe.app import (
+    browse_options,
+    explain_options,
+    results_options,
+    serve_options,
+    source_options,
+    suspects_options,
+)
 from captum_tracinwe.app.file_options import FILE_OPTIONS, FORMS, add_file_options
 from captum_tracinwe.app.installed import version_of
 from captum_tracinwe.app.option_types import count, file_name, folder_name, rate, seed
@@ -146,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_query(commands)
     suspects_options.add(commands)
     browse_options.add(commands)
+    serve_options.add(commands)
     explain_options.add_cache(commands)
     info = commands.add_parser("info", help="versions, compiled kernels, GPU", description="What is installed here.")
     info.set_defaults(run=_info)
@@ -303,11 +311,11 @@ def _index(options: argparse.Namespace) -> None:
 def _query(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from captum_tracinwe.app import commands, results
+    from captum_tracinwe.app import query_command, results
 
     handed = results.Results.of(options)
     handed.check([options.train, options.test, options.model, options.checkpoints, options.index], out=options.out)
-    found = commands.query(
+    found = query_command.query(
         source_options.source_of(options),
         Path(options.index),
         Path(options.test),

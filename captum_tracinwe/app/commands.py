@@ -1,4 +1,4 @@
-"""`captum-tracinwe index` and `query`: an index of a fine-tuned classifier's training texts, and questions to it."""
+"""`captum-tracinwe index`: an index of a fine-tuned classifier's training texts, and what questions to it have in common."""
 
 from __future__ import annotations
 
@@ -11,42 +11,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from captum_tracinwe.app import training
 from captum_tracinwe.app.data import InputError, LabelledTexts, classes_of, one_line
 from captum_tracinwe.app.files import Reading, read_texts
 from captum_tracinwe.app.files.reading import DEFAULT
 from captum_tracinwe.app.given_model import Classes, head_of, kept_tokens, labelled, numbered_by
-from captum_tracinwe.app.same_texts import OTHER, refuse_other_texts
+from captum_tracinwe.app.same_texts import OTHER
 from captum_tracinwe.gradients.seen import is_terminal
 from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.index.estimate import IndexEstimate
 from captum_tracinwe.index.files.manifest import NAME
-from captum_tracinwe.index.stored_source import StoredSource
 from captum_tracinwe.tracin_we import TracInWE
-from captum_tracinwe.visualization import word_influence_html, word_influence_text, write_html
 from captum_tracinwe.visualization.common import counted
-from captum_tracinwe.words.influence import WordInfluence
 from captum_tracinwe.words.legible import shortened, visible
-from captum_tracinwe.words.texts import TokenizedText, tokenize
+from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = [
-    "Answered",
+    "LINE",
+    "WRITTEN",
     "Source",
     "build",
     "facts_of",
     "labels_indexed",
-    "query",
     "refusals",
     "refuse_other_words",
     "tracin_of",
     "training_texts",
 ]
 
-# Columns of an index: each text's label as the training file writes it, by which a question's labels are numbered where the
-# model names no classes; and its line there.
-WRITTEN, LINE = "written_label", "line"
+#: The column of an index with each text's label as the training file writes it, by which a question's labels are numbered
+#: where the model names no classes.
+WRITTEN = "written_label"
+#: The column with its line there.
+LINE = "line"
 
 
 @dataclass(frozen=True)
@@ -140,147 +139,6 @@ def facts_of(built: GradientIndex | IndexEstimate) -> dict[str, Any]:
             "labels": labels_indexed(built),
         }
     }
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What an index answered.
-
-    Args:
-        pairs (list): ``[test][rank]``, by index of the test file and of the index.
-        test_lines, train_lines (mapping): the line of either file by index.
-        train_labels (mapping): label by training index, as the training file writes it.
-        read (mapping): how many training texts there are, how many were verified per question, and bytes that were read.
-    """
-
-    pairs: list[list[WordInfluence]]
-    test_lines: dict[int, int]
-    train_lines: dict[int, int]
-    train_labels: dict[int, str]
-    read: dict[str, float]
-
-
-def query(
-    source: Source,
-    index: Path,
-    test: Path,
-    *,
-    k: int = 5,
-    opponents: bool = False,
-    limit: int = 5,
-    predicted: bool = False,
-    train: Path | None = None,
-    out: Path | None = None,
-    say: Callable[[str], None] = print,
-) -> Answered:
-    """Print the k proponents (opponents) of the first ``limit`` texts of a file, with the words that carry them.
-
-    Args:
-        train (path, optional): the training file, to show its texts.
-        predicted (bool): ask about the model's own answers, not the labels of the file.
-        out (path, optional): write a page of the same, too.
-
-    Raises:
-        InputError: as :func:`build`; a label that the index does not know.
-    """
-    with refusals():
-        opened = GradientIndex.open(index)
-        rows = read_texts(test, source.reading)[:limit]
-        classes = numbered_by(head_of(source.model), rows, test, labels_indexed(opened) or None)
-        chosen = labelled(rows, classes, test)
-        model, tokenizer, length = _model(source, classes, say, chosen.pairs)
-        encoded = training.EncodedTexts(chosen.texts, chosen.labels, tokenizer, length)
-        answers: list[int] | None = None
-        if predicted:
-            answers = training.logits_of(model, encoded).argmax(1).tolist()
-            encoded = training.EncodedTexts(chosen.texts, answers, tokenizer, length)
-        tracin = tracin_of(source, model, tokenizer, None, index=opened)
-        shown = training_texts(source, train, opened, classes) if train else None
-        if shown:
-            of_file = training.EncodedTexts(shown.texts, shown.labels, tokenizer, length)
-            refuse_other_texts(opened, of_file, shown.places, train)
-        batches = training.batches(encoded, source.batch_size)
-        indices, told, read = _best(tracin, opened, batches, k, not opponents, source.plain)
-        pairs = tracin.word_influence(batches, indices)
-        lines, written = _column(opened, LINE), _column(opened, WRITTEN)
-        labels = [chosen.names[label] for label in chosen.labels]
-        given = None if answers is None else [chosen.names[answer] for answer in answers]
-        test_texts = tokenize(chosen.texts, tokenizer, labels=labels, predictions=given, max_length=length)
-        of_train: dict[int, TokenizedText] = {}
-        if shown:
-            asked = sorted({pair.train_index for own in pairs for pair in own})
-            kept = shown.take(asked)
-            labels = [kept.names[label] for label in kept.labels]
-            tokenized = tokenize(kept.texts, tokenizer, labels=labels, max_length=length)
-            of_train = dict(zip(asked, tokenized, strict=True))
-            refuse_other_words(opened, of_train, [f"--train {train}, {place}" for place in kept.places])
-        names = {} if shown else _token_names(tokenizer, pairs)  # a text that is shown names its own
-        known = [
-            [
-                dataclasses.replace(pair, test_text=text, train_text=of_train.get(pair.train_index), token_names=names)
-                for pair in own
-            ]
-            for text, own in zip(test_texts, pairs, strict=True)
-        ]
-    named = [
-        [dataclasses.replace(pair, test_index=line, train_index=lines[pair.train_index]) for pair in own]
-        for line, own in zip(chosen.lines, known, strict=True)
-    ]
-    if out is not None:
-        title = f"Which training texts taught the model these answers? {test.name}, by lines"
-        try:
-            write_html(out, word_influence_html(named, title=title))
-        except OSError as error:
-            raise InputError(f"--out {out}: cannot be written ({error.strerror or error}).") from error
-    say(word_influence_text(named))
-    say(f"\nNumbers are lines of the two files. {told}")
-    if not shown:
-        say("To read the training texts, add --train FILE: the file that the index was built from.")
-    if out is not None:
-        say(f"Page: {visible(str(out))}")
-    return Answered(known, dict(enumerate(chosen.lines)), lines, written, read)
-
-
-def _token_names(tokenizer: Any, pairs: list[list[WordInfluence]]) -> dict[int, str]:
-    """How a person reads each token of the pairs, also of training texts that are not at hand."""
-    ids = {token_id for own in pairs for pair in own for token_id in pair.token_ids.tolist()}
-    return {one: str(tokenizer.decode([one])).strip() or str(tokenizer.convert_ids_to_tokens(one)) for one in ids}
-
-
-def _column(index: GradientIndex, name: str) -> dict[int, Any]:
-    """A column of an index by training index."""
-    return {
-        number: value
-        for segment in index.segments
-        for number, value in zip(segment.numbers.tolist(), segment.columns[name], strict=True)
-    }
-
-
-def _best(
-    tracin: TracInWE, index: GradientIndex, batches: Any, k: int, proponents: bool, plain: bool
-) -> tuple[Tensor, str, dict[str, float]]:
-    """The k best training examples of each question, and what was read to know them, said and as numbers."""
-    if not plain:
-        found = tracin.influence(batches, k, proponents)
-        assert not isinstance(found, Tensor)
-        read: dict[str, float] = {"examples": len(index), "verified": len(index), "gradient_bytes": index.payload_bytes}
-        return found.indices, f"All {len(index):,} training texts were scored.", read
-    source = tracin.source
-    assert isinstance(source, StoredSource)
-    best = source.search(tracin.question(batches), k, proponents)
-    stats = best.stats
-    read = {
-        "examples": stats.examples,
-        "verified": stats.verified,
-        "bytes_read": stats.bytes_read,
-        "gradient_bytes": stats.payload_bytes,
-    }
-    told = (
-        f"Of {stats.examples:,} training texts {stats.verified:,.0f} were verified per question. That read "
-        f"{stats.bytes_read / 1e6:,.2f} MB of the index, where the gradients of all training texts are "
-        f"{stats.payload_bytes / 1e6:,.2f} MB."
-    )
-    return best.indices, told, read
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-__all__ = ["count", "delimiter", "file_name", "fold_count", "folder_name", "rate", "seed", "size"]
+__all__ = ["count", "delimiter", "file_name", "fold_count", "folder_name", "port", "rate", "seed", "size"]
 
 
 def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
@@ -31,6 +31,11 @@ def fold_count(text: str) -> int:
 def seed(text: str) -> int:
     """A whole number from 0 to 2^63 - 1."""
     return _whole_number(text, 0, 2**63 - 1, "from 0 to 2^63 - 1")
+
+
+def port(text: str) -> int:
+    """A whole number from 0 to 65535."""
+    return _whole_number(text, 0, 65535, "from 0 to 65535")
 
 
 def rate(text: str) -> float:

@@ -1,4 +1,4 @@
-"""The options that name a fine-tuned model and how its texts are read, of `index`, `query` and `browse`."""
+"""The options that name a fine-tuned model and how its texts are read, of `index`, `query`, `browse` and `serve`."""
 
 from __future__ import annotations
 

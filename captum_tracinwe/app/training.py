@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -216,10 +216,15 @@ class EncodedTexts(Dataset[dict[str, Any]]):
         return {**batch, "labels": torch.tensor([example["labels"] for example in examples])}
 
 
-def batches(texts: EncodedTexts, batch_size: int, generator: torch.Generator | None = None) -> DataLoader[Batch]:
-    """Padded batches, in order, or shuffled by ``generator``."""
+def batches(
+    texts: EncodedTexts,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    collate: Callable[[Sequence[dict[str, Any]]], Batch] | None = None,
+) -> DataLoader[Batch]:
+    """Padded batches, in order, or shuffled by ``generator``; padded by ``collate`` of other texts of the same tokenizer."""
     shuffle = generator is not None
-    return DataLoader(texts, batch_size, shuffle=shuffle, generator=generator, collate_fn=texts.collate)
+    return DataLoader(texts, batch_size, shuffle=shuffle, generator=generator, collate_fn=collate or texts.collate)
 
 
 # ---------------------------------------------------------------------------------------------------------- training

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
 
@@ -42,6 +42,7 @@ from captum_tracinwe.words.texts import TokenizedText
 __all__ = [
     "escaped",
     "level_of",
+    "pairs_html",
     "parted_html",
     "side_of",
     "tags_html",
@@ -94,7 +95,7 @@ def word_influence_html(
         (True, True)
     """
     heading = escaped(str(title))
-    body = _body(group(influences, test_texts, train_texts), top_words, fold_at)
+    body = pairs_html(group(influences, test_texts, train_texts), top_words, fold_at)
     body = f"<h1>{heading}</h1>\n{before}{body}"
     return whole_page(heading, body)
 
@@ -128,7 +129,7 @@ def word_influence_fragment(
     fold_at: int = 600,
 ) -> str:
     """The same as a piece of HTML for notebooks; arguments as in :func:`word_influence_html`."""
-    body = _body(group(influences, test_texts, train_texts), top_words, fold_at)
+    body = pairs_html(group(influences, test_texts, train_texts), top_words, fold_at)
     return f'<style>{STYLE}</style><div class="ctwe nb"><div class="in">{body}</div></div>'
 
 
@@ -142,6 +143,7 @@ class _Look:
     scale: float
     top_words: int
     fold_at: int
+    train_place: Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,19 @@ def _prepared(pairs: Iterable[WordInfluence]) -> list[_Pair]:
     ]
 
 
-def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
+def pairs_html(
+    groups: list[TestGroup],
+    top_words: int,
+    fold_at: int,
+    test_place: Callable[[int], str] = "Test example {}".format,
+    train_place: Callable[[int], str] = "Training example {}".format,
+) -> str:
+    """Groups of pairs under their legend: what a page has below its heading.
+
+    Args:
+        groups (list of TestGroup), top_words (int), fold_at (int): as in :func:`word_influence_html`.
+        test_place, train_place (callable): what a person knows a text by, of its index.
+    """
     check_count("top_words", top_words)
     check_count("fold_at", fold_at)
     columns = [[_prepared(pairs) for pairs in (part.proponents, part.opponents, part.neutral)] for part in groups]
@@ -180,6 +194,7 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
         ),
         top_words,
         fold_at,
+        train_place,
     )
     texts = [text for pair in everything for text in (pair.pair.test_text, pair.pair.train_text) if text is not None]
     nothing = any(mark.share == 0 for pair in everything for mark in (*pair.train_marks, *pair.test_marks))
@@ -189,7 +204,7 @@ def _body(groups: list[TestGroup], top_words: int, fold_at: int) -> str:
         out.append('<p class="none">There is no pair of a test and a training text to show.</p>\n')
     for part, (proponents, opponents, neutral) in zip(groups, columns, strict=True):
         out.append('<section class="test">\n<div class="said"><div class="row">')
-        out.append(f"<h2>Test example {part.test_index}</h2>{tags_html(part.text)}</div>")
+        out.append(f"<h2>{escaped(test_place(part.test_index))}</h2>{tags_html(part.text)}</div>")
         out.append(text_html(part.text, [], look.scale, fold_at) if part.text else "")
         out.append(f'</div>\n<div class="cols {"two" if proponents and opponents else "one"}">')
         out.append(_column("p", TOWARDS, "proponents", proponents, look))
@@ -226,7 +241,7 @@ def _column(side: str, name: str, note: str, pairs: list[_Pair], look: _Look) ->
     for entry in pairs:
         pair = entry.pair
         out.append('<article class="card"><div class="row">')
-        out.append(f"<h4>Training example {pair.train_index}</h4>{tags_html(pair.train_text)}")
+        out.append(f"<h4>{escaped(look.train_place(pair.train_index))}</h4>{tags_html(pair.train_text)}")
         out.append(f'<span class="{side} score">{signed(pair.score)}</span></div>')
         if pair.train_text:
             out.append(text_html(pair.train_text, entry.train_marks, look.scale, look.fold_at))

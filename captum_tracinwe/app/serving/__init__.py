@@ -1,0 +1,1 @@
+"""`captum-tracinwe serve`: questions to an index over HTTP, each within limits, one after the other."""
