@@ -109,7 +109,7 @@ class Direct:
 class Process:
     """`captum-tracinwe serve` in a process of its own, on a port that is free."""
 
-    def __init__(self, folder: Path, *more: str) -> None:
+    def __init__(self, folder: Path, *more: str, **options) -> None:
         asked = ["--model", str(folder / "model"), "--checkpoints", str(folder / "steps"), "--max-length", str(LENGTH)]
         command = [sys.executable, "-m", "captum_tracinwe", "serve", str(folder / "index"), "--port", "0", *asked]
         environment = {
@@ -123,6 +123,7 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            **options,
         )
         self.said: queue.Queue[str] = queue.Queue()
         self.errors: list[str] = []
@@ -148,4 +149,4 @@ class Process:
 
     def close(self) -> int:
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(120)

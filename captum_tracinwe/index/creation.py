@@ -64,7 +64,7 @@ def _refuse_an_index(folder: Path) -> None:
 def _turned(directions: Tensor) -> Tensor:
     """Other directions ``(C, p, D)`` of the same space, in which rows are about equally large: a row has one step for its codes.
 
-    (Of the leading ones the first holds half. With int4 of 32 columns of a CNN 80 % of the first ten were found, and 97 % so.)
+    (Of the leading ones the first holds half. With int4 of 32 columns of a CNN 80 % of the first ten were found, and 96 % so.)
     """
     size = directions.shape[1]
     turn, _ = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64))

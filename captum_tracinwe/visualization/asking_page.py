@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from captum_tracinwe.visualization.asking_style import ASKING_STYLE
 from captum_tracinwe.visualization.common import TestGroup, counted
 from captum_tracinwe.visualization.page import escaped, pairs_html, text_html, whole_page
 from captum_tracinwe.words.influence import WordInfluence
@@ -13,23 +14,6 @@ from captum_tracinwe.words.legible import visible
 __all__ = ["AskingForm", "Said", "asking_html"]
 
 TITLE = "Which training texts taught the model its answer?"
-STYLE = """
-.ctwe form{background:var(--quiet);border-radius:8px;padding:.9rem .95rem;margin:1rem 0;max-width:62rem}
-.ctwe form label{display:block;font-size:.85rem;color:var(--soft);font-weight:600}
-.ctwe form .row{align-items:flex-end;gap:.8rem;margin-top:.7rem}
-.ctwe :is(textarea,select,input,button){font:inherit;color:var(--fg);background:var(--bg);border:1px solid var(--soft);
-border-radius:6px;padding:.35rem .6rem;max-width:100%}
-.ctwe :is(select,input,textarea){font-weight:400}
-.ctwe :is(select,input,button){font-size:.92rem;line-height:1.4;height:2.3rem}
-.ctwe textarea{display:block;width:100%;min-height:5.5rem;resize:vertical;line-height:1.5;margin:.15rem 0 .6rem}
-.ctwe input{width:5.5rem}.ctwe :is(select,input){display:block;margin-top:.15rem}
-.ctwe button{cursor:pointer;font-weight:650;color:var(--bg);background:var(--pro-ink);border-color:var(--pro-ink);
-padding:0 1.4rem}
-.ctwe :is(textarea,select,input,button):focus-visible{outline:2px solid var(--pro-ink);outline-offset:2px}
-.ctwe .lead{font-size:1.1rem;max-width:62rem;margin:1.4rem 0 .8rem}
-.ctwe .warning{border:2px solid var(--opp-ink);border-radius:8px;padding:.5rem .9rem;max-width:62rem;overflow-wrap:anywhere}
-.ctwe .soft{color:var(--soft);max-width:62rem}
-"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +79,7 @@ def asking_html(
     shown = f'<p class="warning" role="alert">{escaped(visible(refused))}</p>\n' if refused else ""
     answer = "" if said is None else _answer(said, form, train_place)
     heading = escaped(title)
-    return whole_page(heading, f"<h1>{heading}</h1>\n{_form(form)}{shown}{answer}", STYLE)
+    return whole_page(heading, f"<h1>{heading}</h1>\n{_form(form)}{shown}{answer}", ASKING_STYLE)
 
 
 def _form(form: AskingForm) -> str:
@@ -114,13 +98,16 @@ def _form(form: AskingForm) -> str:
         for number, name in enumerate(form.classes)
     )
     here = "" if form.readable else " The texts themselves are not here: they are named by their lines."
+    lead = (
+        f"A classifier and its {counted(form.trained, 'training text')}. Type a text: you get the training texts that taught "
+        f"the model its answer, and those that spoke against it. Words have the colour of their share.{here}"
+    )
+    asked = f'<select name="label"><option value="">the model’s own answer</option>{options}</select>'
+    number = f'<input type="number" name="k" min="1" max="{form.most}" value="{form.k}" required>'
+    row = f"<label>Asked about{asked}</label><label>Texts on either side{number}</label><button>Ask</button>"
     return (
-        f'<p class="soft">A classifier and its {counted(form.trained, "training text")}. Type a text: you get the training '
-        f"texts that taught the model its answer, those that spoke against it, and the words behind that.{here}</p>\n"
-        f'<form method="post" action="/" accept-charset="utf-8">{areas}<div class="row">'
-        f'<label>Asked about<select name="label"><option value="">the model’s own answer</option>{options}</select></label>'
-        f'<label>Texts on either side<input type="number" name="k" min="1" max="{form.most}" value="{form.k}" required></label>'
-        "<button>Ask</button></div></form>\n"
+        f'<p class="soft">{lead}</p>\n<form method="post" action="/" accept-charset="utf-8">{areas}'
+        f'<div class="row">{row}</div></form>\n'
     )
 
 

@@ -25,6 +25,7 @@ from captum_tracinwe.tabular import json_text
 from captum_tracinwe.visualization.asking_page import AskingForm, Said, asking_html
 from captum_tracinwe.visualization.common import TestGroup, group
 from captum_tracinwe.words.influence import WordInfluence
+from captum_tracinwe.words.legible import shortened
 from captum_tracinwe.words.texts import TokenizedText
 
 __all__ = ["IndexAnswers"]
@@ -133,6 +134,12 @@ class IndexAnswers:
         """What is known of each text; the gradients of all of them are computed once."""
         asked, texts = self.asked, question.texts
         with refusals():
+            unread = next((text for text in asked.tokenized(texts, question.labels) if not text.token_ids), None)
+            if unread is not None:
+                raise Refused(
+                    422,
+                    f"{shortened(unread.text)} has no token for the model; expected a text of which it reads something.",
+                )
             logits = asked.logits(texts)
             if not bool(
                 torch.isfinite(logits).all()

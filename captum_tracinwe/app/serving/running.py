@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 from captum_tracinwe.app.data import InputError
 from captum_tracinwe.app.serving.api import Answers, make_app
@@ -88,8 +94,46 @@ def serve(answers: Answers, limits: Limits, listening: socket.socket, host: str)
         timeout_graceful_shutdown=LAST,
         h11_max_incomplete_event_size=1 << 14,
     )
+
+    class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn's types are not asked for
+        """One that leaves signals to whoever runs it."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    server = Server(config)
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        with _ended_by_ctrl_c(server):
+            server.run(sockets=[listening])
     finally:
         listening.close()
         turns.close(LAST)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c(server: Any) -> Iterator[None]:
+    """Ctrl-C lets answers that are under way go out, within some seconds; a second one does not wait for them.
+
+    Whether it counts is for the handler before to say: a command that a script put in the background does not hear it, and one
+    that is asked to end (SIGTERM, SIGHUP) takes that for Ctrl-C.
+    """
+    before, came = signal.getsignal(signal.SIGINT), False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        try:
+            before(number, frame)  # type: ignore[operator,misc]  # seen to be callable
+        except KeyboardInterrupt:
+            server.force_exit, server.should_exit, came = came, True, True
+
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
