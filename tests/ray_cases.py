@@ -18,12 +18,15 @@ from torch.utils.data import Dataset
 
 #: Of the index that tasks build: 15 segments.
 FORM = {"segment_examples": 10, "rank": 3}
-# Nothing is told to anybody, and a machine at work on other things may take its time.
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "180",
-    "RAY_worker_register_timeout_seconds": "300",
-}
+# Nothing is told to anybody, and a worker may take its time on a machine at work on other things.
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_register_timeout_seconds": "300"}
+# Ray gives up where one of its own processes is not there within 15 seconds, as on such a machine.
+STARTS = 4
+
+
+def without_dashboard():
+    """Ray with the least of its own: an agent that nobody here asks takes longer to start than Ray waits for it."""
+    sys.modules["ray.dashboard.optional_deps"] = None
 
 
 @contextmanager
@@ -33,8 +36,16 @@ def ray_started(**options):
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
     os.environ.update(ENVIRONMENT)
+    without_dashboard()
     little = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80 << 20}
-    ray.init(**{**little, **options}, include_dashboard=False, log_to_driver=False)
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(**{**little, **options}, include_dashboard=False, log_to_driver=False)
+            break
+        except Exception:
+            ray.shutdown()
+            if not left:
+                raise
     try:
         yield ray
     finally:

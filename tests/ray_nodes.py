@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from index_build import same_files, tracin_of
-from ray_cases import ENVIRONMENT, FORM, slow_tracin
+from ray_cases import ENVIRONMENT, FORM, slow_tracin, without_dashboard
 
 from captum_tracinwe import GradientIndex
 from captum_tracinwe.index.launch import SearchActors, build_with_ray
@@ -113,4 +113,5 @@ def main(folder):
 if __name__ == "__main__":
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *(path for path in sys.path if path)])
     os.environ.update(ENVIRONMENT)
+    without_dashboard()
     main(Path(sys.argv[1]))
