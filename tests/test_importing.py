@@ -69,3 +69,4 @@ def test_importing_asks_for_no_library_that_only_some_need(once):
     assert not {"transformers", "matplotlib", "IPython", "scipy", "pandas", "bm25s", "sklearn", "peft", "ray"} & set(
         once[1]
     )
+    assert not {"fastapi", "uvicorn", "starlette"} & set(once[1])
