@@ -77,4 +77,7 @@ def test_importing_asks_for_no_library_that_only_some_need(once):
         "peft",
         "ray",
         "fsspec",
+        "fastapi",
+        "uvicorn",
+        "starlette",
     } & set(once[1])

@@ -13,6 +13,7 @@ import pytest
 from captum_tracinwe.testing import toy_tracin
 from serve_cases import JSON, NAMES, Direct, made, settings_of
 
+from captum_tracinwe.app.asked_index import AskedIndex
 from captum_tracinwe.app.cli import main
 from captum_tracinwe.app.given_model import Classes
 from captum_tracinwe.app.serve_command import answers_of
@@ -22,6 +23,7 @@ from captum_tracinwe.app.serving.limits import Limits
 from captum_tracinwe.app.serving.running import LOCAL, address_of, bound, is_local
 from captum_tracinwe.app.serving.turns import Turns
 from captum_tracinwe.explanation.taught import taught_by
+from captum_tracinwe.words.texts import TokenizedText
 
 pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
@@ -507,6 +509,13 @@ def test_a_model_that_answers_no_number_is_an_error_before_anything_is_served(fo
             answers.data(answers.reader.of_json(b'{"text": "the cat"}'))
     finally:
         handle.remove()
+
+
+def test_a_text_without_a_token_is_refused_and_no_error_of_the_server(served, monkeypatch):
+    monkeypatch.setattr(AskedIndex, "tokenized", lambda *_: [TokenizedText("\u200b", (), (), ())])
+    for found in (served.explain(text="\u200b\u2063"), served("POST", "/", "text=a", FORM)):
+        assert found.status_code == 422
+        assert "has no token for the model" in found.text
 
 
 def test_of_a_long_training_text_an_answer_has_what_the_model_read(folder):

@@ -95,7 +95,7 @@ class _Request:
             self._begun = True
             named = {name.decode("latin-1").lower() for name, _ in message.get("headers", [])}
             more = {name: value for name, value in HEADERS.items() if name not in named}
-            if not self._whole and message["status"] >= 400:  # the rest of its body would be taken for the next request
+            if not self._whole:  # the rest of its body would be taken for the next request
                 more["connection"] = "close"
             given = [(name.encode(), value.encode()) for name, value in more.items()]
             message = {**message, "headers": [*message.get("headers", []), *given]}
