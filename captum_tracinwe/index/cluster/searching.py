@@ -130,8 +130,7 @@ class SearchActors:
             for share in shares
         ]
         opened = [actor.open.remote(handle) for actor, handle in zip(self._actors, handles, strict=True)]
-        for reference in opened:
-            self._result(reference, None)
+        self._results(dict(enumerate(opened)), None)
         self._whole, self._shares, self._handles = whole, [tuple(share) for share in shares], handles
 
     def search(
@@ -230,7 +229,7 @@ class SearchActors:
         while todo:
             turn = Turn(start, stop, number, floors)
             told = {i: holders[i][0].verify.remote(holders[i][1], asked, turn) for i in todo}
-            progress |= {i: self._result(reference, timeout) for i, reference in told.items()}
+            progress |= self._results(told, timeout)
             numbers, scores = _merged(list(progress.values()), k)
             if scores.shape[1] == k:
                 floors = scores[:, -1]
@@ -242,6 +241,20 @@ class SearchActors:
         if not size:  # nothing was asked, of which an answer has the shape all the same
             numbers, scores = np.empty((0, most), np.int64), np.empty((0, most), np.float32)
         return numbers[:, :most], scores[:, :most], counts, there
+
+    def _results(self, told: Mapping[int, Any], timeout: float | None) -> dict[int, Any]:
+        """What actors answered; of errors the first one's, after all have answered, so that Ray tells of none as unheard."""
+        found = {i: self._result_or_error(reference, timeout) for i, reference in told.items()}
+        failed = next((one for one in found.values() if isinstance(one, Exception)), None)
+        if failed is not None:
+            raise failed
+        return found
+
+    def _result_or_error(self, reference: Any, timeout: float | None) -> Any:
+        try:
+            return self._result(reference, timeout)
+        except Exception as error:
+            return error
 
     def _result(self, reference: Any, timeout: float | None) -> Any:
         try:
