@@ -160,8 +160,7 @@ class SearchActors:
             for share in shares
         ]
         opened = [actor.open.remote(handle) for actor, handle in zip(self._actors, handles, strict=True)]
-        for reference in opened:
-            self._result(reference, None)
+        self._results(dict(enumerate(opened)), None)
         self._whole, self._shares, self._handles = whole, [tuple(share) for share in shares], handles
 
     def search(
@@ -263,7 +262,7 @@ class SearchActors:
         while todo:
             turn = Turn(start, stop, number, floors)
             told = {i: holders[i][0].verify.remote(holders[i][1], asked, turn) for i in todo}
-            progress |= {i: self._result(reference, timeout) for i, reference in told.items()}
+            progress |= self._results(told, timeout)
             best = _Best.merged(list(progress.values()), k)
             if best.scores.shape[1] == k:
                 floors = best.scores[:, -1]
@@ -276,6 +275,20 @@ class SearchActors:
             best = _Best.none(0, most)
         numbers, scores, ends = best
         return _Best(numbers[:, :most], scores[:, :most], ends[:, :most]), counts, there
+
+    def _results(self, told: Mapping[int, Any], timeout: float | None) -> dict[int, Any]:
+        """What actors answered; of errors the first one's, after all have answered, so that Ray tells of none as unheard."""
+        found = {i: self._result_or_error(reference, timeout) for i, reference in told.items()}
+        failed = next((one for one in found.values() if isinstance(one, Exception)), None)
+        if failed is not None:
+            raise failed
+        return found
+
+    def _result_or_error(self, reference: Any, timeout: float | None) -> Any:
+        try:
+            return self._result(reference, timeout)
+        except Exception as error:
+            return error
 
     def _result(self, reference: Any, timeout: float | None) -> Any:
         try:
