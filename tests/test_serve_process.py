@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from browser import BROWSER
 from hostile_requests import HOST, hostile, request, send
 from serve_cases import JSON, Direct, Process, made
 
@@ -248,3 +249,24 @@ def test_in_the_background_of_a_script_it_does_not_hear_ctrl_c_and_ends_when_tol
     time.sleep(1)
     server.explain(text="the cat")
     assert server.close() == -signal.SIGTERM
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium")
+def test_a_browser_asks_by_the_form_and_shows_the_answer(server, known, tab):
+    tab.errors.clear()
+    tab.ask("window.before = true")
+    tab.do("Page.navigate", url=f"http://{HOST}:{server.port}/")
+    tab.until("!window.before && document.readyState === 'complete'")
+    tab.ask(f"window.before = true; document.querySelector('#text').value = '{ASKED[5]}'; undefined")
+    tab.ask("document.querySelector('button').click()")
+    tab.until("!window.before && document.readyState === 'complete'")
+    label, sides = known[ASKED[5]]
+    assert tab.ask("document.querySelector('.lead b').textContent") == ("boats", "pets")[label]
+    shown = tab.ask("[...document.querySelectorAll('h4')].map(one => one.textContent)")
+    lines = [f"Line {index + 2} of the training file" for side in sides for index, _, _ in side]
+    assert set(lines) <= set(shown)
+    assert tab.ask("document.querySelector('#text').value") == ASKED[5]
+    for width in (1400, 400):
+        tab.look(width, 900, False)
+        assert tab.ask("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.errors == []
