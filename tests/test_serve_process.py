@@ -20,7 +20,7 @@ pytest.importorskip("uvicorn")
 psutil = pytest.importorskip("psutil")
 
 #: Bytes beyond those of the server when it has begun: of 50 clients and 1,000 hostile requests at a time.
-CEILING = 150 * 10**6
+CEILING = 100 * 10**6
 ASKED = [
     f"the {a} and a {b}" for a in ("cat", "dog", "sail", "deck", "tail") for b in ("ship", "paw", "keel", "fur", "mast")
 ]
@@ -144,8 +144,11 @@ def test_after_hostile_requests_the_server_answers_rightly_and_is_no_larger(serv
     statuses = [status for one in requests for status in one.found]
     assert not [status for status in statuses if status >= 500 and status not in (503, 504)]
     assert {200, 400, 404, 405, 415, 422} <= set(statuses)
-    told = server.ask("GET", "/health")[2]
-    assert json.loads(told) == {"status": "ok", "waiting": 0, "running": False}
+    idle = {"status": "ok", "waiting": 0, "running": False}
+    deadline = time.monotonic() + 60  # some have left while their question was being answered
+    while json.loads(server.ask("GET", "/health")[2]) != idle:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert psutil.Process(server.process.pid).num_threads() < 20
 
 
