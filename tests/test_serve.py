@@ -7,12 +7,14 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from dataclasses import replace
 
 import pytest
 from captum_tracinwe.testing import toy_tracin
 from serve_cases import JSON, NAMES, Direct, made, settings_of
 
+from captum_tracinwe.app import serve_command
 from captum_tracinwe.app.asked_index import AskedIndex
 from captum_tracinwe.app.cli import main
 from captum_tracinwe.app.given_model import Classes
@@ -553,6 +555,19 @@ def test_addresses():
                 assert address_of(six).startswith("http://[::1]:")
         except ValueError:
             pass  # a machine without it
+
+
+def test_who_listens_for_others_is_warned(folder, monkeypatch):
+    served = []
+    monkeypatch.setattr(serve_command, "serve", lambda *given: served.append(given[2].getsockname()))
+    for host, warned in (("127.0.0.1", 0), ("0.0.0.0", 1)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            serve_command.run(settings_of(folder, host=host, port=0), lambda _: None)
+        own = [str(one.message) for one in told if "--host" in str(one.message)]
+        assert len(own) == warned
+        assert not own or "There is no password and no encryption" in own[0]
+    assert [host for host, _ in served] == ["127.0.0.1", "0.0.0.0"]
 
 
 @pytest.mark.parametrize("missing", ["fastapi", "uvicorn"])

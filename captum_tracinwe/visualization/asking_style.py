@@ -19,4 +19,5 @@ padding:0 1.4rem}
 .ctwe .lead{font-size:1.1rem;max-width:62rem;margin:1.4rem 0 .8rem}
 .ctwe .warning{border:2px solid var(--opp-ink);border-radius:8px;padding:.5rem .9rem;max-width:62rem;overflow-wrap:anywhere}
 .ctwe .soft{color:var(--soft);max-width:62rem}
+@media (max-width:30rem){.ctwe .ramp i{width:4rem}}
 """

@@ -27,5 +27,5 @@ class Refused(Exception):
 
     @property
     def body(self) -> bytes:
-        """What is sent: JSON in ASCII."""
+        """The JSON that is sent, in ASCII."""
         return json_text({"error": as_line(self.message)}, ascii_only=True).encode() + b"\n"

@@ -102,17 +102,21 @@ class Turns(Generic[Said]):
                 if not future.set_running_or_notify_cancel():
                     continue
                 self._running = True
-            start = time.monotonic()
-            try:
-                said = answer()
-            except BaseException as error:  # whoever asked is told; the next one has its turn
-                future.set_exception(error)
-                del error
-            else:
-                future.set_result(said)
-                del said
-            finally:
-                with self._changed:
-                    self._running = False
-                    self._took = time.monotonic() - start
+            self._answer(future, answer)
             del future, answer  # an answer is not held until the next question comes
+
+    def _answer(self, future: Future[Said], answer: Callable[[], Said]) -> None:
+        start = time.monotonic()
+        try:
+            said = answer()
+        except BaseException as error:  # whoever asked is told; the next one has its turn
+            self._ended(start)
+            future.set_exception(error)
+        else:
+            self._ended(start)
+            future.set_result(said)
+
+    def _ended(self, start: float) -> None:
+        with self._changed:
+            self._running = False
+            self._took = time.monotonic() - start
