@@ -18,7 +18,7 @@ from captum_tracinwe.app import serve_command
 from captum_tracinwe.app.asked_index import AskedIndex
 from captum_tracinwe.app.cli import main
 from captum_tracinwe.app.given_model import Classes
-from captum_tracinwe.app.serve_command import answers_of
+from captum_tracinwe.app.serve_command import prepared_answers
 from captum_tracinwe.app.serving.api import make_app
 from captum_tracinwe.app.serving.asking import Reader
 from captum_tracinwe.app.serving.limits import Limits
@@ -86,7 +86,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(folder):
     limits = Limits(seconds=30)
-    return Client(answers_of(settings_of(folder, limits=limits), lambda _: None), limits)
+    return Client(prepared_answers(settings_of(folder, limits=limits), lambda _: None), limits)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_several_texts_are_answered_as_each_alone(served):
 
 def test_pairs_are_asked_about_as_pairs(tmp_path):
     folder = made(tmp_path, pairs=True)
-    client = Client(answers_of(settings_of(folder, pairs=True), lambda _: None), Limits(seconds=30))
+    client = Client(prepared_answers(settings_of(folder, pairs=True), lambda _: None), Limits(seconds=30))
     answer = client.explain(text=["the cat paw", "tail"], label="pets", k=4).json()
     assert answer["text"] == "the cat paw │ tail"
     check(answer, Direct(folder), ("the cat paw", "tail"), 1, 4)
@@ -171,7 +171,7 @@ def test_pairs_are_asked_about_as_pairs(tmp_path):
 
 
 def test_without_the_training_file_words_are_named_and_texts_are_not_there(folder):
-    client = Client(answers_of(settings_of(folder, train=None), lambda _: None), Limits(seconds=30))
+    client = Client(prepared_answers(settings_of(folder, train=None), lambda _: None), Limits(seconds=30))
     answer = client.explain(text="the cat", k=2).json()
     assert {row["train_text"] for row in answer["proponents"]} == {None}
     assert "cat" in {word["word"] for row in answer["proponents"] + answer["opponents"] for word in row["words"]}
@@ -504,7 +504,7 @@ def test_a_server_that_ends_drops_those_who_wait():
 
 
 def test_a_model_that_answers_no_number_is_an_error_before_anything_is_served(folder, monkeypatch):
-    answers = answers_of(settings_of(folder), lambda _: None)
+    answers = prepared_answers(settings_of(folder), lambda _: None)
     handle = answers.asked.model.classifier.register_forward_hook(lambda module, inputs, output: output * math.nan)
     try:
         with pytest.raises(ValueError, match="its answer is not finite"):
@@ -521,7 +521,7 @@ def test_a_text_without_a_token_is_refused_and_no_error_of_the_server(served, mo
 
 
 def test_of_a_long_training_text_an_answer_has_what_the_model_read(folder):
-    answers = answers_of(settings_of(folder), lambda _: None)
+    answers = prepared_answers(settings_of(folder), lambda _: None)
     short = replace(answers, limits=replace(answers.limits, characters=7))
     question = answers.reader.of_json(b'{"text": "the cat"}')
     told, whole = json.loads(short.data(question)), json.loads(answers.data(question))

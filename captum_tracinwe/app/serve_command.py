@@ -21,7 +21,7 @@ from captum_tracinwe.index import GradientIndex
 from captum_tracinwe.visualization.common import counted
 from captum_tracinwe.words.legible import visible
 
-__all__ = ["Settings", "answers_of", "run"]
+__all__ = ["Settings", "prepared_answers", "run"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
-def answers_of(settings: Settings, say: Callable[[str], None] = print) -> IndexAnswers:
+def prepared_answers(settings: Settings, say: Callable[[str], None] = print) -> IndexAnswers:
     """What answers: index, model and training texts are loaded, and one question is asked, so that what does not fit is told now.
 
     Raises:
@@ -68,7 +68,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> None:
     """Load what answers, say where it can be asked, and answer until Ctrl-C.
 
     Raises:
-        InputError: as :func:`answers_of`; FastAPI or uvicorn is not installed; nothing can listen at the address.
+        InputError: as :func:`prepared_answers`; FastAPI or uvicorn is not installed; nothing can listen at the address.
     """
     try:
         check_web()
@@ -83,7 +83,7 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> None:
                 f"password and no encryption: put a server in front that has both.",
                 stacklevel=2,
             )
-        answers = answers_of(settings, say)
+        answers = prepared_answers(settings, say)
         address = address_of(listening)
         texts = counted(len(answers.asked.index), "training text")
         say(f"{texts} in {visible(str(settings.index))}, ready to be asked: {address} (Ctrl-C ends it).")
