@@ -227,7 +227,12 @@ class TracInWE(TracInCP):
             return of_tables(Tables.of(table))
         if self.index is not None:
             kept = Tables.parse(self.index.manifest.source.table)
-            best = of_tables(kept, self.index.projection is None)
+            if len(kept.names) > 1 and self.index.projection is not None:
+                raise ValueError(
+                    f"The index {self.index.address!r} was built with project=..., which mixes the columns of its tables "
+                    f"({kept}). preconditioner='auto' needs them apart: build it without project, and smaller by dtype='int4'."
+                )
+            best = of_tables(kept)
             equal = best.shares if len(kept.names) > 1 and set(kept.shares) == {1.0} else None
             if kept.plain and (self.loss_fn is not None or hasattr(unwrap(self.model), "config")):
                 warnings.warn(

@@ -10,8 +10,9 @@ import pytest
 # In a fresh process: seconds of processor, and the libraries that modules of the package ask for. Those that are there already
 # count too: Captum brings matplotlib and IPython, and may not for ever.
 IMPORT = """
-import builtins, json, time, warnings
+import builtins, gc, json, time, warnings
 import torch, captum.influence, captum.attr
+gc.disable()  # a collection of torch's objects, 0.15 s, falls into this import or not by their number
 warnings.simplefilter("error")
 asked, original = set(), builtins.__import__
 

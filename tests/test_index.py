@@ -227,7 +227,7 @@ def test_forms_that_an_index_cannot_have(tmp_path):
         ({"dtype": "int3"}, "`dtype` should be one of float32, float16, bfloat16, int8, int4, int2, got 'int3'"),
         ({"rank": 0}, "`rank` should be"),
         ({"segment_examples": 0}, "`segment_examples` should be"),
-        ({"project": 9}, "`project` should be a number of columns from 1 to 8"),
+        ({"project": 9}, "`project` should be a number of columns from 1 to 7"),
         ({"checkpoints": 3}, "`checkpoints` should divide the 8 columns"),
         ({"metadata": {"label": [1]}}, "has 1 values: expected 3"),
         ({"metadata": {"label": [1, 2, [3]]}}, "holds a list"),

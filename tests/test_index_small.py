@@ -18,7 +18,7 @@ FORMS = [
     {"project": 16, "dtype": "int8"},
     {"project": 16, "dtype": "bfloat16"},
     {"project": 16, "dtype": "float16"},
-    {"project": WIDTH, "dtype": "int8"},
+    {"project": WIDTH - 1, "dtype": "int8"},
     {"project": 8, "dtype": "int8", "checkpoints": 2},
     {"project": 1},
     {"dtype": "int8"},
@@ -200,6 +200,8 @@ def test_damaged_rows_are_found(tmp_path):
 @pytest.mark.parametrize("score", [None, "auto"])
 def test_an_estimate_foretells_the_bytes_of_any_form(tmp_path, options, score):
     """Also that of the whole index, told in this form; a question's are those that a search reads."""
+    if score and "project" in options:
+        pytest.skip("the recommended score needs its tables apart")
     tracin, inputs = toy_tracin(trains=200, preconditioner=score)
     index = tracin.build_index(tmp_path / "i", **options)
     files = sum(segment.path.stat().st_size for segment in index.segments)
@@ -317,3 +319,70 @@ def test_a_bag_of_words_stays_whole_when_converted(tmp_path):
     assert torch.equal(found.rows().values, built.rows().values)
     asked, _ = toy_tracin(trains=60, preconditioner="auto", index=found)
     assert asked.influence(inputs, k=3).indices.shape == (len(inputs[1]), 3)
+
+
+# ---------------------------------------------------------------------------------------------- what cannot be, by name
+
+
+def test_the_recommended_score_of_mixed_columns_is_refused(tmp_path):
+    tracin, inputs = toy_tracin(trains=60, preconditioner="auto")
+    for call in (lambda: tracin.build_index(tmp_path / "a", project=3), lambda: tracin.estimate_index(project=3)):
+        with pytest.raises(ValueError, match=r"project=3 mixes the columns of several tables \(input \+ bag\)"):
+            call()
+    assert not (tmp_path / "a" / "manifest.json").exists()
+    index = tracin.build_index(tmp_path / "b").convert(tmp_path / "c", project=3)
+    with pytest.raises(ValueError, match=r"was built with project=\.\.\., which mixes the columns of its tables"):
+        toy_tracin(trains=60, preconditioner="auto", index=index)
+
+
+def test_a_wrong_number_of_classes_is_told_when_the_index_is_asked(tmp_path):
+    tracin, _ = toy_tracin(trains=60, preconditioner="auto")
+    index = tracin.build_index(tmp_path / "b")
+    for bag in (True, 2.0, "3", 0, 99):
+        with pytest.raises(ValueError, match="expected `bag` as their number"):
+            index.convert(tmp_path / "x", dtype="int4", bag=bag)
+    assert not (tmp_path / "x").exists()
+    wrong = index.convert(tmp_path / "c", dtype="int4", bag=1)
+    with pytest.raises(IndexMismatch, match="whole columns: 1 here, a bag of words of 3 classes there"):
+        toy_tracin(trains=60, preconditioner="auto", index=wrong)
+
+
+def test_rows_of_no_columns_leave_no_directory_that_cannot_be_read(tmp_path):
+    with pytest.raises(ValueError, match="rows of width 0"):
+        GradientIndex.from_rows(
+            tmp_path / "i", RowGradients(torch.tensor([0, 1]), torch.tensor([2]), torch.zeros(1, 0))
+        )
+    for wrong in (True, 1.5, "1", None):
+        with pytest.raises(ValueError, match="`checkpoints` should divide"):
+            GradientIndex.from_rows(tmp_path / "i", rows(3), checkpoints=wrong)
+    with pytest.raises(TypeError, match="expected RowGradients, got NoneType"):
+        GradientIndex.from_rows(tmp_path / "i", None)
+    assert not (tmp_path / "i").exists()
+
+
+def test_parts_and_filters_that_are_none_are_said(tmp_path):
+    index = GradientIndex.from_rows(tmp_path / "i", rows(20), rank=5, metadata={"a": list(range(20))})
+    for number, parts in ((0.5, 2), ("0", 2), (0, None), (0, 0), (True, 2), (2, 2)):
+        with pytest.raises(ValueError, match="expected a part as two whole numbers"):
+            index.part(number, parts)
+    for part in (3, (0, 1, 2)):
+        with pytest.raises(ValueError, match=r"expected `part` as \(number, parts\)"):
+            GradientIndex.open(tmp_path / "i", part=part)
+    test = rows(1, seed=3)
+    for value in (torch.tensor([3, 4]), [3, 4], {3, 4}):
+        assert sorted(index.search(test, 5, where={"a": value}).indices[0].tolist()) == [3, 4]
+    assert index.search(test, 5, where={"a": torch.tensor(3)}).indices.tolist() == [[3]]
+    with pytest.raises(ValueError, match=r"expected `where\['a'\]` as a value, or a list"):
+        index.search(test, 5, where={"a": [[3]]})
+    with pytest.raises(ValueError, match="expected `where` as a mapping"):
+        index.search(test, 5, where="a")
+
+
+def test_question_rows_search_an_index_of_fewer_columns(tmp_path):
+    tracin, inputs = toy_tracin(trains=60)
+    index = tracin.build_index(tmp_path / "i", project=3)
+    asked, _ = toy_tracin(trains=60, index=index)
+    found = index.search(asked.question_rows(inputs), 3)
+    assert torch.equal(found.indices, asked.influence(inputs, k=3).indices)
+    assert found.stats.intervals is None
+    assert index.search(asked.row_gradients(inputs), 3).stats.intervals is not None

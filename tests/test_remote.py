@@ -132,7 +132,7 @@ def test_a_part_fetches_its_own_files_alone(index, sent, cache, fetched):
     assert set(fetched) == files | {index.manifest.projections.name}
     assert torch.equal(part.numbers, index.part(1, 3).numbers)
     assert torch.equal(part.refresh().numbers, part.numbers)
-    with pytest.raises(ValueError, match="GradientIndex.open: expected a number from 0 to 2, got 3"):
+    with pytest.raises(ValueError, match="GradientIndex.open: expected a part as two whole numbers, .* got 3 of 3"):
         GradientIndex.open(sent[0], part=(3, 3), cache=cache)
     index.segments[0].path.unlink()
     assert len(GradientIndex.open(index.path, part=(1, 4))) == 16  # of a directory likewise
@@ -301,10 +301,10 @@ def test_a_manifest_that_is_replaced_during_a_push_is_left_alone(index, sent, tm
     theirs, _ = small_index(tmp_path / "other", examples=20)
     original = pushing.send_files
 
-    def send_files(*arguments):
+    def send_files(*arguments, **options):
         monkeypatch.setattr(pushing, "send_files", original)
         theirs.push(url, replace=True)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(pushing, "send_files", send_files)
     with pytest.raises(RuntimeError, match="was changed by somebody else meanwhile.*Theirs was left as it is"):
@@ -445,3 +445,36 @@ def test_the_note_of_a_push_is_one_that_the_index_may_lose(index, sent):
         grown.push(sent[0])
     grown.push(sent[0], replace=True)
     grown.delete([1]).push(sent[0])
+
+
+def test_an_old_snapshot_is_not_pushed_over_a_newer_one(tmp_path):
+    index, _ = small_index(tmp_path / "i")
+    newer = index.delete([0])
+    newer.push("memory://old/index")
+    with pytest.raises(ValueError, match=r"was changed since this one was opened"):
+        index.push("memory://old/index")
+    assert len(GradientIndex.open("memory://old/index")) == len(newer)
+    index.refresh().push("memory://old/index")
+
+
+@pytest.mark.parametrize("url", ["s3://", "memory://", "file:///", "memory:///"])
+def test_a_url_without_a_folder_is_refused(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    index, _ = small_index(tmp_path / "i")
+    with pytest.raises(ValueError, match="names no bucket or folder"):
+        index.push(url)
+    assert [path.name for path in tmp_path.iterdir()] == ["i"]
+
+
+def test_a_damaged_object_is_sent_again_where_that_is_asked_for(tmp_path):
+    import fsspec
+
+    index, _ = small_index(tmp_path / "i")
+    index.push("memory://damaged/index")
+    fs, name = fsspec.filesystem("memory"), index.segments[0].path.name
+    raw = bytearray(fs.cat_file(f"/damaged/index/{name}"))
+    raw[5000] ^= 1
+    fs.pipe_file(f"/damaged/index/{name}", bytes(raw))
+    assert index.push("memory://damaged/index").files == 0
+    assert index.push("memory://damaged/index", replace=True).files > 1
+    GradientIndex.open("memory://damaged/index", cache=tmp_path / "cache").verify()

@@ -91,8 +91,8 @@ def _check_tells_words(losses: tuple[Loss | None, Loss | None]) -> None:
             )
 
 
-def of_tables(tables: Tables, whole_rows: bool = True) -> Recommended:
-    """For rows that are there already, in an index; ``whole_rows`` are not random projections, which mix tables."""
+def of_tables(tables: Tables) -> Recommended:
+    """For rows that are there already, in an index."""
     if "output" in tables:
         return LANGUAGE_MODEL
-    return CLASSIFIER if "bag" in tables and whole_rows else WORDS_READ
+    return CLASSIFIER if "bag" in tables else WORDS_READ

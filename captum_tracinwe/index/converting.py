@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
+from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.index.creation import create, refuse_others
 from captum_tracinwe.index.files.disk import Room
 from captum_tracinwe.index.files.kept import Kept
@@ -42,12 +43,12 @@ def convert(
     names = manifest.source.table.split(" + ")
     whole = 0
     if len(names) > 1 and names[-1].endswith("bag") and dtype.startswith("int") and project is None:
-        if bag is None or not 1 <= bag < manifest.source.width:
+        if bag is None or not is_whole(bag) or not 1 <= bag < manifest.source.width:
             raise ValueError(
                 f"GradientIndex.convert: the last columns of this index are those of a bag of words, and stay whole: expected "
                 f"`bag` as their number, that of the classes, got {bag!r}."
             )
-        whole = bag
+        whole = int(bag)
     refuse_others(folder)
     numbers = index.numbers
     chosen = numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))[:SAMPLE]].sort().values

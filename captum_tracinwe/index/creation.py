@@ -39,8 +39,8 @@ def check_form(dtype: Any, rank: Any, segment_examples: Any, project: Any, width
     for name, value, most in (("rank", rank, 4096), ("segment_examples", segment_examples, 1 << 24)):
         if type(value) is not int or not 1 <= value <= most:
             raise ValueError(f"`{name}` should be a whole number from 1 to {most}, got {value!r}.")
-    if project is not None and (type(project) is not int or not 1 <= project <= width):
-        raise ValueError(f"`project` should be a number of columns from 1 to {width}, or None, got {project!r}.")
+    if project is not None and (type(project) is not int or not 1 <= project < width):
+        raise ValueError(f"`project` should be a number of columns from 1 to {width - 1}, or None, got {project!r}.")
 
 
 def refuse_others(folder: Path) -> None:
@@ -145,6 +145,7 @@ def create(
         whole=whole if dtype.startswith("int") and leading is None else 0,
     )
     form = Sketch(tensors["sketch"]), Kept(packing_of(manifest), scale, leading)
+    Manifest.decoded(manifest.encoded(), str(folder / NAME))  # one that could not be read again is not begun
     refuse_others(folder)
     _refuse_an_index(folder)
     with full_disk(folder):

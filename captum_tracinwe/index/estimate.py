@@ -127,8 +127,11 @@ class IndexEstimate:
         )
         check_form(form.dtype, form.rank, self.segment_examples, form.project, form.width)
         seconds = self.seconds / (self.examples or 1) * examples / workers
-        found = _estimate(examples, self.texts, form, self.memory_bytes, seconds, self.segment_examples)
-        return replace(found, workers=workers)
+        held, before = (
+            self.segment_examples * self.texts.rows * (4 * one.columns + SORTING) for one in (form, self.form)
+        )
+        memory = round(max(held, self.memory_bytes + held - before))
+        return replace(_estimate(examples, self.texts, form, memory, seconds, self.segment_examples), workers=workers)
 
     def __str__(self) -> str:
         processes = "one process" if self.workers == 1 else f"{self.workers:,} processes"
@@ -137,7 +140,8 @@ class IndexEstimate:
             f"Index of {many}, {self.rows_per_example:.1f} rows each: {amount(self.disk_bytes)} on disk "
             f"({amount(self.payload_bytes)} of gradients), about {duration(self.seconds)} in {processes}, "
             f"{amount(self.memory_bytes)} of memory beside the model, segments of {self.segment_examples:,} examples. A question "
-            f"reads {amount(self.question_bytes)}: {duration(self.question_seconds)} on one core if that is in memory."
+            f"reads {amount(self.question_bytes)} and holds {amount(self.question_memory_bytes)}: "
+            f"{duration(self.question_seconds)} on one core if that is in memory."
         )
 
 
@@ -165,6 +169,11 @@ def estimate(training: LiveSource, options: Options) -> IndexEstimate:
 def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, list[Tensor]]:
     """The estimate, and the rows of the sample it was made from."""
     check_form(options.dtype, options.rank, options.segment_examples, options.project, training.width)
+    if options.project is not None and training.live.tables.equal:
+        raise ValueError(
+            f"project={options.project} mixes the columns of several tables ({training.live.tables}). The recommended score, as "
+            f"shares='equal', needs them apart. Make the index smaller by dtype='int4', or build one of the plain score."
+        )
     loader = training.examples.by_index()
     size = examples_in(loader)
     chosen: Any = _first_batches(loader, options.sample)
@@ -172,6 +181,7 @@ def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, l
         generator = torch.Generator().manual_seed(0)
         chosen = examples_loader(loader, torch.randperm(size, generator=generator)[: options.sample].tolist())
     peak, started = _peak(), time.perf_counter()
+    first = started, 0
     sample: list[Tensor] = []
     words: list[Tensor] = []
     count = rows = 0
@@ -179,9 +189,13 @@ def look_ahead(training: LiveSource, options: Options) -> tuple[IndexEstimate, l
         sample.append(part.values.cpu())
         words.append(part.ids.cpu())
         count, rows = count + block.size, rows + part.num_rows
+        if len(sample) == 1:
+            first = time.perf_counter(), block.size
         if sum(values.nbytes for values in sample) > options.memory_limit / 4:
             break
-    seconds = (time.perf_counter() - started) / count
+    # What the first pass loads and compiles is not the price of a text.
+    begun, before = first if count > first[1] else (started, 0)
+    seconds = (time.perf_counter() - begun) / (count - before)
     grown = max(0, _peak() - peak)
     checkpoints = len(training.live.weights)
     form = Form(options.dtype, options.rank, options.project, checkpoints, training.width, whole_columns(training))

@@ -91,6 +91,8 @@ class GradientIndex(Snapshot):
             OSError: of a URL, the store does not answer or refuses; the message says what to do.
         """
         if part is not None:
+            if not isinstance(part, (tuple, list)) or len(part) != 2:
+                raise ValueError(f"GradientIndex.open: expected `part` as (number, parts), got {part!r:.80}.")
             _check_part("open", *part)
         home = home_of(path, cache, storage_options)
         if isinstance(home, FolderHome) and not (home.folder / NAME).exists():
@@ -339,6 +341,7 @@ class GradientIndex(Snapshot):
 
         Raises:
             FileExistsError: another index is there, or somebody changed this one there since it was pushed from here.
+            ValueError: the directory was changed since the index was opened.
             RuntimeError: somebody changes it there at this moment.
             IndexDamaged: a file is not what was written; the index there stays as it is.
             ValueError: not a URL.
@@ -348,6 +351,11 @@ class GradientIndex(Snapshot):
             raise ValueError(
                 f"GradientIndex.push: expected a URL such as 's3://bucket/index', got {str(url)!r:.300}. For a directory write "
                 f"'file:///...', or copy it by any means."
+            )
+        if not isinstance(self._home, StoreHome) and Manifest.read(self.path) != self.manifest and not replace:
+            raise ValueError(
+                f"GradientIndex.push: the index {self.address!r} was changed since this one was opened, and would be replaced by "
+                f"what it was: nothing was sent. Take index.refresh().push(url); replace=True pushes what is open."
             )
         return push(self.manifest, self.path, Store(url, storage_options), replace)
 
@@ -366,7 +374,10 @@ class GradientIndex(Snapshot):
             maintenance.verify(self.path)
 
 
-def _check_part(method: str, number: int, parts: int) -> None:
+def _check_part(method: str, number: Any, parts: Any) -> None:
     """Raise ValueError unless there is a part of that number."""
-    if not 0 <= number < parts:
-        raise ValueError(f"GradientIndex.{method}: expected a number from 0 to {parts - 1}, got {number}.")
+    if not is_whole(number) or not is_whole(parts) or parts < 1 or not 0 <= number < parts:
+        raise ValueError(
+            f"GradientIndex.{method}: expected a part as two whole numbers, `number` from 0 and `parts` above it, got {number!r} "
+            f"of {parts!r}."
+        )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
+from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.index.creation import create, read_projections, refuse_others
 from captum_tracinwe.index.files.differences import differences
 from captum_tracinwe.index.files.disk import (
@@ -94,8 +95,12 @@ def create_from_rows(
     project: int | None,
 ) -> None:
     """See :meth:`GradientIndex.from_rows`."""
-    if checkpoints < 1 or rows.width % checkpoints:
-        raise ValueError(f"`checkpoints` should divide the {rows.width} columns of the rows, got {checkpoints}.")
+    if not isinstance(rows, RowGradients):
+        raise TypeError(f"GradientIndex.from_rows: expected RowGradients, got {type(rows).__name__}.")
+    if not rows.width:
+        raise ValueError("GradientIndex.from_rows: expected rows with columns, got rows of width 0.")
+    if not is_whole(checkpoints) or checkpoints < 1 or rows.width % checkpoints:
+        raise ValueError(f"`checkpoints` should divide the {rows.width} columns of the rows, got {checkpoints!r}.")
     refuse_ids(rows, 0)
     refuse_others(folder)
     vocabulary = int(rows.ids.max()) + 1 if rows.num_rows else 0

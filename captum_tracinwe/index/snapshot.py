@@ -145,8 +145,12 @@ class Snapshot:
     ) -> npt.NDArray[np.bool_]:
         """Which examples, by place, are there and pass the filters of :meth:`GradientIndex.search`."""
         result = self._live
+        if where is not None and not isinstance(where, Mapping):
+            raise ValueError(
+                f"GradientIndex.search: expected `where` as a mapping of columns to values, got {where!r:.80}."
+            )
         for name, value in (where or {}).items():
-            accepted = {value} if isinstance(value, str) or not hasattr(value, "__iter__") else set(value)
+            accepted = _accepted(name, value)
             passes: list[bool] = []
             for segment in self.segments:
                 if name not in segment.columns:
@@ -265,12 +269,25 @@ class Snapshot:
     def projected(self, rows: RowGradients) -> tuple[RowGradients, Tensor | None]:
         """The same of a question, and the norms of what is left out of it, ``(R, C)``; None where nothing is known of that."""
         checkpoints, width = self.sketch.checkpoints, self.manifest.source.width
+        if self.projection is not None and rows.width == checkpoints * self.manifest.stored_width:
+            return rows, None  # as TracInWE.question_rows gives them; what was left out of them nobody knows any more
         if rows.width != checkpoints * width:
             raise IndexMismatch(
                 f"The index holds {checkpoints} checkpoint(s) of width {width}: expected rows of {checkpoints * width} columns, "
                 f"got {rows.width}."
             )
         return self.kept.of_question(rows)
+
+
+def _accepted(name: str, value: Any) -> set[Any]:
+    """The values of a column that may take part."""
+    plain = value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
+    try:
+        return {plain} if isinstance(plain, str) or not hasattr(plain, "__iter__") else set(plain)
+    except TypeError:
+        raise ValueError(
+            f"GradientIndex.search: expected `where[{name!r}]` as a value, or a list of values, got {value!r:.80}."
+        ) from None
 
 
 # Stored in float32: below it digits are lost, and below 1e-45 all of them.

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from captum._utils.progress import NullProgress, progress
 
+from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.seen import shows_bars, when_shown
 from captum_tracinwe.gradients.switches import undisturbed
@@ -85,6 +86,8 @@ def build_with_ray(
         RuntimeError: the process of a task died more often than ``retries``; or somebody else changes the index at the URL.
         Exception: whatever the model, the loss or the data raise in a task, as it is; its note names the segment.
     """
+    if not is_whole(workers) or workers < 1:
+        raise ValueError(f"build_with_ray: `workers` should be a whole number of at least 1, got {workers!r}.")
     ray = engine("build_with_ray")
     target = target_of(path, storage_options=storage_options)
     manifest = target.manifest()
@@ -95,7 +98,7 @@ def build_with_ray(
     Options(**options)  # an argument that there is not is told before anything is started
     # A worker that has a GPU would end after each task, and the model would be loaded for each segment.
     of_task = {"num_gpus": num_gpus, "num_cpus": num_cpus, "max_retries": retries, "max_calls": 0}
-    job = _Job(ray, target, of_task, _Made(secrets.token_hex(8), [ray.put(make_tracin)]), max(1, workers))
+    job = _Job(ray, target, of_task, _Made(secrets.token_hex(8), [ray.put(make_tracin)]), int(workers))
     chosen, beginning = job.look(manifest, options)
     if manifest is None:
         assert beginning is not None

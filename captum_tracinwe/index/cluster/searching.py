@@ -142,6 +142,8 @@ class SearchActors:
         Raises:
             FileNotFoundError, IndexDamaged, OSError: as :meth:`GradientIndex.open`.
         """
+        if not self._actors:
+            raise ValueError("SearchActors.refresh: it was closed. Make another: SearchActors(path).")
         on_newest(self._home.folder, self._share_out, self._home.manifest)
         return self
 

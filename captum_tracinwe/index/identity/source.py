@@ -101,6 +101,9 @@ def check_match(training: LiveSource, index: Snapshot) -> None:
     wrong = differences(here, source_of(training, here.width))
     if not index.complete:
         wrong.append("it is not complete: go on with tracin.build_index(path, resume=True)")
+    classes = index.manifest.source.width - int(live.table.weight.shape[1])
+    if index.manifest.whole not in (0, classes):
+        wrong.append(f"whole columns: {index.manifest.whole} here, a bag of words of {classes} classes there")
     size = _dataset_size(training)
     if size is not None and size != index.total:
         wrong.append(f"train_dataset: {index.total} examples here, {size} there")

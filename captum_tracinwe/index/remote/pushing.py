@@ -44,7 +44,7 @@ def push(manifest: Manifest, folder: Path, store: Store, replace: bool = False) 
             f"{store.shown!r} holds another index, or was replaced by somebody since this one was pushed there last: nothing was "
             f"sent. Look at it by GradientIndex.open(url); then name another URL, or put this one in its place: replace=True."
         )
-    files, size, kept = send_files(manifest, folder, store)
+    files, size, kept = send_files(manifest, folder, store, anew=replace)
     if seen != content:
         enter(store, seen, content)
         files, size = files + 1, size + len(content)
@@ -57,8 +57,10 @@ def push(manifest: Manifest, folder: Path, store: Store, replace: bool = False) 
     return Pushed(store.shown, files, size, kept)
 
 
-def send_files(manifest: Manifest, folder: Path, store: Store) -> tuple[int, int, int]:
+def send_files(manifest: Manifest, folder: Path, store: Store, anew: bool = False) -> tuple[int, int, int]:
     """Send all that the manifest names and the store lacks; how many files and bytes were sent, and how many were there.
+
+    ``anew`` sends all, for what is there may be damaged.
 
     Raises:
         IndexDamaged: a file to be sent is not what was written.
@@ -67,7 +69,7 @@ def send_files(manifest: Manifest, folder: Path, store: Store) -> tuple[int, int
     files = size = kept = 0
     for expected in expected_files(manifest):
         name = expected.file.name
-        if there.get(name) == expected.file.bytes:
+        if there.get(name) == expected.file.bytes and not anew:
             kept += 1
             continue
         path = folder / name

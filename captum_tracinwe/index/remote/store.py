@@ -32,6 +32,13 @@ class Store:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        if not url.partition("://")[2].strip("/"):
+            raise ValueError(f"{url!r} names no bucket or folder: expected a URL such as 's3://bucket/index'.")
+        if options is not None and not isinstance(options, Mapping):
+            raise ValueError(
+                f"`storage_options` should be a mapping of names to values, got {type(options).__name__}: see the file system "
+                f"of fsspec that reads {shown(url)!r}."
+            )
         self.url, self.options, self.shown = url.rstrip("/"), dict(options or {}), shown(url)
         _ = self._opened
 
