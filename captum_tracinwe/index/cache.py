@@ -25,7 +25,6 @@ from captum_tracinwe.index.build import build
 from captum_tracinwe.index.cache_entries import (
     ABOUT,
     BUILDING,
-    FOLDER,
     INDEX,
     LOCK,
     cache_folder,
@@ -41,7 +40,7 @@ from captum_tracinwe.index.identity.fingerprints import fingerprints
 from captum_tracinwe.index.identity.source import source_of
 from captum_tracinwe.whole_files import write_all
 
-__all__ = ["FOLDER", "Kept", "cache_folder", "cached_index", "clear_cache", "kept_in_cache"]
+__all__ = ["Kept", "cache_folder", "cached_index", "clear_cache", "kept_in_cache"]
 
 _NAME = re.compile("[0-9a-f]{32}")
 # Of so many examples the sample that is looked at before the others is one; the cache is read whole, and needs no good sketch.
