@@ -69,6 +69,22 @@ def test_index_then_query(options, capsys):
             assert "harbour" in out or "storm" in out or "barked" in out
 
 
+def test_a_smaller_index_answers_alike(options, capsys):
+    asked = ["--test", "test.csv", "--k", "3", "--json", "-", *options]
+    run(capsys, "index", "--train", "train.csv", "--out", "whole", *options)
+    small = ["--dtype", "int8", "--rank", "7"]
+    code, _, err = run(capsys, "index", "--train", "train.csv", "--out", "small", *small, *options)
+    assert (code, err) == (0, "")
+    index = GradientIndex.open("small")
+    assert (index.manifest.dtype, index.manifest.rank, index.manifest.whole) == ("int8", 7, 2)
+    assert index.file_bytes < GradientIndex.open("whole").file_bytes
+    found = [json.loads(run(capsys, "query", "--index", name, *asked)[1])["pairs"] for name in ("whole", "small")]
+    assert [row["train_index"] for row in found[0]] == [row["train_index"] for row in found[1]]
+    code, _, err = run(capsys, "index", "--train", "train.csv", "--out", "other", "--rank", "0", *options)
+    assert code != 0
+    assert "--rank" in err
+
+
 def test_words_of_training_texts_that_are_not_at_hand_have_names_and_the_way_to_the_texts_is_said(options, capsys):
     run(capsys, "index", "--train", "train.csv", "--out", "index", *options)
     asked = ["query", "--index", "index", "--test", "test.csv", "--k", "3"]

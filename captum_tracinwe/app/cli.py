@@ -257,7 +257,13 @@ def _add_index(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--dtype",
         choices=("float32", "float16", "bfloat16", "int8", "int4", "int2"),
         default="float32",
-        help="of what is stored",
+        help="of what is stored; int4 takes a fifth or less, and finds nearly the same texts",
+    )
+    add(
+        "--rank",
+        type=count,
+        default=31,
+        help="length of the sketches that a question reads; with 7 they take less (31)",
     )
     add("--memory", type=count, metavar="MB", default=1000, help="ceiling beside the model's passes (default: 1000)")
     results_options.add(index, "the facts of the index as a table of names and values")
@@ -299,6 +305,7 @@ def _index(options: argparse.Namespace) -> None:
         resume=options.resume,
         append=options.append,
         dtype=options.dtype,
+        rank=options.rank,
         memory=options.memory * 10**6,
         say=options.say,
     )

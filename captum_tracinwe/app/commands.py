@@ -79,6 +79,7 @@ def build(
     resume: bool = False,
     append: bool = False,
     dtype: str = "float32",
+    rank: int = 31,
     memory: int = 1 << 30,
     say: Callable[[str], None] = print,
 ) -> GradientIndex | IndexEstimate:
@@ -101,12 +102,13 @@ def build(
         encoded = training.EncodedTexts(texts.texts, texts.labels, tokenizer, length)
         tracin = tracin_of(source, model, tokenizer, training.batches(encoded, source.batch_size), memory_limit=memory)
         if dry_run:
-            estimate = tracin.estimate_index(dtype=dtype)
+            estimate = tracin.estimate_index(dtype=dtype, rank=rank)
             say(str(estimate))
             return estimate
         metadata: dict[str, list[Any]] = {WRITTEN: [row.label for row in rows], LINE: list(texts.lines)}
         shown = is_terminal(sys.stderr)
-        index = tracin.build_index(out, resume, append=append, dtype=dtype, metadata=metadata, show_progress=shown)
+        form: dict[str, Any] = {"append": append, "dtype": dtype, "rank": rank}
+        index = tracin.build_index(out, resume, **form, metadata=metadata, show_progress=shown)
     question = shlex.join(["--index", str(out), *_options(source), "--test", "FILE"])
     say(
         f"{len(index):,} texts in {visible(str(out))}: {index.file_bytes / 1e6:,.1f} MB, "
