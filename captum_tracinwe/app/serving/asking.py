@@ -78,11 +78,8 @@ class Reader:
             raise Refused(422, "`label` goes with `text`; expected `labels` beside `texts`, a list with one for each.")
         texts = _list("`texts`", given["texts"])
         if not 1 <= len(texts) <= self.limits.texts:
-            raise Refused(
-                422,
-                f"`texts` has {len(texts)} of them; expected 1 to {self.limits.texts}. Ask in several requests, or start the "
-                f"server with a larger --max-texts.",
-            )
+            way = " Ask in several requests, or start the server with a larger --max-texts." if texts else ""
+            raise Refused(422, f"`texts` has {len(texts)} of them; expected 1 to {self.limits.texts}.{way}")
         labels = _list("`labels`", given.get("labels", [None] * len(texts)))
         if len(labels) != len(texts):
             raise Refused(
@@ -159,11 +156,10 @@ class Reader:
     def _k(self, value: Any) -> int:
         if type(value) is not int or not 1 <= value <= self.limits.k:
             shown = value if type(value) is int else f"a {json_type(value)}"
-            raise Refused(
-                422,
-                f"`k` is {shown}; expected a whole number from 1 to {self.limits.k}. Ask for fewer, or start the server with a "
-                f"larger --max-k.",
+            way = (
+                " Ask for fewer, or start the server with a larger --max-k." if type(value) is int and value > 0 else ""
             )
+            raise Refused(422, f"`k` is {shown}; expected a whole number from 1 to {self.limits.k}.{way}")
         return value
 
 
