@@ -253,7 +253,7 @@ def test_an_index_under_a_url_is_searched_in_one_call(ray, tmp_path, monkeypatch
     equal(search_with_ray(f"file://{tmp_path}/sent", rows.select([3, 5]), 7), index.search(rows.select([3, 5]), 7))
 
 
-def test_how_far_scores_can_be_off_is_told_as_by_one_process(ray_here, tmp_path):
+def test_how_far_scores_can_be_off_is_told_as_by_one_process(ray, tmp_path):
     index = GradientIndex.from_rows(tmp_path / "i", even_rows(300), dtype="int4", rank=3, segment_examples=40)
     test = even_rows(4, seed=9)
     with SearchActors(tmp_path / "i", 3) as actors:
