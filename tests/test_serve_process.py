@@ -237,7 +237,8 @@ def test_questions_whose_askers_have_left_are_not_answered(server, known):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_it(folder):
-    server = Process(folder)
+    # A parent may have it ignored, as a script in the background does.
+    server = Process(folder, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     server.explain(text="the cat")
     os.kill(server.process.pid, signal.SIGINT)
     assert server.process.wait(120) == 130
