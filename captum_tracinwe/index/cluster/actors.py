@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.gradients.switches import undisturbed
+from captum_tracinwe.index.cluster.engine import Handle
 from captum_tracinwe.index.files.manifest import Manifest, SegmentEntry
 from captum_tracinwe.index.gradient_index import GradientIndex
 from captum_tracinwe.index.homes import Home
 from captum_tracinwe.index.rounds import Bounded, Question, Ranking
 from captum_tracinwe.preconditioners import Length
 
-__all__ = ["Asked", "Handle", "Progress", "SegmentActor", "Share", "Turn"]
+__all__ = ["Asked", "Progress", "SegmentActor", "Share", "Turn"]
 
 # Questions, and blocks of their test examples, that an actor goes on with; of an older one it begins anew.
 HELD = 2
@@ -45,14 +46,6 @@ class Asked:
     where: Mapping[str, Any] | None
     indices: Sequence[int] | Tensor | None
     length: Length | None
-
-
-@dataclass(frozen=True)
-class Handle:
-    """Something in Ray's store, by a key under which an actor keeps it; within a list, so that Ray does not resolve it."""
-
-    key: str
-    references: list[Any]
 
 
 @dataclass(frozen=True)

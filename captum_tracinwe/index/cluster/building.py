@@ -19,7 +19,7 @@ from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.seen import shows_bars, when_shown
 from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.index.build import Beginning, check_same, missing_spans, refuse_stream, write_span
-from captum_tracinwe.index.cluster.engine import as_itself, engine
+from captum_tracinwe.index.cluster.engine import Handle, as_itself, engine
 from captum_tracinwe.index.cluster.targets import Target, target_of
 from captum_tracinwe.index.creation import check_form, read_projections
 from captum_tracinwe.index.estimate import Options, examples_in
@@ -98,7 +98,7 @@ def build_with_ray(
     Options(**options)  # an argument that there is not is told before anything is started
     # A worker that has a GPU would end after each task, and the model would be loaded for each segment.
     of_task = {"num_gpus": num_gpus, "num_cpus": num_cpus, "max_retries": retries, "max_calls": 0}
-    job = _Job(ray, target, of_task, _Made(secrets.token_hex(8), [ray.put(make_tracin)]), int(workers))
+    job = _Job(ray, target, of_task, Handle(secrets.token_hex(8), [ray.put(make_tracin)]), int(workers))
     chosen, beginning = job.look(manifest, options)
     if manifest is None:
         assert beginning is not None
@@ -111,19 +111,11 @@ def build_with_ray(
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What tasks have in common, by a key under which a worker process keeps it: references to be resolved once."""
-
-    key: str
-    references: list[Any]
-
-
-@dataclass(frozen=True)
 class _Job:
     ray: Any
     target: Target
     of_task: dict[str, Any]
-    make: _Made
+    make: Handle
     workers: int
 
     def look(self, manifest: Manifest | None, options: dict[str, Any]) -> tuple[Options, Beginning | None]:
@@ -139,7 +131,7 @@ class _Job:
         part = manifest.parts[-1]
         self.target.home.hold(manifest, ())
         projections = read_projections(self.target.home.folder, manifest)
-        form = _Made(secrets.token_hex(8), [self.ray.put((manifest, projections))])
+        form = Handle(secrets.token_hex(8), [self.ray.put((manifest, projections))])
         left = missing_spans(manifest, part)
         show = options.show_progress
         desc = "Building an index by Ray. Processing segments"
@@ -157,7 +149,7 @@ class _Job:
         self.target.finish()
 
     def _round(
-        self, part: Part, spans: list[Span], form: _Made, options: Options, told: Callable[[int], None]
+        self, part: Part, spans: list[Span], form: Handle, options: Options, told: Callable[[int], None]
     ) -> Manifest:
         """A task for each span, so many at a time; what is finished is entered as it comes."""
         task = self.ray.remote(**self.of_task)(_write)
@@ -242,7 +234,7 @@ class _Entered:
 _kept: dict[str, tuple[str, Any]] = {}
 
 
-def _common(kind: str, made: _Made, use: Callable[[Any], Any]) -> Any:
+def _common(kind: str, made: Handle, use: Callable[[Any], Any]) -> Any:
     """What tasks have in common, made once in a worker process."""
     if _kept.get(kind, ("",))[0] != made.key:
         import ray
@@ -252,14 +244,14 @@ def _common(kind: str, made: _Made, use: Callable[[Any], Any]) -> Any:
     return _kept[kind][1]
 
 
-def _source(made: _Made) -> LiveSource:
+def _source(made: Handle) -> LiveSource:
     source: LiveSource = _common("source", made, lambda make: make().live_source)
     return source
 
 
 @undisturbed
 def _look(
-    made: _Made, given: dict[str, Any], manifest: Manifest | None, target: Target
+    made: Handle, given: dict[str, Any], manifest: Manifest | None, target: Target
 ) -> tuple[Options, Beginning | None]:
     """The options as they are, and what a new index is begun with; or that the one there is of the same source."""
     training = _source(made)
@@ -284,13 +276,13 @@ def _look(
 
 
 @undisturbed
-def _write(made: _Made, form: _Made, span: Span, options: Options, target: Target) -> SegmentEntry:
+def _write(made: Handle, form: Handle, span: Span, options: Options, target: Target) -> SegmentEntry:
     """One segment, whose files are then where the index is."""
     training = _source(made)
     manifest, projections = _formed(form)
     return target.write(lambda folder, room: write_span(training, folder, manifest, projections, span, options, room))
 
 
-def _formed(form: _Made) -> tuple[Manifest, tuple[Sketch, Kept]]:
+def _formed(form: Handle) -> tuple[Manifest, tuple[Sketch, Kept]]:
     found: tuple[Manifest, tuple[Sketch, Kept]] = _common("form", form, lambda both: both)
     return found

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from captum_tracinwe.installing import install
 
-__all__ = ["as_itself", "engine"]
+__all__ = ["Handle", "as_itself", "engine"]
 
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Handle:
+    """Something in Ray's store, by a key under which a worker keeps it; within a list, so that Ray does not resolve it."""
+
+    key: str
+    references: list[Any]
 
 
 def engine(asked: str) -> Any:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_whole
-from captum_tracinwe.index.cluster.actors import Asked, Handle, Progress, SegmentActor, Share, Turn
-from captum_tracinwe.index.cluster.engine import as_itself, engine
+from captum_tracinwe.index.cluster.actors import Asked, Progress, SegmentActor, Share, Turn
+from captum_tracinwe.index.cluster.engine import Handle, as_itself, engine
 from captum_tracinwe.index.files.disk import IndexDamaged
 from captum_tracinwe.index.files.manifest import Manifest, SegmentEntry
 from captum_tracinwe.index.gradient_index import GradientIndex

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["DTYPES", "PackedRows", "Packing"]
+__all__ = ["DTYPES", "PackedRows", "Packing", "as_words"]
 
 #: Name of a stored dtype → its name in the header of a file, and the bits of a number.
 DTYPES = {
@@ -161,6 +163,12 @@ class Packing:
     def _floats(self, stored: Tensor, place: int, count: int = 1) -> Tensor:
         size = 4 * self.checkpoints
         return stored[:, place * size : (place + count) * size].contiguous().view(torch.float32)
+
+
+def as_words(stored: Tensor) -> npt.NDArray[Any]:
+    """That array as whole numbers of NumPy, of which checksums are made."""
+    kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[stored.element_size()]
+    return np.ascontiguousarray(stored.view(kind).numpy())
 
 
 def _bytes(values: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from captum_tracinwe.index.files.kept import Kept
 from captum_tracinwe.index.files.layout import HEADER, MOST_ID, Layout, header_of, layout_of
 from captum_tracinwe.index.files.manifest import FileEntry, Manifest, SegmentEntry
 from captum_tracinwe.index.files.names import name_of
-from captum_tracinwe.index.files.packing import PackedRows
+from captum_tracinwe.index.files.packing import PackedRows, as_words
 from captum_tracinwe.index.files.sketch import LARGEST_NORM, Sketch
 from captum_tracinwe.rows.row_gradients import RowGradients
 
@@ -83,8 +83,7 @@ class SegmentWriter:
 
     def copy(self, rows: PackedRows) -> None:
         """The next examples, as another segment of the same form has them."""
-        whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[rows.stored.element_size()]
-        raw: Any = np.ascontiguousarray(rows.stored.view(whole).numpy())
+        raw = as_words(rows.stored)
         ids = rows.ids.numpy().astype(np.int32)
         self._sums.append(row_sums(raw, ids, np.arange(self._rows, self._rows + len(ids))))
         self._write(raw)
