@@ -14,7 +14,7 @@ from index_build import tracin_of
 
 from captum_tracinwe import IndexDamaged
 from captum_tracinwe.index import build
-from captum_tracinwe.index.files import disk, names
+from captum_tracinwe.index.files import disk, first, names
 from captum_tracinwe.index.files.first import leading, wait_for_first
 from captum_tracinwe.index.files.manifest import Manifest
 
@@ -65,7 +65,9 @@ def test_a_first_process_that_was_killed_is_not_waited_for_without_end(folder):
     process.stdout.close()
 
 
-def test_what_the_first_process_says_is_what_the_others_say(folder):
+def test_what_the_first_process_says_is_what_the_others_say(folder, monkeypatch):
+    monkeypatch.setenv("CAPTUM_TRACINWE_WAIT", "100")  # a tenth of it, between its file and its lock, is long on a busy machine
+
     def refuses():
         time.sleep(0.3)
         with pytest.raises(OSError, match="needs about"), leading(folder):
@@ -76,6 +78,17 @@ def test_what_the_first_process_says_is_what_the_others_say(folder):
     with pytest.raises(RuntimeError, match=r"did not begin the index .*needs about 7 TB"):
         wait_for_first(folder, resume=True)
     thread.join()
+
+
+def test_a_first_process_whose_file_is_there_before_its_lock_was_not_killed(folder, monkeypatch):
+    """One that waited long already gives it as much time between the two as one that has just come."""
+    waited = 8 * [("", "", 0.0, False)]
+    looks = iter([*waited, ("beginning", "", 0.0, False), ("beginning", "", 0.0, True), ("failed", "full", 9e9, False)])
+    last = ("failed", "full", 9e9, False)
+    monkeypatch.setenv("CAPTUM_TRACINWE_WAIT", "5")
+    monkeypatch.setattr(first, "_look", lambda folder: next(looks, last))
+    with pytest.raises(RuntimeError, match="did not begin the index .*: full"):
+        wait_for_first(folder, resume=False)
 
 
 def test_what_was_said_at_an_earlier_start_does_not_stand_in_the_way(folder, tmp_path, monkeypatch):

@@ -97,15 +97,15 @@ def wait_for_first(folder: Path, resume: bool) -> None:
     with full_disk(folder), temporary(folder):
         pass
     existed = (folder / MANIFEST).exists()
-    missed = time.monotonic()
+    missed, before = time.monotonic(), ""
     while True:
         state, why, said, alive = _look(folder)
         if (folder / MANIFEST).exists() and (
             resume or not existed or (state == "begun" and (alive or said > arrived - RECENT))
         ):
             return
-        if alive:
-            missed = time.monotonic()
+        if alive or state != before:  # its file is there a moment before its lock is
+            missed, before = time.monotonic(), state
         elif existed:
             raise exists_already(folder)
         elif state == "failed" and said >= arrived - 1:
