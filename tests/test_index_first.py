@@ -66,7 +66,8 @@ def test_a_first_process_that_was_killed_is_not_waited_for_without_end(folder):
 
 
 def test_what_the_first_process_says_is_what_the_others_say(folder, monkeypatch):
-    monkeypatch.setenv("CAPTUM_TRACINWE_WAIT", "100")  # a tenth of it, between its file and its lock, is long on a busy machine
+    # Of this the file may be there without its lock for a tenth: long even on a busy machine.
+    monkeypatch.setenv("CAPTUM_TRACINWE_WAIT", "100")
 
     def refuses():
         time.sleep(0.3)

@@ -464,8 +464,9 @@ def test_who_comes_when_the_line_is_full_is_told_when_to_come_again(stub):
         while stub.answers.asked != ["wait"]:
             await asyncio.sleep(0.01)
         rest = [asyncio.ensure_future(stub.asked("POST", "/explain", one, JSON)) for one in body[1:]]
-        await asyncio.sleep(0.2)
-        health = (await stub.asked("GET", "/health")).json()
+        deadline = time.monotonic() + 20
+        while (health := (await stub.asked("GET", "/health")).json())["waiting"] < 2 and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
         stub.answers.go.set()
         return health, await asyncio.gather(first, *rest)
 

@@ -221,7 +221,11 @@ def test_more_connections_than_the_limit_are_turned_away(server, known):
             read = one.recv(1 << 16)
         assert read.startswith(b"HTTP/1.1 503 ")
         assert b"Too many connections" in read
-    time.sleep(0.3)
+    deadline = time.monotonic() + 30
+    while (
+        server.ask("GET", "/health")[0] == 503 and time.monotonic() < deadline
+    ):  # it has not seen yet that all have left
+        time.sleep(0.05)
     check(server.explain(text=ASKED[3], k=4), ASKED[3], known)
 
 
