@@ -69,6 +69,28 @@ def test_index_then_query(options, capsys):
             assert "harbour" in out or "storm" in out or "barked" in out
 
 
+def test_an_index_is_asked_under_its_url(options, capsys, monkeypatch, tmp_path):
+    pytest.importorskip("fsspec")
+    monkeypatch.setenv("CAPTUM_TRACINWE_CACHE", str(tmp_path / "cache"))
+    url = "memory://bucket/asked"
+    run(capsys, "index", "--train", "train.csv", "--out", "index", *options)
+    GradientIndex.open("index").push(url)
+    for command in (
+        ["query", "--test", "test.csv", "--train", "train.csv", "--k", "3"],
+        ["browse", "--train", "train.csv", "--out", "page.html", "--texts", "2", "--k", "2"],
+        ["explain", "--train", "train.csv", "--test", "test.csv"],
+    ):
+        extra = ["--json", "-", *options]
+        code, there, err = run(capsys, *command, "--index", url, *extra)
+        assert code == 0, err
+        code, here, _ = run(capsys, *command, "--index", "index", *extra)
+        assert code == 0
+        assert json.loads(there.replace(url, "index")) == json.loads(here)
+    code, _, err = run(capsys, "query", "--test", "test.csv", "--index", "memory://bucket/none", *options)
+    assert code == 2
+    assert "No index at 'memory://bucket/none'" in err
+
+
 def test_a_smaller_index_answers_alike(options, capsys):
     asked = ["--test", "test.csv", "--k", "3", "--json", "-", *options]
     run(capsys, "index", "--train", "train.csv", "--out", "whole", *options)

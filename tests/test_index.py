@@ -275,6 +275,10 @@ def test_append_delete_compact_keep_every_number(tmp_path):
     assert torch.equal(before.scores(test), expected)
     with pytest.raises(ValueError, match="no training example 81"):
         index.delete([81])
+    added = before.append(everything.select([0, 1]))
+    with pytest.raises(ValueError, match=r"no metadata column 'n' for all .*it has: none.*compact\(\) gives None"):
+        added.search(test, 3, where={"n": 70})
+    assert added.compact().search(test, 3, where={"n": [70, None]}).indices.sort().values.tolist() == [[70, 81, 82]] * 3
 
 
 def test_compact_joins_small_segments_and_leaves_the_others(tmp_path):

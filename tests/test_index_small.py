@@ -306,6 +306,9 @@ def test_what_cannot_be_converted_is_said(tmp_path):
         whole.convert(tmp_path / "d", dtype="int3")
     with pytest.raises(FileExistsError):
         whole.convert(tmp_path / "c")
+    parts = GradientIndex.from_rows(tmp_path / "e", rows(20), rank=5, segment_examples=5)
+    with pytest.raises(ValueError, match=r"this is a part of .*e', 2 of 4 segments: expected all of it"):
+        parts.part(0, 2).convert(tmp_path / "f")
 
 
 def test_a_bag_of_words_stays_whole_when_converted(tmp_path):

@@ -166,6 +166,11 @@ def test_a_search_that_cannot_be_is_refused_as_by_an_index(inline, tmp_path):
                 index.search(rows, k, **arguments)
             with pytest.raises(ValueError, match=re.escape(str(expected.value))):
                 parts.search(rows, k, **arguments)
+        for timeout in (0, -1, float("nan"), float("inf"), "x", True):
+            with pytest.raises(
+                ValueError, match=f"`timeout` should be a number of seconds above 0, or None, got {timeout!r}"
+            ):
+                parts.search(rows, 1, timeout=timeout)
         with pytest.raises(ValueError, match="expected rows of 8 columns, got 4"):
             parts.search(rows_of(0, 1, 4), 1)
     with pytest.raises(ValueError, match="it was closed"):

@@ -195,6 +195,27 @@ def test_a_copy_that_was_cut_since_is_fetched_again(index, sent, cache, fetched)
     assert fetched == [victim.name]
 
 
+@pytest.mark.parametrize("damage", damages())
+def test_verify_removes_a_copy_that_was_damaged_since_and_opening_fetches_it(index, sent, cache, fetched, damage):
+    opened = GradientIndex.open(sent[0], cache=cache)
+    for kind in ("segment", "columns", "projections"):
+        victim = sorted(opened.path.glob(f"{kind}-*"))[0]
+        damage(victim)
+        fetched.clear()
+        opened.verify()
+        assert not victim.exists()
+        assert torch.equal(GradientIndex.open(sent[0], cache=cache).rows().values, index.rows().values)
+        assert fetched == [victim.name]
+
+
+def test_a_scheme_in_capitals_is_the_same(index, sent, cache):
+    url = sent[0]
+    scheme, rest = url.split("://")
+    found = GradientIndex.open(f"{scheme.upper()}://{rest}", cache=cache)
+    assert found.address == url
+    assert torch.equal(found.rows().values, index.rows().values)
+
+
 def test_verify_reads_what_is_in_the_store(sent, cache):
     url, store = sent
     opened = GradientIndex.open(url, cache=cache)

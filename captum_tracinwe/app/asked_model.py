@@ -48,7 +48,7 @@ class ModelSettings:
     seed: int = 0
     model: Path | None = None
     checkpoints: Path | None = None
-    index: Path | None = None
+    index: Path | str | None = None
     save: Path | None = None
     folds: int | None = None
     trusted: Path | None = None
@@ -74,7 +74,7 @@ class ModelSettings:
         return KeptOptions.of(self.train, self.reading, self.limit_train, self.seed, length)
 
     @property
-    def read(self) -> list[Path]:
+    def read(self) -> list[Path | str]:
         """Files and directories that are read."""
         return [
             path for path in (self.train, self.model, self.checkpoints, self.index, self.trusted) if path is not None

@@ -40,7 +40,7 @@ class Browsed:
 
 def browse(
     source: Source,
-    index: Path,
+    index: Path | str,
     train: Path,
     out: Path,
     *,

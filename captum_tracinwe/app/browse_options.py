@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.app import results_options, source_options
-from captum_tracinwe.app.option_types import count, file_name
+from captum_tracinwe.app.option_types import count, file_name, index_place
 
 __all__ = ["add"]
 
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
     )
     command.set_defaults(run=_run)
     option = command.add_argument
-    option("--index", metavar="DIR", required=True, help="what `captum-tracinwe index` made")
+    option("--index", metavar="DIR", required=True, help="what `captum-tracinwe index` made, or the URL of one")
     option("--train", metavar="FILE", required=True, help="the training file that it was made from")
     page = "captum-tracinwe-browse.html"
     option("--out", metavar="FILE", type=file_name, default=page, help="the page (default: %(default)s)")
@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> None:
     handed.check([options.train, options.model, options.checkpoints, options.index], out=options.out)
     found = browse.browse(
         source_options.source_of(options),
-        Path(options.index),
+        index_place(options.index),
         Path(options.train),
         Path(options.out),
         texts=options.texts,

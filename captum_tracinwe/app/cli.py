@@ -19,7 +19,7 @@ from captum_tracinwe.app import (
 )
 from captum_tracinwe.app.file_options import FILE_OPTIONS, FORMS, add_file_options
 from captum_tracinwe.app.installed import version_of
-from captum_tracinwe.app.option_types import count, file_name, folder_name, rate, seed
+from captum_tracinwe.app.option_types import count, file_name, folder_name, index_place, rate, seed
 from captum_tracinwe.app.stops import Stops, stops
 from captum_tracinwe.app.streams import Output, legible_streams, tell
 from captum_tracinwe.gradients.seen import is_terminal
@@ -278,7 +278,7 @@ def _add_query(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     query.set_defaults(run=_query)
     add = query.add_argument
-    add("--index", metavar="DIR", required=True, help="what `captum-tracinwe index` made")
+    add("--index", metavar="DIR", required=True, help="what `captum-tracinwe index` made, or the URL of one")
     add("--test", metavar="FILE", required=True, help="the texts to ask about, with labels")
     add("--k", type=count, default=5, metavar="N", help="training texts named per question (default: 5)")
     add("--opponents", action="store_true", help="those that spoke against the label, not for it")
@@ -324,7 +324,7 @@ def _query(options: argparse.Namespace) -> None:
     handed.check([options.train, options.test, options.model, options.checkpoints, options.index], out=options.out)
     found = query_command.query(
         source_options.source_of(options),
-        Path(options.index),
+        index_place(options.index),
         Path(options.test),
         k=options.k,
         opponents=options.opponents,

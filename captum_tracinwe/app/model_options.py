@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.app.file_options import reading_of
-from captum_tracinwe.app.option_types import count, folder_name, rate, seed
+from captum_tracinwe.app.option_types import count, folder_name, index_place, rate, seed
 
 __all__ = ["add_model", "path", "settings_of"]
 
 # Option of the command line → field of the settings.
-PATHS = ("model", "checkpoints", "index", "save")
+PATHS = ("model", "checkpoints", "save")
 OTHERS = ("seed", "max_length", "batch_size", "epochs", "learning_rate")
 FLAGS = ("without_special_tokens", "plain")
 
@@ -58,6 +58,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in (*OTHERS, *FLAGS)}
     found = {name: value for name, value in given.items() if value is not None}
     found |= {name: path(getattr(options, name, None)) for name in PATHS}
+    found["index"] = None if options.index is None else index_place(options.index)
     return {**found, "train": Path(options.train), "reading": reading_of(options)}
 
 

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
-__all__ = ["count", "delimiter", "file_name", "fold_count", "folder_name", "port", "rate", "seed", "size"]
+__all__ = [
+    "count",
+    "delimiter",
+    "file_name",
+    "fold_count",
+    "folder_name",
+    "index_place",
+    "port",
+    "rate",
+    "seed",
+    "size",
+]
 
 
 def _whole_number(text: str, lowest: int, highest: int, expected: str) -> int:
@@ -72,6 +84,13 @@ def folder_name(text: str) -> str:
     if text == "-":
         raise argparse.ArgumentTypeError("expected the name of a folder, got '-'; one called - is ./-")
     return text
+
+
+def index_place(text: str) -> Path | str:
+    """A directory, or the URL of a store."""
+    from captum_tracinwe.index.files.urls import is_url  # with the index comes torch
+
+    return text if is_url(text) else Path(text)
 
 
 def size(text: str) -> int:

@@ -44,7 +44,7 @@ class Answered:
 
 def query(
     source: Source,
-    index: Path,
+    index: Path | str,
     test: Path,
     *,
     k: int = 5,

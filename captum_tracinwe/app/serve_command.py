@@ -30,14 +30,14 @@ class Settings:
 
     Args:
         source (Source): the model, and how its texts are read.
-        index (path): what is asked.
+        index (path, or URL): what is asked.
         train (path, optional): the training file, to show its texts.
         host (str), port (int): where it listens; port 0: one that is free.
         limits (Limits): of a question, and of all together.
     """
 
     source: Source
-    index: Path
+    index: Path | str
     train: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000

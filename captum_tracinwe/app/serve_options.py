@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.app import source_options
-from captum_tracinwe.app.option_types import count, port, size
+from captum_tracinwe.app.option_types import count, index_place, port, size
 
 __all__ = ["add"]
 
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     )
     command.set_defaults(run=_run)
     option = command.add_argument
-    option("index", metavar="INDEX", help="what `captum-tracinwe index` made")
+    option("index", metavar="INDEX", help="what `captum-tracinwe index` made, or the URL of one")
     option("--train", metavar="FILE", help="the training file, to show its texts")
     option("--host", metavar="NAME", default="127.0.0.1", help="where to listen (default: this machine alone)")
     option("--port", metavar="N", type=port, default=8000, help="default: 8000; 0 takes one that is free")
@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> None:
     serve_command.run(
         serve_command.Settings(
             source_options.source_of(options),
-            Path(options.index),
+            index_place(options.index),
             Path(options.train) if options.train else None,
             options.host,
             options.port,

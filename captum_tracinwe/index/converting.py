@@ -36,6 +36,11 @@ def convert(
             f"GradientIndex.convert: {str(index.path)!r} keeps rows in part (dtype {manifest.dtype!r}, project "
             f"{manifest.project!r}): expected an index of whole rows, in float32, bfloat16 or float16."
         )
+    if len(index.segments) < len(manifest.segments):
+        raise ValueError(
+            f"GradientIndex.convert: this is a part of {str(index.path)!r}, {len(index.segments)} of {len(manifest.segments)} "
+            f"segments: expected all of it, GradientIndex.open(path)."
+        )
     if not manifest.complete:
         raise ValueError(
             f"GradientIndex.convert: {str(index.path)!r} is not complete: finish it with tracin.build_index(path, resume=True)."

@@ -140,6 +140,14 @@ class Snapshot:
             result[chosen] = self.segments[s].numbers[places[chosen] - self.starts[s]]
         return torch.from_numpy(result)
 
+    def _no_column(self, name: Any) -> ValueError:
+        known = [{n for n in segment.columns if not n.startswith(RESERVED)} for segment in self.segments]
+        message = f"The index has no metadata column {name!r} for all examples (it has: "
+        message += f"{', '.join(sorted(set.intersection(*known))) or 'none'})."
+        if any(name in names for names in known):
+            message += " Some were added without it: index.compact() gives None to those."
+        return ValueError(message)
+
     def allowed(
         self, where: Mapping[str, Any] | None = None, indices: Sequence[int] | Tensor | None = None
     ) -> npt.NDArray[np.bool_]:
@@ -154,8 +162,7 @@ class Snapshot:
             passes: list[bool] = []
             for segment in self.segments:
                 if name not in segment.columns:
-                    known = ", ".join(sorted(n for n in segment.columns if not n.startswith(RESERVED))) or "none"
-                    raise ValueError(f"The index has no metadata column {name!r} for all examples (it has: {known}).")
+                    raise self._no_column(name)
                 passes += [entry in accepted for entry in segment.columns[name]]
             result = result & np.array(passes, dtype=np.bool_)
         if indices is not None:

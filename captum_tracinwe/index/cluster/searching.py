@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.batches.arguments import is_rate, is_whole
 from captum_tracinwe.index.cluster.actors import Asked, Progress, SegmentActor, Share, Turn
 from captum_tracinwe.index.cluster.engine import Handle, as_itself, engine
 from captum_tracinwe.index.files.disk import IndexDamaged
@@ -186,12 +186,15 @@ class SearchActors:
             timeout (float, optional): seconds that one round may take, restarts of actors included. Default: no end.
 
         Raises:
-            ValueError: rows of another width; k < 1; a filter that the index cannot answer; it is closed.
+            ValueError: rows of another width; k < 1; a timeout that is not above 0; a filter that the index cannot answer; it is
+                closed.
             IndexDamaged: what was read is not what was written.
             TimeoutError: a round took longer.
         """
         if not is_whole(k) or k < 1:
             raise ValueError(f"`k` should be a whole number of at least 1, got {k!r}.")
+        if timeout is not None and not (is_rate(timeout) and timeout > 0):
+            raise ValueError(f"`timeout` should be a number of seconds above 0, or None, got {timeout!r}.")
         if not self._actors:
             raise ValueError("SearchActors.search: it was closed. Make another: SearchActors(path).")
 

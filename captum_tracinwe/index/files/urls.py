@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["is_url", "shown"]
+__all__ = ["is_url", "lower_scheme", "shown"]
 
 # Two letters at least: "C://" is a drive.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -18,6 +18,16 @@ def is_url(path: Any) -> bool:
     (True, False, False)
     """
     return isinstance(path, str) and _URL.match(path) is not None
+
+
+def lower_scheme(url: str) -> str:
+    """A URL as fsspec knows it: schemes are the same in capitals, and it has them in small letters.
+
+    >>> lower_scheme("S3://Bucket/index")
+    's3://Bucket/index'
+    """
+    scheme, rest = url.split("://", 1)
+    return f"{scheme.lower()}://{rest}"
 
 
 def shown(url: str) -> str:

@@ -14,7 +14,7 @@ from captum_tracinwe.index.files.digests import Expected, blocks_of
 from captum_tracinwe.index.files.disk import IndexDamaged, make_folder, open_lock, present, temporary
 from captum_tracinwe.index.remote.store import Store
 
-__all__ = ["fetch_all"]
+__all__ = ["fetch_all", "remove_wrong"]
 
 # Files on their way at once: a store answers each request late, and many of them together.
 AT_ONCE = 8
@@ -42,6 +42,15 @@ def fetch_all(store: Store, folder: Path, files: Iterable[Expected]) -> int:
         finally:
             for turn in turns:
                 turn.cancel()
+
+
+def remove_wrong(folder: Path, files: Iterable[Expected]) -> None:
+    """Remove the copies that are not, or no longer, what the manifest says."""
+    for expected in files:
+        path = folder / expected.file.name
+        with contextlib.suppress(FileNotFoundError):
+            if expected.wrong(blocks_of(path)) is not None:
+                path.unlink(missing_ok=True)
 
 
 def _is_there(folder: Path, expected: Expected) -> bool:

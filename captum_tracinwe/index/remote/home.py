@@ -18,7 +18,7 @@ from captum_tracinwe.index.files.digests import expected_files
 from captum_tracinwe.index.files.disk import IndexDamaged, locked, make_folder, read_file, write_whole
 from captum_tracinwe.index.files.learned import forget
 from captum_tracinwe.index.files.manifest import NAME, Manifest, SegmentEntry
-from captum_tracinwe.index.remote.copies import fetch_all
+from captum_tracinwe.index.remote.copies import fetch_all, remove_wrong
 from captum_tracinwe.index.remote.store import Store
 from captum_tracinwe.whole_files import write_all
 
@@ -101,7 +101,7 @@ class StoreHome:
             fetch_all(self.store, self.folder, expected_files(manifest, entries))
 
     def verify(self, manifest: Manifest) -> None:
-        """Read every byte there.
+        """Read every byte there, and of the copies: one that the disk has damaged is removed, and fetched at the next open.
 
         Raises:
             IndexDamaged: something is not what was written; the message names every damaged file.
@@ -116,6 +116,9 @@ class StoreHome:
                 wrong.append(f"{expected.file.name}: {found}")
         if wrong:
             raise IndexDamaged(f"The index {str(self)!r} is damaged in {len(wrong)} place(s): {'; '.join(wrong)}")
+        with said_of_cache(self._entry.parent):
+            self._use()
+            remove_wrong(self.folder, expected_files(manifest))
 
     def _use(self) -> None:
         """Keep others from clearing it away."""

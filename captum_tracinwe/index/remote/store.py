@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_tracinwe.index.files.digests import BLOCK
-from captum_tracinwe.index.files.urls import shown
+from captum_tracinwe.index.files.urls import lower_scheme, shown
 from captum_tracinwe.index.remote.said import store_says
 from captum_tracinwe.installing import install
 
@@ -39,7 +39,8 @@ class Store:
                 f"`storage_options` should be a mapping of names to values, got {type(options).__name__}: see the file system "
                 f"of fsspec that reads {shown(url)!r}."
             )
-        self.url, self.options, self.shown = url.rstrip("/"), dict(options or {}), shown(url)
+        url = lower_scheme(url).rstrip("/")
+        self.url, self.options, self.shown = url, dict(options or {}), shown(url)
         _ = self._opened
 
     def __getstate__(self) -> dict[str, Any]:
