@@ -167,6 +167,17 @@ def _of_labels(results):
         "labels_human_promised": f"{human[0]:.0f}",
         "labels_human_found": f"{human[1]}",
     }
+    suggested = json.loads((results / "evidence" / "suggestions-cnn-s1.json").read_text())["cells"].values()
+    told = [cell for cell in suggested if cell["classes"] > 2 and cell["tells"]]
+    sure, right_of_sure, met, right = (
+        sum(cell[of] for cell in told) for of in ("sure", "right of the sure", "found", "right")
+    )
+    found |= {
+        "sure_cells": str(len(told)),
+        "sure_share": f"{sure / met:.0%}",
+        "sure_right": f"{right_of_sure / sure:.0%}",
+        "sure_all": f"{right / met:.0%}",
+    }
     tuned = json.loads((results / "evidence" / "labels-minilm-s1.json").read_text())["cells"]
     for name, cell in tuned.items():
         data = name.partition(",")[0]

@@ -89,6 +89,9 @@ def test_the_table_and_the_file_say_the_same(found):
     rows = list(csv.DictReader(io.StringIO(found.to_csv())))
     assert [int(row["index"]) for row in rows] == list(found.order)
     assert [float(row["suspicion"]) for row in rows] == pytest.approx(list(found.suspicions))
+    assert [float(row["certainty"]) for row in rows] == pytest.approx(list(found.certainties))
+    assert [one.certainty for one in found.first] == list(found.certainties[: len(found.first)])
+    assert all(0 <= one <= 1 for one in found.certainties)
     first = found.first[0]
     against = " ".join(str(pair.train_index) for pair in first.reasons.speaks_against)
     assert against

@@ -5,7 +5,7 @@ import torch
 
 from captum_tracinwe.labels.chances import Chances, rising
 from captum_tracinwe.labels.highest import highest
-from captum_tracinwe.labels.voices import FEW, Voices, by_class, margins
+from captum_tracinwe.labels.voices import FEW, Voices, _in_the_labels_place, by_class, margins, without
 
 SIZE, CLASSES = 3000, 4
 
@@ -152,6 +152,54 @@ def test_the_suggested_class_is_the_best_other_one():
         for row, y in zip(both.told.tolist(), both.labels.tolist(), strict=True)
     ]
     assert both.suggested.tolist() == looped
+
+
+@pytest.mark.parametrize(
+    ("words", "share"), [(2.0, 0.05), (2.0, 0.1), (3.0, 0.05), (3.0, 0.1), (3.0, 0.3), (5.0, 0.1), (5.0, 0.3)]
+)
+def test_the_suggested_class_is_right_as_often_as_is_said(words, share):
+    """Of wrong labels, which nobody knows: here the judge decides alone, for the model has learned the labels by heart."""
+    truth, labels, wrong = mislabelled(share, size=20_000)
+    found = Voices(told(labels, 9.0), told(truth, words, seed=3), labels)
+    right, said = (found.suggested == truth)[wrong].double(), found.certainties[wrong]
+    assert float(said.mean()) == pytest.approx(float(right.mean()), abs=0.03)
+    for low, high in ((0.0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1.0)):
+        within = (said >= low) & (said < high)
+        if within.sum() > 100:
+            assert float(said[within].mean()) == pytest.approx(float(right[within].mean()), abs=0.08)
+
+
+def test_two_voices_that_agree_are_right_more_often_than_is_said():
+    both, truth, wrong = voices()
+    sure = wrong & (both.certainties >= 0.9)
+    assert sure.sum() > 30
+    assert float((both.suggested == truth)[sure].double().mean()) > 0.9
+    judged = without(by_class(both.judge, both.labels), both.labels).argmax(1)
+    assert float(both.certainties[judged != both.suggested].max()) <= 0.5
+
+
+def test_who_cannot_tell_says_no_certainty_and_of_two_classes_there_is_one_other():
+    truth, labels, _ = mislabelled(0.1)
+    assert Voices(told(truth, 2.0), told(truth, 0.5), labels).certainties is None
+    truth, labels, _ = mislabelled(0.1, classes=2)
+    for words in (0.0, 6.0):
+        assert Voices(told(truth, 2.0, 2), told(truth, words, 2), labels).certainties.tolist() == [1.0] * SIZE
+
+
+def test_each_other_class_in_the_labels_place_is_counted_by_its_part():
+    truth, labels, _ = mislabelled(0.2, size=50, classes=5)
+    judged = told(truth, 1.0, 5)
+    aheads, right, parts = _in_the_labels_place(judged, labels)
+    looped = []
+    for row, label in zip(judged, labels.tolist(), strict=True):
+        for other in set(range(5)) - {label}:
+            best, second = sorted((k for k in range(5) if k != other), key=lambda k, row=row: -row[k])[:2]
+            looped.append((float(row[best] - row[second]), float(best == label)))
+    for at in torch.linspace(0, 3, 13).tolist():
+        above = aheads > at
+        expected = [hit for ahead, hit in looped if ahead > at]
+        assert 4 * float(parts[above].sum()) == pytest.approx(len(expected))
+        assert 4 * float((parts * right)[above].sum()) == pytest.approx(sum(expected))
 
 
 def test_a_model_that_has_learned_its_labels_by_heart_hardly_counts():

@@ -95,6 +95,21 @@ def test_a_card_has_label_suggestion_chance_witnesses_and_words():
     assert "under 1% likely wrong" in read(third)
 
 
+@pytest.mark.parametrize(
+    ("certainty", "card", "line"),
+    [
+        (None, "Labelled a → probably b 50% likely wrong", "50%  a → b  (text 5)"),
+        (1.0, "Labelled a → probably b 50% likely wrong", "50%  a → b  (text 5)"),
+        (0.97, "Labelled a → probably b if wrong, 97% sure 50% likely", "50%  a → b, if wrong, 97% sure  (text 5)"),
+        (0.3, "Labelled a → perhaps b if wrong, 30% sure 50% likely", "50%  a → b, if wrong, 30% sure  (text 5)"),
+    ],
+)
+def test_how_sure_a_suggested_label_is_stands_beside_it(certainty, card, line):
+    found = found_of(Suspect(5, "a", "b", 0.5, certainty=certainty))
+    assert read(cards_of(viz.suspects_html(found))[0]).startswith(card)
+    assert line in viz.suspects_text(found)
+
+
 def test_places_stand_for_indices_and_texts_for_doubles():
     texts = {3: text_of("goal", "now"), 7: text_of("goal", "then")}
     page = viz.suspects_html(three_suspects(), texts=texts, places=[f"line {n + 2}" for n in range(120)])

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from captum_tracinwe.evaluation import bootstrap_mean
 
-__all__ = ["ahead", "labels", "why"]
+__all__ = ["ahead", "labels", "suggestions", "why"]
 
 OURS = "suspects", "suspects, 5 folds"
+SURE_ONES = "sure", "right of the sure", "found", "right"
 
 
 def ahead(cells: list[dict[str, Any]], ours: str, rival: str) -> tuple[float, float, float]:
@@ -55,6 +56,29 @@ def labels(content: dict[str, Any]) -> str:
             f"| {key} | {cell['wrong']} of {cell['texts']:,} | {cell['AP']['loss']:.3f} | {cell['AP'][best]:.3f} ({best}) | "
             f"{cell['AP'][OURS[0]]:.3f} | {cell['AP'][OURS[1]]:.3f} | {promised} | {cell['suggested right']:.0%} | "
             f"{cell['weight']:.2f} | {cell['accuracy']:.0%}{'' if cell['tells'] else ', too few'} |"
+        )
+    return "\n".join(lines)
+
+
+def suggestions(content: dict[str, Any]) -> str:
+    cells = content["cells"]
+    told = [cell for cell in cells.values() if cell["classes"] > 2 and cell["tells"]]
+    sure, right_of_sure, found, right = (sum(cell[of] for cell in told) for of in SURE_ONES)
+    lines = [
+        f"{len(told)} cells of more than two classes where words tell them. Of the suggestions for {found:,} wrong labels found "
+        f"{right / found:.1%} are right. {sure / found:.0%} have a certainty of {content['settings']['sure']} or more; of these "
+        f"{right_of_sure / sure:.1%} are right.",
+        "",
+        "| cell | wrong labels found | suggested right | promised | sure | right of the sure |",
+        "|---|---|---|---|---|---|",
+    ]
+    for key, cell in cells.items():
+        known = cell["promised"] is not None
+        promised = f"{cell['promised'] / max(1, cell['found']):.0%}" if known else "nobody can tell"
+        share = f"{cell['sure'] / max(1, cell['found']):.0%}" if known else ""
+        of_sure = f"{cell['right of the sure'] / cell['sure']:.1%}" if cell["sure"] else ""
+        lines.append(
+            f"| {key} | {cell['found']} | {cell['right'] / max(1, cell['found']):.0%} | {promised} | {share} | {of_sure} |"
         )
     return "\n".join(lines)
 

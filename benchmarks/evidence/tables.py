@@ -28,7 +28,7 @@ from captum_tracinwe.evaluation import (
 )
 from captum_tracinwe.evaluation.mistakes import Mistakes
 from common import RESULTS
-from label_tables import labels, why
+from label_tables import labels, suggestions, why
 from method_tables import methods
 from readme_tables import README
 
@@ -251,7 +251,8 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> Interval:
 
 
 KINDS: dict[str, Callable[[dict[str, Any]], str]] = {
-    f.__name__: f for f in (deletion, noise, cancellation, words, mistakes, lds, causes, choosing, speed, labels, why)
+    f.__name__: f
+    for f in (deletion, noise, cancellation, words, mistakes, lds, causes, choosing, speed, labels, suggestions, why)
 } | {"own": deletion, "ensemble": deletion, "recommended_words": words}
 
 

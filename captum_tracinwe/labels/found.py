@@ -15,7 +15,18 @@ from captum_tracinwe.words.texts import TokenizedText
 __all__ = ["COLUMNS", "Double", "MixedUp", "Suspect", "Suspects"]
 
 #: Of the table; witnesses and words are those of the first suspects.
-COLUMNS = ("index", "label", "suggested", "suspicion", "text", "against", "for", "words_against", "words_for")
+COLUMNS = (
+    "index",
+    "label",
+    "suggested",
+    "suspicion",
+    "certainty",
+    "text",
+    "against",
+    "for",
+    "words_against",
+    "words_for",
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class Suspect:
         suspicion (float): how probable it is that the label is wrong.
         reasons (Reasons): the training texts that speak for the label and against it.
         text (TokenizedText, optional): the text.
+        certainty (float, optional): how probable it is that the suggested label is the right one, if the given one is wrong;
+            None: no judge can tell.
     """
 
     index: int
@@ -36,6 +49,7 @@ class Suspect:
     suspicion: float
     reasons: Reasons = field(default_factory=Reasons)
     text: TokenizedText | None = None
+    certainty: float | None = None
 
     def words(self, against: bool = True, count: int = 5) -> list[WordShare]:
         """The words by which the texts that speak against the label (for it) do so, strongest first: their shares added up.
@@ -103,6 +117,8 @@ class Suspects:
         names (tuple of str): of the K classes.
         all_labels (tuple of str): of all training texts, by training index, those known to be right corrected.
         texts (tuple of str): the texts, in this order; empty if they were not given.
+        certainties (tuple of float): how probable each suggested label is the right one, if the given one is wrong, in this
+            order; empty if no judge can tell.
     """
 
     first: tuple[Suspect, ...]
@@ -118,6 +134,7 @@ class Suspects:
     names: tuple[str, ...] = ()
     all_labels: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    certainties: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.order)
@@ -139,6 +156,7 @@ class Suspects:
                     "label": self.labels[place],
                     "suggested": self.suggested[place],
                     "suspicion": self.suspicions[place],
+                    "certainty": self.certainties[place] if self.certainties else None,
                     "text": one.text.text if one is not None and one.text is not None else text,
                     "against": _named(one, True),
                     "for": _named(one, False),

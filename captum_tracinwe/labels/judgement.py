@@ -127,6 +127,7 @@ def suspects(
     known = set(right or ())
     order = [index for index in torch.argsort(-voices.scores, stable=True).tolist() if index not in known]
     suspicions, suggested = voices.suspicions.tolist(), voices.suggested.tolist()
+    certainties = None if voices.certainties is None else voices.certainties.tolist()
     given, now = answers.labels.tolist(), labels.tolist()  # `right` may have changed some
     alike, groups = doubles_of(words), same_words(words)
     beside: dict[int, set[int]] = defaultdict(set)
@@ -146,6 +147,7 @@ def suspects(
             suspicions[index],
             _with_texts(reasons.get(index, Reasons()), texts),
             None if texts is None else texts[index],
+            None if certainties is None else certainties[index],
         )
         for index in order[:limit]
     )
@@ -167,6 +169,7 @@ def suspects(
         tuple(names),
         tuple(names[label] for label in now),
         () if texts is None else tuple(texts[index].text for index in order),
+        () if certainties is None else tuple(certainties[index] for index in order),
     )
 
 

@@ -22,6 +22,7 @@ from captum_tracinwe.visualization.suspects_words import (
     expectations,
     labels_of,
     place_of,
+    sureness,
     warning,
 )
 from captum_tracinwe.words.influence import WordInfluence, WordShare
@@ -186,11 +187,14 @@ def _by_number(label: str) -> tuple[bool, int, str]:
 
 def _card(one: Suspect, number: int, look: _Look) -> str:
     was, new = _name(one.label), _name(one.suggested)
-    total = len(look.found.first)
+    total, sure = len(look.found.first), sureness(one)
+    sure = f" <small>{sure}</small>" if sure else ""
+    guess = "perhaps" if one.certainty is not None and one.certainty < 0.5 else "probably"
     out = [
         f'<article class="card suspect" tabindex="-1" aria-labelledby="card{number}"><div class="row">'
-        f'<h3 id="card{number}">Labelled <b>{was}</b> <span class="arrow" aria-hidden="true">→</span> probably '
-        f'<b class="new">{new}</b></h3><span class="chance">{chance(one.suspicion, look.found.tells)} likely wrong</span></div>'
+        f'<h3 id="card{number}">Labelled <b>{was}</b> <span class="arrow" aria-hidden="true">→</span> {guess} '
+        f'<b class="new">{new}</b>{sure}</h3>'
+        f'<span class="chance">{chance(one.suspicion, look.found.tells)} likely wrong</span></div>'
         f'<div class="row"><span class="where">{number + 1} of {total} · {_place(one.index, look)}</span>'
         f'<span class="verdict" hidden></span></div>\n'
     ]

@@ -18,6 +18,7 @@ __all__ = [
     "expectations",
     "labels_of",
     "place_of",
+    "sureness",
     "suspects_text",
     "warning",
 ]
@@ -104,6 +105,13 @@ def chance(suspicion: float, tells: bool = True) -> str:
     return shown if tells or percent < 1 else f"at most {shown}"
 
 
+def sureness(one: Suspect) -> str:
+    """How sure the suggested label is, in words; nothing, where there is no other, or nobody can tell."""
+    if one.certainty is None or one.certainty == 1:
+        return ""
+    return f"if wrong, {chance(one.certainty)} sure"
+
+
 def about(number: float) -> str:
     """An expected number: whole, where it is not below one."""
     return "0" if number < 0.05 else f"{number:.1f}" if number < 1 else f"{number:,.0f}"
@@ -137,7 +145,8 @@ def _short(label: str) -> str:
 
 
 def _lines(one: Suspect, place: str, tells: bool, width: int) -> list[str]:
-    head = f"{chance(one.suspicion, tells):>8}  {_short(one.label)} → {_short(one.suggested)}  ({place})"
+    sure = f", {sureness(one)}" if sureness(one) else ""
+    head = f"{chance(one.suspicion, tells):>8}  {_short(one.label)} → {_short(one.suggested)}{sure}  ({place})"
     lines = [head]
     if one.text is not None:
         text = visible(" ".join(one.text.text.split()))
