@@ -100,8 +100,8 @@ def test_a_card_has_label_suggestion_chance_witnesses_and_words():
     [
         (None, "Labelled a → probably b 50% likely wrong", "50%  a → b  (text 5)"),
         (1.0, "Labelled a → probably b 50% likely wrong", "50%  a → b  (text 5)"),
-        (0.97, "Labelled a → probably b if wrong, 97% sure 50% likely", "50%  a → b, if wrong, 97% sure  (text 5)"),
-        (0.3, "Labelled a → perhaps b if wrong, 30% sure 50% likely", "50%  a → b, if wrong, 30% sure  (text 5)"),
+        (0.97, "Labelled a → probably b 97% sure if wrong 50% likely", "50%  a → b, 97% sure if wrong  (text 5)"),
+        (0.3, "Labelled a → perhaps b 30% sure if wrong 50% likely", "50%  a → b, 30% sure if wrong  (text 5)"),
     ],
 )
 def test_how_sure_a_suggested_label_is_stands_beside_it(certainty, card, line):

@@ -31,7 +31,7 @@ border:1px solid var(--soft);border-radius:6px;padding:.25rem .65rem;max-width:1
 .ctwe .suspect h3 b{font-weight:650;border:1.5px solid var(--soft);border-radius:6px;padding:0 .4em;
 -webkit-box-decoration-break:clone;box-decoration-break:clone}
 .ctwe .suspect h3 .new{background:var(--fg);color:var(--bg);border-color:var(--fg)}
-.ctwe .suspect h3 .arrow{color:var(--soft);padding:0 .1em}
+.ctwe .suspect h3 .arrow{color:var(--soft);padding:0 .1em}.ctwe .suspect h3 small{white-space:nowrap}
 .ctwe .chance{margin-left:auto;white-space:nowrap;font-weight:650;font-variant-numeric:tabular-nums}
 .ctwe .where{font-size:.8rem;color:var(--soft)}
 .ctwe .suspect>.text,.ctwe .suspect>.long .text{font-size:1.1rem;margin:.5rem 0 .6rem}

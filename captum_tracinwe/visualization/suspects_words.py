@@ -109,7 +109,7 @@ def sureness(one: Suspect) -> str:
     """How sure the suggested label is, in words; nothing, where there is no other, or nobody can tell."""
     if one.certainty is None or one.certainty == 1:
         return ""
-    return f"if wrong, {chance(one.certainty)} sure"
+    return f"{chance(one.certainty)} sure if wrong"
 
 
 def about(number: float) -> str:
