@@ -122,7 +122,7 @@ def test_an_error_of_the_data_comes_out_as_itself_and_what_was_finished_is_kept(
 @pytest.mark.slow
 def test_a_process_that_dies_each_time_is_told(ray, tmp_path):
     with pytest.raises(
-        RuntimeError, match=r"(?s)Looking at the training set .* ended 1 times with its process .* resume=True"
+        RuntimeError, match=r"(?s)Looking at the training set .* ended 1 times with its process .* Nothing was begun"
     ):
         build_with_ray(partial(dies, str(tmp_path)), tmp_path / "i", retries=0, **FORM)
 
@@ -134,9 +134,56 @@ def dies(folder):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+BAD = [
+    ({"append": True}, "`append` is not one of its options. Append in one process: tracin.build_index"),
+    ({"dtyp": "int8"}, "there is no option 'dtyp'; expected some of dtype, rank"),
+    ({"sample": 3}, "there is no option 'sample'"),
+    ({"resume": "no"}, "`resume` should be True or False, got 'no'"),
+    ({"resume": None}, "`resume` should be True or False, got None"),
+    *(({"memory_limit": one}, "`memory_limit` should be a number of bytes") for one in ("1GB", -1, True, float("nan"))),
+    *(({"retries": one}, "`retries` should be a whole number of at least 0") for one in (-1, 1.5, "3", None)),
+    *(({"workers": one}, "`workers` should be a whole number of at least 1") for one in (0, 1.5, "3", None)),
+    *(({"num_cpus": one}, "`num_cpus` should be a number of at least 0, got") for one in (-1, "1", float("nan"))),
+    *(({"num_gpus": one}, "`num_gpus` should be a number of at least 0, whole above 1") for one in (-1, 1.5, "1")),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), BAD, ids=[str(given) for given, _ in BAD])
+def test_an_argument_that_cannot_be_is_refused_before_anything_is_started(inline, tmp_path, given, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        build_with_ray(partial(tracin_of, str(tmp_path)), tmp_path / "i", **given)
+    assert not (tmp_path / "i").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (None, "`make_tracin` should be a function that makes a TracInWE, got a NoneType"),
+        (lambda: None, "`make_tracin` should return a TracInWE, got a NoneType"),
+        (lambda: torch.nn.Linear(1, 1), "`make_tracin` should return a TracInWE, got a Linear"),
+    ],
+)
+def test_what_makes_no_tracin_is_told(inline, tmp_path, make, said):
+    with pytest.raises(TypeError, match=said):
+        build_with_ray(make, tmp_path / "i", **FORM)
+    assert not (tmp_path / "i" / "manifest.json").exists()
+
+
+def test_a_store_of_one_process_is_refused(inline, tmp_path):
+    with pytest.raises(ValueError, match="'memory://b/i' is in the memory of this process alone"):
+        build_with_ray(partial(tracin_of, str(tmp_path)), "memory://b/i", **FORM)
+
+
+@pytest.mark.parametrize("needs", [{"num_gpus": 1}, {"num_cpus": 64}])
+def test_what_no_machine_has_is_said(inline, tmp_path, needs, recwarn):
+    [(name, most)] = needs.items()
+    with pytest.warns(UserWarning, match=f"waits: no machine of Ray's cluster has .*{name}={most}.*{name} up to [02]"):
+        build_with_ray(partial(tracin_of, str(tmp_path)), tmp_path / "i", **needs, **FORM)
+    build_with_ray(partial(tracin_of, str(tmp_path)), tmp_path / "j", memory_limit=None, **FORM)
+    assert not [one for one in recwarn if "waits" in str(one.message)]
+
+
 def test_what_cannot_be_built_is_refused(inline, tmp_path):
-    with pytest.raises(TypeError, match="append"):
-        build_with_ray(partial(tracin_of, str(tmp_path)), tmp_path / "i", append=True)
     with pytest.raises(ValueError, match="need a training set that can be read in any order"):
         build_with_ray(partial(streamed, str(tmp_path)), tmp_path / "i", **FORM)
     with pytest.raises(ValueError, match="'source' has 2 values: expected 150"):

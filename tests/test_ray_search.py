@@ -161,10 +161,11 @@ def test_a_search_that_cannot_be_is_refused_as_by_an_index(inline, tmp_path):
     rows = index.rows([1])
     with SearchActors(index.path, 2) as parts:
         assert repr(parts) == f"SearchActors({str(index.path)!r}: 2 + 2 segments)"
-        for k, arguments in ((0, {}), (1, {"where": {"no": 1}}), (1, {"indices": [60]})):
-            with pytest.raises(ValueError, match=".") as expected:
+        wrong = [{"where": {"no": 1}}, {"indices": [60]}, {"proponents": "no"}, {"proponents": None}, {"length": 5}]
+        for k, arguments in ((0, {}), *((1, one) for one in wrong)):
+            with pytest.raises((TypeError, ValueError), match=".") as expected:
                 index.search(rows, k, **arguments)
-            with pytest.raises(ValueError, match=re.escape(str(expected.value))):
+            with pytest.raises(expected.type, match=re.escape(str(expected.value))):
                 parts.search(rows, k, **arguments)
         for timeout in (0, -1, float("nan"), float("inf"), "x", True):
             with pytest.raises(
@@ -175,6 +176,18 @@ def test_a_search_that_cannot_be_is_refused_as_by_an_index(inline, tmp_path):
             parts.search(rows_of(0, 1, 4), 1)
     with pytest.raises(ValueError, match="it was closed"):
         parts.search(rows, 1)
+    for given, said in (
+        ({"num_cpus": "1"}, "`num_cpus` should be a number of at least 0, got '1'"),
+        ({"timeout": 0}, "`timeout` should be a number of seconds above 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            SearchActors(index.path, 1, **given)
+    with pytest.raises(ValueError, match="'memory://b/i' is in the memory of this process alone"):
+        SearchActors("memory://b/i")
+    with pytest.raises(ValueError, match="`parts` should be a whole number of at least 1, got 0"):
+        search_with_ray(index.path, rows, 1, parts=0)
+    with pytest.raises(TypeError, match="there is no argument 'wher'; filters are where, indices, length"):
+        search_with_ray(index.path, rows, 1, wher=1)
     with pytest.raises(ValueError, match="`actors` should be a whole number of at least 1, got 0"):
         SearchActors(index.path, 0)
     with pytest.raises(FileNotFoundError, match="No index at"):

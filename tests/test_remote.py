@@ -208,6 +208,28 @@ def test_verify_removes_a_copy_that_was_damaged_since_and_opening_fetches_it(ind
         assert fetched == [victim.name]
 
 
+@pytest.mark.parametrize("kind", ["segment", "projections"])
+def test_a_copy_whose_head_was_damaged_is_fetched_anew_by_opening(index, sent, cache, fetched, kind):
+    opened = GradientIndex.open(sent[0], cache=cache)
+    victim = sorted(opened.path.glob(f"{kind}-*"))[0]
+    raw = bytearray(victim.read_bytes())
+    raw[20] ^= 1
+    victim.write_bytes(raw)
+    fetched.clear()
+    assert torch.equal(GradientIndex.open(sent[0], cache=cache).rows().values, index.rows().values)
+    assert fetched == [victim.name]
+
+
+def test_a_directory_whose_file_is_damaged_is_left_as_it_is(index):
+    victim = index.segments[0].path
+    raw = bytearray(victim.read_bytes())
+    raw[20] ^= 1
+    victim.write_bytes(raw)
+    with pytest.raises(IndexDamaged, match="header"):
+        GradientIndex.open(index.path)
+    assert victim.read_bytes() == raw
+
+
 def test_a_scheme_in_capitals_is_the_same(index, sent, cache):
     url = sent[0]
     scheme, rest = url.split("://")

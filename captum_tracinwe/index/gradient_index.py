@@ -13,7 +13,7 @@ from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.index import maintenance
 from captum_tracinwe.index.converting import convert
 from captum_tracinwe.index.creation import read_projections
-from captum_tracinwe.index.files.disk import folder_of
+from captum_tracinwe.index.files.disk import IndexDamaged, folder_of
 from captum_tracinwe.index.files.kept import Kept
 from captum_tracinwe.index.files.manifest import NAME, Manifest, SegmentEntry
 from captum_tracinwe.index.files.segment import Segment
@@ -126,8 +126,17 @@ class GradientIndex(Snapshot):
         """
         known = known or {}
         home.hold(manifest, [entry for entry in entries if entry not in known])
-        segments = [known.get(entry) or Segment(home.folder, manifest, entry) for entry in entries]
-        return cls(home.folder, manifest, segments, *read_projections(home.folder, manifest), home, share)
+
+        def opened() -> GradientIndex:
+            segments = [known.get(entry) or Segment(home.folder, manifest, entry) for entry in entries]
+            return cls(home.folder, manifest, segments, *read_projections(home.folder, manifest), home, share)
+
+        try:
+            return opened()
+        except IndexDamaged:
+            if not home.mend(manifest, entries):
+                raise
+        return opened()
 
     @classmethod
     @undisturbed

@@ -37,6 +37,13 @@ class Home(Protocol):
             IndexDamaged: one is not to be had.
         """
 
+    def mend(self, manifest: Manifest, entries: Iterable[SegmentEntry]) -> bool:
+        """Have files anew that are not what was written, as far as that is ours to do; whether there were such.
+
+        Raises:
+            IndexDamaged: one is not to be had.
+        """
+
 
 @dataclass(frozen=True)
 class FolderHome:
@@ -53,6 +60,10 @@ class FolderHome:
 
     def hold(self, manifest: Manifest, entries: Iterable[SegmentEntry]) -> None:
         """Nothing is to be done."""
+
+    def mend(self, manifest: Manifest, entries: Iterable[SegmentEntry]) -> bool:
+        """The files are somebody's own: nothing is removed."""
+        return False
 
 
 def home_of(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from captum_tracinwe.batches.arguments import check_flags
 from captum_tracinwe.index.snapshot import Snapshot, checked_question, divided
 from captum_tracinwe.rows import ops
 from captum_tracinwe.rows.row_gradients import RowGradients
@@ -55,6 +56,7 @@ def question_of(index: Snapshot, rows: RowGradients, proponents: bool, both: boo
     Raises:
         TypeError, ValueError: as :func:`captum_tracinwe.index.snapshot.checked_question`.
     """
+    check_flags(proponents=proponents)
     rows, left = checked_question(index, rows)
     sign = 1.0 if proponents else -1.0
     sketches = index.sketch.of(rows.ptr, rows.values, sign)

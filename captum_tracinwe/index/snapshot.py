@@ -179,6 +179,8 @@ class Snapshot:
 
         Kept for the next question by the same length.
         """
+        if length is not None and not isinstance(length, Length):
+            raise TypeError(f"`length` should be a captum_tracinwe.preconditioners.Length or None, got {length!r:.80}.")
         if length is None or not length.of_train:
             return None
         known = self._factors

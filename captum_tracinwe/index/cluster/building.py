@@ -14,12 +14,19 @@ from typing import Any, Protocol
 
 from captum._utils.progress import NullProgress, progress
 
-from captum_tracinwe.batches.arguments import is_whole
+from captum_tracinwe.batches.arguments import as_memory_limit, check_flags, is_whole
 from captum_tracinwe.gradients.live_source import LiveSource
 from captum_tracinwe.gradients.seen import shows_bars, when_shown
 from captum_tracinwe.gradients.switches import undisturbed
 from captum_tracinwe.index.build import Beginning, check_same, missing_spans, refuse_stream, write_span
-from captum_tracinwe.index.cluster.engine import Handle, as_itself, engine
+from captum_tracinwe.index.cluster.engine import (
+    Handle,
+    as_itself,
+    check_place,
+    check_resources,
+    engine,
+    warn_without_room,
+)
 from captum_tracinwe.index.cluster.targets import Target, target_of
 from captum_tracinwe.index.creation import check_form, read_projections
 from captum_tracinwe.index.estimate import Options, examples_in
@@ -36,6 +43,14 @@ __all__ = ["Trained", "build_with_ray"]
 ROUNDS = 3
 # A manifest of very many segments takes long to write: it is written no more often than leaves nine tenths of the time.
 SPARED = 9
+# Of `TracInWE.build_index`, besides the path, `resume` and `append`.
+OPTIONS = ("dtype", "rank", "segment_examples", "memory_limit", "metadata", "project", "show_progress", "announce")
+
+# Where a task has died as often as may be.
+KEPT = (
+    "What is finished is kept: go on with resume=True; where memory is short, with fewer `workers`, more `num_cpus` for each, or "
+    "a lower `memory_limit`."
+)
 
 Span = tuple[int, int]
 
@@ -83,11 +98,22 @@ def build_with_ray(
         FileExistsError: there is an index already, and ``resume`` is not asked for.
         ImportError: Ray is not installed.
         IndexMismatch: the one there is of something else.
+        TypeError, ValueError: an argument that cannot be, or that there is not.
         RuntimeError: the process of a task died more often than ``retries``; or somebody else changes the index at the URL.
         Exception: whatever the model, the loss or the data raise in a task, as it is; its note names the segment.
     """
     if not is_whole(workers) or workers < 1:
         raise ValueError(f"build_with_ray: `workers` should be a whole number of at least 1, got {workers!r}.")
+    if not is_whole(retries) or retries < 0:
+        raise ValueError(f"build_with_ray: `retries` should be a whole number of at least 0, got {retries!r}.")
+    if not callable(make_tracin):
+        raise TypeError(
+            f"build_with_ray: `make_tracin` should be a function that makes a TracInWE, got a {type(make_tracin).__name__}."
+        )
+    check_flags(resume=resume)
+    check_resources("build_with_ray", num_gpus=num_gpus, num_cpus=num_cpus)
+    check_place("build_with_ray", path)
+    options = _checked(options)
     ray = engine("build_with_ray")
     target = target_of(path, storage_options=storage_options)
     manifest = target.manifest()
@@ -95,16 +121,39 @@ def build_with_ray(
         raise FileExistsError(
             f"There is an index at {str(target.home)!r} already: go on with it by resume=True, or name another place."
         )
-    Options(**options)  # an argument that there is not is told before anything is started
     # A worker that has a GPU would end after each task, and the model would be loaded for each segment.
     of_task = {"num_gpus": num_gpus, "num_cpus": num_cpus, "max_retries": retries, "max_calls": 0}
     job = _Job(ray, target, of_task, Handle(secrets.token_hex(8), [ray.put(make_tracin)]), int(workers))
+    warn_without_room(ray, "build_with_ray", num_cpus=num_cpus, num_gpus=num_gpus)
     chosen, beginning = job.look(manifest, options)
     if manifest is None:
         assert beginning is not None
         manifest = target.begin(beginning, chosen)
     job.build(manifest, chosen)
     return None if isinstance(target.home, StoreHome) else GradientIndex.open(target.home.folder)
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Told before anything is started.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: `memory_limit` is no number of bytes.
+    """
+    if "append" in options:
+        raise TypeError(
+            "build_with_ray: `append` is not one of its options. Append in one process: tracin.build_index(path, append=True)."
+        )
+    unknown = [name for name in options if name not in OPTIONS]
+    if unknown:
+        raise TypeError(
+            f"build_with_ray: there is no option {', '.join(map(repr, unknown))}; expected some of {', '.join(OPTIONS)}."
+        )
+    if options.get("memory_limit", 0) is None:
+        options.pop("memory_limit")
+    if "memory_limit" in options:
+        options["memory_limit"] = as_memory_limit(options["memory_limit"])
+    return options
 
 
 # ------------------------------------------------------------------------------------------------------------- driver
@@ -123,7 +172,11 @@ class _Job:
         task = self.ray.remote(**self.of_task)(_look)
         quiet = {**options, "announce": None}
         found = task.remote(self.make, quiet, manifest, self.target)
-        chosen, beginning = self._result(found, f"Looking at the training set for the index {str(self.target.home)!r}")
+        chosen, beginning = self._result(
+            found,
+            f"Looking at the training set for the index {str(self.target.home)!r}",
+            "Nothing was begun. See that `make_tracin()` runs alone in a Python of that machine, and has memory enough there.",
+        )
         return dataclasses.replace(chosen, announce=options.get("announce")), beginning
 
     def build(self, manifest: Manifest, options: Options) -> None:
@@ -183,7 +236,7 @@ class _Job:
             entered.all()
         return entered.manifest
 
-    def _result(self, reference: Any, what: str) -> Any:
+    def _result(self, reference: Any, what: str, then: str = KEPT) -> Any:
         try:
             return self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
@@ -192,8 +245,7 @@ class _Job:
         except self.ray.exceptions.RayError as error:
             raise RuntimeError(
                 f"{what} ended {self.of_task['max_retries'] + 1} times with its process or machine ({type(error).__name__}: "
-                f"{error}). What is finished is kept: go on with resume=True; where memory is short, with "
-                f"fewer `workers`, more `num_cpus` for each, or a lower `memory_limit`."
+                f"{error}). {then}"
             ) from error
 
 
@@ -245,7 +297,15 @@ def _common(kind: str, made: Handle, use: Callable[[Any], Any]) -> Any:
 
 
 def _source(made: Handle) -> LiveSource:
-    source: LiveSource = _common("source", made, lambda make: make().live_source)
+    source: LiveSource = _common("source", made, _of_made)
+    return source
+
+
+def _of_made(make: Callable[[], Trained]) -> LiveSource:
+    tracin = make()
+    source = getattr(tracin, "live_source", None)
+    if not isinstance(source, LiveSource):
+        raise TypeError(f"build_with_ray: `make_tracin` should return a TracInWE, got a {type(tracin).__name__}.")
     return source
 
 

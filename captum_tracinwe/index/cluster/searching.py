@@ -16,7 +16,14 @@ from torch import Tensor
 
 from captum_tracinwe.batches.arguments import is_rate, is_whole
 from captum_tracinwe.index.cluster.actors import Asked, Progress, SegmentActor, Share, Turn
-from captum_tracinwe.index.cluster.engine import Handle, as_itself, engine
+from captum_tracinwe.index.cluster.engine import (
+    Handle,
+    as_itself,
+    check_place,
+    check_resources,
+    engine,
+    warn_without_room,
+)
 from captum_tracinwe.index.files.disk import IndexDamaged
 from captum_tracinwe.index.files.manifest import Manifest, SegmentEntry
 from captum_tracinwe.index.gradient_index import GradientIndex
@@ -34,6 +41,8 @@ __all__ = ["SearchActors", "search_with_ray"]
 
 # Test examples of one round at most: an actor holds what it knows of each.
 AT_ONCE = 256
+# Of a search by actors that are made for it.
+FILTERS = ("where", "indices", "length")
 
 
 class _Best(NamedTuple):
@@ -83,9 +92,12 @@ class SearchActors:
         num_cpus (float, optional): that Ray keeps for each actor. Default: none; one is asked for when it is placed.
         cache (str or Path, optional): of a URL, the cache folder, on each machine.
         storage_options (mapping, optional): of a URL, what fsspec's file system is made with.
+        timeout (float, optional): seconds that starting the actors and opening their segments may take. Default: no end.
 
     Raises:
-        ValueError: ``actors`` is no whole number of at least 1.
+        ValueError: ``actors`` is no whole number of at least 1; ``num_cpus`` or ``timeout`` cannot be; a ``memory://`` URL, which
+            only this process sees.
+        TimeoutError: it took longer.
         ImportError: Ray is not installed.
         FileNotFoundError, IndexDamaged, OSError: as :meth:`GradientIndex.open`.
     """
@@ -98,10 +110,15 @@ class SearchActors:
         num_cpus: float | None = None,
         cache: str | Path | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
     ) -> None:
         if not is_whole(actors) or actors < 1:
             raise ValueError(f"`actors` should be a whole number of at least 1, got {actors!r}.")
-        self._ray = engine("SearchActors")
+        if num_cpus is not None:
+            check_resources("SearchActors", num_cpus=num_cpus)
+        _check_timeout(timeout)
+        check_place("SearchActors", path)
+        self._ray, self._timeout = engine("SearchActors"), timeout
         self._home = home_of(path, cache, storage_options)
         self._home.manifest()  # before anything is started
         placed = {} if num_cpus is None else {"num_cpus": num_cpus}
@@ -110,7 +127,12 @@ class SearchActors:
         )
         self._actors = [made.remote() for _ in range(int(actors))]
         self._shares: list[tuple[SegmentEntry, ...]] = [() for _ in self._actors]
-        self.refresh()
+        warn_without_room(self._ray, "SearchActors", num_cpus=1 if num_cpus is None else num_cpus)
+        try:
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +184,7 @@ class SearchActors:
             for share in shares
         ]
         opened = [actor.open.remote(handle) for actor, handle in zip(self._actors, handles, strict=True)]
-        self._results(dict(enumerate(opened)), None)
+        self._results(dict(enumerate(opened)), self._timeout)
         self._whole, self._shares, self._handles = whole, [tuple(share) for share in shares], handles
 
     def search(
@@ -193,8 +215,7 @@ class SearchActors:
         """
         if not is_whole(k) or k < 1:
             raise ValueError(f"`k` should be a whole number of at least 1, got {k!r}.")
-        if timeout is not None and not (is_rate(timeout) and timeout > 0):
-            raise ValueError(f"`timeout` should be a number of seconds above 0, or None, got {timeout!r}.")
+        _check_timeout(timeout)
         if not self._actors:
             raise ValueError("SearchActors.search: it was closed. Make another: SearchActors(path).")
 
@@ -313,6 +334,11 @@ class SearchActors:
             ) from error
 
 
+def _check_timeout(timeout: Any) -> None:
+    if timeout is not None and not (is_rate(timeout) and timeout > 0):
+        raise ValueError(f"`timeout` should be a number of seconds above 0, or None, got {timeout!r}.")
+
+
 def search_with_ray(
     path: str | Path,
     rows: RowGradients,
@@ -321,6 +347,7 @@ def search_with_ray(
     parts: int = 2,
     *,
     storage_options: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
     **filters: Any,
 ) -> SearchResult:
     """:meth:`SearchActors.search` by actors that are made for this call; the result of :meth:`GradientIndex.search`.
@@ -330,10 +357,18 @@ def search_with_ray(
         rows, k, proponents, filters: as in :meth:`SearchActors.search`.
         parts (int): actors.
         storage_options (mapping, optional): of a URL, what fsspec's file system is made with.
+        timeout (float, optional): seconds that starting the actors, and then each round, may take. Default: no end.
 
     Raises:
         ImportError: Ray is not installed.
     """
+    if not is_whole(parts) or parts < 1:
+        raise ValueError(f"`parts` should be a whole number of at least 1, got {parts!r}.")
+    unknown = [name for name in filters if name not in FILTERS]
+    if unknown:
+        raise TypeError(
+            f"search_with_ray: there is no argument {', '.join(map(repr, unknown))}; filters are {', '.join(FILTERS)}."
+        )
     engine("search_with_ray")
-    with SearchActors(path, parts, storage_options=storage_options) as index:
-        return index.search(rows, k, proponents, **filters)
+    with SearchActors(path, parts, storage_options=storage_options, timeout=timeout) as index:
+        return index.search(rows, k, proponents, timeout=timeout, **filters)

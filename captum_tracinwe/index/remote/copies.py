@@ -44,13 +44,16 @@ def fetch_all(store: Store, folder: Path, files: Iterable[Expected]) -> int:
                 turn.cancel()
 
 
-def remove_wrong(folder: Path, files: Iterable[Expected]) -> None:
-    """Remove the copies that are not, or no longer, what the manifest says."""
+def remove_wrong(folder: Path, files: Iterable[Expected]) -> bool:
+    """Remove the copies that are not, or no longer, what the manifest says; whether there were such."""
+    found = False
     for expected in files:
         path = folder / expected.file.name
         with contextlib.suppress(FileNotFoundError):
             if expected.wrong(blocks_of(path)) is not None:
                 path.unlink(missing_ok=True)
+                found = True
+    return found
 
 
 def _is_there(folder: Path, expected: Expected) -> bool:

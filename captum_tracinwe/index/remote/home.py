@@ -100,6 +100,17 @@ class StoreHome:
             make_folder(self.folder)
             fetch_all(self.store, self.folder, expected_files(manifest, entries))
 
+    def mend(self, manifest: Manifest, entries: Iterable[SegmentEntry]) -> bool:
+        """Fetch copies anew that the disk has damaged; whether there were such.
+
+        Raises:
+            IndexDamaged, OSError: as :meth:`hold`.
+        """
+        files = list(expected_files(manifest, entries))
+        with said_of_cache(self._entry.parent):
+            self._use()
+            return remove_wrong(self.folder, files) and fetch_all(self.store, self.folder, files) > 0
+
     def verify(self, manifest: Manifest) -> None:
         """Read every byte there, and of the copies: one that the disk has damaged is removed, and fetched at the next open.
 
