@@ -59,4 +59,4 @@ def test_without_ray_the_extra_is_named(monkeypatch, name):
     with pytest.raises(
         ImportError, match=re.escape(f"{name} needs Ray, which is not installed. {install('ray', 'ray')}")
     ):
-        getattr(launch, name)(None, "index", *([1] if name == "search_with_ray" else []))
+        getattr(launch, name)(lambda: None, "index", *([1] if name == "search_with_ray" else []))

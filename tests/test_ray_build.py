@@ -122,7 +122,7 @@ def test_an_error_of_the_data_comes_out_as_itself_and_what_was_finished_is_kept(
 @pytest.mark.slow
 def test_a_process_that_dies_each_time_is_told(ray, tmp_path):
     with pytest.raises(
-        RuntimeError, match=r"(?s)Looking at the training set .* ended 1 times with its process .* Nothing was begun"
+        RuntimeError, match=r"(?s)Looking at the training set .* ended 1 times with its process .* No segment was built"
     ):
         build_with_ray(partial(dies, str(tmp_path)), tmp_path / "i", retries=0, **FORM)
 

@@ -175,7 +175,7 @@ class _Job:
         chosen, beginning = self._result(
             found,
             f"Looking at the training set for the index {str(self.target.home)!r}",
-            "Nothing was begun. See that `make_tracin()` runs alone in a Python of that machine, and has memory enough there.",
+            "No segment was built. See that `make_tracin()` runs alone in a Python of that machine, and has memory enough there.",
         )
         return dataclasses.replace(chosen, announce=options.get("announce")), beginning
 
