@@ -70,14 +70,14 @@ def best(scores: Tensor, count: int, but: int) -> list[int]:
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--noise", choices=[*NOISES, "human"], default="human")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--at", type=int, nargs="+", help="these seeds, instead of the first ones")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    tests, seeds = args.tests or 20, args.seeds or 3
+    tests, seeds = args.tests or 20, args.at or list(range(args.seeds or 3))
     changes: dict[str, list[Tensor]] = {}
     turned: dict[str, list[Tensor]] = {}
     asked_at = 0
-    for seed in range(args.first, args.first + seeds):
+    for number, seed in enumerate(seeds, 1):
         task, wrong = prepared(args.dataset, args.noise, args.model, args.texts or 4000, seed, args.data)
         ids, labels = task.train.batch
         with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
         content = {
             "witnesses": WITNESSES,
             "noise": args.noise,
-            "seeds": list(range(args.first, seed + 1)),
+            "seeds": seeds[:number],
             "asked": asked_at,
             "fall of the wrong label's probability": {name: torch.cat(parts) for name, parts in changes.items()},
             "wrong label below a half": {name: torch.cat(parts) for name, parts in turned.items()},
