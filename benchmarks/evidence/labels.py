@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum_tracinwe.methods import Examples
+from captum_tracinwe.methods import Examples, Explained
 from captum_tracinwe.retraining import OneByOne
 from captum_tracinwe.texts import tokenize
 from common import PRESETS, Task, arguments, facts, load, store
@@ -135,6 +135,15 @@ def prepared(name: str, noise: str, model: str, texts: int, seed: int, folder: P
     return task, given != right
 
 
+def recommended(task: Task, explained: Explained) -> TracInWE:
+    """The score that we recommend, of the labels given."""
+    layers = None if explained.embedding is None else [explained.embedding]
+    return TracInWE(
+        explained.model, TensorDataset(*task.train.batch), list(explained.checkpoints), loss_fn=explained.loss_fn, batch_size=32,
+        layers=layers, preconditioner="auto",
+    )  # fmt: skip
+
+
 def cell(name: str, noise: str, model: str, texts: int, seed: int, folder: Path) -> dict[str, Any]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -144,11 +153,7 @@ def cell(name: str, noise: str, model: str, texts: int, seed: int, folder: Path)
     found: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as place:
         explained = task.explained(place, seed, progress=lambda _: None)
-        table = {"layers": [explained.embedding]} if explained.embedding else {}
-        tracin = TracInWE(
-            explained.model, TensorDataset(ids, labels), explained.checkpoints, loss_fn=explained.loss_fn, batch_size=32,
-            preconditioner="auto", **table,
-        )  # fmt: skip
+        tracin = recommended(task, explained)
         begun = time.perf_counter()
         shown = tokenize(task.texts[0], task.tokenizer, max_length=ids.shape[1])
         ours = suspects(tracin, texts=shown, limit=0)

@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from captum_tracinwe.texts import tokenize
 from common import PRESETS, arguments, facts, load, store
-from labels import NOISES, SETS, prepared, prepared_right
-from torch.utils.data import TensorDataset
+from labels import NOISES, SETS, prepared, prepared_right, recommended
 
-from captum_tracinwe import TracInWE, suspects
+from captum_tracinwe import suspects
 
 #: From here on a suggestion is called sure.
 SURE = 0.95
@@ -34,11 +33,7 @@ def cell(name: str, noise: str, model: str, texts: int, seed: int, folder: Any) 
     ids, labels = task.train.batch
     with tempfile.TemporaryDirectory() as place:
         explained = task.explained(place, seed, progress=lambda _: None)
-        table = {"layers": [explained.embedding]} if explained.embedding else {}
-        tracin = TracInWE(
-            explained.model, TensorDataset(ids, labels), explained.checkpoints, loss_fn=explained.loss_fn, batch_size=32,
-            preconditioner="auto", **table,
-        )  # fmt: skip
+        tracin = recommended(task, explained)
         found = suspects(tracin, texts=tokenize(task.texts[0], task.tokenizer, max_length=ids.shape[1]), limit=0)
     truth = prepared_right(task, name, noise, model, texts, seed, folder)
     places = [at for at, index in enumerate(found.order[: int(wrong.sum())]) if wrong[index]]

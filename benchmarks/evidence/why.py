@@ -25,11 +25,10 @@ from captum_tracinwe.evaluation.words import Position
 from captum_tracinwe.methods import Examples, Explained
 from captum_tracinwe.texts import tokenize
 from common import Task, arguments, facts, store
-from labels import NOISES, prepared
+from labels import NOISES, prepared, recommended
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
-from captum_tracinwe import TracInWE, methods, suspects
+from captum_tracinwe import methods, suspects
 from captum_tracinwe.labels import Suspect
 
 WITNESSES, WORDS, CANDIDATES = 50, 5, 100
@@ -39,12 +38,8 @@ APART = 1000
 
 def first_wrong(task: Task, explained: Explained, wrong: Tensor) -> list[Suspect]:
     """The most suspicious texts whose labels are wrong, with their witnesses."""
-    ids, labels = task.train.batch
-    layers = None if explained.embedding is None else [explained.embedding]
-    tracin = TracInWE(
-        explained.model, TensorDataset(ids, labels), list(explained.checkpoints), loss_fn=explained.loss_fn, batch_size=64,
-        layers=layers, preconditioner="auto",
-    )  # fmt: skip
+    ids, _ = task.train.batch
+    tracin = recommended(task, explained)
     texts = tokenize(task.texts[0], task.tokenizer, max_length=ids.shape[1])
     found = suspects(tracin, texts=texts, limit=2 * CANDIDATES, witnesses=WITNESSES)
     return [one for one in found.first if bool(wrong[one.index])][:CANDIDATES]
