@@ -146,7 +146,6 @@ def load_model(directory: str | Path, names: Sequence[str]) -> tuple[PreTrainedM
     Raises:
         InputError: the directory is not there or holds no such model; nothing is looked up elsewhere.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     directory = Path(directory)
@@ -159,10 +158,11 @@ def load_model(directory: str | Path, names: Sequence[str]) -> tuple[PreTrainedM
         model = AutoModelForSequenceClassification.from_pretrained(
             directory, num_labels=len(names), ignore_mismatched_sizes=True, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # raises whatever the files happen to lead to, TypeError too (transformers 4, no vocabulary)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"--model {directory}: not a text classification model with a tokenizer ({reason})."
+            f"--model {directory}: not a text classification model with a tokenizer ({reason}); expected what save_pretrained "
+            f"of both wrote there."
         ) from error
     known, rows = len(tokenizer), model.get_input_embeddings().weight.shape[0]
     if known <= len(tokenizer.all_special_tokens):
