@@ -158,7 +158,7 @@ def load_model(directory: str | Path, names: Sequence[str]) -> tuple[PreTrainedM
         model = AutoModelForSequenceClassification.from_pretrained(
             directory, num_labels=len(names), ignore_mismatched_sizes=True, local_files_only=True
         )
-    except Exception as error:  # raises whatever the files happen to lead to, TypeError too (transformers 4, no vocabulary)
+    except Exception as error:  # raises whatever the files happen to lead to: TypeError with transformers 4
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"--model {directory}: not a text classification model with a tokenizer ({reason}); expected what save_pretrained "
