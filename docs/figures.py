@@ -68,6 +68,13 @@ def substitutions(results):
         "auto_stored_first": f"{stored['recommended']['first_question_seconds']:.2f}",
         "auto_stored_further": f"{stored['recommended']['question_seconds']:.3f}",
     }
+    labels = found["index"]["suspects"]
+    figures |= {
+        "suspects_texts": f"{labels['texts']:,}",
+        "suspects_build": f"{labels['build_seconds'] / 60:.0f}",
+        "suspects_judged": f"{labels['judged_seconds']:.0f}",
+        "suspects_reasons": f"{labels['with_reasons_seconds']:.0f}",
+    }
     for width in lists:
         figures |= {
             f"rows_{width}": f"{rows[width]['milliseconds']['row_dot']:.1f}",
