@@ -184,6 +184,7 @@ def _of_labels(results):
         "sure_share": f"{sure / met:.0%}",
         "sure_right": f"{right_of_sure / sure:.0%}",
         "sure_all": f"{right / met:.0%}",
+        "sure_best": f"{sum(cell['right by one that was taught right labels'] for cell in told) / met:.0%}",
     }
     tuned = json.loads((results / "evidence" / "labels-minilm-s1.json").read_text())["cells"]
     for name, cell in tuned.items():

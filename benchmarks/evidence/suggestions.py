@@ -4,7 +4,9 @@
     python benchmarks/evidence/suggestions.py --model minilm --sets ag_news jigsaw_toxicity --noises uniform10 --seed 1
 
 Cells are those of `labels.py`. Of as many first texts as there are wrong labels, the wrong ones are looked at. Certainties are
-told without one right label. A cell that the results file has is not computed again.
+told without one right label. How well could anyone do? A logistic regression on words is taught the *right* labels of four
+fifths of the texts, and names the best label but the given one of the others. A cell that the results file has is not computed
+again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from captum_tracinwe.texts import tokenize
 from common import PRESETS, arguments, facts, load, store
-from labels import NOISES, SETS, prepared, prepared_right, recommended
+from labels import NOISES, SETS, by_words, prepared, prepared_right, recommended
 
 from captum_tracinwe import suspects
 
@@ -38,6 +40,9 @@ def cell(name: str, noise: str, model: str, texts: int, seed: int, folder: Any) 
     truth = prepared_right(task, name, noise, model, texts, seed, folder)
     places = [at for at, index in enumerate(found.order[: int(wrong.sum())]) if wrong[index]]
     right = np.array([found.suggested[at] == str(truth[found.order[at]]) for at in places])
+    met = [found.order[at] for at in places]
+    taught_right = by_words(list(task.texts[0]), np.array(truth), len(task.classes), seed)[met]
+    taught_right[np.arange(len(met)), labels.numpy()[met]] = -1
     told = bool(found.certainties)
     said = np.array([found.certainties[at] for at in places]) if told else np.zeros(0)
     sure = said >= SURE if told else np.zeros(len(right), bool)
@@ -47,6 +52,7 @@ def cell(name: str, noise: str, model: str, texts: int, seed: int, folder: Any) 
         "wrong": int(wrong.sum()),
         "found": len(places),
         "right": int(right.sum()),
+        "right by one that was taught right labels": int((taught_right.argmax(1) == np.array(truth)[met]).sum()),
         "promised": float(said.sum()) if told else None,
         "sure": int(sure.sum()),
         "right of the sure": int(right[sure].sum()),
