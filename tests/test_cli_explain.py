@@ -110,7 +110,10 @@ def test_a_model_that_learned_nothing_is_said_to_have_before_anything_is_explain
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--model", "none"], "--model none: no such directory.*leave out --model; --save none then keeps it there"),
+        (
+            ["--model", "none"],
+            "--model none: no such directory.*leave out --model; captum-tracinwe explain --save none then keeps it there",
+        ),
         (["--save", "full"], "--save full: not empty"),
         (["--save", "none/here"], "the directory none does not exist"),
         (["--checkpoints", "full"], "--checkpoints is given without --model"),

@@ -304,6 +304,7 @@ def test_options_that_need_each_other(capsys, folder):
     assert "--decisions is given without --clean" in refused(capsys, folder, *train, "--decisions", "decisions.csv")
     both = [*train, "--decisions", "decisions.csv", "--clean", "clean.csv"]
     assert "--csv is given with --clean" in refused(capsys, folder, *both, "--csv", "s.csv")
+    assert "--limit is given with --clean" in refused(capsys, folder, *both, "--limit", "50")
     for name in ("--checkpoints", "--index"):
         assert f"{name} is given without --model" in refused(capsys, folder, *train, name, "x")
     assert "--model nowhere: no such directory" in refused(capsys, folder, *train, "--model", "nowhere")
@@ -369,6 +370,7 @@ def test_decisions_are_done_and_all_else_stays_byte_for_byte(capsys, folder):
     expected = [*lines[:3], '2\t"a ""big""\nship"\tpets\t\r\n', lines[5], "5\ta sail\tboats\tlast"]
     assert content.decode() == "\ufeff" + "".join(expected)
     assert "2 texts relabelled, 1 dropped, 2 as they were (1 of them not decided)" in said
+    assert "The column 'label' was changed. A further one with the labels still has the old ones." in said
 
 
 @pytest.mark.usefixtures("never_trained")

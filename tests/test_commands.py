@@ -475,4 +475,4 @@ def test_a_training_file_with_one_text_altered_is_refused_whether_it_would_be_sh
     shorter = [option if option != "16" else "4" for option in options]
     code, _, err = run(capsys, "query", "--index", "index", "--test", "test.csv", "--train", "train.csv", *shorter)
     assert code == 2
-    assert "and the --max-length of the index. So are 11 more of 12 texts." in err
+    assert "and the --max-length of the index. 11 more of 12 texts are other ones, too." in err

@@ -108,6 +108,7 @@ BAD = {
     "long.csv": ("text,label\na,b,c\n", "line 2: more fields than the header has columns"),
     "quote.csv": ('text,label\n"a,1\n', "not valid CSV"),
     "listtext.jsonl": ('{"text": ["a"], "label": 1}\n', "line 1: 'text' is a list; expected a string"),
+    "listed.csv": ('text,label\na,"[0.2, 0.8]"\n', "line 2: 'label' is [0.2, 0.8], a list of numbers"),
     "listlabel.jsonl": ('{"text": "a", "label": [1]}\n', "line 1: 'label' is a list"),
     "floatlabel.jsonl": (
         OK + '{"text": "a", "label": 1.5}\n',

@@ -62,6 +62,10 @@ def test_the_expected_number_of_wrong_ones_is_near(case, found):
     assert found.expected() == pytest.approx(count, rel=0.25)
     assert found.expected(count) == pytest.approx(int(wrong[list(found.order[:count])].sum()), rel=0.25)
     assert found.expected(0) == 0
+    with pytest.raises(ValueError, match="`count` should be at least 0, how many of the first texts, got -1"):
+        found.expected(-1)
+    with pytest.raises(TypeError, match="`count` should be a whole number, got 1.5"):
+        found.expected(1.5)
     assert found.tells
 
 
@@ -233,6 +237,7 @@ def test_labels_that_cannot_be_told_apart(labels, classes, match):
         ({"texts": 3}, TypeError, "`texts` as a list of TokenizedText, got int"),
         ({"class_names": "abc"}, TypeError, "`class_names` as a list or a mapping, got str"),
         ({"class_names": ["a", "b"]}, ValueError, "`class_names` lacks a name of class 2"),
+        ({"class_names": list("abcd")}, ValueError, "`class_names` names 4 classes: expected one name for each of 3"),
         ({"class_names": {0: "a", 2: "c"}}, ValueError, "`class_names` lacks a name of class 1"),
         ({"right": [1, 2]}, TypeError, "`right` as a mapping of training index to class number, got list"),
         ({"right": {12: 0}}, ValueError, "`right` names training example 12: expected 0 to 11"),

@@ -172,7 +172,8 @@ def checkpoints_of(settings: ModelSettings) -> Path | None:
     if not settings.model.exists() and settings.index is None:
         raise InputError(
             f"--model {settings.model}: no such directory; expected one written by save_pretrained, to fine-tune or to ask. To "
-            f"train a small model from your texts, leave out --model; --save {settings.model} then keeps it there."
+            f"train a small model from your texts, leave out --model; captum-tracinwe explain --save {settings.model} then keeps "
+            f"it there."
         )
     head_of(settings.model)  # refuses what is no model
     own = any(re.fullmatch(r"checkpoint-\d+", entry.name) and entry.is_dir() for entry in settings.model.iterdir())

@@ -85,6 +85,10 @@ def clean(
         f"Cleaned training file: {visible(str(out))}: {counts['relabel']:,} texts relabelled, {counts['drop']:,} dropped, "
         f"{counts['keep']:,} as they were ({len(rows) - len(decided):,} of them not decided)."
     )
+    if counts["relabel"]:
+        say(
+            f"The column {file.reading.label_column!r} was changed. A further one with the labels still has the old ones."
+        )
 
 
 def _classes(model: Path | None, rows: Sequence[Row], train: Path) -> Classes:

@@ -52,7 +52,8 @@ IN_A_SHELL = (
     (r"Invalid checkpoints provided for TracIn class: (.+?)! ", r"--checkpoints \1 cannot be used. "),
     (
         r" Give it a better voice, out_of_fold=\.\.\., of",
-        " Give it a better voice by --folds N or, from Python, suspects(..., out_of_fold=...), of",
+        " Give it a better voice, of a model that is trained here by --folds N, else, from Python, suspects(..., "
+        "out_of_fold=...), of",
     ),
     (r"in the environment as (\w+), or as `folder`", r"by --cache, or in the environment as \1"),
     (r"\bPass a checkpoints_load_func", "From Python, pass a checkpoints_load_func"),

@@ -42,5 +42,5 @@ def refuse_other_texts(index: GradientIndex, encoded: EncodedTexts, places: Sequ
             held = known.between(start, start + size)
             others += [number for number, one in held.items() if found[number - start].hash != one.hash]
     if others:
-        more = f" So are {len(others) - 1:,} more of {len(encoded):,} texts." if len(others) > 1 else ""
+        more = f" {len(others) - 1:,} more of {len(encoded):,} texts are other ones, too." if len(others) > 1 else ""
         raise InputError(f"--train {train}, {places[others[0]]}: {OTHER}{more}")

@@ -14,7 +14,7 @@ from captum_tracinwe.app.option_types import count, file_name, fold_count
 __all__ = ["add"]
 
 # What says nothing about a cleaned file.
-BESIDE = ("out", "csv", "json", "argilla", "folds", "trusted")
+BESIDE = ("out", "csv", "json", "argilla", "limit", "witnesses", "folds", "trusted")
 
 DESCRIPTION = """\
 Which labels of your training texts are probably wrong, which would be right, and which texts and words say so.
@@ -42,10 +42,8 @@ def add(commands: Any) -> None:
     results_options.add(command, "all texts as a table, most suspicious first")
     records = "the texts of the page as JSON lines, records for Argilla 2"
     option("--argilla", metavar="FILE", type=file_name, help=records)
-    option("--limit", type=count, metavar="N", default=50, help="texts on the page (default: 50)")
-    option(
-        "--witnesses", type=count, metavar="N", default=3, help="texts named for a label and against it (default: 3)"
-    )
+    option("--limit", type=count, metavar="N", help="texts on the page (default: 50)")
+    option("--witnesses", type=count, metavar="N", help="texts named for a label and against it (default: 3)")
     add_file_options(command)
     option(
         "--trusted",
@@ -102,8 +100,8 @@ def _run(options: argparse.Namespace) -> None:
         out=Path(options.out or "captum-tracinwe-suspects.html"),
         results=Results.of(options),
         argilla=path(options.argilla),
-        limit=options.limit,
-        witnesses=options.witnesses,
+        limit=options.limit or suspects_command.Settings.limit,
+        witnesses=options.witnesses or suspects_command.Settings.witnesses,
         folds=options.folds,
         trusted=path(options.trusted),
     )

@@ -135,6 +135,10 @@ def names_of(
         raise ValueError(
             f"{whose}: `{argument}` lacks a name of class {missing[0]}: expected one for each of {classes}."
         )
+    if len(given) > classes and not isinstance(given, Mapping):
+        raise ValueError(
+            f"{whose}: `{argument}` names {len(given)} classes: expected one name for each of {classes}, those of this model."
+        )
     names = [str(given[index]) for index in range(classes)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

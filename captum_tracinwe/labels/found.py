@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from captum_tracinwe.batches.arguments import is_whole
 from captum_tracinwe.labels.reasons import Reasons
 from captum_tracinwe.tabular import csv_text, frame
 from captum_tracinwe.words.drawing import html_of, text_of
@@ -140,7 +141,15 @@ class Suspects:
         return len(self.order)
 
     def expected(self, count: int | None = None) -> float:
-        """The expected number of wrong labels among the first ``count``; None: among all."""
+        """The expected number of wrong labels among the first ``count``; None: among all.
+
+        Raises:
+            ValueError, TypeError: ``count`` is no whole number of at least 0.
+        """
+        if count is not None and not is_whole(count):
+            raise TypeError(f"expected: `count` should be a whole number, got {count!r:.80}.")
+        if count is not None and count < 0:
+            raise ValueError(f"expected: `count` should be at least 0, how many of the first texts, got {count}.")
         return float(sum(self.suspicions[:count]))
 
     def rows(self) -> list[dict[str, Any]]:

@@ -118,10 +118,12 @@ def suspects(
     by_words = WordsAlone(words, labels, classes, seed).log_probabilities
     voices = Voices(answers.log_probabilities, by_words, labels, unseen)
     if not voices.tells:
+        way = "Give it a better voice, out_of_fold=..., of your model trained in folds."
+        if unseen is not None:
+            way = "Models trained in folds say no more: these texts do not tell their classes, or they are too few."
         warnings.warn(
             f"What judges labels without having seen them names {voices.accuracy:.0%} of them, little more than the largest "
-            f"class would: suspicions are upper bounds, though their order holds. Give it a better voice, out_of_fold=..., of "
-            f"your model trained in folds.",
+            f"class would: suspicions are upper bounds, though their order holds. {way}",
             stacklevel=2,
         )
     known = set(right or ())

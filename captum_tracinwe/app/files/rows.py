@@ -133,6 +133,11 @@ def _label(value: Any, column: str) -> str:
         if not value.strip():
             raise LineError(f"{column!r} is empty; expected an integer or a string.")
         found = value.strip()
+        if re.fullmatch(r"\[\s*-?[\d.][\d.eE+\-,\s]*\]", found):
+            raise LineError(
+                f"{column!r} is {found[:80]}, a list of numbers; expected an integer or a string: one class of each text. Of "
+                f"several labels, or probabilities, give one class, in a column that you name with --label-column."
+            )
     else:
         found = json.dumps(value) if isinstance(value, bool) else str(int(value))
     if found in NO_LABELS:

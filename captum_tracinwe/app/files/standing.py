@@ -37,7 +37,11 @@ EXACT_BY_MARK |= {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16
 
 
 class Standing(Protocol):
-    """A file as it stands."""
+    """A file as it stands, and how it is read."""
+
+    @property
+    def reading(self) -> Reading:
+        """Which of its columns hold what."""
 
     def label_at(self, line: int) -> tuple[Any, Any]:
         """The label of a text and its name, as the file has them."""
