@@ -28,12 +28,14 @@ def beside(found, index):
 
 
 def by_hand(tracin, ids, labels, index, doubles, suggested):
-    """Of one text: (training index, score) of those that speak for its label and against it, these of the suggested one first."""
+    """Of one text: (training index, score) of those for its label, which have it first, and against it, of the suggested one."""
     (scores,) = tracin.influence((ids[index : index + 1], labels[index : index + 1]))
     ranked = [(j, float(scores[j])) for j in torch.argsort(scores, descending=True).tolist()]
     others = [(j, score) for j, score in ranked if j != index and j not in doubles]
+    given = int(labels[index])
     against = sorted((one for one in others if one[1] < 0), key=lambda one: (int(labels[one[0]]) != suggested, one[1]))
-    return [one for one in others if one[1] > 0][:COUNT], against[:COUNT]
+    for_it = sorted((one for one in others if one[1] > 0), key=lambda one: (int(labels[one[0]]) != given, -one[1]))
+    return for_it[:COUNT], against[:COUNT]
 
 
 def all_doubles(tracin):
