@@ -199,9 +199,12 @@ def test_where_words_tell_little_it_is_said():
     ids = torch.randint(1, 90, (120, 8), generator=generator)
     labels = torch.randint(0, 3, (120,), generator=generator)
     tracin = TracInWE(cnn(), TensorDataset(ids, labels), ["now"], lambda model, _: 0.1, loss_fn=LOSS, batch_size=64)
-    with pytest.warns(UserWarning, match="suspicions are upper bounds"):
+    with pytest.warns(UserWarning, match=r"suspicions are upper bounds.*Give it a better voice, out_of_fold=\.\.\."):
         found = suspects(tracin, limit=0)
     assert not found.tells
+    folds = torch.randn((120, 3), generator=generator).log_softmax(1)
+    with pytest.warns(UserWarning, match="suspicions are upper bounds.*Models trained in folds say no more"):
+        assert not suspects(tracin, limit=0, out_of_fold=folds).tells
 
 
 # --------------------------------------------------------------------------------------------------------- what is refused
