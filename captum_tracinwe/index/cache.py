@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import sys
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -113,7 +114,12 @@ def cached_index(
                     write_all({entry / ABOUT: json.dumps(dict(about)).encode()})
                 break
             lock.close()
-            with locked_entry(entry, fcntl.LOCK_EX):
+            try:
+                alone = locked_entry(entry, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # who waited for it here would wait as long as the other, who has built it, uses it
+                time.sleep(0.05)
+                continue
+            with alone:
                 if _finished(entry) is None:
                     _build(training, entry, options)
                     built = True
