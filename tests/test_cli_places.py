@@ -24,7 +24,9 @@ def test_standard_output_has_csv_alone_and_a_file_has_the_same(run, command):  #
     assert (code, err) == (0, "")
     assert not Path("-").exists()
     assert run(command, "--csv", "r.csv")[0] == 0
-    there, here = (list(csv.reader(io.StringIO(text, newline=""))) for text in (Path("r.csv").read_bytes().decode(), out))
+    there, here = (
+        list(csv.reader(io.StringIO(text, newline=""))) for text in (Path("r.csv").read_bytes().decode(), out)
+    )
     assert here[0] == there[0]
     if command != "index":
         assert here == there
