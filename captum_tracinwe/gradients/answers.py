@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,10 +40,25 @@ class Beliefs:
     Args:
         log_probabilities (Tensor): float64 ``(N, K)``; of training texts the mean over the checkpoints.
         labels (Tensor): int64 ``(N,)``, the labels given.
+        first (Tensor): int64 ``(N,)``, the best class at the first checkpoint, when the model has learned the least by heart.
     """
 
     log_probabilities: Tensor
     labels: Tensor
+    first: Tensor
+
+    def at(self, places: Tensor | None) -> Beliefs:
+        """Those of some texts, in their order; None: all as they are."""
+        return self if places is None else Beliefs(*(told[places] for told in self._told))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Beliefs]) -> Beliefs:
+        """Those of several blocks in one."""
+        return cls(*(torch.cat(told) for told in zip(*(part._told for part in parts), strict=True)))
+
+    @property
+    def _told(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.log_probabilities, self.labels, self.first
 
 
 def answers_of(source: LiveSource, show_progress: bool | None = False) -> Beliefs:
@@ -54,14 +69,9 @@ def answers_of(source: LiveSource, show_progress: bool | None = False) -> Belief
     """
     live, loader, asked = source.live, source.examples.loader, source.asked
     _refuse_other_tasks(live, source.loss_fn)
-    answers, labels = [], []
     with live.bar(loader, "Asking the model for its answers to training texts. Processing batch", show_progress) as bar:
-        for block in live.blocks(loader, "train_dataset", 8):
-            found = answers_to(live, block, asked, bar)
-            answers.append(found.log_probabilities)
-            labels.append(found.labels)
-    whole, places = Beliefs(torch.cat(answers), torch.cat(labels)), source.examples.places()
-    return whole if places is None else Beliefs(whole.log_probabilities[places], whole.labels[places])
+        found = [answers_to(live, block, asked, bar) for block in live.blocks(loader, "train_dataset", 8)]
+    return Beliefs.cat(found).at(source.examples.places())
 
 
 def answers_now(live: LiveRows, batches: Iterable[Batch], asked: Asked, whose: str) -> Beliefs:
@@ -89,13 +99,13 @@ def answers_now(live: LiveRows, batches: Iterable[Batch], asked: Asked, whose: s
         raise ValueError(
             f"{whose}: the answer to {asked.what} example {index} is NaN or infinite: expected finite logits."
         )
-    return Beliefs(found, torch.cat(given))
+    return Beliefs(found, torch.cat(given), found.argmax(1))
 
 
 def answers_to(live: LiveRows, block: Block, asked: Asked, bar: Any = None) -> Beliefs:
     """The same of one block, by place; errors as of :func:`answers_of`."""
     total: Tensor | None = None
-    labels = torch.empty(0, dtype=torch.int64)
+    labels = first = torch.empty(0, dtype=torch.int64)
     with live.weights.untouched():
         for checkpoint in live.weights.checkpoints:
             live.weights.at(checkpoint)
@@ -111,9 +121,10 @@ def answers_to(live: LiveRows, block: Block, asked: Asked, bar: Any = None) -> B
                     f"The answer to training example {asked.index_of(block.start + int(bad[0]))} is NaN or infinite at "
                     f"checkpoint {live.weights.named(checkpoint)}: expected finite logits."
                 )
+            first = at.argmax(1) if total is None else first
             total = at if total is None else total + at
     assert total is not None
-    return Beliefs(total / len(live.weights), labels)
+    return Beliefs(total / len(live.weights), labels, first)
 
 
 def _answers_at(live: LiveRows, checkpoint: Any, block: Block, asked: Asked, bar: Any) -> Iterator[tuple[Tensor, Any]]:

@@ -64,7 +64,7 @@ def kept_answers(source: RowSource, live_source: LiveSource) -> Beliefs | None:
     told = errors + nn.functional.one_hot(labels, classes).double()[:, None]
     if float(errors.sum(2).abs().max()) > EXACT or float(told.min()) < -EXACT or float(told.max()) > 1 + EXACT:
         return None
-    kept = Beliefs(told.clamp_min(SMALLEST).log().mean(1), labels)
+    kept = Beliefs(told.clamp_min(SMALLEST).log().mean(1), labels, told[:, 0].argmax(1))
     return kept if _says_so(live_source, batches[0][0], kept) else None
 
 

@@ -116,7 +116,7 @@ def suspects(
         trained = folds_of_recipe(recipe, data, folds, seed, show_progress, labels=answers.labels)
         unseen = as_log_probabilities(trained, size, classes)
     by_words = WordsAlone(words, labels, classes, seed).log_probabilities
-    voices = Voices(answers.log_probabilities, by_words, labels, unseen)
+    voices = Voices(answers.log_probabilities, by_words, labels, unseen, answers.first)
     if not voices.tells:
         way = "Give it a better voice, out_of_fold=..., of your model trained in folds."
         if unseen is not None:
