@@ -53,6 +53,9 @@ def test_of_a_bert_at_all_checkpoints(texts, tmp_path, rates):
     assert found.log_probabilities.dtype == torch.float64
     assert found.labels.tolist() == labels.tolist()
     assert found.log_probabilities.shape[1] == 3
+    at_first = looped(tiny_bert(), paths[:1], lambda m, i: m(input_ids=ids[i : i + 1, : int(mask[i].sum())]).logits)
+    assert found.first.tolist() == at_first.argmax(1).tolist()
+    assert len(rates) == 1 or found.first.tolist() != expected.argmax(1).tolist()
 
 
 def test_of_tuple_batches_of_a_model_that_sees_its_padding(texts, tmp_path):
@@ -119,6 +122,7 @@ def test_sorted_by_length_they_are_by_training_index_all_the_same(texts, tmp_pat
     by_length = found_by(model, rows, paths, loss_fn=None, order_by_length=True, batch_size=2)
     torch.testing.assert_close(by_length.log_probabilities, plain.log_probabilities, rtol=1e-4, atol=1e-5)
     assert by_length.labels.tolist() == labels.tolist()
+    assert by_length.first.tolist() == plain.first.tolist()
 
 
 class Stream(IterableDataset):

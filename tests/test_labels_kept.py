@@ -39,6 +39,7 @@ def test_an_index_tells_the_answers_without_a_pass(case, tmp_path):
     assert kept is not None
     torch.testing.assert_close(kept.log_probabilities, answers.log_probabilities, rtol=0, atol=1e-5)
     assert torch.equal(kept.labels, answers.labels)
+    assert torch.equal(kept.first, answers.first)
     assert kept_answers(live.source, live.live_source) is None  # a run holds no rows
     same(suspects(live, limit=3), suspects(stored, limit=3))
 

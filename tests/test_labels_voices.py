@@ -209,6 +209,41 @@ def test_a_model_that_has_learned_its_labels_by_heart_hardly_counts():
     assert average_precision(by_heart.scores, wrong) > 0.5
 
 
+def plausible(share=0.1):
+    """Wrong labels of texts whose words hardly tell two classes apart; the words, a model that knows better, the truth."""
+    truth, labels, wrong = mislabelled(share)
+    words = told(truth, 3.0, seed=3)
+    words[wrong] += 2.2 * torch.nn.functional.one_hot(labels, CLASSES)[wrong]
+    return labels, words.log_softmax(1), told(truth, 7.0, seed=2), truth, wrong
+
+
+def test_a_model_that_sees_wrong_labels_where_words_are_blind_is_heard():
+    labels, words, model, _, wrong = plausible()
+    blind = Voices(torch.zeros_like(words), words, labels).chances.share
+    assert blind < 0.03 < float(wrong.double().mean())
+    alone = average_precision(margins(by_class(model, labels), labels), wrong)
+    sees = Voices(model, words, labels, first=model.argmax(1))
+    assert sees.foresight > 0.8
+    assert average_precision(sees.scores, wrong) > alone - 0.02
+    assert average_precision(Voices(model, words, labels, first=labels).scores, wrong) < alone - 0.05
+
+
+def test_by_heart_too_weak_or_no_better_than_the_judge_a_model_has_no_foresight():
+    labels, words, model, truth, _ = plausible()
+    assert Voices(model, words, labels, first=labels).foresight == 0  # it contests nothing
+    weak = told(truth, 1.0, seed=5).argmax(1)
+    assert Voices(model, words, labels, first=weak).foresight < 1e-6  # it names fewer labels than the words do
+    both, truth, wrong = voices(share=0.2, model=7.0, words=5.0)
+    assert both.chances.share == pytest.approx(float(wrong.double().mean()), rel=0.25)
+    assert both.foresight < 0.1  # the words see them, too
+
+
+def test_first_answers_are_the_models_own_where_no_others_are_given():
+    labels, words, model, _, _ = plausible()
+    given = Voices(model, words, labels, first=model.argmax(1))
+    assert Voices(model, words, labels).foresight == given.foresight > 0
+
+
 def test_where_words_hardly_tell_the_classes_the_model_is_heard_alone():
     truth, labels, wrong = mislabelled(0.1)
     model = told(truth, 2.0, seed=2)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from captum_tracinwe.texts import tokenize
 from common import PRESETS, arguments, facts, load, store
-from labels import NOISES, SETS, by_words, prepared, prepared_right, recommended
+from labels import HUMAN, NOISES, SETS, by_words, prepared, prepared_right, recommended
 
 from captum_tracinwe import suspects
 
@@ -76,7 +76,7 @@ def main() -> None:
             if key in stored or (noise == "human" and name != "ag_news"):
                 continue
             begun = time.perf_counter()
-            size = 10_000 if noise == "human" and not args.texts else texts
+            size = HUMAN[args.model] if noise == "human" and not args.texts else texts
             one = stored[key] = cell(name, noise, args.model, size, args.seed, args.data)
             print(f"{key}: {time.perf_counter() - begun:.0f} s; {json.dumps(one)}", flush=True)
             task = load("ag_news", args.model, replace(PRESETS["cpu"], texts=200, tests=200), args.data)
