@@ -188,8 +188,8 @@ def _of_labels(results):
     }
     tuned = json.loads((results / "evidence" / "labels-minilm-s1.json").read_text())["cells"]
     for name, cell in tuned.items():
-        data = name.partition(",")[0]
-        found |= {f"minilm_{method}_{data}": f"{cell['AP'][method]:.2f}" for method in ("suspects", "loss")}
+        of = name.replace(", ", "_")  # the set and the kind of errors
+        found |= {f"minilm_{method}_{of}": f"{cell['AP'][method]:.2f}" for method in ("suspects", "loss")}
     return found
 
 

@@ -28,7 +28,7 @@ TAUGHT = [
 ]
 WRONG = [
     ("labels-cnn-s1", "words, 5 folds, cleanlab, adjusted", "cleanlab on a regression on words"),
-    ("labels-minilm-s1", "loss", "the model's loss"),
+    ("labels-minilm-s1", "cleanlab, mean of checkpoints, adjusted", "cleanlab on its answers"),
 ]
 
 
@@ -90,7 +90,7 @@ def _wrong(name: str, rival: str, title: str) -> str:
     ours, theirs = (sum(cell["AP"][method] for cell in cells) / len(cells) for method in ("suspects", rival))
     model = "a small CNN" if "cnn" in name else "a fine-tuned MiniLM"
     verdict = _verdict(Interval(*ahead(cells, "suspects", rival)))
-    question = f"which labels are wrong? {len(cells)} sets, {model}"
+    question = f"which labels are wrong? {len(cells)} trials, {model}"
     return f"| {question} | average precision | {ours:.2f} | {title}: {theirs:.2f} | {verdict} |"
 
 

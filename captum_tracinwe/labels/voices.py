@@ -75,7 +75,7 @@ class Voices:
     model's margins foretell. ``weight`` is r⁴ / (r⁴ + (1 − r²)²): of two voices one of which tells little, the other is heard
     alone. Over 15 sets of texts r² was .1 to .6 for CNNs trained from scratch, which remember their texts, and .75 for a
     fine-tuned MiniLM. r² says too little of a model that sees what words do not: labels that it contested from the beginning
-    count for it too (:attr:`foresight`). A judge that hardly tells classes apart can be foretold by nobody: below `TELLS` the
+    count for it too (``foresight``). A judge that hardly tells classes apart can be foretold by nobody: below `TELLS` the
     model is heard the more, and from half of it on alone. (Of relations of sentences a MiniLM's r² was .13, where words found
     little more than chance.)
 
