@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from captum_tracinwe import TracInWE, suspects
 from captum_tracinwe.app.testing import tiny_bert
 from captum_tracinwe.labels.found import COLUMNS
+from captum_tracinwe.labels.voices import Voices
 
 # Texts, how they were trained on: loss and words alone each miss some.
 CASES = [{}, {"share": 0.2}, {"own": 2}, {"own": 3, "size": 400, "epochs": (5, 10, 15, 20)}]
@@ -35,6 +36,20 @@ def case():
 def found(case):
     ids, _, labels, _, paths = case
     return suspects(asked(ids, labels, paths), limit=6)
+
+
+def test_of_several_checkpoints_the_first_is_looked_at_and_a_single_one_is_no_beginning(case, monkeypatch):
+    ids, _, labels, _, paths = case
+    given = []
+    kept = Voices.__init__
+    monkeypatch.setattr(Voices, "__init__", lambda self, *args: (given.append(args[4]), kept(self, *args))[1])
+    suspects(asked(ids, labels, paths), limit=0)
+    suspects(asked(ids, labels, paths[-1:]), limit=0)
+    model = cnn(int(labels.max()) + 1)
+    model.load_state_dict(torch.load(paths[0], weights_only=True)["model_state_dict"])
+    with torch.no_grad():
+        assert given[0].tolist() == model.eval()(ids).argmax(1).tolist()
+    assert given[1] is None
 
 
 @pytest.mark.parametrize("made", CASES, ids=str)

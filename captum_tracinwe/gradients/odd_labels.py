@@ -37,7 +37,7 @@ def no_such_class(model: Module, labels: Any, prediction: Any, said: str) -> str
     if not len(wrong):
         return None
     named = re.search(r"Target (-?\d+) is out of bounds", said)  # a loss may ignore another number than −100
-    or_none = ", or −100 for none" if labels.dim() > 1 else ""  # a word may have no label; who judges a text needs one
+    or_none = ", or −100 for none" if labels.dim() > 1 else ""  # of words: `suspects` refuses a text without a label
     return (
         f"The label {named[1] if named else int(wrong[0])} of an example, and the model has {classes} classes: expected labels "
         f"from 0 to {classes - 1}{or_none}. Number the labels as in training; a head of another size is set by num_labels=..."
